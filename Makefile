@@ -146,6 +146,7 @@ check-camera: install  ## Compare the simulated event camera with recordings of 
 check-netx: install  ## Export the packaged models and random corner cases, compare every spike with Lava: make check-netx LAVA_PYTHON=...
 	$(BIN)/python tests/benchmarks/check_export.py --lava-python "$(LAVA_PYTHON)" $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())')
 	$(BIN)/python tests/benchmarks/check_netx_corners.py --lava-python "$(LAVA_PYTHON)" $(BENCH_OPTIONS)
+	$(BIN)/python tests/benchmarks/check_netx_corners.py --lava-python "$(LAVA_PYTHON)" --sigma-delta $(BENCH_OPTIONS)
 
 check-nir: install  ## Exchange NIR files with others: make check-nir PEER_PYTHON=(sinabs, norse) SNNTORCH_PYTHON=...
 	$(BIN)/python tests/benchmarks/check_nir.py --peer-python "$(PEER_PYTHON)" --snntorch-python "$(SNNTORCH_PYTHON)"

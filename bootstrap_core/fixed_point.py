@@ -10,7 +10,9 @@ __all__ = [
     "EXACT_IN_FLOAT",
     "MANT",
     "MANT_PER_WEIGHT",
+    "MESSAGE",
     "READOUT_THRESHOLD_MANT",
+    "SIGMA",
     "STATE",
     "STATE_MAX",
     "STATE_PER_MANT",
@@ -51,6 +53,11 @@ Lava turns a current of -2^23 into 2^23 and clips a voltage of -2^23 to -2^23 + 
 
 READOUT_THRESHOLD_MANT = (1 << 18) - 1
 """Threshold mantissa of readout neurons in netx files, too high for them to spike."""
+
+MESSAGE, SIGMA = MANT << 6, MANT << 12
+"""Units of sigma-delta neurons per float unit: messages are in units of 1/4096, their states in units of 1/2^18.
+
+Both exponents are those of netx, `spike_exp` and `state_exp` of 6: lava/lib/dl/netx/hdf5.py."""
 
 EXACT_IN_FLOAT = 1 << 24
 """Bound below which float32 represents every integer, so that sums of floats are exact."""

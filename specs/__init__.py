@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     )
     from specs.io import dump_spec, json_schema, load_spec, network_names, parse_spec
     from specs.network import NetworkSpec
-    from specs.neuron import CubaSpec, LearnDecays, Reset
+    from specs.neuron import CubaSpec, LearnDecays, Reset, SigmaDeltaSpec
     from specs.summary import LayerSummary, summarize
     from specs.training import AugmentSpec, LearningRateSchedule, TrainingSpec
 
@@ -82,6 +82,7 @@ __all__ = [
     "NetworkSpec",
     "Norm",
     "Reset",
+    "SigmaDeltaSpec",
     "SkipSpec",
     "SnnZooError",
     "SpecError",

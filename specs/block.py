@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from specs.fields import Flag, Integer, Levels, Number, Padding, Positive, PositivePair, Shape, StrictModel
-from specs.neuron import CubaSpec
+from specs.neuron import CubaSpec, NeuronSpec, SigmaDeltaSpec
 from specs.shapes import ShapeError, axes_of, fit_input, pads_of
 from specs.words import counted
 
@@ -51,12 +51,21 @@ __all__ = [
 ]
 
 
+WITHOUT_SIGMA_DELTA = ("recurrent", "delays", "skips", "norm", "dropout")
+"""Fields of blocks that sigma-delta neurons do not have: their messages are changes, and they are not trained."""
+
+
 class Encoding(StrEnum):
     """Encoding of the input."""
 
     SPIKE = "spike"
     GRADED = "graded"
     EVENTS = "events"
+    FRAMES = "frames"
+
+
+TIMED = (Encoding.EVENTS, Encoding.FRAMES)
+"""Encodings of inputs that differ from step to step."""
 
 
 class Norm(StrEnum):
@@ -130,9 +139,13 @@ class Layer(StrictModel):
         """
         return ([0],) * len(before)
 
-    def problems(self, neuron: CubaSpec) -> Iterator[tuple[str, str]]:
+    def problems(self, neuron: NeuronSpec) -> Iterator[tuple[str, str]]:
         """Yield each field that does not fit the block's neurons, with the rest of an error message."""
-        yield from ()
+        if isinstance(neuron, SigmaDeltaSpec):
+            fields = type(self).model_fields
+            for name in WITHOUT_SIGMA_DELTA:
+                if name in fields and getattr(self, name) != fields[name].default:
+                    yield name, "does not apply to sigma-delta neurons: remove it"
 
 
 class LogMelSpec(StrictModel):
@@ -191,6 +204,9 @@ class InputSpec(Layer):
     With `encoding: events`, the input differs from step to step: numbers of events, 0 to `2**bits - 1`, which enter the
     first synapses as they are, so that one event counts as one spike. Networks take them as `[T, N, *shape]`, time
     first, and run for the T steps of the tensor. With a `log_mel`, the steps are the columns of a sound's spectrogram.
+
+    With `encoding: frames`, too, the input differs from step to step: integers from `-2**(bits - 1)` to
+    `2**(bits - 1) - 1`, in units of 1/64. Sigma-delta neurons of the input send their changes.
     """
 
     kind: Literal["input"] = "input"
@@ -199,10 +215,11 @@ class InputSpec(Layer):
     encoding: Encoding = Encoding.SPIKE
     """Encoding of the input: `spike` makes a pixel the current of an input neuron; `graded` makes it an integer that
     enters the first synapses directly, as a graded spike of Loihi 2; `events` takes such integers that differ from step
-    to step."""
+    to step; `frames` takes integers with sign, for networks of sigma-delta neurons."""
     bits: Annotated[Integer, Field(ge=1, le=16)] = 8
     """Number of bits of a pixel with `encoding: graded`, by default 8, or of the number of events of a step with
-    `encoding: events`, by default 1; without effect otherwise."""
+    `encoding: events`, by default 1, or of a pixel with its sign with `encoding: frames`, by default 8; without effect
+    otherwise."""
     bin_us: Positive = 10_000
     """Duration of a step in microseconds, with `encoding: events`: readers of recordings count the events of each such
     bin; without effect otherwise."""
@@ -213,7 +230,7 @@ class InputSpec(Layer):
     """Pixel from 0 to 1 that `padding` adds, one number or one for each channel: the mean, for an ANN that pads images
     after it has normalised them."""
     mean: Number = 0.0
-    """Mean that is subtracted from each pixel; only with `encoding: spike`, like all fields below but `log_mel`."""
+    """Mean that is subtracted from each pixel; only with `encoding: spike`, like the fields up to `exact_input`."""
     std: Annotated[Number, Field(gt=0)] = 1.0
     """Standard deviation by which each pixel is divided, after `mean` is subtracted."""
     weight: Number = 1.0
@@ -223,7 +240,7 @@ class InputSpec(Layer):
     exact_input: Flag = True
     """Rounding of the input: `true` truncates the current to a multiple of 1/64, as the hardware needs it; `false`
     rounds the pixel to a multiple of 2/64 instead, as lava-dl does."""
-    neuron: CubaSpec | None = None
+    neuron: NeuronSpec | None = None
     """Neurons of the input; by default the network's `neuron`, which this replaces as a whole."""
     log_mel: LogMelSpec | None = None
     """For sounds: how a recording becomes the image; `{}` for the defaults. `shape` is then `[1, bands, frames]`, or
@@ -253,8 +270,10 @@ class InputSpec(Layer):
     @classmethod
     def _check_border(cls, value: Any, info: ValidationInfo) -> Any:
         shape = info.data.get("shape", (0, 0, 0))
-        if any(value) and info.data.get("encoding") is Encoding.EVENTS:
-            raise ValueError("does not apply to encoding: events: remove it; the first convolution has a padding")
+        if any(value) and info.data.get("encoding") in TIMED:
+            raise ValueError(
+                f"does not apply to encoding: {info.data['encoding']}: remove it; the first convolution has a padding"
+            )
         if info.field_name == "padding" and any(value) and len(shape) != 3:
             raise ValueError("needs an input.shape of [channels, height, width]")
         if info.field_name == "border" and len(value) not in {1, shape[0]}:
@@ -264,10 +283,12 @@ class InputSpec(Layer):
     @field_validator("log_mel")
     @classmethod
     def _check_picture(cls, log_mel: LogMelSpec | None, info: ValidationInfo) -> LogMelSpec | None:
-        shape, steps = info.data.get("shape"), info.data.get("encoding") is Encoding.EVENTS
+        shape, encoding = info.data.get("shape"), info.data.get("encoding")
         if log_mel is None or shape is None:
             return log_mel
-        what, made = ("time steps", log_mel.column) if steps else ("images", log_mel.picture)
+        if encoding is Encoding.FRAMES:
+            raise ValueError("makes images, which encoding: frames does not take: remove one of them")
+        what, made = ("time steps", log_mel.column) if encoding is Encoding.EVENTS else ("images", log_mel.picture)
         if not fit_input(made, shape):
             raise ValueError(f"makes {what} of {list(made)}, but input.shape is {list(shape)}")
         return log_mel
@@ -283,10 +304,13 @@ class InputSpec(Layer):
     @classmethod
     def _check_graded(cls, value: Any, info: ValidationInfo) -> Any:
         encoding = info.data.get("encoding", Encoding.SPIKE)
+        if encoding is Encoding.FRAMES and info.field_name == "neuron":
+            return value
         if encoding is not Encoding.SPIKE and value != cls.model_fields[str(info.field_name)].default:
+            neurons = "" if encoding is Encoding.FRAMES else ", which has no input neurons"
             raise ValueError(
-                f"does not apply to encoding: {encoding}, which has no input neurons: remove it (mean and std can be "
-                "folded into the first weights)"
+                f"does not apply to encoding: {encoding}{neurons}: remove it (mean and std can be folded into the "
+                "first weights)"
             )
         return value
 
@@ -317,8 +341,13 @@ class InputSpec(Layer):
 
     @property
     def is_events(self) -> bool:
-        """True if the input differs from step to step, and inputs are tensors `[T, N, *shape]`."""
+        """True if the input is events, which readers of recordings count."""
         return self.encoding is Encoding.EVENTS
+
+    @property
+    def is_timed(self) -> bool:
+        """True if the input differs from step to step, and inputs are tensors `[T, N, *shape]`."""
+        return self.encoding in TIMED
 
     @property
     def is_graded(self) -> bool:
@@ -332,12 +361,12 @@ class InputSpec(Layer):
         >>> InputSpec(shape=(4,), encoding="graded", bits=3).form, InputSpec(shape=(4,)).form
         ('graded, 3 bits', 'spikes')
         """
-        return "spikes" if self.has_neurons else f"{self.encoding}, {counted(self.bits, 'bit')}"
+        return "spikes" if self.encoding is Encoding.SPIKE else f"{self.encoding}, {counted(self.bits, 'bit')}"
 
     @property
     def has_neurons(self) -> bool:
-        """True if pixels enter through input neurons; graded pixels and events do not."""
-        return self.encoding is Encoding.SPIKE
+        """True if the input has neurons; graded pixels and events do not."""
+        return self.encoding in (Encoding.SPIKE, Encoding.FRAMES)
 
     def output_shape(self, before: Shape) -> Shape:
         """Return the shape of an image with its `padding`, or of the events of one step."""
@@ -347,8 +376,8 @@ class InputSpec(Layer):
         return channels, height + top + bottom, width + left + right
 
     def n_parameters(self, before: Shape) -> int:
-        """Return 2, the weight and the bias of the input neurons; 0 if there are none."""
-        return 2 if self.has_neurons else 0
+        """Return 2, the weight and the bias of neurons that pixels drive; 0 if there are none."""
+        return 2 if self.encoding is Encoding.SPIKE else 0
 
     @property
     def levels(self) -> int:
@@ -356,9 +385,14 @@ class InputSpec(Layer):
         return self.largest if self.encoding is Encoding.GRADED else 1
 
     @property
+    def least(self) -> int:
+        """Smallest value of the input: `-2**(bits - 1)` for frames, otherwise 0."""
+        return -(1 << self.bits - 1) if self.encoding is Encoding.FRAMES else 0
+
+    @property
     def largest(self) -> int:
-        """Largest value that enters the first synapses, `2**bits - 1`; 1 for `spike`."""
-        return 1 if self.has_neurons else (1 << self.bits) - 1
+        """Largest value of the input: `2**bits - 1`, for frames `2**(bits - 1) - 1`; 1 for `spike`."""
+        return 1 if self.encoding is Encoding.SPIKE else self.least + (1 << self.bits) - 1
 
 
 class _Skip(StrictModel):
@@ -437,7 +471,7 @@ class _Synapse(Layer):
     """Trainable bias for each output channel, added to the voltage in each time step."""
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Probability with which an input is silenced in training, for all time steps of an image."""
-    neuron: CubaSpec | None = None
+    neuron: NeuronSpec | None = None
     """Neurons of this block; by default the network's `neuron`, which this replaces as a whole."""
     skips: tuple[SkipSpec, ...] = ()
     """Synapses from earlier blocks (skip connections). Their weighted inputs are added to the block's own, before norm,
@@ -498,8 +532,11 @@ class _Hidden(_Synapse):
         """See `Layer`."""
         return tuple(name for name in ("recurrent", "delays") if getattr(self, name, None))
 
-    def problems(self, neuron: CubaSpec) -> Iterator[tuple[str, str]]:
+    def problems(self, neuron: NeuronSpec) -> Iterator[tuple[str, str]]:
         """See `Layer`."""
+        yield from super().problems(neuron)
+        if not isinstance(neuron, CubaSpec):
+            return
         if self.norm in (Norm.MEAN_ONLY, Norm.BATCH) and round(4096 * neuron.current_decay) == 0:  # the grid of decays
             yield (
                 "norm",
@@ -593,7 +630,7 @@ class ConvSpec(_Hidden):
         height, width = (axis.fanout(side) for axis, side in zip(axes_of(self), before[1:], strict=True))
         return [self.channels // self.groups], height, width
 
-    def problems(self, neuron: CubaSpec) -> Iterator[tuple[str, str]]:
+    def problems(self, neuron: NeuronSpec) -> Iterator[tuple[str, str]]:
         """See `Layer`."""
         yield from super().problems(neuron)
         if self.delays is not None and self.delays.per is DelayTarget.SYNAPSE:
@@ -612,8 +649,9 @@ class AvgPoolSpec(Layer):
     """Rows and columns of zeros at the edges: one number, `[height, width]`, or `[top, left, bottom, right]`; each
     must be smaller than the kernel."""
     gain: Annotated[Number, Field(gt=0)] | None = None
-    """Sum of the weights of one pool. The default is the smallest with which a neuron spikes if all inputs spike."""
-    neuron: CubaSpec | None = None
+    """Sum of the weights of one pool. The default is the smallest with which a neuron spikes if all inputs spike; of
+    sigma-delta neurons it is 1, the mean."""
+    neuron: NeuronSpec | None = None
     """Neurons of this block; by default the network's `neuron`, which this replaces as a whole."""
     delay_shift: Flag | None = None
     """Delay of the output spikes by one time step; those of step T are lost. The default is the network's."""
@@ -639,15 +677,15 @@ class AvgPoolSpec(Layer):
             delay_shift=self.delay_shift,
         )
 
-    def weight(self, neuron: CubaSpec) -> float:
+    def weight(self, neuron: NeuronSpec) -> float:
         """Return the weight of the pool, before it is rounded to the weight grid.
 
         It is `gain / (kernel area)`. Without a gain, it is the smallest multiple of 2/64 whose sum over the kernel is
-        above the threshold of `neuron`.
+        above the threshold of `neuron`; of sigma-delta neurons, that of a mean.
         """
         area = self.kernel[0] * self.kernel[1]
-        if self.gain is not None:
-            return self.gain / area
+        if self.gain is not None or isinstance(neuron, SigmaDeltaSpec):
+            return (1 if self.gain is None else self.gain) / area
         threshold_mant = int(64 * neuron.threshold)
         return 2 * (threshold_mant // (2 * area) + 1) / 64
 
@@ -668,8 +706,9 @@ class AvgPoolSpec(Layer):
         """See `Layer`."""
         return self.as_conv(before[0]).fan_out(before)
 
-    def problems(self, neuron: CubaSpec) -> Iterator[tuple[str, str]]:
+    def problems(self, neuron: NeuronSpec) -> Iterator[tuple[str, str]]:
         """See `Layer`."""
+        yield from super().problems(neuron)
         weight = self.weight(neuron)
         if not 1 / 64 < weight <= 254 / 64:
             yield (
@@ -694,12 +733,12 @@ class AffineSpec(_Synapse):
     """Readout: synapses whose weighted input, averaged over time, is the logits.
 
     It has no spikes in this package. A netx file needs a neuron for it, which has the decays of `neuron` and never
-    spikes.
+    spikes. In a network of sigma-delta neurons, the weighted input is added up over time, and the output is values.
     """
 
     kind: Literal["affine"] = "affine"
     features: Positive
-    """Number of classes."""
+    """Number of classes, or of values."""
     role = Role.LOGITS
     takes_graded_input = True
 
@@ -723,6 +762,11 @@ class AverageSpec(Layer):
     features: Positive
     """Number of classes; must divide the number of inputs."""
     role = Role.LOGITS
+
+    def problems(self, neuron: NeuronSpec) -> Iterator[tuple[str, str]]:
+        """See `Layer`."""
+        if isinstance(neuron, SigmaDeltaSpec):
+            yield "kind", "sigma-delta neurons have no rates to average: use affine"
 
     def output_shape(self, before: Shape) -> Shape:
         """See `Layer`."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, reduce
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -21,6 +21,7 @@ from specs.files.given_file import check_given_file
 from specs.files.limits import DOCUMENT_VALUES, SPEC_BYTES, SPEC_DEPTH, SPEC_PROBLEMS
 from specs.files.whole_file import write_whole
 from specs.network import SCHEMA_VERSION, NetworkSpec
+from specs.neuron import NEURON_KINDS
 from specs.training import FIND_DATA
 from specs.words import nearest, suggest
 
@@ -422,7 +423,7 @@ def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int
         case "less_than_equal" if isinstance(value, int) and 4 * value > HUGE_BYTES:
             message = f"{message}; a float for each would take {_gibibytes(4 * value)}"
         case "union_tag_not_found" | "union_tag_invalid":
-            kinds = list(SKIPS if "skips" in path else BLOCKS)
+            kinds = list(NEURON_KINDS if path[-1] == "neuron" else SKIPS if "skips" in path else BLOCKS)
             path, value = (*path, "kind"), value.get("kind")
             message = f"must be one of {', '.join(kinds)}{suggest(value, kinds)}"
     known = path
@@ -437,7 +438,9 @@ def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int
 
 
 def _without_kind(loc: FieldPath) -> FieldPath:
-    """Remove the kinds of blocks and skips from a path of Pydantic; the document does not have these levels."""
+    """Remove kinds of blocks, skips and neurons from a path of Pydantic; the document does not have these levels."""
+    if "neuron" in loc[:-1] and loc[(at := loc.index("neuron") + 1)] in NEURON_KINDS:
+        loc = (*loc[:at], *loc[at + 1 :])
     if len(loc) > 2 and loc[0] == "blocks" and loc[2] in BLOCKS:
         loc = (*loc[:2], *loc[3:])
     if len(loc) > 4 and loc[2] == "skips" and loc[4] in SKIPS:
@@ -469,9 +472,17 @@ def _places(model: type[StrictModel]) -> Iterator[FieldPath]:
     """Yield the path of every key of a document, except those within lists."""
     for name, field in model.model_fields.items():
         yield (name,)
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, StrictModel):
-                yield from ((name, *place) for place in _places(kind))
+        for kind in _models_in(field.annotation):
+            yield from ((name, *place) for place in _places(kind))
+
+
+def _models_in(annotation: Any) -> Iterator[type[StrictModel]]:
+    """Yield the models of a field's type, such as each kind of neuron; those in lists are left out."""
+    if isinstance(annotation, type) and issubclass(annotation, StrictModel):
+        yield annotation
+    elif get_origin(annotation) is not tuple:
+        for part in get_args(annotation):
+            yield from _models_in(part)
 
 
 @lru_cache

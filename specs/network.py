@@ -23,7 +23,7 @@ from specs.block import (
 )
 from specs.fields import VTH_MANT_MAX, Flag, Name, Number, Shape, StrictModel, TimeSteps, threshold_mant
 from specs.files.limits import NETWORK_BLOCKS, NETWORK_NEURONS, NETWORK_WEIGHTS
-from specs.neuron import CubaSpec, Reset
+from specs.neuron import CubaSpec, NeuronSpec, Reset, SigmaDeltaSpec
 from specs.shapes import ShapeError
 from specs.training import SnnGradient, TrainingSpec
 from specs.words import counted
@@ -53,8 +53,9 @@ class NetworkSpec(StrictModel):
     """One-line description, shown in listings and cards."""
     time_steps: TimeSteps
     """Number of time steps (T) for which each image is presented; of a recording of events, the number of steps that
-    readers make of it; of a sound with `encoding: events`, the `frames` of its `log_mel`."""
-    neuron: CubaSpec = CubaSpec()
+    readers make of it; of a sound with `encoding: events`, the `frames` of its `log_mel`; of a single frame, the number
+    for which it is held."""
+    neuron: NeuronSpec = CubaSpec()
     """Neurons of the input and of all blocks that do not define their own `neuron`."""
     delay_shift: Flag = False
     """Delay of one time step after the input neurons and each block with neurons, as in lava-dl: the first of the T
@@ -63,7 +64,7 @@ class NetworkSpec(StrictModel):
     """Shape and encoding of the images or events."""
     blocks: Annotated[tuple[BlockSpec, ...], Field(max_length=NETWORK_BLOCKS)]
     """Blocks after the input, in order; `kind` selects the type. The last block is the readout: `affine`, or a block
-    with neurons, whose rates are then the logits."""
+    with neurons, whose rates are then the logits; of sigma-delta neurons, their activations are the values."""
     logit_scale: Annotated[Number, Field(gt=0)] = 1.0
     """Factor on the logits in probabilities and in the loss of an evaluation; it does not change the class. Conversions
     fit it to the ANN, so that probabilities mean the same. Training does not use it: see `training.logit_scale`."""
@@ -85,12 +86,23 @@ class NetworkSpec(StrictModel):
 
     @property
     def n_classes(self) -> int:
-        """Number of logits."""
+        """Number of logits; of a network that gives values, their number."""
         return math.prod(self.shapes[-1])
 
-    def neuron_of(self, layer: LayerSpec) -> CubaSpec:
+    @property
+    def gives_values(self) -> bool:
+        """True if the outputs are values, as of sigma-delta neurons, not logits of classes."""
+        return isinstance(self.neuron, SigmaDeltaSpec)
+
+    def neuron_of(self, layer: LayerSpec) -> NeuronSpec:
         """Return the neuron spec of a layer: its own, or the network's."""
         return getattr(layer, "neuron", None) or self.neuron
+
+    def cuba_of(self, layer: LayerSpec) -> CubaSpec:
+        """Return the neuron spec of a layer of a network of CUBA neurons."""
+        neuron = self.neuron_of(layer)
+        assert isinstance(neuron, CubaSpec)
+        return neuron
 
     @property
     def has_ann(self) -> bool:
@@ -99,6 +111,8 @@ class NetworkSpec(StrictModel):
 
     def recipe_problem(self, recipe: TrainingSpec) -> tuple[str, str] | None:
         """Return the field of a recipe that does not fit this network, and the message; None if it fits."""
+        if self.gives_values:
+            return "epochs", "sigma-delta networks are not trained here: train the ANN elsewhere, and set its weights"
         if self.has_ann:
             return None
         if recipe.snn_epochs < recipe.epochs:
@@ -114,8 +128,9 @@ class NetworkSpec(StrictModel):
 
     @property
     def resets(self) -> set[Reset]:
-        """Resets of all layers with neurons; if there are none, that of the network."""
-        return {self.neuron_of(layer).reset for layer in self.layers if layer.has_neurons} or {self.neuron.reset}
+        """Resets of all layers with neurons; if there are none, that of the network. Sigma-delta neurons have none."""
+        neurons = [self.neuron_of(layer) for layer in self.layers if layer.has_neurons] or [self.neuron]
+        return {neuron.reset for neuron in neurons if isinstance(neuron, CubaSpec)}
 
     def delay_shift_of(self, layer: LayerSpec) -> bool:
         """Return whether the layer delays its spikes by a time step; False for layers without neurons."""
@@ -140,8 +155,16 @@ class NetworkSpec(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> "NetworkSpec":
-        checks = self._order_problems(), self._shape_problems(), self._arithmetic_problems(), self._schedule_problems()
-        problems = list(chain(*checks))
+        problems = list(self._neuron_problems())  # the other checks need neurons of one kind
+        if not problems:
+            problems = list(
+                chain(
+                    self._order_problems(),
+                    self._shape_problems(),
+                    self._arithmetic_problems(),
+                    self._schedule_problems(),
+                )
+            )
         if problems:
             details: list[InitErrorDetails] = [
                 {"type": PydanticCustomError("network", "{message}", {"message": message}), "loc": path, "input": None}
@@ -149,6 +172,22 @@ class NetworkSpec(StrictModel):
             ]
             raise ValidationError.from_exception_data("NetworkSpec", details)
         return self
+
+    def _neuron_problems(self) -> Iterator[Problem]:
+        for path, layer in ((("input",), self.input), *((("blocks", i), block) for i, block in enumerate(self.blocks))):
+            kind = self.neuron_of(layer).kind
+            if kind != self.neuron.kind:
+                yield (
+                    (*path, "neuron", "kind"),
+                    f"must be {self.neuron.kind}, as all neurons of a network are of one kind, got {kind}",
+                )
+        is_frames = self.input.encoding is Encoding.FRAMES
+        if is_frames and not self.gives_values:
+            yield ("input", "encoding"), "frames are for sigma-delta neurons: set neuron: {kind: sigma_delta}"
+        if self.gives_values and not is_frames:
+            yield ("input", "encoding"), f"must be frames, as the neurons are sigma-delta, got {self.input.encoding}"
+        if self.gives_values and self.logit_scale != 1:
+            yield ("logit_scale",), "does not apply to sigma-delta neurons, whose outputs are values: remove it"
 
     def _order_problems(self) -> Iterator[Problem]:
         if not self.blocks:

@@ -1,13 +1,13 @@
-"""Spec of a neuron: the current-based leaky integrate-and-fire (CUBA) neuron of Loihi."""
+"""Specs of neurons: current-based leaky integrate-and-fire (CUBA) neurons of Loihi, and sigma-delta neurons."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from specs.fields import Decay, Number, StrictModel, Threshold
+from specs.fields import VTH_MANT_MAX, Decay, Number, StrictModel, Threshold
 
-__all__ = ["CubaSpec", "LearnDecays", "Reset"]
+__all__ = ["NEURON_KINDS", "CubaSpec", "LearnDecays", "NeuronSpec", "Reset", "SigmaDeltaSpec"]
 
 
 class Reset(StrEnum):
@@ -51,3 +51,34 @@ class CubaSpec(StrictModel):
     learn_decays: LearnDecays = LearnDecays.NONE
     """Training of the decays, from the values above: `none` keeps them fixed, `shared` trains one pair for the layer,
     `per_channel` one pair for each channel (in a dense block, each neuron)."""
+
+
+class SigmaDeltaSpec(StrictModel):
+    """Sigma-delta neuron: it sends the change of its activation `max(0, sigma + bias)` once that exceeds the threshold.
+
+    `sigma` is the sum of all messages received so far, times their weights. Neurons of the input send the changes of
+    the frames. A network has either sigma-delta neurons only, with `input.encoding: frames`, or none. It approximates
+    an ANN with ReLU, with few messages on frames that change little. Its outputs are values, not classes: those of an
+    `affine` readout are its sigma plus bias after the last step.
+    """
+
+    kind: Literal["sigma_delta"]
+    """Must be `sigma_delta`; without it, a neuron is a CUBA neuron."""
+    threshold: Annotated[Number, Field(ge=0, le=VTH_MANT_MAX / 64)] = 0.0
+    """Smallest change of the activation that is sent, truncated to a multiple of 1/64; smaller ones add up until they
+    reach it. With 0, each step sends a message for each activation that changed."""
+
+
+NEURON_KINDS: Final = ("cuba", "sigma_delta")
+"""Kinds of neurons, the default first."""
+
+
+def _kind_of_neuron(given: Any) -> Any:
+    """Return the kind of a neuron, given as a mapping or a spec; old files do not name it."""
+    return given.get("kind", NEURON_KINDS[0]) if isinstance(given, dict) else getattr(given, "kind", NEURON_KINDS[0])
+
+
+NeuronSpec = Annotated[
+    Annotated[CubaSpec, Tag(NEURON_KINDS[0])] | Annotated[SigmaDeltaSpec, Tag(NEURON_KINDS[1])],
+    Discriminator(_kind_of_neuron),
+]

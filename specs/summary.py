@@ -6,7 +6,7 @@ from specs.arguments import check_spec
 from specs.block import LayerSpec, skips_of
 from specs.fields import Shape
 from specs.network import NetworkSpec
-from specs.neuron import LearnDecays
+from specs.neuron import CubaSpec, LearnDecays
 
 __all__ = ["LayerSummary", "summarize"]
 
@@ -62,9 +62,10 @@ def _with_skips(layer: LayerSpec, row: LayerSummary, shapes: tuple[Shape, ...]) 
 
 def _summary(spec: NetworkSpec, layer: LayerSpec, before: Shape, after: Shape) -> LayerSummary:
     parameters = layer.n_parameters(before)
-    if layer.has_neurons:
+    neuron = spec.neuron_of(layer)
+    if layer.has_neurons and isinstance(neuron, CubaSpec):
         learned = {LearnDecays.NONE: 0, LearnDecays.SHARED: 2, LearnDecays.PER_CHANNEL: 2 * after[0]}
-        parameters += learned[spec.neuron_of(layer).learn_decays]
+        parameters += learned[neuron.learn_decays]
     return LayerSummary(
         kind=layer.kind,
         shape=after,

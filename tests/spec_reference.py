@@ -17,6 +17,7 @@ TITLES = {
     "InputSpec": "`input`",
     "LogMelSpec": "`log_mel`, of `input`",
     "CubaSpec": "`neuron`",
+    "SigmaDeltaSpec": "`kind: sigma_delta`, of `neuron`",
     "DelaySpec": "`delays`, of `kind: dense` and `kind: conv`",
     **{model.__name__: f"`kind: {kind_of(model)}`, of `blocks`" for model in BLOCK_KINDS},
     "IdentitySkip": "`kind: identity`, of `skips`",
@@ -69,6 +70,8 @@ def _takes(part: Schema, models: Schema) -> str:
             return f"{_takes(one, models)}, or two or four"
         case {"anyOf": choices}:
             return " or ".join(_takes(choice, models) for choice in choices if choice.get("type") != "null")
+        case {"oneOf": choices}:
+            return " or ".join(_takes(choice, models) for choice in choices)
         case {"const": value}:
             return f"`{value}`"
         case {"prefixItems": parts}:

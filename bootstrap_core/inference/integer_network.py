@@ -18,8 +18,8 @@ from bootstrap_core.network.build import build_network
 from bootstrap_core.network.graph import sources_of, walk
 from bootstrap_core.network.inputs import as_input, count_steps
 from bootstrap_core.network.mode import Mode
-from bootstrap_core.network.network import Network, Tally, Trace, as_logits, check_network
-from bootstrap_core.ops.spike_counts import count
+from bootstrap_core.network.network import Network, Tally, Trace, as_logits, check_network, rates_of
+from bootstrap_core.network.sigma_delta import MessageBlock
 from bootstrap_core.ops.spikes import Spikes
 from specs.errors import SnnZooError
 from specs.network import NetworkSpec
@@ -33,7 +33,7 @@ class IntegerTrace(Trace):
     """A `Trace` with the voltage of the readout's neurons before reset, `[T, N, ...]` in state units of 1/4096.
 
     The neurons of an exported affine readout never spike; their voltage is read from the chip as its output. It is None
-    for a readout without neurons.
+    for a readout without neurons. Of a sigma-delta network, it is sigma, in units of 1/2^18.
     """
 
     readout_voltage: Tensor | None
@@ -69,6 +69,10 @@ class IntegerNetwork:
     def __init__(self, network: Network, *, overflow: Overflow = Overflow.REFUSE) -> None:
         check_network(network, "IntegerNetwork")
         self._overflow = Overflow(overflow)
+        if network.spec.gives_values and self._overflow is Overflow.CHIP:
+            raise SnnZooError(
+                "overflow: sigma-delta neurons beyond 24 bits are only refused, as Lava says nothing of them"
+            )
         self.overflows: Counter[int] = Counter()
         self._network = deepcopy(network).to(self.device).eval().requires_grad_(False)
         self.spec: NetworkSpec = network.spec
@@ -87,7 +91,7 @@ class IntegerNetwork:
         return _rebuild, (self.spec, self._network.state_dict(), self._overflow)
 
     def __call__(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
-        """Return logits `[N, classes]`, float32, for images `[N, ...]` in 0..1 or events `[T, N, ...]`.
+        """Return logits `[N, classes]` or values `[N, values]`, float32; arguments are those of `Network.forward`.
 
         Raises as `run` does.
         """
@@ -106,16 +110,19 @@ class IntegerNetwork:
             StateOverflowError: a current or voltage leaves the hardware's 24 bits, and `overflow` is `REFUSE`; the
                 message names block and step.
         """
-        spikes = list[Tensor]()
+        spikes, rates = list[Tensor](), list[Tensor]()
         outputs = self._outputs(images, time_steps, mode)
         with torch.no_grad():
             for i, (read, output) in enumerate(outputs):
                 shown = self._network.shown(i, read, output)
                 spikes.append(_as_integers(shown, output))
+                is_mean = not self.spec.gives_values
+                rates.append(spikes[-1].mean(0, dtype=torch.float32) if is_mean else rates_of(output).float())
             trace = IntegerTrace(
                 spikes=tuple(spikes),
-                rates=tuple(x.mean(0, dtype=torch.float32) for x in spikes),
+                rates=tuple(rates),
                 readout_voltage=self._voltage(read),
+                values=self._network.values(spikes[-1], output),
             )
         return as_logits(output), trace
 
@@ -138,7 +145,7 @@ class IntegerNetwork:
         Faster than `run`, which keeps the output of each step.
         """
         outputs = (output for _, output in self._outputs(images, time_steps))
-        return tuple((count(x) / x.steps).float() if isinstance(x, Spikes) else x for x in outputs)
+        return tuple(rates_of(x).float() for x in outputs)
 
     def tally(
         self,
@@ -184,9 +191,12 @@ class IntegerNetwork:
 
     def _voltage(self, read: list[Signals]) -> Tensor | None:
         """Return the voltage of the readout's neurons, `[T, N, ...]`, int32 in state units; None without neurons."""
-        if not isinstance(self._network.readout, SynapticBlock):
+        readout = self._network.readout
+        if isinstance(readout, MessageBlock):
+            return torch.stack([state.sigma for state in readout.states(readout.drive(read[0]))]).int()
+        if not isinstance(readout, SynapticBlock):
             return None
-        z, neurons = self._network.readout.driven_by(*read)
+        z, neurons = readout.driven_by(*read)
         steps = next(x.steps for x in read if isinstance(x, Spikes))
         _, voltage = run_on_chip(z.expand(steps, *z.shape[1:]), neurons, StateLimits())
         return voltage.int()

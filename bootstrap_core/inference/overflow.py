@@ -7,13 +7,15 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE_MAX
 from bootstrap_core.functional.cuba import StateLimits
+from bootstrap_core.functional.sigma_delta import SigmaDeltaStates
 from bootstrap_core.network.base_block import Signals
 from bootstrap_core.network.network import Network
+from bootstrap_core.network.sigma_delta import MessageBlock
 from bootstrap_core.ops.neurons import NeuronConstants
 from bootstrap_core.ops.spikes import Spikes
 from specs.errors import StateOverflowError
 
-__all__ = ["Overflow", "check_states", "explain_overflow", "run_on_chip"]
+__all__ = ["Overflow", "check_messages", "check_states", "explain_overflow", "run_on_chip"]
 
 
 class Overflow(Enum):
@@ -52,7 +54,12 @@ def explain_overflow(network: Network, index: int, read: list[Signals], steps: i
         read: inputs of this block: the output of the block before it, then the outputs that its skips read.
         steps: T.
     """
-    z, constants = network.block(index).driven_by(*read)
+    block = network.block(index)
+    if isinstance(block, MessageBlock):
+        for step, state in enumerate(block.states(block.drive(read[0])[:steps])):
+            check_messages(index, step, state)
+        return
+    z, constants = block.driven_by(*read)
     _raise_first(index, z.expand(steps, *z.shape[1:]), constants)
 
 
@@ -64,14 +71,23 @@ def _raise_first(index: int, z: Tensor, neurons: NeuronConstants) -> None:
 
 def check_states(index: int, step: int, current: Tensor, voltage: Tensor) -> None:
     """Raise `StateOverflowError` if a state of block `index` leaves 24 bits at this step; in units of 1/4096."""
-    if not voltage.numel():
-        return
     for name, state in (("current", current), ("voltage", voltage)):
-        low, high = (int(bound) for bound in torch.aminmax(state))
-        if max(-low, high) > STATE_MAX:
-            worst = low if -low > high else high
-            raise StateOverflowError(
-                f"the {name} of block {index} reaches {worst} at step {step}; the hardware holds "
-                f"{-STATE_MAX} to {STATE_MAX} (24 bits): lower the weights, the threshold or input.bits, or run "
-                "fewer steps"
-            )
+        _check(index, step, name, state, "lower the weights, the threshold or input.bits, or run fewer steps")
+
+
+def check_messages(index: int, step: int, state: SigmaDeltaStates) -> None:
+    """Raise `StateOverflowError` if a state of sigma-delta neurons leaves 24 bits at this step; in units of 1/2^18."""
+    for name, x in zip(("weighted input", "sigma", "activation", "change"), state[:4], strict=True):
+        _check(index, step, name, x, "lower the weights and biases, or the frames")
+
+
+def _check(index: int, step: int, name: str, state: Tensor, remedy: str) -> None:
+    if not state.numel():
+        return
+    low, high = (int(bound) for bound in torch.aminmax(state))
+    if max(-low, high) > STATE_MAX:
+        worst = low if -low > high else high
+        raise StateOverflowError(
+            f"the {name} of block {index} reaches {worst} at step {step}; the hardware holds {-STATE_MAX} to "
+            f"{STATE_MAX} (24 bits): {remedy}"
+        )

@@ -87,11 +87,12 @@ class SynapticBlock(Block):
     """
 
     bias: Tensor | None
+    neuron: nn.Module
 
     def __init__(
         self,
         synapse: Synapse,
-        neuron: CubaNeuron,
+        neuron: nn.Module,
         *,
         channels: int,
         skips: Sequence[Synapse] = (),
@@ -224,7 +225,7 @@ class Place:
 
     def neuron(self, *, learn: bool = True) -> CubaNeuron:
         """Return the block's neurons; with `learn=False`, their decays are fixed whatever the spec says."""
-        spec = self.network.neuron_of(self.layer)
+        spec = self.network.cuba_of(self.layer)
         if not learn:
             spec = spec.model_copy(update={"learn_decays": LearnDecays.NONE})
         return CubaNeuron(spec, channels=self.channels, levels=self.levels)

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, READOUT_THRESHOLD_MANT, WEIGHT_STEP
 from bootstrap_core.functional.quantize import quantize_bias, quantize_weight, straight_through
+from bootstrap_core.functional.sigma_delta import Activation
 from bootstrap_core.network.base_block import Block, Place, Signals, SynapticBlock, as_spikes, fitted, is_graded
 from bootstrap_core.network.batch_norm import SPREAD, BatchNorm, MeanOnly, NormModule, WeightScale, build_norm
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.network.sampler import RateSampler
+from bootstrap_core.network.sigma_delta import DeltaInputBlock, SigmaDeltaBlock, SigmaDeltaNeuron, ValueBlock
 from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, PoolSynapse, Synapse
 from bootstrap_core.ops.input_neurons import InputCurrent, input_current, input_rates, input_spikes
 from bootstrap_core.ops.library import runs_native
@@ -37,9 +39,10 @@ from specs.block import (
     FlattenSpec,
     InputSpec,
     Layer,
+    LayerSpec,
 )
 from specs.errors import SnnZooError
-from specs.neuron import Reset
+from specs.neuron import Reset, SigmaDeltaSpec
 
 __all__ = [
     "BUILDERS",
@@ -196,6 +199,7 @@ class SpikingBlock(SynapticBlock):
         delay: delays of the block's own synapses, whole steps `[channels]` or `[outputs, inputs]`, or None.
     """
 
+    neuron: CubaNeuron
     recurrent: DenseSynapse | None
     delay: Tensor | None
 
@@ -315,6 +319,8 @@ class AffineBlock(SynapticBlock):
     `neuron` has the decays of the readout's neurons in an exported network; logits do not depend on them.
     """
 
+    neuron: CubaNeuron
+
     def forward(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Tensor:
         """See `Block`. Spikes are counted first, so that all steps are weighed at once."""
         if not mode.spiking:
@@ -355,6 +361,8 @@ def _build_input(layer: InputSpec, place: Place) -> Block:
         return GradedInputBlock(layer)
     if layer.is_events:
         return EventInputBlock(layer)
+    if neuron := _sigma_delta(layer, place, Activation.FRAME):
+        return DeltaInputBlock(neuron, delay_shift=place.delay_shift)
     return InputBlock(layer, place.neuron(), delay_shift=place.delay_shift)
 
 
@@ -365,12 +373,15 @@ def _build_flatten(layer: FlattenSpec, place: Place) -> Block:
 def _build_pool(layer: AvgPoolSpec, place: Place) -> Block:
     weight = layer.weight(place.network.neuron_of(layer))
     synapse = PoolSynapse(layer.as_conv(place.channels), weight)
+    if neuron := _sigma_delta(layer, place):
+        return SigmaDeltaBlock(synapse, neuron, channels=place.channels, delay_shift=place.delay_shift)
     return SpikingBlock(synapse, place.neuron(), channels=place.channels, delay_shift=place.delay_shift)
 
 
 def _build_dense(layer: DenseSpec, place: Place) -> Block:
     block = _build_spiking(layer, place, _dense_synapse(layer, place))
     if layer.recurrent:
+        assert isinstance(block, SpikingBlock)
         n = place.channels
         block.recurrent = DenseSynapse(n, n, normalize=False, generator=place.generator)
     return block
@@ -407,7 +418,15 @@ def _build_conv(layer: ConvSpec, place: Place) -> Block:
     return _build_spiking(layer, place, synapse)
 
 
-def _build_spiking(layer: DenseSpec | ConvSpec, place: Place, synapse: Synapse) -> SpikingBlock:
+def _sigma_delta(layer: LayerSpec, place: Place, activation: Activation = Activation.RELU) -> SigmaDeltaNeuron | None:
+    """Return the layer's sigma-delta neurons; None if it has others."""
+    spec = place.network.neuron_of(layer)
+    return SigmaDeltaNeuron(spec, activation) if isinstance(spec, SigmaDeltaSpec) else None
+
+
+def _build_spiking(layer: DenseSpec | ConvSpec, place: Place, synapse: Synapse) -> SpikingBlock | SigmaDeltaBlock:
+    if neuron := _sigma_delta(layer, place):
+        return SigmaDeltaBlock(synapse, neuron, channels=place.channels, bias=layer.bias, delay_shift=place.delay_shift)
     block = SpikingBlock(
         synapse,
         place.neuron(),
@@ -430,6 +449,8 @@ def _build_average(layer: AverageSpec, place: Place) -> Block:
 
 
 def _build_affine(layer: AffineSpec, place: Place) -> Block:
+    if neuron := _sigma_delta(layer, place, Activation.UNIT):
+        return ValueBlock(_dense_synapse(layer, place), neuron, channels=place.channels, bias=layer.bias)
     return AffineBlock(
         _dense_synapse(layer, place),
         place.neuron(learn=False),  # no gradient reaches its decays

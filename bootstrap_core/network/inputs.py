@@ -1,4 +1,4 @@
-"""Inputs of a network: still images `[N, ...]`, or events `[T, N, ...]`, which differ from step to step."""
+"""Inputs of a network: still images `[N, ...]`, or events or frames `[T, N, ...]`, which differ from step to step."""
 
 import math
 import warnings
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from bootstrap_core.functional.convolution import bordered
 from specs.arguments import check_type
+from specs.block import Encoding, InputSpec
 from specs.errors import DataError, SnnZooError
-from specs.fields import Shape
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 
@@ -22,16 +22,18 @@ UNSCALED = 16.0
 
 
 def count_steps(spec: NetworkSpec, time_steps: int | None, inputs: Tensor | None = None) -> int:
-    """Return T of a run: `time_steps`, or the spec's; for events, by default all steps of `inputs`.
+    """Return T of a run: `time_steps`, or the spec's; for events and frames, by default all steps of `inputs`.
 
-    Raises `SnnZooError` unless it is an integer of at least 1, and of events not more than there are.
+    Raises `SnnZooError` unless it is an integer of at least 1, and of events or frames not more than there are.
     """
-    events = inputs if spec.input.is_events and isinstance(inputs, Tensor) and inputs.dim() and len(inputs) else None
+    events = inputs if spec.input.is_timed and isinstance(inputs, Tensor) and inputs.dim() and len(inputs) else None
     steps = time_steps if time_steps is not None else spec.time_steps if events is None else len(events)
     if not (isinstance(steps, Integral) and steps >= 1):
         raise SnnZooError(f"time_steps must be a whole number, at least 1, not {steps!r}")
     if events is not None and steps > len(events):
-        raise SnnZooError(f"time_steps must be at most {len(events)}, the steps of these events, not {steps}")
+        raise SnnZooError(
+            f"time_steps must be at most {len(events)}, the steps of these {spec.input.encoding}, not {steps}"
+        )
     return int(steps)
 
 
@@ -46,12 +48,12 @@ def check_earlier(steps: int, also_after: Sequence[int]) -> list[int]:
 def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
     """Return images `[N, ...]` in the input's shape, uint8 scaled to 0..1, with the input's padding around them.
 
-    Events `[T, N, ...]` are returned as they are.
+    Events and frames `[T, N, ...]` are returned as they are.
 
     Raises `DataError` if they do not fit; warns of floats that seem not to be divided by 255.
     """
-    if spec.input.is_events:
-        return _as_events(images, spec)
+    if spec.input.is_timed:
+        return _as_timed(images, spec)
     shape = spec.input.shape
     wanted = f"{spec.name} takes images as a tensor [N, {', '.join(map(str, shape))}], floats in 0..1 or uint8"
     check_type(images, Tensor, wanted, error=DataError)
@@ -79,41 +81,47 @@ def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
     return bordered(x, spec.input.padding, spec.input.border)
 
 
-def _as_events(events: Tensor, spec: NetworkSpec) -> Tensor:
-    """Return events `[T, N, *shape]`, in their type. Raises `DataError` for other shapes and values."""
-    shape, largest = spec.input.shape, spec.input.largest
+def _as_timed(given: Tensor, spec: NetworkSpec) -> Tensor:
+    """Return events or frames `[T, N, *shape]`, in their type. Raises `DataError` for other shapes and values."""
+    entering = spec.input
+    shape, least, largest, what = entering.shape, entering.least, entering.largest, entering.encoding
     wanted = (
-        f"{spec.name} takes events as a tensor [T, N, {', '.join(map(str, shape))}], time first, integers in "
-        f"0..{largest}"
+        f"{spec.name} takes {what} as a tensor [T, N, {', '.join(map(str, shape))}], time first, integers in "
+        f"{least}..{largest}"
     )
-    check_type(events, Tensor, wanted, error=DataError)
-    of_step = tuple(events.shape[2:])
-    if len(of_step) not in {1, 3} or not fit_input(of_step, shape) or not len(events):
-        raise DataError(f"events of {list(events.shape)} do not fit: {wanted}{_readings(events, shape)}")
-    if events.is_complex():
-        raise DataError(f"{wanted}, not {events.dtype}")
-    if not torch.compiler.is_compiling() and events.numel():
-        low, high = (float(bound) for bound in torch.aminmax(events.detach()))
-        if not (low >= 0 and high <= largest) or (
-            events.is_floating_point() and bool((events != events.detach().round()).any())
+    check_type(given, Tensor, wanted, error=DataError)
+    of_step = tuple(given.shape[2:])
+    if len(of_step) not in {1, 3} or not fit_input(of_step, shape) or not len(given):
+        raise DataError(f"{what} of {list(given.shape)} do not fit: {wanted}{_readings(given, entering)}")
+    if given.is_complex():
+        raise DataError(f"{wanted}, not {given.dtype}")
+    if not torch.compiler.is_compiling() and given.numel():
+        low, high = (float(bound) for bound in torch.aminmax(given.detach()))
+        if not (low >= least and high <= largest) or (
+            given.is_floating_point() and bool((given != given.detach().round()).any())
         ):
-            is_more = low >= 0 and high > largest
-            found = f"up to {high:g}" if is_more else "that are not whole numbers from 0 on"
-            raise DataError(f"events with values {found}: {wanted}{'; clamp them, or raise input.bits' * is_more}")
+            is_more, is_less = low >= least and high > largest, low < least < 0
+            found = f"up to {high:g}" if is_more else f"that are not whole numbers from {least} on"
+            found = f"down to {low:g}" if is_less else found
+            remedy = "; clamp them, or raise input.bits" * (is_more or is_less)
+            raise DataError(f"{what} with values {found}: {wanted}{remedy}")
     steps = spec.time_steps
-    if events.shape[1] == steps != len(events) > 1:
-        taken = f"{list(events.shape)} is taken as {len(events)} time steps of {steps} recordings"
+    if given.shape[1] == steps != len(given) > 1:
+        taken = f"{list(given.shape)} is taken as {len(given)} time steps of {steps} recordings"
         warnings.warn(
-            f"{taken}; if it has recordings first, as datasets have, pass events.transpose(0, 1)", stacklevel=3
+            f"{taken}; if it has recordings first, as datasets have, pass {what}.transpose(0, 1)", stacklevel=3
         )
-    return events.reshape(*events.shape[:2], *shape)
+    return given.reshape(*given.shape[:2], *shape)
 
 
-def _readings(events: Tensor, shape: Shape) -> str:
-    """Return the end of a message on events that lack an axis: what they may be, and what to do."""
-    if not fit_input(tuple(events.shape[1:]), shape):
+def _readings(given: Tensor, entering: InputSpec) -> str:
+    """Return the end of a message on events or frames that lack an axis: what they may be, and what to do."""
+    if not fit_input(tuple(given.shape[1:]), entering.shape):
         return ""
-    return (
-        f"; they could be {len(events)} time steps of one recording (add its axis: events[:, None]), or {len(events)} "
-        "still images, which this network does not take"
+    n, what = len(given), entering.encoding
+    still = (
+        f"{n} still frames (hold each for T steps: frames.expand(T, *frames.shape))"
+        if what is Encoding.FRAMES
+        else f"{n} still images, which this network does not take"
     )
+    return f"; they could be {n} time steps of one recording (add its axis: {what}[:, None]), or {still}"

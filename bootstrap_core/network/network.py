@@ -3,7 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Self
 
 import torch
@@ -25,7 +26,7 @@ from specs.errors import SnnZooError
 from specs.network import NetworkSpec
 from specs.outline import MOST_LINES, few_lines, outline
 
-__all__ = ["Network", "Tally", "Trace", "as_logits", "check_network"]
+__all__ = ["Network", "Tally", "Trace", "as_logits", "check_network", "rates_of"]
 
 SHOWN_NEURONS, SHOWN_WIDTH, LEAST_HEIGHT = 256, 128, 40
 """Number of neurons of a block in a notebook's picture; its width there in pixels, and its least height."""
@@ -37,10 +38,14 @@ class Trace:
 
     `spikes[i]` is `[T, N, ...]` where block i ran as SNN (for the readout: its weighted input of each step), and None
     where it ran as ANN; `rates[i]` is `[N, ...]`, the mean over time, or the ANN rates.
+
+    Of a sigma-delta network, spikes are messages, integers in units of 1/4096, those of an affine readout its value
+    after each step; rates are the activations at the end, and `values` `[T, N, ...]` the output after each step.
     """
 
     spikes: tuple[Tensor | None, ...]
     rates: tuple[Tensor, ...]
+    values: Tensor | None = field(default=None, kw_only=True)
 
     def __repr__(self) -> str:
         lines = [
@@ -64,6 +69,8 @@ class Trace:
 
     def logits_after(self, steps: Sequence[int]) -> tuple[Tensor, ...]:
         """Return the logits `[N, classes]` of shorter runs: the mean output of the readout over the first steps."""
+        if self.values is not None:
+            return tuple(self.values[t - 1].flatten(1) for t in steps)
         x = self.spikes[-1]
         if x is None:
             raise SnnZooError("the readout ran as ANN, which has no time steps: run it in Mode.SNN")
@@ -94,8 +101,9 @@ class Tally:
 class Network(nn.Module):
     """Bootstrap blocks in a row, with skips. Made by `build_network` from `spec`.
 
-    Call it with images `[N, C, H, W]` in 0..1 (or uint8, 0..255), or if the spec says `input.encoding: events`, with
-    events `[T, N, C, H, W]`; it returns logits `[N, classes]`.
+    Call it with images `[N, C, H, W]` in 0..1 (or uint8, 0..255), or if the spec says `input.encoding: events` or
+    `frames`, with events or frames `[T, N, C, H, W]`. It returns logits `[N, classes]`; a network of sigma-delta
+    neurons returns the values after the last step, `[N, values]`.
     """
 
     def __init__(self, spec: NetworkSpec, blocks: list[Block]) -> None:
@@ -113,9 +121,9 @@ class Network(nn.Module):
         """Return logits `[N, classes]`: the mean output of the readout over time, for a spiking readout its rates.
 
         Args:
-            images: `[N, ...]` of the spec's input size, in 0..1; for a network of events `[T, N, ...]`, integers.
+            images: `[N, ...]` of the spec's input size, in 0..1; of events or frames `[T, N, ...]`, integers.
             mode: one mode, or one for each block; by default SNN in eval, ANN in training.
-            time_steps: T, by default the spec's; of events, the number of first steps to run, by default all.
+            time_steps: T, by default the spec's; of events or frames, the number of first steps to run, by default all.
         """
         last: Signals = images
         for read, output in self.outputs(images, mode, time_steps=time_steps):
@@ -177,8 +185,16 @@ class Network(nn.Module):
         for i, (read, output) in enumerate(self.outputs(images, modes, time_steps=time_steps)):
             shown = self.shown(i, read, output) if modes[i].spiking else None
             spikes.append(shown)
-            rates.append(_rates_of(output) if shown is None else shown.mean(0, dtype=torch.float32))
-        return as_logits(output), Trace(tuple(spikes), tuple(rates))
+            mean = rates_of(output) if shown is None or self.spec.gives_values else shown.mean(0, dtype=torch.float32)
+            rates.append(mean)
+        return as_logits(output), Trace(tuple(spikes), tuple(rates), values=self.values(spikes[-1], output))
+
+    def values(self, shown: Tensor | None, output: Signals) -> Tensor | None:
+        """Return the values after each step, float32 `[T, N, ...]`; None for classes, and for a readout as ANN."""
+        if shown is None or not self.spec.gives_values:
+            return None
+        unit = output.unit if isinstance(output, Spikes) else None
+        return shown if unit is None else (shown.double().cumsum(0) * unit).float()
 
     def shown(self, i: int, read: list[Signals], output: Signals) -> Tensor:
         """Return the output of block i at each step, `[T, N, ...]`; of an affine readout, its weighted input."""
@@ -261,7 +277,7 @@ class Network(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return next(self.parameters()).device
+        return next(chain(self.parameters(), self.buffers())).device
 
     @property
     def readout(self) -> Block:
@@ -276,17 +292,22 @@ class Network(nn.Module):
 
 def _seen_by(mode: Mode, x: Signals) -> Signals:
     """Return an output as a block in `mode` reads it: spikes become their mean rate where an ANN block follows."""
-    return _rates_of(x) if isinstance(x, Spikes) and not mode.spiking else x
+    return rates_of(x) if isinstance(x, Spikes) and not mode.spiking else x
 
 
-def _rates_of(x: Signals) -> Tensor:
-    """Return the mean of spikes over time; rates stay as they are."""
-    return (count(x) / x.steps).float() if isinstance(x, Spikes) else x
+def rates_of(x: Signals) -> Tensor:
+    """Return the mean of spikes over time, float32, or the activation that messages add up to; rates stay as they are.
+
+    Activations that go on to an ANN block are float64, see `MessageBlock`.
+    """
+    if not isinstance(x, Spikes):
+        return x
+    return (count(x) / x.steps).float() if x.unit is None else count(x) * x.unit
 
 
 def as_logits(output: Signals) -> Tensor:
-    """Return the output of the readout as logits `[N, classes]`."""
-    return _rates_of(output).flatten(1)
+    """Return the output of the readout as logits or values, `[N, classes]`, float32."""
+    return rates_of(output).flatten(1).float()
 
 
 def _count(spikes: Spikes) -> Tensor:

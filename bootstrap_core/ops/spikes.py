@@ -62,6 +62,7 @@ class Spikes:
     Words are int32, `[ceil(T / 32), N, C]` or `[..., N, H, W, C]`: bit t of word k is the spike of step 32 k + t. Torch
     has no gradients of integers: `link`, a float tensor of the spikes' shape that takes no memory, carries them.
     `values` are spikes as numbers; they may be graded, and have a stride of 0 over time if all steps are the same.
+    Messages of sigma-delta neurons have a `unit`: they are changes, which add up to an activation.
 
     Attributes:
         steps: T.
@@ -71,6 +72,7 @@ class Spikes:
         steady: origin of the spikes, if they are those of input neurons.
         reached: largest magnitude of the neurons' states, in units of 1/4096. From the native library it is a larger
             number of as many bits, which is enough to check limits that are powers of two.
+        unit: activation that a message of 1 stands for; None for spikes.
     """
 
     steps: int
@@ -81,11 +83,12 @@ class Spikes:
     is_flat: bool = False
     steady: SteadyInput | None = None
     reached: int = 0
+    unit: float | None = None
 
     @classmethod
-    def of(cls, values: Tensor, *, reached: int = 0) -> Spikes:
+    def of(cls, values: Tensor, *, reached: int = 0, unit: float | None = None) -> Spikes:
         """Return spikes, or graded messages, given as numbers `[T, N, ...]`."""
-        return cls(len(values), tuple(values.shape[2:]), values=values, reached=reached)
+        return cls(len(values), tuple(values.shape[2:]), values=values, reached=reached, unit=unit)
 
     @property
     def n(self) -> int:
@@ -164,7 +167,7 @@ class Spikes:
     def delayed(self) -> Spikes:
         """Return the spikes a step later: the first step is silent, and the spikes of the last step are lost."""
         x = self.tensor()
-        return Spikes.of(torch.cat([torch.zeros_like(x[:1]), x[:-1]]), reached=self.reached)
+        return Spikes.of(torch.cat([torch.zeros_like(x[:1]), x[:-1]]), reached=self.reached, unit=self.unit)
 
 
 def unpack(words: Tensor, steps: int) -> Tensor:

@@ -114,14 +114,14 @@ class Trainer:
         group: Group = ALONE,
     ) -> None:
         check_network(network, "training")
-        check_split(split, network.spec.n_classes)
         if recipe is not None:
             check_type(recipe, TrainingSpec, "recipe must be a TrainingSpec", advice="TrainingSpec(**fields) makes one")
         recipe = recipe or network.spec.training or TrainingSpec()
-        recipe.check_images(len(split))
-        recipe.check_kind(events=split.has_events, columns=are_columns(split.images.shape))
         if problem := network.spec.recipe_problem(recipe):
             raise SnnZooError(f"training.{problem[0]}: {problem[1]}")
+        check_split(split, network.spec.n_classes)
+        recipe.check_images(len(split))
+        recipe.check_kind(events=split.has_events, columns=are_columns(split.images.shape))
         if recipe.teacher is not None and teacher is None:
             raise SnnZooError(
                 f"the recipe's teacher is {recipe.teacher!r}: pass a function that returns its logits as teacher=, or "

@@ -15,10 +15,23 @@ from converters.formats.export_advice import EXPORT_ADVICE
 from converters.weight_norm.norm_styles import all_finite, has_no_direction
 from specs.errors import ConversionError, IntegrityError, UnsupportedError
 
-__all__ = ["DECAYS", "DIRECTION", "MAGNITUDE", "MEAN", "PLAIN", "LavaBlock", "infer_document", "lava_blocks"]
+__all__ = [
+    "DECAYS",
+    "DIRECTION",
+    "MAGNITUDE",
+    "MEAN",
+    "NEURON_BIAS",
+    "PLAIN",
+    "THRESHOLD",
+    "LavaBlock",
+    "infer_document",
+    "lava_blocks",
+]
 
 DECAYS = ("neuron.current_decay", "neuron.voltage_decay")
-NEURONS = (*DECAYS, "neuron.sin_decay", "neuron.delta.threshold")
+THRESHOLD, NEURON_BIAS = "neuron.delta.threshold", "neuron.bias"
+"""Tensors of sigma-delta neurons; the bias is a single 0 unless one was set."""
+NEURONS = (*DECAYS, "neuron.sin_decay", THRESHOLD)
 """Tensors by which lava-dl's blocks are known: of CUBA, resonate-and-fire and sigma-delta neurons."""
 DELAY = "delay.delay"
 MEAN = "neuron.norm.running_mean"
@@ -27,7 +40,9 @@ OTHER_NAMES = {
     "synapse.parametrizations.weight.original0": MAGNITUDE,
     "synapse.parametrizations.weight.original1": DIRECTION,
 }
-KNOWN = {"weight", "bias", *DECAYS, MEAN, PLAIN, MAGNITUDE, DIRECTION}
+SYNAPSES = {PLAIN, MAGNITUDE, DIRECTION}
+KNOWN = {"weight", "bias", *DECAYS, MEAN, *SYNAPSES}
+KNOWN_OF_SIGMA_DELTA = {THRESHOLD, NEURON_BIAS, MEAN, *SYNAPSES}
 FOREIGN = {
     "neuron.norm.running_var": "a batch norm that scales the output of rounded weights",
     DELAY: "axonal delays",
@@ -39,10 +54,8 @@ FOREIGN = {
     "neuron.cos_decay": "resonate-and-fire neurons",
     "neuron.threshold_decay": "neurons with adaptive thresholds",
     "neuron.refractory_decay": "neurons with adaptive thresholds",
-    "neuron.bias": "sigma-delta neurons",
-    "neuron.delta.threshold": "sigma-delta neurons",
 }
-"""Tensors that CUBA blocks do not have, by the beginning of their names within a block."""
+"""Tensors that our blocks do not have, by the beginning of their names within a block."""
 KEY = re.compile(r"(?P<blocks>[A-Za-z_][\w.]*?)\.(?P<index>\d{1,6})\.(?P<name>.+)")
 UNKNOWN = "?"
 NOTHING = torch.zeros(0)
@@ -62,6 +75,11 @@ class LavaBlock:
         return self.tensors.get(DIRECTION, self.tensors.get(PLAIN))
 
     @property
+    def is_sigma_delta(self) -> bool:
+        """True if the neurons are sigma-delta neurons."""
+        return THRESHOLD in self.tensors
+
+    @property
     def is_conv(self) -> bool:
         """True if the kernel has more than one tap."""
         return self.weight is not None and prod(self.weight.shape[2:]) > 1
@@ -79,6 +97,8 @@ def lava_blocks(state: Mapping[str, Tensor], origin: str) -> list[LavaBlock]:
     lists: set[str] = set()
     found: dict[int, dict[str, Tensor]] = {}
     problems: dict[int, str] = {}
+    is_sigma_delta = any(key.endswith(f".{THRESHOLD}") for key in state)
+    known, kind = (KNOWN_OF_SIGMA_DELTA, "sigma-delta") if is_sigma_delta else (KNOWN, "CUBA")
     for key, tensor in state.items():
         match = KEY.fullmatch(key)
         if match is None:
@@ -88,14 +108,14 @@ def lava_blocks(state: Mapping[str, Tensor], origin: str) -> list[LavaBlock]:
         if name == DELAY and tensor.layout is torch.strided and not tensor.is_quantized and not tensor.any():
             continue  # as without delays
         foreign = next((what for start, what in FOREIGN.items() if name.startswith(start)), None)
-        if foreign or name not in KNOWN:
-            problems.setdefault(index, foreign or f"a tensor {match['name']}, which CUBA blocks do not have")
+        if foreign or name not in known:
+            problems.setdefault(index, foreign or f"a tensor {match['name']}, which {kind} blocks do not have")
         found.setdefault(index, {})[name] = tensor
     if len(lists) != 1 or not any(name in tensors for tensors in found.values() for name in NEURONS):
         raise _foreign(origin, "no list of blocks has neurons")
     if problems:
         told = "; ".join(f"block {index}: {problem}" for index, problem in sorted(problems.items()))
-        raise UnsupportedError(f"{origin} is not a network of CUBA blocks: {told}")
+        raise UnsupportedError(f"{origin} is not a network of {kind} blocks: {told}")
     blocks = [LavaBlock(index, tensors) for index, tensors in sorted(found.items())]
     if damage := [f"block {block.index}: {what}" for block in blocks for what in _damage(block)]:
         raise IntegrityError(f"{origin}: {'; '.join(damage[:DAMAGE_TOLD])}")
@@ -122,13 +142,16 @@ def _damage(block: LavaBlock) -> Iterator[str]:
             yield f"{name} holds values beyond the range of float32"
         elif name == DIRECTION and has_no_direction(tensor):
             yield f"{name} has a channel of zeros, for which weight norm returns NaN"
-    yield from (f"{name} is missing or empty" for name in DECAYS if not block.tensors.get(name, NOTHING).numel())
+    needed = (THRESHOLD,) if block.is_sigma_delta else DECAYS
+    yield from (f"{name} is missing or empty" for name in needed if not block.tensors.get(name, NOTHING).numel())
     weight = block.weight
     if weight is not None and (weight.ndim < 2 or not weight.numel()):
         yield f"the weight has shape {list(weight.shape)}, expected two axes or more and no side of 0"
-    sizes = [block.tensors.get(name, NOTHING).numel() for name in DECAYS]
+    if len(block.tensors.get(THRESHOLD, NOTHING).unique()) > 1:
+        yield f"{THRESHOLD} differs between channels"
+    sizes = [block.tensors.get(name, NOTHING).numel() for name in needed]
     n_channels = weight.shape[0] if weight is not None and weight.ndim else max(sizes)
-    for name in (*DECAYS, MEAN):
+    for name in (*DECAYS, MEAN, NEURON_BIAS):
         if (found := block.tensors.get(name, NOTHING).numel()) > 1 and found != n_channels:
             yield f"{name} has {found} values, expected 1 or {n_channels}"
     if (DIRECTION in block.tensors) != (MAGNITUDE in block.tensors):
@@ -143,6 +166,11 @@ def infer_document(
     Raises:
         ConversionError: values are missing; the message lists them, with a draft of the spec to fill in.
     """
+    if blocks[0].is_sigma_delta:
+        raise ConversionError(
+            f"{origin}: of a sigma-delta network, give the --spec, or put the .net that lava-dl exported beside it, "
+            "under the same name"
+        )
     missing = [
         f"{what} ({option})"
         for what, option, value in (

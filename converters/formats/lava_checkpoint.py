@@ -1,4 +1,4 @@
-"""lava-dl checkpoints (`.pt`): state dicts of networks of its bootstrap or slayer CUBA blocks."""
+"""lava-dl checkpoints (`.pt`): state dicts of networks of its bootstrap or slayer blocks, CUBA or sigma-delta."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,21 +9,23 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import DECAY_ONE
-from bootstrap_core.functional.quantize import quantize_decay
+from bootstrap_core.functional.quantize import quantize_decay, quantize_weight
 from bootstrap_core.network.build import build_network
 from converters.formats.lava_blocks import (
     DECAYS,
     DIRECTION,
     MAGNITUDE,
     MEAN,
+    NEURON_BIAS,
     PLAIN,
+    THRESHOLD,
     LavaBlock,
     infer_document,
     lava_blocks,
 )
 from converters.formats.netx.netx_model import read_netx
 from converters.formats.netx.netx_reader import load_netx
-from converters.formats.refusals import refuse_unknown_kinds
+from converters.formats.refusals import SIGMA_DELTA, refuse_unknown_kinds
 from converters.formats.state_dict_file import open_state_dict
 from converters.model import Model
 from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, skips_of
@@ -43,6 +45,10 @@ OUR_NAMES = {
     MAGNITUDE: "synapse.parametrizations.weight.original0",
     DIRECTION: "synapse.parametrizations.weight.original1",
 }
+SIGMA_DELTA_NOTE = (
+    "lava-dl's blocks round frames to 2/64 and messages not at all: values agree with them for even frames, up to the "
+    "rounding of messages to 1/4096"
+)
 INPUT_DEFAULTS = {"weight": torch.ones(1), "bias": torch.zeros(1)}
 
 
@@ -52,7 +58,7 @@ def read_checkpoint(
     spec: NetworkSpec | None = None,
     time_steps: int | None = None,
     threshold: float | None = None,
-    input_bits: int = 1,
+    input_bits: int | None = None,
     mean: float | None = None,
     std: float | None = None,
 ) -> Model:
@@ -64,7 +70,7 @@ def read_checkpoint(
     Args:
         path: the checkpoint.
         spec, time_steps, threshold: see `model_of_checkpoint`.
-        input_bits: bits of a pixel, for a `.net` without input neurons.
+        input_bits: bits of a pixel, for a `.net` without input neurons, by default 1; of frames, by default 8.
         mean, std: normalisation of the training images, if there is no spec.
     """
     with open_state_dict(path) as file:
@@ -75,9 +81,11 @@ def read_checkpoint(
     notes: tuple[str, ...] = ()
     known = spec
     if spec is None and beside.is_file():
-        says_steps = time_steps is None and load_netx(beside).time_steps is not None
+        net = load_netx(beside)
+        says_steps = time_steps is None and net.time_steps is not None
         taken = "threshold, time steps and geometry" if says_steps else "threshold and geometry"
-        exported = read_netx(beside, time_steps=time_steps, input_bits=input_bits, mean=mean, std=std)
+        bits = input_bits or (None if net.is_sigma_delta else 1)
+        exported = read_netx(beside, time_steps=time_steps, input_bits=bits, mean=mean, std=std)
         notes = (f"{taken} are those of {beside.name} beside it", *exported.notes)
         known = _as_lava_runs(exported.spec)
     spec_from = "" if known is spec else f"{beside.name} beside it"
@@ -107,13 +115,16 @@ def model_of_checkpoint(
 
     Raises:
         ConversionError: not a lava-dl checkpoint, or values are missing; then with a draft of the spec to fill in.
-        UnsupportedError: blocks without CUBA neurons, or kinds in the spec that lava-dl lacks; lists all of them.
+        UnsupportedError: blocks of other neurons than ours, or kinds in the spec that lava-dl lacks; lists all of them.
         IntegrityError: the tensors do not fit the spec.
     """
     notes: tuple[str, ...] = ()
     blocks = lava_blocks(state, origin)
     if spec is not None:
-        refuse_unknown_kinds(spec, KINDS, f"{origin}: a lava-dl checkpoint")
+        refuse_unknown_kinds(spec, KINDS, f"{origin}: a lava-dl checkpoint", (SIGMA_DELTA,))
+        if spec.gives_values != blocks[0].is_sigma_delta:
+            neurons = ("CUBA", "sigma-delta") if blocks[0].is_sigma_delta else ("sigma-delta", "CUBA")
+            raise ConversionError(f"{origin}: the spec has {neurons[0]} neurons, the checkpoint {neurons[1]} neurons")
     if spec is not None and any(map(skips_of, spec.layers)):
         raise ConversionError(f"{origin}: lava-dl's blocks form a chain, but the spec of {spec.name} has skips")
     if spec is not None and threshold is not None:
@@ -124,6 +135,8 @@ def model_of_checkpoint(
         notes = ("the last block is read as an affine readout; if it was a Dense, with counted spikes, give --spec",)
     else:
         document = spec.model_dump(mode="json")
+    if blocks[0].is_sigma_delta:
+        notes = (SIGMA_DELTA_NOTE,)
     if time_steps is not None:
         document["time_steps"] = time_steps
     spec_from = spec_from or f"the spec of {document['name']}"
@@ -154,8 +167,11 @@ def model_of_checkpoint(
 
 
 def _as_lava_runs(spec: NetworkSpec) -> NetworkSpec:
-    """Return the spec of an exported network as lava-dl's blocks run it: with empty steps and untruncated input."""
-    document = spec.model_dump(mode="json") | {"delay_shift": True}
+    """Return the spec of an exported network as lava-dl's blocks run it: with empty steps and untruncated input.
+
+    Its sigma-delta blocks have no empty steps.
+    """
+    document = spec.model_dump(mode="json") | {"delay_shift": not spec.gives_values}
     if spec.input.encoding == "spike":
         document["input"]["exact_input"] = False
     return spec_from_document(document)
@@ -192,7 +208,11 @@ def _settle(layer: dict[str, Any], default: dict[str, Any], block: LavaBlock, or
         layer["gain"] = float(block.weight.double().sum())
     elif block.weight is not None:
         layer["weight_norm"] = DIRECTION in block.tensors
-        layer["bias"] = False
+        layer["bias"] = _sigma_delta_bias(block) is not None
+    if block.is_sigma_delta:
+        threshold = float(block.tensors[THRESHOLD].flatten()[0])
+        layer["neuron"] = {"kind": "sigma_delta", "threshold": threshold}
+        return
     if MEAN in block.tensors or "norm" in layer:
         layer["norm"] = "mean_only" if MEAN in block.tensors else "none"
     neuron = dict(layer.get("neuron") or default)
@@ -212,6 +232,10 @@ def _is_pool(layer: Mapping[str, Any]) -> bool:
 
 def _our_tensors(block: LavaBlock) -> dict[str, Tensor]:
     """Return the block's tensors in our units, by our names within a block."""
+    if block.is_sigma_delta:
+        found = {name: block.tensors[name] for name in (PLAIN, MAGNITUDE, DIRECTION) if name in block.tensors}
+        found |= {} if (bias := _sigma_delta_bias(block)) is None else {"bias": bias}
+        return {OUR_NAMES[name]: tensor.detach().float() for name, tensor in found.items()}
     tensors = {OUR_NAMES[name]: tensor.detach().float() for name, tensor in block.tensors.items()}
     n_decays = max(block.tensors[name].numel() for name in DECAYS)
     for name in DECAYS:
@@ -221,6 +245,17 @@ def _our_tensors(block: LavaBlock) -> dict[str, Tensor]:
         # current to 1 / decay times as much.
         tensors[OUR_NAMES[MEAN]] = tensors[OUR_NAMES[MEAN]] * quantize_decay(tensors[DECAYS[0]])
     return tensors if block.weight is not None else INPUT_DEFAULTS | tensors
+
+
+def _sigma_delta_bias(block: LavaBlock) -> Tensor | None:
+    """Return the bias of sigma-delta neurons, `[out]`: their own, less the mean of a norm on the weights' grid."""
+    bias, weight = block.tensors.get(NEURON_BIAS), block.weight
+    if weight is None or not block.is_sigma_delta:
+        return None
+    total = torch.zeros(len(weight)) if bias is None else bias.detach().float().flatten().expand(len(weight))
+    if MEAN in block.tensors:
+        total = total - quantize_weight(block.tensors[MEAN].detach().float())
+    return total if bool(total.any()) or MEAN in block.tensors else None
 
 
 def _sides(tensor: Tensor) -> list[int]:

@@ -6,7 +6,9 @@ from specs.block import Layer, kind_of
 from specs.errors import UnsupportedError
 from specs.network import NetworkSpec
 
-__all__ = ["problems_by_place", "refuse_unknown_kinds", "unknown_kinds"]
+__all__ = ["SIGMA_DELTA", "problems_by_place", "refuse_unknown_kinds", "unknown_kinds"]
+
+SIGMA_DELTA = "sigma-delta neurons"
 
 
 def problems_by_place(noun: str, found: Iterable[Iterable[str]]) -> list[str]:
@@ -23,7 +25,7 @@ def problems_by_place(noun: str, found: Iterable[Iterable[str]]) -> list[str]:
 def unknown_kinds(spec: NetworkSpec, known: Collection[type[Layer]], extras: Collection[str] = ()) -> list[str]:
     """Return a problem for each kind of block not among `known`, and each of a block's `Layer.extras` not in `extras`.
 
-    A problem has the blocks, the kind or extra, and what to do.
+    A problem has the blocks, the kind or extra, and what to do. `SIGMA_DELTA` is an extra of the whole network.
 
     >>> from specs import DenseSpec, load_spec
     >>> unknown_kinds(load_spec("mnist-dense-shallow"), [DenseSpec])
@@ -33,7 +35,8 @@ def unknown_kinds(spec: NetworkSpec, known: Collection[type[Layer]], extras: Col
     hint = f"only {', '.join(map(kind_of, known))}; replace the block, or {whole}"
     unknown = ([] if type(layer) in known else [f"kind {layer.kind} ({hint})"] for layer in spec.blocks)
     beyond = ([f"{extra} ({whole})" for extra in layer.extras if extra not in extras] for layer in spec.blocks)
-    return problems_by_place("block", [[], *(a + b for a, b in zip(unknown, beyond, strict=True))])
+    problems = problems_by_place("block", [[], *(a + b for a, b in zip(unknown, beyond, strict=True))])
+    return [*([f"{SIGMA_DELTA} ({whole})"] if spec.gives_values and SIGMA_DELTA not in extras else []), *problems]
 
 
 def refuse_unknown_kinds(

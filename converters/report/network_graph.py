@@ -150,10 +150,15 @@ def _facts(layer: NetxLayer, *, trained: bool) -> Iterator[str]:
     if layer.delay is not None:
         yield f"delays {layer.delay.min()} to {layer.delay.max()}"
     if layer.neuron is not None:
-        if layer.neuron.threshold_mant >= VTH_MANT_MAX:
+        if layer.neuron.sigma_output:
+            yield "readout of values"
+        elif layer.neuron.threshold_mant >= VTH_MANT_MAX:
             yield "readout, never fires"
         else:
             yield f"threshold {threshold_text(layer.neuron)}"
+        if layer.neuron.is_sigma_delta:
+            yield "sigma-delta neurons"
+            return
         yield f"current decay {decay_text(layer.neuron.current_decay)}"
         yield f"voltage decay {decay_text(layer.neuron.voltage_decay)}"
 
@@ -165,7 +170,7 @@ def _spec_facts(spec: NetworkSpec, layer: LayerSpec, skips: list[IntArray]) -> I
         return
     if isinstance(layer, InputSpec) and (layer.mean, layer.std) != (0, 1):
         yield f"x = (pixel - {layer.mean:g}) / {layer.std:g}"
-    if spec.neuron_of(layer).reset is Reset.SUBTRACT and has_neurons(layer):
+    if has_neurons(layer) and Reset.SUBTRACT in {getattr(spec.neuron_of(layer), "reset", None)}:
         yield "a spike subtracts the threshold"
     if spec.delay_shift_of(layer):
         yield "spikes leave a step later"

@@ -23,6 +23,7 @@ from bootstrap_core.data.events.binning import EventBins
 from bootstrap_core.fixed_point import MANT
 from bootstrap_core.network.blocks import EventInputBlock, FlattenBlock, GradedInputBlock
 from bootstrap_core.network.inputs import as_input, count_steps
+from bootstrap_core.network.sigma_delta import DeltaInputBlock
 from converters import write_netx
 from converters.report.network_figures import spread_out
 from zoo.cli.given_model import usual_data
@@ -44,17 +45,20 @@ def compare(
 ) -> tuple[int, int]:
     """Return how many spikes and final readout voltages were compared, and how many of them differ.
 
-    `images` are images `[N, ...]`, or events `[T, N, ...]`. They follow each other with `reset_interval=T`; through
-    recurrent networks and those with delays, each in a simulation of its own. With `delay_shift`, each runs from rest
-    for T steps, or one more if it is injected, and Lava's spikes are those of the next step; layer k of a recurrent or
-    delayed network then acts k steps late.
+    `images` are images `[N, ...]`, or events or frames `[T, N, ...]`. They follow each other with `reset_interval=T`;
+    through recurrent networks and those with delays, each in a simulation of its own. With `delay_shift`, each runs
+    from rest for T steps, or one more if it is injected, and Lava's spikes are those of the next step; layer k of a
+    recurrent or delayed network then acts k steps late. Of sigma-delta networks, messages and all sigmas of the readout
+    are compared.
     """
     spec, first = network.spec, network.blocks[0]
     steps = count_steps(spec, None, images)
     pixels = as_input(images, spec)
     style = spec.input.encoding
     with torch.no_grad():
-        if isinstance(first, EventInputBlock):
+        if isinstance(first, DeltaInputBlock):
+            entering = pixels
+        elif isinstance(first, EventInputBlock):
             flat = spec.blocks[0].kind == "flatten"  # Lava takes the input of a first flatten flat, in C order
             entering = pixels.flatten(2) if flat else pixels
         elif isinstance(first, GradedInputBlock):
@@ -62,7 +66,7 @@ def compare(
         else:
             entering = first.current(pixels) * MANT
     given = to_netx(entering.double().round().int().numpy())
-    given = np.moveaxis(given, 0, -1) if spec.input.is_events else given  # time last
+    given = np.moveaxis(given, 0, -1) if spec.input.is_timed else given  # time last
     n_images = len(given)
     _, trace = IntegerNetwork(network).run(images)
     expected = [
@@ -72,7 +76,7 @@ def compare(
     ]
     carries = any(layer.extras for layer in spec.blocks)  # spikes beyond a reset
     late = carries and spec.delay_shift  # layer k acts k steps late
-    lag = int(style != "spike" and spec.delay_shift)
+    lag = int(not spec.input.has_neurons and spec.delay_shift)
     extra = lag + late * len(expected)
     if late and spec.input.is_events:
         given = np.concatenate([given, np.zeros((*given.shape[:-1], extra), given.dtype)], axis=-1)
@@ -100,9 +104,11 @@ def compare(
             theirs = found[f"{number}/spikes/{layer}"][..., lag + late * layer :][..., : ours.shape[-1]]
             n += ours.size
             different += int((ours != theirs).sum()) if ours.shape == theirs.shape else ours.size
-        voltage = trace.readout_voltage[-1, image].numpy()
+        voltage, name = trace.readout_voltage[-1, image].numpy(), "readout_voltage"
+        if spec.gives_values:
+            voltage, name = np.moveaxis(to_netx(trace.readout_voltage[:, image].numpy()), 0, -1), "voltage"
         n += voltage.size
-        different += int((voltage != found[f"{number}/readout_voltage"]).sum())
+        different += int((voltage != found[f"{number}/{name}"]).sum())
     return n, different
 
 

@@ -1,6 +1,7 @@
 """Run random networks at the limits of netx in Lava, and compare every spike with the integer engine.
 
     python tests/benchmarks/check_netx_corners.py --lava-python PY [--networks N] [--seed S] [--seconds S]
+        [--sigma-delta]
 
 Groups around 128, layers without a positive weight or of extreme weights, decays for each channel, graded input and
 events of few and many bits, delay shifts, recurrence and delays. A network that `write_netx` refuses for its weights is
@@ -35,9 +36,9 @@ WEIGHTS = (
 """Mantissas to draw the weights of a layer from."""
 
 
-def draw_network(draw: random.Random) -> Network:
+def draw_network(draw: random.Random, *, sigma_delta: bool = False) -> Network:
     """Return a random network whose layers stand at limits of netx."""
-    spec = NetworkSpec.model_validate(_draw_document(draw))
+    spec = NetworkSpec.model_validate((_draw_sigma_delta if sigma_delta else _draw_document)(draw))
     network = build_network(spec, seed=0).eval()
     with torch.no_grad():
         for block in network.blocks:
@@ -53,10 +54,10 @@ def draw_network(draw: random.Random) -> Network:
 
 
 def draw_inputs(spec: NetworkSpec, generator: torch.Generator) -> torch.Tensor:
-    """Return random images `[N, ...]`, or events `[T, N, ...]`."""
-    if spec.input.is_events:
+    """Return random images `[N, ...]`, or events or frames `[T, N, ...]`."""
+    if spec.input.is_timed:
         shape = spec.time_steps, N_IMAGES, *spec.input.shape
-        return torch.randint(1 + spec.input.largest, shape, generator=generator)
+        return torch.randint(spec.input.least, 1 + spec.input.largest, shape, generator=generator)
     return torch.rand(N_IMAGES, *spec.input.shape, generator=generator)
 
 
@@ -104,6 +105,31 @@ def _draw_document(draw: random.Random) -> dict[str, Any]:
     }
 
 
+def _draw_sigma_delta(draw: random.Random) -> dict[str, Any]:
+    def neuron() -> dict[str, Any]:
+        return {"kind": "sigma_delta", "threshold": draw.choice((0.0, 1 / 64, 0.2, 1.0))}
+
+    channels = draw.choice((1, 3, 128))
+    blocks: list[dict[str, Any]] = []
+    maps = draw.random() < 0.7
+    if maps:
+        conv = {"kind": "conv", "channels": 2 * channels, "kernel": [1, 2], "groups": channels}
+        blocks += [conv | {"bias": draw.random() < 0.5, "neuron": neuron()}]
+        blocks += [{"kind": "avg_pool", "kernel": [2, 1], "neuron": neuron()}] if draw.random() < 0.5 else []
+        blocks.append({"kind": "flatten"})
+    blocks.append({"kind": "dense", "features": draw.choice((1, 5, 40)), "bias": True, "neuron": neuron()})
+    blocks += [{"kind": "affine", "features": 4}] if draw.random() < 0.7 else []
+    bits = draw.choice((1, 4, 7, 8))
+    return {
+        "name": "corner",
+        "time_steps": draw.choice((4, 9, 12)),
+        "delay_shift": True,
+        "neuron": neuron(),
+        "input": {"shape": [channels, 3, 2] if maps else [channels], "encoding": "frames", "bits": bits},
+        "blocks": blocks,
+    }
+
+
 def _fill(tensor: torch.Tensor, values: Any, draw: random.Random) -> None:
     flat = torch.tensor(draw.choices(list(values), k=tensor.numel()))
     tensor.copy_(flat.reshape(tensor.shape))
@@ -115,7 +141,7 @@ def describe(network: Network) -> str:
     blocks = ", ".join(
         " ".join([b.kind, *([f"g{b.groups}"] if b.kind == "conv" else []), *b.extras]) for b in spec.blocks
     )
-    shifted = ", delay shift" * spec.delay_shift
+    shifted = ", sigma-delta" if spec.gives_values else ", delay shift" * spec.delay_shift
     return f"{'x'.join(map(str, spec.input.shape))} {spec.input.form}, {blocks}, T = {spec.time_steps}{shifted}"
 
 
@@ -126,13 +152,14 @@ def main() -> int:
     parser.add_argument("--networks", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=300, help="limit of each simulation; default: 300")
+    parser.add_argument("--sigma-delta", action="store_true", help="networks of sigma-delta neurons")
     options = parser.parse_args()
     if not options.lava_python:
         parser.error("no Python with lava-dl: name one with --lava-python or $LAVA_PYTHON")
     draw, images = random.Random(options.seed), torch.Generator().manual_seed(options.seed)
     n_networks = n_refused = n_needed = n_failed = n_places = 0
     while n_networks < options.networks:
-        network = draw_network(draw)
+        network = draw_network(draw, sigma_delta=options.sigma_delta)
         pixels = draw_inputs(network.spec, images)
         try:
             IntegerNetwork(network)(pixels)

@@ -9,9 +9,11 @@ IMAGES is an integer array `[n, ...]`, each image in netx's axis order (`[C]`, o
 - `spike`: the file begins with an input layer that has neurons; the integers are their bias mantissas.
 - `graded`: the file begins with dense or conv; the integers are injected at every step, unsigned, of `--message-bits`.
 - `events`: the same, but each image has the integers of all S steps, time last.
+- `frames`: the file begins with an input layer of sigma-delta neurons; the integers of all S steps, time last, are what
+  they encode.
 
-OUT contains for image n: `n/spikes/k`, the spikes of layer k, int8, time last; `n/readout_voltage`, the last layer's
-voltage after the last step; `n/voltage`, the same after every step.
+OUT contains for image n: `n/spikes/k`, the spikes of layer k, int8, or messages, int32, time last; `n/readout_voltage`,
+the last layer's voltage after the last step, or sigma; `n/voltage`, the same after every step.
 
 - Without `--reset-interval` each image runs from rest for S steps in a separate simulation. The arrays have all S
   steps, so layer k lags by k steps (injected: k + 1, since the way from the source is a synapse too).
@@ -31,7 +33,7 @@ def load_network(path, style, message_bits, reset_interval):
     """Load the netx process and check that its first layer suits `style`."""
     from lava.lib.dl.netx import hdf5
 
-    graded = style != "spike"
+    graded = style in ("graded", "events")
     network = hdf5.Network(
         net_config=path,
         input_message_bits=message_bits if graded else 0,
@@ -61,19 +63,19 @@ def simulate(network, images, style, steps_each, n_steps):
         recorder = sink.RingBuffer(shape=layer.out.shape, buffer=n_steps)
         layer.out.connect(recorder.a_in)
         sinks.append(recorder)
-    readout = network.out_layer.neuron
+    readout, state = network.out_layer.neuron, "sigma" if style == "frames" else "v"
     monitor = Monitor()
-    monitor.probe(readout.v, n_steps)
+    monitor.probe(getattr(readout, state), n_steps)
     bias = network.in_layer.neuron.bias_mant if style == "spike" else None
     if bias is None:
-        if style == "events":
+        if style in ("events", "frames"):
             repeated = np.concatenate([np.moveaxis(image, -1, 0) for image in images])  # [n * steps_each, ...]
         else:
             repeated = np.repeat(images, steps_each, axis=0)
         missing = n_steps - len(repeated)
         repeated = np.concatenate([repeated, np.repeat(repeated[-1:], missing, axis=0)])
         injector = source.RingBuffer(data=np.moveaxis(repeated, 0, -1).astype(np.int32))
-        injector.s_out.connect(network.inp)
+        injector.s_out.connect(network.in_layer.neuron.a_in if style == "frames" else network.inp)
     else:
         bias.init = images[0].astype(np.int32)
 
@@ -88,8 +90,8 @@ def simulate(network, images, style, steps_each, n_steps):
                     bias.set(image.astype(np.int32))
                 count = n_steps - i * steps_each if last else steps_each
                 network.run(condition=RunSteps(num_steps=count), run_cfg=config)
-        spikes = [recorder.data.get().astype(np.int8) for recorder in sinks]
-        voltage = monitor.get_data()[readout.name]["v"]  # [n_steps, C]
+        spikes = [recorder.data.get().astype(np.int32 if style == "frames" else np.int8) for recorder in sinks]
+        voltage = monitor.get_data()[readout.name][state]  # [n_steps, C]
     finally:
         network.stop()
     return spikes, np.moveaxis(voltage, 0, -1)
@@ -127,7 +129,7 @@ def main():
     parser.add_argument("images")
     parser.add_argument("out")
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--style", choices=("spike", "graded", "events"), default="spike")
+    parser.add_argument("--style", choices=("spike", "graded", "events", "frames"), default="spike")
     parser.add_argument("--reset-interval", type=int)
     parser.add_argument("--message-bits", type=int, default=8)
     options = parser.parse_args()

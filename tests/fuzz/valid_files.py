@@ -37,6 +37,12 @@ DENSE = {
     "input": {"shape": [6]},
     "blocks": [{"kind": "dense", "features": 4, "bias": True}, {"kind": "affine", "features": 3}],
 }
+CHANGES = {
+    **DENSE,
+    "delay_shift": True,
+    "neuron": {"kind": "sigma_delta", "threshold": 0.1},
+    "input": {"shape": [6], "encoding": "frames"},
+}
 WEIGHT = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
 
 
@@ -259,7 +265,7 @@ def valid_files(folder: Path) -> dict[str, list[bytes]]:
     return {
         "safetensors": [written(SPEC, "a.safetensors", folder), written(DENSE, "b.safetensors", folder)],
         "state-dict": [safetensors_state(), saved({"a.weight_g": torch.ones(2, 1), "a.weight_v": torch.ones(2, 3)})],
-        "netx": [written(CHAIN, "a.net", folder), foreign_netx(folder)],
+        "netx": [written(CHAIN, "a.net", folder), foreign_netx(folder), written(CHANGES, "b.net", folder)],
         "nir": [written(SPEC, "a.nir", folder), foreign_nir()],
         "torch": [saved(state_dict()), saved(state_dict(), _use_new_zipfile_serialization=False)],
         "onnx": [onnx_model().SerializeToString()],

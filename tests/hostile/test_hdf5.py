@@ -62,6 +62,16 @@ def put(name: str, value: object, **options: object) -> Change:
     return change
 
 
+def both(first: Change, second: Change) -> Change:
+    """Make two changes, one after the other."""
+
+    def change(file: h5py.File) -> None:
+        first(file)
+        second(file)
+
+    return change
+
+
 def outside(name: str) -> Change:
     """Replace a dataset by a link to the same dataset in another, existing file."""
 
@@ -299,6 +309,14 @@ NETX: dict[str, tuple[Change, str]] = {
         rf"/{NEURON}/vThMant: holds \[4611686018427387904\]\.\.\., beyond 2\^53",
     ),
     "no thresholds": (put(f"{NEURON}/vThMant", np.zeros(0)), f"/{NEURON}: CUBA neurons need vThMant"),
+    "sigma-delta neurons without thresholds": (
+        both(put(f"{NEURON}/type", np.bytes_(b"SDNN")), put(f"{NEURON}/vThMant", np.zeros(0))),
+        f"/{NEURON}: sigma-delta neurons need vThMant",
+    ),
+    "an activation of a megabyte": (
+        both(put(f"{NEURON}/type", np.bytes_(b"SDNN")), put(f"{NEURON}/activation", np.bytes_(b"x" * (1 << 20)))),
+        f"the activation {'x' * 40} of sigma-delta neurons",
+    ),
     "a decay that is none": (
         put(f"{NEURON}/iDecay", np.array(1e9)),
         f"/{NEURON}: expected one decay, .* from 0 to 4096",

@@ -204,14 +204,14 @@ TABLE = {
     "npz": {
         "events of 300 MiB": (recorded("b.bin", 300 << 20), "314,572,800 bytes, more than the limit of 67,108,864"),
         "half an event": (recorded("b.bs2", b"12345678"), "8 bytes are not a whole number of events"),
-        "events as objects": (recorded("b.npz", npz(t=np.array([Run()], dtype=object))), "not an array of events"),
-        "events as a pickle": (recorded("b.npy", member(np.zeros(9), descr="|O")), "not an array of events"),
+        "events as objects": (recorded("b.npz", npz(t=np.array([Run()], dtype=object))), "not a plain array"),
+        "events as a pickle": (recorded("b.npy", member(np.zeros(9), descr="|O")), "not a plain array"),
         "a bomb of events": (recorded("b.npz", bomb()), "bytes that unpack to"),
         "events of 2^40": (
             recorded("b.npz", archive(t=member(np.zeros(4, int), shape=(1 << 40,)))),
-            "not an array of events: shape .* but",
+            "not a plain array: shape .* but",
         ),
-        "events of many fields": (recorded("b.npy", npz(x=X)), "not an array of events"),
+        "events of many fields": (recorded("b.npy", npz(x=X)), "not a plain array"),
         "events in a far column": (recorded("b.npz", events(x=np.full(3, 1 << 40))), "outside the sensor of 34 rows"),
         "events in a column of 2^63": (recorded("b.npz", events(x=np.full(3, 1 << 63, "u8"))), "x must be at most"),
         "events at the end of time": (recorded("b.npz", events(t=np.full(3, 1 << 53))), "after the last of 30 bins"),

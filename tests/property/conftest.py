@@ -15,6 +15,7 @@ from bootstrap_core.network.blocks import AffineBlock, SpikingBlock
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.neuron import CubaNeuron
+from bootstrap_core.network.sigma_delta import SigmaDeltaBlock
 from specs.block import Encoding
 from specs.network import NetworkSpec
 
@@ -131,7 +132,9 @@ def specs(
     timed: bool = False,
 ) -> NetworkSpec:
     flat = draw(st.booleans()) if flat is None else flat
-    encoding = draw(st.sampled_from(Encoding)) if encoding is None else encoding
+    encoding = (
+        draw(st.sampled_from([Encoding.SPIKE, Encoding.GRADED, Encoding.EVENTS])) if encoding is None else encoding
+    )
     channels = draw(st.integers(1, 2))
     shape = (
         [draw(st.integers(2, 20))] if flat else [channels, *draw(pairs(11, 13))]
@@ -191,6 +194,44 @@ def specs(
     return NetworkSpec.model_validate(document)
 
 
+@st.composite
+def sigma_delta_specs(draw: st.DrawFn) -> NetworkSpec:
+    """Draw a network of sigma-delta neurons, flat or of maps, with each readout."""
+
+    def neuron() -> dict[str, Any]:
+        return {"kind": "sigma_delta", "threshold": draw(st.sampled_from([0.0, 1 / 64, 0.2]) | st.floats(0.0, 1.0))}
+
+    def own() -> dict[str, Any]:
+        shifted = draw(st.sampled_from([None, False, True]))
+        return {"neuron": draw(st.sampled_from([None, neuron()])), "delay_shift": shifted}
+
+    flat, channels = draw(st.booleans()), draw(st.integers(1, 2))
+    blocks: list[dict[str, Any]] = []
+    if not flat:
+        geometry = ("channels", "kernel", "stride", "padding", "dilation", "groups")
+        conv = draw(convolutions(channels))
+        blocks.append({"kind": "conv", **{name: conv[name] for name in geometry}, "bias": draw(st.booleans()), **own()})
+        blocks += [{"kind": "avg_pool", "kernel": draw(pairs(1, 2)), **own()}] if draw(st.booleans()) else []
+        blocks += [] if draw(st.booleans()) else [{"kind": "conv", "channels": 2, "kernel": 1, **own()}]
+        blocks.append({"kind": "flatten"})
+    for _ in range(draw(st.integers(1, 2))):
+        options = {"bias": draw(st.booleans()), "weight_norm": draw(st.booleans())}
+        blocks.append({"kind": "dense", "features": draw(st.integers(1, 9)), **options, **own()})
+    values = {"kind": "affine", "features": draw(st.integers(1, 3)), "bias": draw(st.booleans())}
+    blocks += [values] if draw(st.booleans()) else []
+    shape = [draw(st.integers(2, 20))] if flat else [channels, *draw(pairs(7, 9))]
+    return NetworkSpec.model_validate(
+        {
+            "name": "changes",
+            "time_steps": draw(st.integers(5, 9)),
+            "neuron": neuron(),
+            "delay_shift": draw(st.booleans()),
+            "input": {"shape": shape, "encoding": "frames", "bits": draw(st.integers(5, 8)), "neuron": neuron()},
+            "blocks": blocks,
+        }
+    )
+
+
 def draw_weight(block: SpikingBlock | AffineBlock, generator: torch.Generator) -> None:
     """Draw weights of both signs, mostly positive, so that a few spikes reach the threshold."""
     synapse, threshold = block.synapse, block.neuron.spec.threshold
@@ -210,11 +251,13 @@ def draw_weight(block: SpikingBlock | AffineBlock, generator: torch.Generator) -
 
 
 def inputs_of(spec: NetworkSpec, seed: int, n: int = 3) -> Tensor:
-    """Return random images `[n, ...]`, or events `[T, n, ...]`, of which a third of the places have some."""
+    """Return random images `[n, ...]`, or events `[T, n, ...]`, of which a third of the places have some; or frames."""
     generator = torch.Generator().manual_seed(seed)
-    if not spec.input.is_events:
+    if not spec.input.is_timed:
         return torch.rand(n, *spec.input.shape, generator=generator)
     shape = spec.time_steps, n, *spec.input.shape
+    if not spec.input.is_events:
+        return torch.randint(spec.input.least, 1 + spec.input.largest, shape, generator=generator)
     events = torch.randint(1, 1 + spec.input.largest, shape, generator=generator)
     return events * (torch.rand(shape, generator=generator) < 1 / 3)
 
@@ -227,6 +270,8 @@ def trained(spec: NetworkSpec, seed: int) -> Network:
     for block in network.blocks:
         if isinstance(block, SpikingBlock | AffineBlock):
             draw_weight(block, generator)
+        if isinstance(block, SigmaDeltaBlock) and isinstance(block.synapse.weight, torch.nn.Parameter):
+            block.synapse.weight.mul_(3)
         if getattr(block, "bias", None) is not None:
             block.bias.add_(torch.empty_like(block.bias).uniform_(-0.3, 0.5, generator=generator))
         for module in block.modules():
@@ -250,6 +295,12 @@ def network_specs() -> Callable[..., SearchStrategy[NetworkSpec]]:
     With `timed=True`, blocks may have recurrent synapses and delays, and the readout may average.
     """
     return specs
+
+
+@pytest.fixture(scope="session")
+def sigma_delta_networks() -> Callable[..., SearchStrategy[NetworkSpec]]:
+    """`sigma_delta_networks()`: a strategy of networks of sigma-delta neurons."""
+    return sigma_delta_specs
 
 
 @pytest.fixture(scope="session")

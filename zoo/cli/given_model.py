@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from converters.cli.console import print_table, say, say_notes, warn
+from converters.cli.console import echo, print_table, say, say_notes, warn
 from converters.cli.options import complete_from
 from specs.dataset_sources import dataset_names, doubts
 from specs.errors import DataError, SnnZooError
+from specs.words import counted
 
 if TYPE_CHECKING:
     from converters.model import Model
@@ -57,10 +58,14 @@ def print_layers(network: "NetworkSpec") -> None:
     `5 conv + 2` is layer 5 with a skip from layer 2; `0 input, graded, 3 bits` takes pixels as integers of 3 bits; `1
     dense, recurrent` has synapses to itself.
     """
+    from specs.block import Encoding
     from specs.summary import summarize
 
     rows, entering = summarize(network), network.input
-    special = [() if entering.has_neurons else (entering.form,), *(block.extras for block in network.blocks)]
+    special = [
+        () if entering.encoding is Encoding.SPIKE else (entering.form,),
+        *(block.extras for block in network.blocks),
+    ]
     total = [
         "total",
         "",
@@ -80,6 +85,8 @@ def print_layers(network: "NetworkSpec") -> None:
         ]
         + [total],
     )
+    if network.gives_values:
+        echo(f"output: {counted(network.n_classes, 'value')}, of sigma-delta neurons")
 
 
 def read_and_say(source: str) -> "tuple[Model, bool]":

@@ -60,8 +60,8 @@ WARM_UP = 256
 @click.option(
     "--data",
     shell_complete=complete_data,
-    help="Dataset, .npz file, or folder with a folder of images for each class, named like the class. [default: the "
-    "dataset that the model was trained on]",
+    help="Dataset, .npz file, or folder with a folder of images for each class, named like the class; for a model of "
+    "values frames, .npz or .npy. [default: the dataset that the model was trained on]",
 )
 @click.option(
     "--engine",
@@ -111,7 +111,8 @@ def evaluate_model(
     """Score a model on test images.
 
     Prints accuracy and speed, and for each layer the rate (spikes per neuron and time step) and the synops (synaptic
-    operations) per image. SOURCE is a model file or the name of a model.
+    operations) per image. SOURCE is a model file or the name of a model. Of a model of values, such as a sigma-delta
+    network, it prints errors, messages and synops; --data is an .npz with frames x and, if they are known, values y.
 
     Example: zoo eval mnist-dense --data mnist-sample --time-steps 1,4,16
     """
@@ -137,6 +138,16 @@ def evaluate_model(
         refuse_existing(plot, force)
     model, trained = read_and_say(source)
     use_threads(threads)
+    if model.spec.gives_values:
+        from zoo.cli.value_commands import evaluate_values
+
+        if data is None or plot is not None:
+            raise click.UsageError(
+                f"{model.spec.name} gives values, not classes: name its frames with --data FILE.npz or FILE.npy, "
+                "and leave out --plot"
+            )
+        evaluate_values(source, model, Path(data), engine, mode, steps, device, limit, as_json=as_json)
+        return
     dataset = places.load(data or usual_data(model), input_shape(model), model.classes, model.spec).limited(limit)
     test = dataset.test
     network = model.build().to(resolve_device(device))
@@ -202,7 +213,8 @@ def predict(
     """Classify images of any size, sounds, or events.
 
     Prints the two likeliest classes of each file; --json has the scores of all classes. A folder stands for the files
-    in it. Models of sounds take WAV files of 16 bits; models of events .bin, .bs1, .bs2, .npz and .npy. Images are made
+    in it. Models of sounds take WAV files of 16 bits; models of events .bin, .bs1, .bs2, .npz and .npy; models of
+    values, such as sigma-delta networks, frames as .npy or .npz, and they print values instead. Images are made
     grey or coloured, and resized, as the network needs. For models of MNIST and Fashion-MNIST the object is also cut
     out, made light on dark, and centred as in these datasets. stderr says what was done to each file.
 
@@ -217,6 +229,15 @@ def predict(
             raise click.UsageError(f"--animate: must be FILE.gif, got {str(animate)!r}")
         refuse_existing(animate, force)
     model = read_and_say(source)[0]
+    if model.spec.gives_values:
+        from zoo.cli.value_commands import predict_values
+
+        if classes or animate is not None or invert is not None:
+            raise click.UsageError(
+                f"{model.spec.name} gives values, not classes: leave out --classes, --animate and --invert"
+            )
+        predict_values(model, images, time_steps, as_json=as_json)
+        return
     DataPlaces(classes=classes).check_classes(model.spec.n_classes)
     network, names = model.build(), classes or model.classes
     unreadable = list[DataError]()

@@ -153,6 +153,8 @@ def _start_run(
     if network.training is not None and (data := found_data(network.training.data)) != network.training.data:
         network = network.model_copy(update={"training": network.training.model_copy(update={"data": data})})
     recipe = network.training or TrainingSpec()
+    if problem := network.recipe_problem(recipe):
+        raise SnnZooError(f"training.{problem[0]}: {problem[1]}")
     if start.training is None and "data" not in recipe.model_fields_set and not is_spec(spec):
         raise SnnZooError(
             f"{start.name} has no recipe, since it was trained elsewhere, or converted and not tuned: name data, as in "

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bootstrap_core.fixed_point import MANT
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network, Trace
 from converters.formats.file_kind import FileKind, kind_of_file
@@ -96,9 +97,12 @@ def _check_in_lava(source: str, spec: NetworkSpec) -> Check:
 
 def _random_inputs(spec: NetworkSpec) -> Tensor:
     entering, generator = spec.input, torch.Generator().manual_seed(0)
-    if entering.is_events:
+    if entering.is_timed:
         size = (spec.time_steps, N_IMAGES, *entering.shape)
-        return torch.randint(entering.largest + 1, size, generator=generator)
+        low, high = entering.least, entering.largest
+        if spec.gives_values:  # frames from -1 to 1, as larger ones may leave 24 bits
+            low, high = max(low, -MANT), min(high, MANT)
+        return torch.randint(low, high + 1, size, generator=generator)
     return torch.rand(N_IMAGES, *entering.shape, generator=generator)
 
 

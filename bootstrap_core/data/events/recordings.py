@@ -26,7 +26,7 @@ from specs.files.given_file import check_given_file
 from specs.files.given_zip import open_zip
 from specs.files.limits import EVENT_FILE_BYTES
 
-__all__ = ["Events", "read_events", "write_bs2"]
+__all__ = ["Events", "read_arrays", "read_events", "write_bs2"]
 
 EVENT_BYTES = 5
 TIME_MARK, TIME_MARK_US = 240, 1 << 13
@@ -142,10 +142,17 @@ def _read_1d(data: bytes, where: str) -> Events:
 
 
 def _read_npy(data: bytes, where: str) -> Events:
-    return _of_fields({"": _array(io.BytesIO(data), len(data), where)}, where)
+    return _of_fields(read_arrays(data, where, zipped=False), where)
 
 
 def _read_npz(data: bytes, where: str) -> Events:
+    return _of_fields(read_arrays(data, where, zipped=True), where)
+
+
+def read_arrays(data: bytes, where: str, *, zipped: bool) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of an `.npz` by name, or that of an `.npy` with an empty name. Raises `DataError`."""
+    if not zipped:
+        return {"": _array(io.BytesIO(data), len(data), where)}
     arrays = {}
     try:
         with open_zip(where, data) as archive:
@@ -154,8 +161,8 @@ def _read_npz(data: bytes, where: str) -> Events:
                     name = entry.filename.removesuffix(".npy")
                     arrays[name] = _array(stream, entry.file_size, f"{where}: {name[:40]!r}")
     except IntegrityError as error:
-        raise DataError(f"{where} is not an .npz of events: {error}") from None
-    return _of_fields(arrays, where)
+        raise DataError(f"{where} is not an .npz of arrays: {error}") from None
+    return arrays
 
 
 def _array(stream: IO[bytes], n_bytes: int, where: str) -> npt.NDArray[Any]:
@@ -169,7 +176,7 @@ def _array(stream: IO[bytes], n_bytes: int, where: str) -> npt.NDArray[Any]:
         stream.seek(start)
         return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
     except ValueError as error:  # NumPy raises it for a malformed header
-        raise DataError(f"{where} is not an array of events: {' '.join(str(error).split())[:200]}") from None
+        raise DataError(f"{where} is not a plain array: {' '.join(str(error).split())[:200]}") from None
 
 
 def _of_fields(arrays: Arrays, where: str) -> Events:

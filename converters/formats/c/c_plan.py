@@ -356,7 +356,7 @@ def plan_of(spec: NetworkSpec) -> Plan:
 
 def _population(spec: NetworkSpec, index: int, layer: LayerSpec, shape: Shape) -> Population:
     channels, height, width = (*shape, 1, 1)[:3]
-    neuron = spec.neuron_of(layer)
+    neuron = spec.cuba_of(layer)
     direct = isinstance(layer, InputSpec) and (layer.exact_input or not layer.has_neurons)
     forgets = round(DECAY_ONE * neuron.current_decay) == DECAY_ONE and neuron.learn_decays is LearnDecays.NONE
     return Population(
@@ -452,7 +452,7 @@ def _flash_bytes(plan: Plan) -> int:
             total += stage.own.n_weights if stage.delays_each_weight else stage.outputs.channels
     for each in plan.neurons:
         total += WORD * LAYER_NUMBERS
-        per_channel = plan.spec.neuron_of(plan.spec.layers[each.index]).learn_decays is LearnDecays.PER_CHANNEL
+        per_channel = plan.spec.cuba_of(plan.spec.layers[each.index]).learn_decays is LearnDecays.PER_CHANNEL
         total += 2 * (1 + each.has_current) * (each.channels if per_channel else 1)
     return total
 

@@ -269,7 +269,7 @@ def _neuron_words(plan: Plan, index: int) -> tuple[str, str, str]:
     spec, layer = plan.spec, plan.spec.layers[index]
     if not layer.has_neurons:
         return "", "", ""
-    neuron = spec.neuron_of(layer)
+    neuron = spec.cuba_of(layer)
     threshold = threshold_mant(neuron.threshold, spec.input.levels if index == 1 else 1)
     decays = f"{round(DECAY_ONE * neuron.current_decay)} {round(DECAY_ONE * neuron.voltage_decay)}"
     late = ", a step late" if spec.delay_shift_of(layer) else ""

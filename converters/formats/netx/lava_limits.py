@@ -20,6 +20,15 @@ __all__ = ["enlarge_kernel", "how_lava_runs", "limit_problems", "merge_groups", 
 GEOMETRY_MAX = 127
 """Largest number of groups, kernel side, stride, padding and dilation: lava/proc/conv/models.py has them as int8."""
 
+SIGMA_DELTA_RUN = (
+    "sigma-delta neurons have no reset: in Lava, run each recording from rest, without reset_interval, and send its "
+    "frames to in_layer.neuron.a_in; an output of values is sigma, in units of 1/2^18"
+)
+SIGMA_DELTA_LATE = (
+    "delay_shift is false, but in Lava each layer receives messages one step later: only with delay_shift: true are "
+    "the messages the same there"
+)
+
 
 def limit_problems(file: NetxFile) -> list[str]:
     """Return what Lava would load with other integers or not at all, each with its layers and what to do."""
@@ -106,6 +115,9 @@ def _merged(weight: IntArray, groups: int, fewer: int) -> IntArray:
 
 def how_lava_runs(spec: NetworkSpec) -> list[str]:
     """Return notes on how a network runs in Lava, if `reset_interval=T` does not give the same spikes there."""
+    shifts = {spec.delay_shift_of(layer) for layer in spec.layers if layer.has_neurons}
+    if spec.gives_values:
+        return [SIGMA_DELTA_RUN, *([] if shifts == {True} else [SIGMA_DELTA_LATE])]
     notes, steps = [], spec.time_steps
     shifts = {spec.delay_shift_of(layer) for layer in spec.layers if layer.has_neurons}
     if any(layer.extras for layer in spec.blocks):

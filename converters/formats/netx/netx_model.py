@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import BIAS_MANT_MAX, BIAS_MANT_MIN, DECAY_ONE, MANT, READOUT_THRESHOLD_MANT
 from bootstrap_core.functional.quantize import quantize_weight
+from bootstrap_core.network.base_block import SynapticBlock
 from bootstrap_core.network.blocks import (
     AffineBlock,
     AverageBlock,
@@ -22,6 +23,7 @@ from bootstrap_core.network.blocks import (
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network, check_network
 from bootstrap_core.network.neuron import CubaNeuron
+from bootstrap_core.network.sigma_delta import DeltaInputBlock, SigmaDeltaBlock, SigmaDeltaNeuron, ValueBlock
 from bootstrap_core.network.synapse import PoolSynapse
 from converters.formats.hdf5.hdf5_node import IntArray
 from converters.formats.netx.lava_limits import (
@@ -31,11 +33,18 @@ from converters.formats.netx.lava_limits import (
     restore_kernel,
     split_groups,
 )
-from converters.formats.netx.netx_layers import INTEGRATOR, ConvGeometry, NetxFile, NetxLayer, NetxNeuron
+from converters.formats.netx.netx_layers import (
+    INTEGRATOR,
+    SIGMA_DELTA_NAME,
+    ConvGeometry,
+    NetxFile,
+    NetxLayer,
+    NetxNeuron,
+)
 from converters.formats.netx.netx_reader import SPEC_ATTRIBUTE, load_netx
 from converters.formats.netx.netx_spec import spec_of_netx
 from converters.formats.netx.netx_writer import save_netx
-from converters.formats.refusals import problems_by_place, refuse_unknown_kinds, unknown_kinds
+from converters.formats.refusals import SIGMA_DELTA, problems_by_place, refuse_unknown_kinds, unknown_kinds
 from converters.model import Model, check_fit
 from specs.arguments import check_path
 from specs.block import (
@@ -57,7 +66,7 @@ from specs.neuron import LearnDecays, Reset
 __all__ = ["layer_of_block", "netx_of", "read_netx", "write_netx"]
 
 KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec, AverageSpec)
-EXTRAS = ("recurrent", "delays")
+EXTRAS = ("recurrent", "delays", SIGMA_DELTA)
 """Kinds of blocks that a .net can hold, and their extras."""
 
 
@@ -112,7 +121,9 @@ def _problems(layer: LayerSpec, block: torch.nn.Module) -> Iterator[str]:
     neuron = None if isinstance(block, AffineBlock) else getattr(block, "neuron", None)  # an affine readout never fires
     if isinstance(neuron, CubaNeuron) and neuron.spec.reset is Reset.SUBTRACT:
         yield "reset by subtraction (convert with --reset zero, or train with neuron.reset: zero)"
-    if isinstance(block, SpikingBlock | AffineBlock) and (bias := block.quantized_bias()) is not None:
+    if isinstance(block, ValueBlock) and block.bias is not None:
+        yield "a bias of a readout of values (Lava's sigma neurons have none)"
+    if isinstance(block, SynapticBlock) and (bias := block.quantized_bias()) is not None:
         mant = (bias * MANT).round()
         if bool(((mant < BIAS_MANT_MIN) | (mant > BIAS_MANT_MAX)).any()):
             yield f"a bias mantissa outside {BIAS_MANT_MIN} to {BIAS_MANT_MAX}"
@@ -133,12 +144,14 @@ def layer_of_block(block: torch.nn.Module, before: Shape, after: Shape) -> NetxL
             return NetxLayer("input", after, _mants(weight), _mants(offset), _neuron(block.neuron))
         case GradedInputBlock() | EventInputBlock() if len(after) > 1:
             return NetxLayer("input", after)  # netx cannot infer the size of maps
+        case DeltaInputBlock():
+            return NetxLayer("input", after, neuron=_neuron(block.neuron))
         case FlattenBlock() if len(before) > 1:
             return NetxLayer("flatten", (*after, 1, 1))
-        case SpikingBlock() | AffineBlock():
+        case SpikingBlock() | AffineBlock() | SigmaDeltaBlock():
             synapse, bias = block.synapse, block.quantized_bias()
             geometry = None if synapse.spec is None else ConvGeometry.of(synapse.spec)
-            neuron = _neuron(block.neuron)
+            neuron = replace(_neuron(block.neuron), sigma_output=isinstance(block, ValueBlock))
             recurrent, delay = (getattr(block, name, None) for name in ("recurrent", "delay"))
             return NetxLayer(
                 kind="conv" if geometry else "dense",
@@ -158,7 +171,9 @@ def layer_of_block(block: torch.nn.Module, before: Shape, after: Shape) -> NetxL
             return None
 
 
-def _neuron(neuron: CubaNeuron) -> NetxNeuron:
+def _neuron(neuron: CubaNeuron | SigmaDeltaNeuron) -> NetxNeuron:
+    if isinstance(neuron, SigmaDeltaNeuron):
+        return NetxNeuron(neuron.threshold_mant, kind=SIGMA_DELTA_NAME)
     current_decay, voltage_decay = (
         (decay.cpu() * DECAY_ONE).round().long().numpy() for decay in neuron.quantized_decays()
     )
@@ -185,18 +200,19 @@ def read_netx(
     no neurons or a threshold that no voltage reaches; otherwise its spikes are counted.
 
     Args:
-        path: the file; CUBA neurons (`LOIHI` in old files).
+        path: the file; CUBA neurons (`LOIHI` in old files) or sigma-delta neurons (`SDNN`).
         time_steps: T, if the file does not contain it or to replace it.
-        input_bits: bits of a pixel of still images, for a file without input neurons; by default it takes events.
+        input_bits: bits of a pixel of still images, for a file without input neurons, which by default takes events;
+            bits of frames for one of sigma-delta neurons, by default 8.
         mean, std: normalisation of the training images, if the file does not contain it.
 
     Raises:
         IntegrityError: the file is damaged, or its layers do not fit each other.
-        UnsupportedError: features that CUBA blocks do not have; the message lists all of them.
+        UnsupportedError: features that our blocks do not have; the message lists all of them.
     """
     file = load_netx(path)
     if file.problems:
-        raise UnsupportedError(f"{path} is not a network of CUBA blocks: {'; '.join(file.problems)}")
+        raise UnsupportedError(f"{path} is not a network that our blocks can represent: {'; '.join(file.problems)}")
     spec, notes = spec_of_netx(file, path, time_steps=time_steps, input_bits=input_bits)
     refuse_unknown_kinds(spec, KINDS, f"{path}: netx", EXTRAS)
     held = sum(array.size for layer in file.layers for array in (layer.weight, layer.bias) if array is not None)
@@ -222,7 +238,7 @@ def read_netx(
 
 def _as_in_spec(layer: NetxLayer, block: torch.nn.Module) -> NetxLayer:
     """Return a layer with the groups and the kernel of the block's convolution or pool, if it was written from it."""
-    spec = block.synapse.spec if isinstance(block, SpikingBlock) else None
+    spec = block.synapse.spec if isinstance(block, SpikingBlock | SigmaDeltaBlock) else None
     return layer if spec is None else restore_kernel(split_groups(layer, spec.groups), spec)
 
 
@@ -230,7 +246,7 @@ def _layers_by_block(spec: NetworkSpec, file: NetxFile, path: Path) -> dict[int,
     """Return the layer of each block that has tensors in the file."""
     blocks = [i for i, layer in enumerate(spec.layers) if i > 0 and not isinstance(layer, FlattenSpec | AverageSpec)]
     inputs = [layer for layer in file.layers[:1] if layer.kind == "input" and layer.neuron is not None]
-    if len(blocks) != len(file.synaptic) or len(inputs) != (spec.input.encoding is Encoding.SPIKE):
+    if len(blocks) != len(file.synaptic) or len(inputs) != spec.input.has_neurons:
         raise IntegrityError(f"{path}: the layers do not match the spec in the attribute {SPEC_ATTRIBUTE}")
     return dict(zip([0] * len(inputs) + blocks, inputs + file.synaptic, strict=True))
 
@@ -240,7 +256,7 @@ def _tensors(layer: NetxLayer, block: torch.nn.Module) -> dict[str, Tensor]:
     tensors = {}
     if isinstance(block, InputBlock):
         tensors["weight"] = _unit(layer.weight)
-    elif isinstance(block, SpikingBlock | AffineBlock) and not isinstance(block.synapse, PoolSynapse):
+    elif isinstance(block, SynapticBlock) and not isinstance(block.synapse, PoolSynapse):
         tensors["synapse.weight"] = _unit(layer.weight)
     if layer.recurrent is not None:
         tensors["recurrent.weight"] = _unit(layer.recurrent)
@@ -249,6 +265,8 @@ def _tensors(layer: NetxLayer, block: torch.nn.Module) -> dict[str, Tensor]:
     if layer.bias is not None:
         tensors["bias"] = _unit(layer.bias) / getattr(block, "levels", 1)
     neuron = layer.neuron or INTEGRATOR
+    if neuron.current_decay is None or neuron.voltage_decay is None:
+        return tensors
     decays = np.broadcast_arrays(neuron.current_decay, neuron.voltage_decay)
     for name, decay in zip(("current_decay", "voltage_decay"), decays, strict=True):
         tensors[f"neuron.{name}"] = torch.from_numpy(decay.copy()).float() / DECAY_ONE
@@ -262,23 +280,27 @@ def _disagreements(spec: NetworkSpec, index: int, block: torch.nn.Module, layer:
         yield "the spec has recurrent synapses, the layer has none"
     if skips_of(own):
         yield "the spec has skips, which a .net cannot hold"
-    assert isinstance(block, InputBlock | SpikingBlock | AffineBlock)
+    assert isinstance(block, InputBlock | SpikingBlock | AffineBlock | DeltaInputBlock | SigmaDeltaBlock)
+    if neuron.is_sigma_delta != spec.gives_values or neuron.sigma_output != isinstance(block, ValueBlock):
+        yield "its neurons are of another kind than in the spec"
+        return
     if not isinstance(own, AffineSpec) and neuron.threshold_mant != block.neuron.threshold_mant:
         yield f"threshold is {neuron.threshold_mant}, expected {block.neuron.threshold_mant} from the spec"
-    if block.neuron.spec.learn_decays is LearnDecays.NONE:
+    if isinstance(block.neuron, CubaNeuron) and block.neuron.spec.learn_decays is LearnDecays.NONE:
         for name, decay, wanted in zip(
             ("iDecay", "vDecay"),
             (neuron.current_decay, neuron.voltage_decay),
             block.neuron.quantized_decays(),
             strict=True,
         ):
+            assert decay is not None
             if bool((decay != (wanted * DECAY_ONE).round().long().numpy()).any()):
                 yield f"{name} is {decay[0]}, expected {round(float(wanted[0]) * DECAY_ONE)} from the spec"
     if isinstance(own, ConvSpec) and layer.geometry is not None:
         for name, value in asdict(layer.geometry).items():
             if value != getattr(own, name):
                 yield f"{name} is {value}, expected {getattr(own, name)} from the spec"
-    if isinstance(block, SpikingBlock) and isinstance(block.synapse, PoolSynapse):
+    if isinstance(block, SynapticBlock) and isinstance(block.synapse, PoolSynapse):
         pool, found = block.quantized_weight(), _unit(layer.weight)
         if pool.shape != found.shape or not torch.equal(pool, found):
             yield "the weights differ from those of the pool in the spec"

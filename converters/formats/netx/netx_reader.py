@@ -1,4 +1,4 @@
-"""Read netx files into layers: current and old forms, and layers that CUBA blocks cannot represent."""
+"""Read netx files into layers: current and old forms, and layers that our blocks cannot represent."""
 
 from math import prod
 from pathlib import Path
@@ -15,12 +15,19 @@ from bootstrap_core.fixed_point import (
     WEIGHT_INT_MIN,
 )
 from converters.formats.hdf5.hdf5_node import Hdf5Node, IntArray, open_hdf5
-from converters.formats.netx.netx_layers import CUBA_NAMES, ConvGeometry, NetxFile, NetxLayer, NetxNeuron
+from converters.formats.netx.netx_layers import (
+    CUBA_NAMES,
+    SIGMA_DELTA_NAME,
+    ConvGeometry,
+    NetxFile,
+    NetxLayer,
+    NetxNeuron,
+)
 from specs.errors import IntegrityError
 from specs.fields import Shape
 from specs.files.limits import NETWORK_BLOCKS
 
-__all__ = ["SPEC_ATTRIBUTE", "load_netx"]
+__all__ = ["ACTIVATION", "SPEC_ATTRIBUTE", "load_netx"]
 
 SPEC_ATTRIBUTE = "snnzoo_spec"
 """Root attribute with the spec as JSON: netx has no place for names, normalisation and surrogate gradients."""
@@ -29,6 +36,9 @@ WEIGHT_GRID = range(WEIGHT_INT_MIN * MANT_PER_WEIGHT, WEIGHT_INT_MAX * MANT_PER_
 FARTHEST = 1 << 40
 """Bound to which numbers are clipped before they become integers; it is off every grid."""
 BIAS_GRID = range(BIAS_MANT_MIN, BIAS_MANT_MAX + 1)
+
+ACTIVATION = "relu"
+"""Activation of sigma-delta neurons."""
 
 MOST_SIDES = 8
 """Most sides of a layer's shape: channels, rows and columns, and sides of 1 that some files add."""
@@ -94,7 +104,12 @@ def _read_layer(layers: Hdf5Node, name: str) -> NetxLayer:
         raise IntegrityError(f"{node.where}: expected a shape of sides of at least 1, got {list(shape)}")
 
     neuron = _read_neuron(node, shape, problems)
-    if kind == "input" and neuron is not None:
+    if kind == "input" and neuron is not None and neuron.is_sigma_delta:
+        if weight is not None or bias is not None:
+            problems.append("a weight or a bias of the input of sigma-delta neurons, which Lava ignores")
+    elif neuron is not None and neuron.sigma_output and kind != "dense":
+        problems.append(f"a sigma output of a layer of type {kind[:40]}")
+    elif kind == "input" and neuron is not None:
         weight = np.array([MANT]) if weight is None else weight.ravel()
         bias = np.array([0]) if bias is None else bias
         if weight.size != 1 or bias.size != 1:
@@ -205,6 +220,8 @@ def _read_neuron(node: Hdf5Node, shape: Shape, problems: list[str]) -> NetxNeuro
     if neuron is None:
         return None
     kind = neuron.text("type")
+    if kind == SIGMA_DELTA_NAME:
+        return _read_sigma_delta(neuron, problems)
     if kind not in CUBA_NAMES:
         problems.append(f"{kind[:40] or 'unnamed'} neurons")
     if any(flag is not None and flag.any() for flag in map(neuron.array, ("gradedSpike", "messageBits"))):
@@ -214,18 +231,35 @@ def _read_neuron(node: Hdf5Node, shape: Shape, problems: list[str]) -> NetxNeuro
             problems.append(f"a weight exponent of {float(exponent.max()):g}")
     if neuron.integer("refDelay") not in (None, 1):
         problems.append(f"a refractory delay of {neuron.integer('refDelay')} steps")
-    thresholds = neuron.integers("vThMant")
+    threshold = _read_threshold(neuron, problems)
     decays = [neuron.integers(name) for name in ("iDecay", "vDecay")]
-    if thresholds is None or not thresholds.size or any(decay is None for decay in decays):
+    if threshold is None or any(decay is None for decay in decays):
         if kind in CUBA_NAMES:
             raise IntegrityError(f"{neuron.where}: CUBA neurons need vThMant, iDecay and vDecay")
-        return NetxNeuron(
-            int(thresholds[0]) if thresholds is not None and thresholds.size else 0, np.array([0]), np.array([0]), kind
-        )
+        return NetxNeuron(threshold or 0, kind=kind)
+    current_decay, voltage_decay = (_per_channel(neuron, decay, shape) for decay in decays if decay is not None)
+    return NetxNeuron(threshold, current_decay, voltage_decay, kind)
+
+
+def _read_sigma_delta(neuron: Hdf5Node, problems: list[str]) -> NetxNeuron:
+    threshold = _read_threshold(neuron, problems)
+    if threshold is None:
+        raise IntegrityError(f"{neuron.where}: sigma-delta neurons need vThMant")
+    activation = neuron.text("activation")
+    if activation not in ("", ACTIVATION):
+        problems.append(f"the activation {activation[:40]} of sigma-delta neurons (Lava has {ACTIVATION} only)")
+    # as Lava reads it: true if it is there at all
+    return NetxNeuron(threshold, kind=SIGMA_DELTA_NAME, sigma_output="sigma_output" in neuron.names)
+
+
+def _read_threshold(neuron: Hdf5Node, problems: list[str]) -> int | None:
+    """Return the threshold of all neurons; None if there is none."""
+    thresholds = neuron.integers("vThMant")
+    if thresholds is None or not thresholds.size:
+        return None
     if len(set(thresholds.tolist())) != 1:
         problems.append("thresholds that differ between neurons")
-    current_decay, voltage_decay = (_per_channel(neuron, decay, shape) for decay in decays if decay is not None)
-    return NetxNeuron(int(thresholds[0]), current_decay, voltage_decay, kind)
+    return int(thresholds[0])
 
 
 def _per_channel(neuron: Hdf5Node, decay: IntArray, shape: Shape) -> IntArray:

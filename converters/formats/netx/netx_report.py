@@ -72,8 +72,12 @@ def describe_layer(layer: NetxLayer) -> dict[str, Any]:
             "vThMant": neuron.threshold_mant,
             "threshold": neuron.threshold_mant / MANT,
         }
+        if neuron.sigma_output:
+            facts["neuron"]["sigma_output"] = True
         for key, name in (("iDecay", "current_decay"), ("vDecay", "voltage_decay")):
             mants = getattr(neuron, name)
+            if mants is None:
+                continue
             facts["neuron"] |= {key: mants.tolist(), name: (mants / DECAY_ONE).tolist()}
     if layer.problems:
         facts["problems"] = list(layer.problems)
@@ -118,7 +122,7 @@ def _kind_text(layer: NetxLayer) -> str:
 
 def neuron_header() -> list[str]:
     """Return the column titles of `neuron_rows`."""
-    return ["neurons of layers", "threshold", "current decay", "voltage decay"]
+    return ["neurons of layers", "type", "threshold", "current decay", "voltage decay"]
 
 
 def neuron_rows(file: NetxFile) -> list[list[str]]:
@@ -127,9 +131,17 @@ def neuron_rows(file: NetxFile) -> list[list[str]]:
     for i, layer in enumerate(file.layers):
         if layer.neuron is not None:
             neuron = layer.neuron
-            key = threshold_text(neuron), decay_text(neuron.current_decay), decay_text(neuron.voltage_decay)
+            decays = map(decay_text, (neuron.current_decay, neuron.voltage_decay))
+            key = _neuron_text(neuron), threshold_text(neuron), *decays
             layers_with.setdefault(key, []).append(str(i))
     return [[", ".join(layers), *key] for key, layers in layers_with.items()]
+
+
+def _neuron_text(neuron: NetxNeuron) -> str:
+    """Return the type of neurons in words, such as `sigma-delta`."""
+    if not neuron.is_sigma_delta:
+        return neuron.kind
+    return "sigma alone: the output is a value" if neuron.sigma_output else "sigma-delta"
 
 
 def _weight_cells(weight: IntArray) -> list[str]:
@@ -156,8 +168,10 @@ def threshold_text(neuron: NetxNeuron) -> str:
     return f"{neuron.threshold_mant} = {neuron.threshold_mant / MANT:g}"
 
 
-def decay_text(mants: IntArray) -> str:
-    """Return the mantissa of a decay and its value, or the range of the mantissas of all channels."""
+def decay_text(mants: IntArray | None) -> str:
+    """Return the mantissa of a decay and its value, or the range of the mantissas of all channels; `-` without one."""
+    if mants is None:
+        return "-"
     if len(mants) > 1:
         return f"{mants.min()}..{mants.max()}, for each channel"
     return f"{mants[0]} = {mants[0] / DECAY_ONE:.4g}"
@@ -209,6 +223,8 @@ def _layer_differences(i: int, a: NetxLayer, b: NetxLayer) -> Iterator[LayerDiff
     if a.neuron is None and b.neuron is None:
         return
     left, right = a.neuron or INTEGRATOR, b.neuron or INTEGRATOR
+    if (left.is_sigma_delta, left.sigma_output) != (right.is_sigma_delta, right.sigma_output):
+        yield LayerDifference(i, "neurons", f"{_neuron_text(left)} and {_neuron_text(right)}")
     silent = min(left.threshold_mant, right.threshold_mant) >= VTH_MANT_MAX
     if left.threshold_mant != right.threshold_mant and not silent:
         yield LayerDifference(i, "threshold", f"{threshold_text(left)} and {threshold_text(right)}")

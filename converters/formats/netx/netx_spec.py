@@ -18,6 +18,8 @@ from specs.words import counted
 
 __all__ = ["carried_spec", "spec_of_netx"]
 
+FRAME_BITS = 8
+"""Bits of frames for a file of sigma-delta neurons, which does not contain them."""
 TIME_STEPS = 16
 """T for a file that does not contain it."""
 
@@ -70,7 +72,15 @@ def _inferred(file: NetxFile, path: Path, input_bits: int | None, notes: list[st
     shape = _input_shape(first, layers, notes)
     entering: dict[str, Any] = {"encoding": "spike"}
     levels = 1
-    if first is None or first.neuron is None:
+    own = None if first is None else first.neuron
+    if own is not None and file.is_sigma_delta:
+        entering = {"encoding": "frames", "bits": input_bits or FRAME_BITS, "neuron": _neuron(own)}
+        if input_bits is None:
+            notes.append(
+                f"frames are assumed to be integers of {counted(FRAME_BITS, 'bit')} with sign, in units of 1/64: more "
+                "bits do not change the results (--input-bits)"
+            )
+    elif own is None:
         if input_bits is None:
             entering = {"encoding": "events"}
             notes.append(
@@ -87,7 +97,7 @@ def _inferred(file: NetxFile, path: Path, input_bits: int | None, notes: list[st
         if layers[0].kind == "flatten":
             shape = (prod(shape),)
     else:
-        entering["neuron"] = _neuron(first.neuron)
+        entering["neuron"] = _neuron(own)
 
     blocks: list[dict[str, Any]] = []
     before = shape
@@ -102,6 +112,8 @@ def _inferred(file: NetxFile, path: Path, input_bits: int | None, notes: list[st
             before, levels = layer.shape if layer.kind == "conv" else (prod(layer.shape),), 1
     return {
         "name": name_from(path.stem),
+        # with sigma-delta neurons, each layer of Lava receives what the one before sent in the last step
+        "delay_shift": file.is_sigma_delta,
         **_with_common_neuron({"shape": list(shape), **entering}, blocks),
     }
 
@@ -143,14 +155,19 @@ def _block(layer: NetxLayer, levels: int, *, is_last: bool) -> dict[str, Any]:
     if is_last and layer.recurrent is None and layer.delay is None and neuron.threshold_mant >= VTH_MANT_MAX:
         del block["neuron"]["threshold"]  # an affine readout has none
         block["kind"] = "affine"
+    if neuron.sigma_output:
+        block["kind"] = "affine"
     return block | {"features": len(layer.weight)}
 
 
 def _neuron(neuron: NetxNeuron, levels: int = 1) -> dict[str, Any]:
     # Add half a mantissa, so that multiplying by the levels and truncating restores the mantissa.
+    if neuron.is_sigma_delta:
+        return {"kind": "sigma_delta", "threshold": neuron.threshold_mant / MANT}
     threshold = (neuron.threshold_mant + 0.5) / levels if levels > 1 else neuron.threshold_mant
     document: dict[str, Any] = {"threshold": threshold / MANT, "learn_decays": "none"}
     for name, decay in (("current_decay", neuron.current_decay), ("voltage_decay", neuron.voltage_decay)):
+        assert decay is not None
         document[name] = int(decay[0]) / DECAY_ONE
         if len(decay) > 1:
             document["learn_decays"] = "per_channel"

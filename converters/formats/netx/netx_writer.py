@@ -6,8 +6,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from converters.formats.netx.netx_layers import CUBA_NAMES, NetxFile, NetxLayer, NetxNeuron
-from converters.formats.netx.netx_reader import SPEC_ATTRIBUTE
+from converters.formats.netx.netx_layers import CUBA_NAMES, SIGMA_DELTA_NAME, NetxFile, NetxLayer, NetxNeuron
+from converters.formats.netx.netx_reader import ACTIVATION, SPEC_ATTRIBUTE
 from specs.files.whole_file import write_whole
 
 __all__ = ["save_netx"]
@@ -17,7 +17,7 @@ REFRACTORY_STEPS = 1
 
 
 def save_netx(network: NetxFile, path: Path) -> Path:
-    """Write layers of CUBA neurons as a netx file; the same layers give the same bytes."""
+    """Write layers as a netx file; the same layers give the same bytes."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         if network.spec is not None:
@@ -56,9 +56,16 @@ def _save_layer(group: h5py.Group, layer: NetxLayer) -> None:
 
 
 def _save_neuron(group: h5py.Group, neuron: NetxNeuron) -> None:
+    group["vThMant"] = np.int64(neuron.threshold_mant)
+    if neuron.is_sigma_delta:
+        group.create_dataset("type", data=SIGMA_DELTA_NAME, dtype=STRING)
+        group.create_dataset("activation", data=ACTIVATION, dtype=STRING)
+        if neuron.sigma_output:
+            group["sigma_output"] = np.bool_(True)
+        return
     group.create_dataset("type", data=CUBA_NAMES[0], dtype=STRING)
     for name, decay in (("iDecay", neuron.current_decay), ("vDecay", neuron.voltage_decay)):
+        assert decay is not None
         group[name] = decay if len(decay) > 1 else decay[0]
-    group["vThMant"] = np.int64(neuron.threshold_mant)
     group["refDelay"] = np.int64(REFRACTORY_STEPS)
     group["gradedSpike"] = np.bool_(False)

@@ -14,7 +14,10 @@ from bootstrap_core import Mode, build_network
 from converters import read_model, write_model
 from converters.formats.lava_checkpoint import model_of_checkpoint, read_checkpoint
 from converters.formats.model_files import Hints
-from specs import ConversionError, IntegrityError, NetworkSpec, UnsupportedError, parse_spec
+from converters.formats.netx.netx_model import netx_of
+from converters.formats.netx.netx_reader import load_netx
+from converters.formats.netx.netx_report import differences
+from specs import ConversionError, IntegrityError, NetworkSpec, UnsupportedError, load_spec, parse_spec
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 DENSE = Hints(time_steps=16, threshold=1.25)
@@ -291,7 +294,7 @@ def test_delays_of_zero_steps_are_none() -> None:
 @pytest.mark.parametrize(
     ("names", "what"),
     [
-        (("neuron.bias", "neuron.delta.threshold", "synapse.weight"), "sigma-delta neurons"),
+        (("neuron.delta.threshold", "neuron.sin_decay"), "resonate-and-fire neurons"),
         (("neuron.sin_decay", "neuron.cos_decay", "synapse.real.weight"), "resonate-and-fire neurons"),
     ],
 )
@@ -392,3 +395,75 @@ def test_the_checkpoint_itself_is_left_as_it_was() -> None:
             parameter.fill_(7.0)
     assert all(torch.equal(state[key], value) for key, value in before.items())
     assert build_network(model.spec).state_dict().keys() == model.tensors.keys()
+
+
+# --- sigma-delta blocks
+
+
+BLOCKS = GOLDEN / "sigma_delta_blocks"
+
+
+def of_sigma_delta() -> dict[str, torch.Tensor]:
+    return torch.load(BLOCKS / "network.pt", weights_only=True)
+
+
+def test_a_sigma_delta_checkpoint_gives_the_messages_and_values_of_lava_dl() -> None:
+    model = read_checkpoint(BLOCKS / "network.pt")
+    assert model.spec.gives_values
+    assert not model.spec.delay_shift
+    assert any("lava-dl's blocks round frames to 2/64" in note for note in model.notes)
+    recorded = np.load(BLOCKS / "reference.npz")
+    _, trace = model.build().run(torch.from_numpy(recorded["frames"]).movedim(-1, 0))
+    for i in (0, 1, 3):
+        expected = torch.from_numpy(recorded[f"messages/{i}"]).movedim(-1, 0)
+        assert expected.count_nonzero() > 20
+        assert torch.allclose(trace.spikes[i].float() / 4096, expected, atol=2 / 4096), i
+    expected = torch.from_numpy(recorded["values"]).movedim(-1, 0)
+    assert torch.allclose(trace.values, expected, atol=4 / 4096)
+
+
+def test_a_sigma_delta_checkpoint_has_the_integers_of_its_export() -> None:
+    network = read_checkpoint(BLOCKS / "network.pt").build()
+    assert list(differences(netx_of(network), load_netx(BLOCKS / "network.net"))) == []
+
+
+def test_a_bias_that_was_set_is_added_to_that_of_the_norm() -> None:
+    spec = read_checkpoint(BLOCKS / "network.pt").spec
+    state = of_sigma_delta()
+    state["blocks.3.neuron.bias"] = torch.arange(6.0) / 4
+    before, after = (model_of_checkpoint(s, origin="a.pt", spec=spec).build() for s in (of_sigma_delta(), state))
+    added = after.block(3).quantized_bias() - before.block(3).quantized_bias()
+    assert torch.equal(added, torch.arange(6.0) / 4)
+
+
+def test_a_learnt_threshold_is_that_of_the_checkpoint() -> None:
+    spec = read_checkpoint(BLOCKS / "network.pt").spec
+    state = of_sigma_delta() | {"blocks.1.neuron.delta.threshold": torch.tensor([0.25])}
+    found = model_of_checkpoint(state, origin="a.pt", spec=spec).spec
+    assert [round(64 * found.neuron_of(found.layers[i]).threshold) for i in (0, 1, 3)] == [3, 16, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"blocks.1.neuron.delta.threshold": torch.tensor([0.25, 0.5, 0.5, 0.5])},
+            "threshold differs between channels",
+        ),
+        ({"blocks.0.weight": torch.ones(1)}, "block 0: a tensor weight, which sigma-delta blocks do not have"),
+        ({"blocks.1.neuron.current_decay": torch.ones(1)}, "block 1: a tensor neuron.current_decay, which sigma-delta"),
+        ({"blocks.1.delay.delay": torch.ones(4)}, "block 1: axonal delays"),
+        ({"blocks.1.neuron.bias": torch.ones(3)}, "neuron.bias has 3 values, expected 1 or 4"),
+    ],
+)
+def test_what_sigma_delta_blocks_do_not_have_is_refused(change, message: str) -> None:
+    spec = read_checkpoint(BLOCKS / "network.pt").spec
+    with pytest.raises((IntegrityError, UnsupportedError), match=message):
+        model_of_checkpoint(of_sigma_delta() | change, origin="a.pt", spec=spec)
+
+
+def test_a_sigma_delta_checkpoint_needs_a_spec_of_such_neurons() -> None:
+    with pytest.raises(ConversionError, match=r"of a sigma-delta network, give the --spec, or put the .net"):
+        model_of_checkpoint(of_sigma_delta(), origin="a.pt")
+    with pytest.raises(ConversionError, match="the spec has CUBA neurons, the checkpoint sigma-delta neurons"):
+        model_of_checkpoint(of_sigma_delta(), origin="a.pt", spec=load_spec("mnist-conv"))

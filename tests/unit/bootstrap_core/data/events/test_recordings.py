@@ -107,7 +107,7 @@ def test_what_forty_bits_cannot_hold_is_not_written() -> None:
         ("a.bin", b"", "has no events"),
         ("a.bs2", b"1234567", "7 bytes are not a whole number of events of 5 bytes"),
         ("a.txt", b"12345", r"not a recording: the suffix must be one of \.bin, \.bs1, \.bs2, \.npz, \.npy"),
-        ("a.npz", b"PK\3\4", "not an .npz of events: .* damaged zip archive"),
+        ("a.npz", b"PK\3\4", "not an .npz of arrays: .* damaged zip archive"),
         ("a.npz", npz(a=X, b=Y), "must have arrays or fields x, y, p and t in microseconds, .*; it has 'a', 'b'"),
         ("a.npz", npz(x=X, y=Y, t=X, sign=X), "x and t alone; it has 'x', 'y', 't', 'sign'"),
         ("a.npy", npy(np.zeros((4, 4), int)), "must have arrays or fields x, y, p and t"),
@@ -137,7 +137,7 @@ def test_pickles_are_not_run(tmp_path: Path) -> None:
 
     data = io.BytesIO()
     np.save(data, np.array([Run()], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match="is not an array of events"):
+    with pytest.raises(DataError, match="is not a plain array"):
         read_events(saved(tmp_path, "a.npy", data.getvalue()))
     assert not (tmp_path / "ran").exists()
 
@@ -146,5 +146,5 @@ def test_sizes_are_bounded_before_memory_is_taken(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(recordings, "EVENT_FILE_BYTES", 1000)
     with pytest.raises(DataError, match="1,005 bytes, more than the limit of 1,000"):
         read_events(saved(tmp_path, "a.bin", bytes(1005)))
-    with pytest.raises(DataError, match="is not an array of events"):
+    with pytest.raises(DataError, match="is not a plain array"):
         read_events(saved(tmp_path, "a.npz", npz(x=np.zeros(5000, np.uint8))))

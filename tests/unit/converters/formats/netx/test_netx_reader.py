@@ -336,7 +336,8 @@ FOREIGN = {
     "recurrent synapses with delays": DENSE | {"type": "dense_rec", "weight_rec": even(4, 4), "delay": np.ones(4)},
     "complex weights": {k: v for k, v in DENSE.items() if k != "weight"}
     | {"weight": {"real": even(4, 6), "imag": even(4, 6)}},
-    "SDNN neurons": DENSE | {"neuron": {"type": b"SDNN", "vThMant": 3, "activation": b"relu"}},
+    "sigma-delta neurons behind another input": DENSE
+    | {"neuron": {"type": b"SDNN", "vThMant": 3, "activation": b"relu"}},
     "RF neurons": DENSE | {"neuron": {"type": b"RF", "vThMant": 3, "sinDecay": 5, "cosDecay": 6}},
     "graded spikes": DENSE | {"neuron": CUBA | {"gradedSpike": True}},
     "graded spikes ": DENSE | {"neuron": CUBA | {"messageBits": 8}},
@@ -377,7 +378,7 @@ def test_all_problems_are_told_at_once_each_with_its_layers(tmp_path) -> None:
     delayed = DENSE | {"delay": np.array([0.0, 70.0, 1.0, 0.0])}
     sigma = DENSE | {"weight": even(4, 4), "neuron": {"type": b"SDNN", "vThMant": 3}}
     path = save(tmp_path / "a.net", INPUT, delayed, sigma, sigma, READOUT)
-    with pytest.raises(UnsupportedError, match=r"layer 1: delays that are not.*; layers 2, 3: SDNN neurons$"):
+    with pytest.raises(UnsupportedError, match=r"layer 1: delays that are not.*; layers 2, 3: sigma-delta neurons"):
         read_netx(path)
 
 

@@ -41,8 +41,8 @@ def test_a_row_of_a_convolution_names_what_is_not_the_default() -> None:
 def test_layers_of_equal_neurons_share_a_line() -> None:
     learnt = replace(DENSE, neuron=replace(NEURON, voltage_decay=np.array([5, 3])))
     assert neuron_rows(network(DENSE, learnt, NetxLayer("flatten", (2, 1, 1)), DENSE)) == [
-        ["0, 3", "80 = 1.25", "4096 = 1", "1024 = 0.25"],
-        ["1", "80 = 1.25", "4096 = 1", "3..5, for each channel"],
+        ["0, 3", "CUBA", "80 = 1.25", "4096 = 1", "1024 = 0.25"],
+        ["1", "CUBA", "80 = 1.25", "4096 = 1", "3..5, for each channel"],
     ]
 
 

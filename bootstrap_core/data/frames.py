@@ -1,0 +1,90 @@
+"""Frames for networks of sigma-delta neurons: integers that change from step to step, and the values wanted for them.
+
+- `.npy`: one recording, `[T, *shape]`, or one still frame, `[*shape]`, which is held for all steps.
+- `.npz`: many of them as `x`, `[N, T, *shape]` or `[N, *shape]`, and perhaps `y`, `[N, values]`, the values wanted
+  after the last step.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bootstrap_core.data.events.recordings import read_arrays
+from bootstrap_core.network.inputs import as_input, count_steps
+from specs.errors import DataError
+from specs.files.given_file import check_given_file
+from specs.files.limits import EVENT_FILE_BYTES
+from specs.network import NetworkSpec
+from specs.shapes import fit_input
+
+__all__ = ["Frames", "read_frames"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Recordings of frames, int32 `[T, N, *shape]`, and the values wanted for them, float32 `[N, values]`, or None."""
+
+    frames: Tensor
+    wanted: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.frames.shape[1]
+
+    def limited(self, n: int | None) -> "Frames":
+        """Return the first `n` recordings; all for None."""
+        return Frames(self.frames[:, :n], None if self.wanted is None else self.wanted[:n])
+
+
+def read_frames(path: Path, spec: NetworkSpec, *, time_steps: int | None = None) -> Frames:
+    """Return the frames in a file, as the network of `spec` takes them.
+
+    Args:
+        path: `.npy` or `.npz`, see the module.
+        spec: spec of a network with `input.encoding: frames`.
+        time_steps: steps for which a still frame is held, by default the spec's; of recordings, the number of steps
+            that are taken, by default all.
+
+    Raises:
+        DataError: the file cannot be read, is too large, or has no such arrays.
+    """
+    if check_given_file(path, error=DataError) > EVENT_FILE_BYTES:
+        raise DataError(f"{path} has more than the limit of {EVENT_FILE_BYTES:,} bytes")
+    several = path.suffix.lower() == ".npz"
+    arrays = read_arrays(path.read_bytes(), str(path), zipped=several)
+    x = arrays.get("x" if several else "")
+    if x is None:
+        raise DataError(f"{path} must have frames as an array x; it has {', '.join(arrays)[:200] or 'none'}")
+    x = x if several else x[None]
+    frames = _timed(x, path, spec, time_steps)
+    return Frames(frames, _wanted(arrays, path, len(x), spec))
+
+
+def _timed(x: Array, path: Path, spec: NetworkSpec, time_steps: int | None) -> Tensor:
+    """Return frames `[N, T, *shape]`, or still ones `[N, *shape]`, with time first."""
+    shape = spec.input.shape
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{path}: frames must be numbers, not {x.dtype}")
+    if x.ndim == 1 + len(shape) and fit_input(x.shape[1:], shape):
+        x = np.broadcast_to(x[:, None], (len(x), time_steps or spec.time_steps, *x.shape[1:]))
+    try:
+        checked = as_input(torch.from_numpy(x.astype(np.float64)).transpose(0, 1), spec)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    return checked[: count_steps(spec, time_steps, checked)].int()
+
+
+def _wanted(arrays: Mapping[str, Array], path: Path, n: int, spec: NetworkSpec) -> Tensor | None:
+    y = arrays.get("y")
+    if y is None:
+        return None
+    if y.dtype.kind not in "biuf" or len(y) != n or y.size != n * spec.n_classes or not np.isfinite(y).all():
+        raise DataError(f"{path}: y must be finite numbers [{n}, {spec.n_classes}], not {y.dtype} {list(y.shape)[:8]}")
+    return torch.from_numpy(y.astype(np.float32)).reshape(n, spec.n_classes)

@@ -1,0 +1,170 @@
+"""Blocks of sigma-delta neurons: their messages are changes of activations; as ANN they are a ReLU.
+
+They run in torch alone, by the definition; the native library has no operator for them.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bootstrap_core.fixed_point import MANT, MESSAGE, SIGMA
+from bootstrap_core.functional.cuba import per_channel
+from bootstrap_core.functional.quantize import straight_through
+from bootstrap_core.functional.sigma_delta import Activation, SigmaDeltaStates, sigma_delta
+from bootstrap_core.network.base_block import Block, Signals, SynapticBlock, as_spikes
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.synapse import Synapse
+from bootstrap_core.ops.spike_counts import count
+from bootstrap_core.ops.spikes import Spikes
+from specs.fields import threshold_mant
+from specs.neuron import SigmaDeltaSpec
+
+__all__ = ["DeltaInputBlock", "MessageBlock", "SigmaDeltaBlock", "SigmaDeltaNeuron", "ValueBlock"]
+
+
+class SigmaDeltaNeuron(nn.Module):
+    """Sigma-delta neurons of one layer; see `functional.sigma_delta`. They have no parameters of their own."""
+
+    def __init__(self, spec: SigmaDeltaSpec, activation: Activation) -> None:
+        super().__init__()
+        self.spec, self.activation = spec, activation
+        self.threshold_mant = threshold_mant(spec.threshold)
+
+    def states(self, z: Iterable[Tensor], bias: Tensor | float = 0.0) -> Iterator[SigmaDeltaStates]:
+        """Yield states and messages for each step of `z`; `bias` is in float units and broadcasts against a step."""
+        sends = self.activation is not Activation.UNIT
+        threshold = self.threshold_mant * (SIGMA // MANT) if sends else 0
+        return sigma_delta(z, self.activation, threshold=threshold, bias=bias * SIGMA)
+
+
+class MessageBlock(Block):
+    """Base of the blocks of a sigma-delta network that have states.
+
+    `forward` takes and returns messages, as the integers of the hardware, in spiking modes, and activations in float
+    units in the others. Both are float64, as float32 does not hold all of them exactly.
+    """
+
+    neuron: SigmaDeltaNeuron
+    delay_shift: bool
+
+    def freeze(self) -> None:
+        """See `Block`; the definition needs nothing prepared."""
+
+    def drive(self, x: Signals) -> Tensor:
+        """Return what drives the neurons, `[T, N, ...]`, as `sigma_delta` takes it."""
+        raise NotImplementedError
+
+    def states(self, z: Iterable[Tensor]) -> Iterator[SigmaDeltaStates]:
+        """Yield states and messages for each step of `drive`."""
+        return self.neuron.states(z)
+
+    def activations(self, x: Signals) -> Tensor:
+        """Return the activations as ANN, `[N, ...]`."""
+        raise NotImplementedError
+
+    def forward(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Signals:
+        """See `Block`."""
+        return self.run_checked([x], time_steps)[0] if mode.spiking else self.activations(x)
+
+    def run_checked(self, arriving: Sequence[Signals], time_steps: int) -> tuple[Signals, int]:
+        """See `Block`; states are in units of 1/2^18."""
+        reached, messages = 0.0, list[Tensor]()
+        for state in self.states(self.drive(arriving[0])[:time_steps]):
+            reached = max(reached, *map(_largest, state[:4]))
+            messages.append(state.message)
+        sent = Spikes.of(torch.stack(messages), reached=int(reached), unit=1 / MESSAGE)
+        return sent.delayed() if self.delay_shift else sent, int(reached)
+
+
+class DeltaInputBlock(MessageBlock):
+    """Input of frames `[T, N, ...]`, integers in units of 1/64: it sends their changes. As ANN it is the last frame."""
+
+    def __init__(self, neuron: SigmaDeltaNeuron, *, delay_shift: bool) -> None:
+        super().__init__()
+        self.neuron, self.delay_shift = neuron, delay_shift
+
+    def drive(self, x: Signals) -> Tensor:
+        """See `MessageBlock`."""
+        assert isinstance(x, Tensor)
+        return x.double() * (SIGMA // MANT)
+
+    def activations(self, x: Signals) -> Tensor:
+        """See `MessageBlock`."""
+        assert isinstance(x, Tensor)
+        return x[-1].double() / MANT
+
+
+class SigmaDeltaBlock(MessageBlock, SynapticBlock):
+    """Dense, convolutional or pooling synapses, then sigma-delta neurons.
+
+    Args:
+        synapse, neuron, channels, bias: see `SynapticBlock`.
+        delay_shift: whether messages leave a step later, as each layer of Lava receives them.
+    """
+
+    neuron: SigmaDeltaNeuron
+
+    def __init__(
+        self,
+        synapse: Synapse,
+        neuron: SigmaDeltaNeuron,
+        *,
+        channels: int,
+        bias: bool = False,
+        delay_shift: bool = False,
+    ) -> None:
+        super().__init__(synapse, neuron, channels=channels, bias=bias)
+        self.delay_shift = delay_shift
+
+    def drive(self, x: Signals) -> Tensor:
+        """See `MessageBlock`."""
+        return self.weigh(as_spikes(x))
+
+    def states(self, z: Iterable[Tensor]) -> Iterator[SigmaDeltaStates]:
+        """See `MessageBlock`."""
+        offset = self._offset()
+        return self.neuron.states(z, offset.detach() if isinstance(offset, Tensor) else offset)
+
+    def activations(self, x: Signals) -> Tensor:
+        """See `MessageBlock`. They are rounded down to 1/4096, as the message of a first step is."""
+        assert isinstance(x, Tensor)
+        activation = (self.weigh(x) + self._offset()).clamp_min(0)
+        return straight_through(activation, (activation * MESSAGE).floor() / MESSAGE)
+
+    def _offset(self) -> Tensor | float:
+        """Return the bias, float64, so that it broadcasts against one step."""
+        bias = self.quantized_bias()
+        return 0.0 if bias is None else per_channel(bias.double(), 2 if self.synapse.spec is None else 4)
+
+
+class ValueBlock(SigmaDeltaBlock):
+    """Readout of values: it adds up its weighted input over time. The output is `[N, values]`, float32.
+
+    float32 holds it exactly as long as sigma has 24 bits, which `IntegerNetwork` checks.
+    """
+
+    def forward(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Tensor:
+        """See `Block`. Messages are added up first, so that all steps are weighed at once."""
+        if not mode.spiking:
+            assert isinstance(x, Tensor)
+            return (self.weigh(x) + self._offset()).float()
+        return (self.weigh_rates(count(as_spikes(x)), ()) / MESSAGE + self._offset()).float()
+
+    def run_checked(self, arriving: Sequence[Signals], time_steps: int) -> tuple[Signals, int]:
+        """See `MessageBlock`."""
+        states = list(self.states(self.drive(arriving[0])))
+        return self.value(states[-1]), int(max(_largest(x) for state in states for x in state[:4]))
+
+    def over_time(self, *sources: Spikes) -> Tensor:
+        """Return the value after each step, `[T, N, values]`, float32."""
+        return torch.stack([self.value(state) for state in self.states(self.drive(sources[0]))])
+
+    def value(self, state: SigmaDeltaStates) -> Tensor:
+        """Return the value of a step, `[N, values]`, float32."""
+        return (state.activation / SIGMA).float()
+
+
+def _largest(x: Tensor) -> float:
+    """Return the largest magnitude of a tensor; 0 if it is empty."""
+    return float(x.abs().max()) if x.numel() else 0.0

@@ -1,0 +1,84 @@
+"""Frames in files: one recording, a still frame, or many with the values wanted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bootstrap_core.data.frames import Frames, read_frames
+from specs.errors import DataError, SnnZooError
+from specs.network import NetworkSpec
+
+SPEC = NetworkSpec.model_validate(
+    {
+        "name": "steer",
+        "time_steps": 4,
+        "neuron": {"kind": "sigma_delta"},
+        "input": {"shape": [2, 3, 3], "encoding": "frames"},
+        "blocks": [{"kind": "flatten"}, {"kind": "affine", "features": 2}],
+    }
+)
+X = np.random.default_rng(0).integers(-128, 128, (3, 5, 2, 3, 3))
+
+
+def saved(path: Path, array: np.ndarray | None = None, **arrays: np.ndarray) -> Path:
+    np.save(path, array) if array is not None else np.savez(path, **arrays)
+    return path
+
+
+def test_an_npy_is_one_recording_or_a_still_frame(tmp_path) -> None:
+    found = read_frames(saved(tmp_path / "a.npy", X[0]), SPEC)
+    assert found.frames.dtype == torch.int32
+    assert np.array_equal(found.frames.numpy(), X[0][:, None])
+    assert (len(found), found.wanted) == (1, None)
+    still = read_frames(saved(tmp_path / "b.npy", X[0, 0].astype(np.float32)), SPEC)
+    assert np.array_equal(still.frames.numpy(), np.broadcast_to(X[0, 0], (4, 1, 2, 3, 3)))
+    assert len(read_frames(tmp_path / "b.npy", SPEC, time_steps=7).frames) == 7
+    assert len(read_frames(tmp_path / "a.npy", SPEC, time_steps=2).frames) == 2
+
+
+def test_an_npz_has_many_and_the_values_wanted(tmp_path) -> None:
+    y = np.arange(6.0).reshape(3, 2)
+    found = read_frames(saved(tmp_path / "a.npz", x=X, y=y), SPEC)
+    assert np.array_equal(found.frames.numpy(), X.swapaxes(0, 1))
+    assert torch.equal(found.wanted, torch.from_numpy(y).float())
+    one = found.limited(1)
+    assert (len(one), one.wanted.tolist()) == (1, [[0.0, 1.0]])
+    assert len(found.limited(None)) == 3
+    still = read_frames(saved(tmp_path / "b.npz", x=X[:, 0]), SPEC)
+    assert still.frames.shape == (4, 3, 2, 3, 3)
+    assert isinstance(still, Frames)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        ({"images": X}, "must have frames as an array x; it has images"),
+        ({"x": X * 2}, "a.npz: frames with values down to -256: .*raise input.bits"),
+        ({"x": X / 2}, "frames with values that are not whole numbers"),
+        ({"x": X[..., :2]}, r"frames of \[5, 3, 2, 3, 2\] do not fit"),
+        ({"x": X.astype(complex)}, "frames must be numbers, not complex128"),
+        ({"x": X, "y": np.ones((3, 1))}, r"y must be finite numbers \[3, 2\], not float64 \[3, 1\]"),
+        ({"x": X, "y": np.full((3, 2), np.nan)}, r"y must be finite numbers"),
+        ({"x": X, "y": np.ones((2, 3))}, r"y must be finite numbers \[3, 2\]"),
+        ({"x": np.array([Path()], dtype=object)}, "is not a plain array"),
+    ],
+)
+def test_other_arrays_are_refused(arrays, told: str, tmp_path) -> None:
+    with pytest.raises(DataError, match=told):
+        read_frames(saved(tmp_path / "a.npz", **arrays), SPEC)
+
+
+def test_more_steps_than_there_are_are_refused(tmp_path) -> None:
+    path = saved(tmp_path / "a.npy", X[0])
+    with pytest.raises(SnnZooError, match="time_steps must be at most 5, the steps of these frames, not 6"):
+        read_frames(path, SPEC, time_steps=6)
+
+
+def test_what_is_no_array_is_refused(tmp_path) -> None:
+    (tmp_path / "a.npy").write_bytes(b"hello there")
+    with pytest.raises(DataError, match=r"a.npy is not a plain array"):
+        read_frames(tmp_path / "a.npy", SPEC)
+    with pytest.raises(DataError, match="No such file"):
+        read_frames(tmp_path / "b.npy", SPEC)
