@@ -137,7 +137,7 @@ check-c: install  ## Compile the C source of the packaged models, of networks of
 	$(BIN)/python tests/benchmarks/check_c_events.py
 	SNNZOO_THOROUGH=1 $(BIN)/python -m pytest tests/property/test_c_source.py
 	$(BIN)/python tests/make_readme_tables.py --print c
-	$(BIN)/python tests/make_readme_tables.py --print c_events
+	$(BIN)/python tests/make_readme_tables.py --print c-events
 
 check-camera: install  ## Compare the simulated event camera with recordings of N-MNIST: make check-camera DATA_DIR=...
 	$(BIN)/python tests/benchmarks/check_camera.py $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")

@@ -778,7 +778,7 @@ TABLES = {
     "kills": kills_table,
     "engines": engines_table,
     "c": c_table,
-    "c_events": c_events_table,
+    "c-events": c_events_table,
     "camera": camera_table,
     "deep": deep_table,
     "profile": profile_table,

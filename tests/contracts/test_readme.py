@@ -5,6 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -96,6 +97,8 @@ def test_commands_and_options_exist(document) -> None:
     for line in lines:
         if found := re.match(r"(?:.* -m )?zoo ([a-z]+)(.*)", line):
             command = zoo.commands[found[1]]
+            if isinstance(command, click.Group):
+                command = command.commands[found[2].split()[0]]
             known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
             assert set(re.findall(r"\s(--?[a-z][a-z-]*)", found[2].partition(" #")[0])) <= known, line
 

@@ -101,12 +101,12 @@ def data_export(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write test images as raw bytes, as the C source of a model reads them.
+    """Write test images as raw bytes, for programs in C.
 
     SOURCE is a model file or the name of a model. Images are resized, sounds become pictures, and events are counted,
-    as the model needs it. The labels are a text file beside it, a number a line.
+    as the C source of this model needs it. Labels are written to a text file beside it, a number a line.
 
-    Example: zoo data export mnist-dense-shallow --data mnist-sample -o images.raw
+    Example: zoo data export mnist-dense --data mnist-sample -o images.raw
     """
     from converters.formats.c.c_inputs import labels_path, write_inputs
 
