@@ -8,17 +8,14 @@ from operator import add
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import MESSAGE
 from bootstrap_core.functional.cuba import StateLimits
-from bootstrap_core.functional.sigma_delta import SigmaDeltaStates
-from bootstrap_core.inference.overflow import Overflow, check_messages, check_states
+from bootstrap_core.inference.overflow import Overflow, check_states
 from bootstrap_core.network.base_block import Block, Signals, SynapticBlock
 from bootstrap_core.network.blocks import AffineBlock, AverageBlock, InputBlock, SpikingBlock
 from bootstrap_core.network.graph import sources_of, walk
 from bootstrap_core.network.inputs import as_input
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
-from bootstrap_core.network.sigma_delta import MessageBlock, ValueBlock
 from bootstrap_core.ops.neurons import NeuronConstants
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.weighted_input import weigh
@@ -61,7 +58,7 @@ class Stream:
         """Advance one step; return the logits so far, `[N, classes]`, float32: those of a run of `steps` steps.
 
         Args:
-            inputs: events or frames `[N, ...]` of this step, or for a network of images the image, `[N, ...]` in 0..1.
+            inputs: events `[N, ...]` of this step, or for a network of images the image, `[N, ...]` in 0..1.
 
         Raises:
             DataError: the input does not fit the network, or has another N than before.
@@ -69,12 +66,12 @@ class Stream:
         """
         spec = self._network.spec
         if isinstance(inputs, Tensor):
-            if spec.input.is_timed:
+            if spec.input.is_events:
                 _check_step(inputs, spec)
                 inputs = inputs[None]
             inputs = inputs.cpu()
         arriving = as_input(inputs, spec)
-        n = arriving.shape[int(spec.input.is_timed)]
+        n = arriving.shape[int(spec.input.is_events)]
         if self._n not in {None, n}:
             raise DataError(f"a stream of {self._n} inputs got {n}: keep their number, or call reset()")
         self._n = n
@@ -86,20 +83,20 @@ class Stream:
             if layer.limits is not None:
                 self._overflows[layer.index] += layer.limits.n
                 layer.limits.n = 0
-        if isinstance(output, Spikes):  # a spiking readout: its rates, or the activations that messages add up to
+        if isinstance(output, Spikes):  # a spiking readout: its rates
             self._spikes = self._spikes + output.tensor()[0]
-            output = (self._spikes / self.steps if output.unit is None else self._spikes * output.unit).float()
+            output = (self._spikes / self.steps).float()
         return output.flatten(1)
 
 
 def _check_step(events: Tensor, spec: NetworkSpec) -> None:
-    """Raise `DataError` unless these are the events or the frame of one step, `[N, ...]`."""
-    shape, what = spec.input.shape, spec.input.encoding
+    """Raise `DataError` unless these are the events of one step, `[N, ...]`."""
+    shape = spec.input.shape
     if events.dim() and fit_input(tuple(events.shape[1:]), shape):
         return
-    hint = f"; of one recording, its step is {what}[None]" if fit_input(tuple(events.shape), shape) else ""
-    wanted = f"a step of {spec.name} takes {what} as a tensor [N, {', '.join(map(str, shape))}]"
-    raise DataError(f"{what} of {list(events.shape)} do not fit: {wanted}{hint}")
+    hint = "; of one recording, its step is events[None]" if fit_input(tuple(events.shape), shape) else ""
+    wanted = f"a step of {spec.name} takes events as a tensor [N, {', '.join(map(str, shape))}]"
+    raise DataError(f"events of {list(events.shape)} do not fit: {wanted}{hint}")
 
 
 class _Layer:
@@ -109,7 +106,6 @@ class _Layer:
         self.block, self.index, self.limits = block, index, limits
         self.drive = torch.empty(0)  # weighted input of the present step
         self.states: Iterator[tuple[Tensor, Tensor, Tensor]] | None = None
-        self.messages: Iterator[SigmaDeltaStates] | None = None
         self.held: Tensor | None = None  # spikes that leave in the next step
         self.total: Tensor | float = 0.0  # of a readout: its weighted input or spikes, summed over the steps
         delay = getattr(block, "delay", None)
@@ -118,8 +114,6 @@ class _Layer:
     def run(self, read: list[Signals], step: int) -> Signals:
         """Run one step on the outputs of other blocks, each of one step."""
         block = self.block
-        if isinstance(block, MessageBlock):
-            return self._send(block, read[0], step)
         if isinstance(block, InputBlock):
             z, neurons = block.driven_by(*read)
             return self._fire(z[0], neurons, step)
@@ -136,20 +130,6 @@ class _Layer:
             self.total = self.total + z
             return block.logits_of(self.total, step + 1)
         return fired
-
-    def _send(self, block: MessageBlock, arriving: Signals, step: int) -> Signals:
-        """Return what leaves a block of sigma-delta neurons in this step: messages, or the values of a readout."""
-        self.drive = block.drive(arriving)[-1]
-        if self.messages is None:
-            self.messages = block.states(self._drives())
-        state = next(self.messages)
-        check_messages(self.index, step, state)
-        if isinstance(block, ValueBlock):
-            return block.value(state)
-        leaving = state.message[None]
-        if block.delay_shift:
-            leaving, self.held = torch.zeros_like(leaving) if self.held is None else self.held, leaving
-        return Spikes.of(leaving, unit=1 / MESSAGE)
 
     def _weigh(self, block: SynapticBlock, read: list[Signals]) -> Tensor:
         """Return the weighted input of this step, `[N, ...]`."""
