@@ -20,11 +20,14 @@ from bootstrap_core.network.inputs import as_input, count_steps
 from specs.errors import DataError
 from specs.files.given_file import check_given_file
 from specs.files.limits import EVENT_FILE_BYTES
+from specs.files.memory import refuse_beyond_memory
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 
 __all__ = ["Frames", "read_frames"]
 
+NUMBER_BYTES = 12
+"""Bytes of a pixel while it is checked, in float64 and then in int32."""
 Array = npt.NDArray[Any]
 
 
@@ -68,17 +71,20 @@ def read_frames(path: Path, spec: NetworkSpec, *, time_steps: int | None = None)
 
 
 def _timed(x: Array, path: Path, spec: NetworkSpec, time_steps: int | None) -> Tensor:
-    """Return frames `[N, T, *shape]`, or still ones `[N, *shape]`, with time first."""
+    """Return frames `[N, T, *shape]`, or still ones `[N, *shape]`, with time first; still ones take no more memory."""
     shape = spec.input.shape
     if x.dtype.kind not in "biuf":
         raise DataError(f"{path}: frames must be numbers, not {x.dtype}")
-    if x.ndim == 1 + len(shape) and fit_input(x.shape[1:], shape):
-        x = np.broadcast_to(x[:, None], (len(x), time_steps or spec.time_steps, *x.shape[1:]))
+    is_still = x.ndim == 1 + len(shape) and fit_input(x.shape[1:], shape)
+    refuse_beyond_memory(NUMBER_BYTES * x.size, f"{path} with {x.size:,} numbers")
     try:
-        checked = as_input(torch.from_numpy(x.astype(np.float64)).transpose(0, 1), spec)
+        given = torch.from_numpy((x[:, None] if is_still else x).astype(np.float64)).transpose(0, 1)
+        frames = as_input(given, spec).int()
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    return checked[: count_steps(spec, time_steps, checked)].int()
+    if is_still:
+        return frames.expand(time_steps or spec.time_steps, *frames.shape[1:])
+    return frames[: count_steps(spec, time_steps, frames)]
 
 
 def _wanted(arrays: Mapping[str, Array], path: Path, n: int, spec: NetworkSpec) -> Tensor | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE_MAX
 from bootstrap_core.functional.cuba import StateLimits
+from bootstrap_core.inference.message_stream import MessageStream
 from bootstrap_core.inference.overflow import Overflow, explain_overflow, run_on_chip
 from bootstrap_core.inference.stream import Stream
 from bootstrap_core.network.base_block import Signals, SynapticBlock
@@ -126,7 +127,7 @@ class IntegerNetwork:
             )
         return as_logits(output), trace
 
-    def stream(self) -> Stream:
+    def stream(self) -> Stream | MessageStream:
         """Return this network as a stream, whose `step` takes one time step of the input at a time.
 
         >>> from bootstrap_core import build_network
@@ -137,6 +138,8 @@ class IntegerNetwork:
         >>> torch.equal(logits[2], exact(image, time_steps=3))
         True
         """
+        if self.spec.gives_values:
+            return MessageStream(self._network)
         return Stream(self._network, self._overflow, self.overflows)
 
     def rates(self, images: Tensor, *, time_steps: int | None = None) -> tuple[Tensor, ...]:

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import MESSAGE, WEIGHT_STEP
+from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.functional.cuba import CubaState, StateLimits
-from bootstrap_core.functional.sigma_delta import SigmaDeltaStates
-from bootstrap_core.inference.overflow import Overflow, check_messages, check_states
+from bootstrap_core.inference.overflow import Overflow, check_states
 from bootstrap_core.network.base_block import Block, Signals, SynapticBlock, as_spikes, is_graded
 from bootstrap_core.network.blocks import (
     AffineBlock,
@@ -26,7 +25,6 @@ from bootstrap_core.network.graph import sources_of, walk
 from bootstrap_core.network.inputs import as_input
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
-from bootstrap_core.network.sigma_delta import DeltaInputBlock, MessageBlock, ValueBlock
 from bootstrap_core.ops.neurons import OneStep, map_of, one_step
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.spiking_layer import WEIGHT_UNIT, one_step_of_layer
@@ -63,13 +61,13 @@ class Stream:
         self.steps = 0
         self._count = torch.zeros((), dtype=torch.float64)  # steps, as torch divides by them fastest
         self._input: _Input | None = None
-        self._layers: list[_Layer | _Messages | _Average] = []
+        self._layers: list[_Layer | _Average] = []
 
     def step(self, inputs: Tensor) -> Tensor:
         """Advance one step; return the logits so far, `[N, classes]`, float32: those of a run of `steps` steps.
 
         Args:
-            inputs: events or frames `[N, ...]` of this step, or for a network of images the image, `[N, ...]` in 0..1.
+            inputs: events `[N, ...]` of this step, or for a network of images the image, `[N, ...]` in 0..1.
 
         Raises:
             DataError: the input does not fit the network, or has another N than before.
@@ -102,27 +100,22 @@ class Stream:
             block, sources = self._network.block(i), [x for x in read if isinstance(x, Spikes)]
             if isinstance(block, FlattenBlock):
                 return block(read[0], Mode.SNN, 1)
-            layer: _Layer | _Messages
-            shape = self._network.spec.shapes[i]
-            if isinstance(block, MessageBlock):
-                layer = _Messages(block, i, read[0], (given.n, *shape))
-            elif isinstance(block, InputBlock | SynapticBlock):
+            if isinstance(block, InputBlock | SynapticBlock):
                 kind = _Affine if isinstance(block, AffineBlock) else _Layer
-                layer = kind(block, i, given, sources, shape, overflows)
-            else:
-                if isinstance(block, AverageBlock):
-                    self._layers.append(_Average(block, *sources))
-                return read[0]
-            self._layers.append(layer)
-            return layer.spikes
+                layer = kind(block, i, given, sources, self._network.spec.shapes[i], overflows)
+                self._layers.append(layer)
+                return layer.spikes
+            if isinstance(block, AverageBlock):
+                self._layers.append(_Average(block, *sources))
+            return read[0]
 
         deque(walk(sources_of(self._network.spec), given.passed_on, plan), maxlen=0)
 
 
 def _checked(inputs: Tensor, spec: NetworkSpec) -> Tensor:
-    """Return the input of one step as blocks take it: an image `[N, ...]`, or events or a frame `[1, N, ...]`."""
+    """Return the input of one step as blocks take it: an image `[N, ...]`, or events `[1, N, ...]`."""
     if isinstance(inputs, Tensor):
-        if spec.input.is_timed:
+        if spec.input.is_events:
             _check_step(inputs, spec)
             inputs = inputs[None]
         inputs = inputs.cpu()
@@ -130,37 +123,33 @@ def _checked(inputs: Tensor, spec: NetworkSpec) -> Tensor:
 
 
 def _check_step(events: Tensor, spec: NetworkSpec) -> None:
-    """Raise `DataError` unless these are the events or the frame of one step, `[N, ...]`."""
-    shape, what = spec.input.shape, spec.input.encoding
+    """Raise `DataError` unless these are the events of one step, `[N, ...]`."""
+    shape = spec.input.shape
     if events.dim() and fit_input(tuple(events.shape[1:]), shape):
         return
-    hint = f"; of one recording, its step is {what}[None]" if fit_input(tuple(events.shape), shape) else ""
-    wanted = f"a step of {spec.name} takes {what} as a tensor [N, {', '.join(map(str, shape))}]"
-    raise DataError(f"{what} of {list(events.shape)} do not fit: {wanted}{hint}")
+    hint = "; of one recording, its step is events[None]" if fit_input(tuple(events.shape), shape) else ""
+    wanted = f"a step of {spec.name} takes events as a tensor [N, {', '.join(map(str, shape))}]"
+    raise DataError(f"events of {list(events.shape)} do not fit: {wanted}{hint}")
 
 
 class _Input:
     """Input of the present step.
 
     Attributes:
-        passed_on: signals that the first layer with neurons reads: spikes, or an image or a frame where it is the
-            input's own.
+        passed_on: signals that the first layer with neurons reads: spikes, or an image where it is the input's own.
         is_still: whether it is an image, which usually stays the same.
         changes: number of inputs so far that differed from the one before.
     """
 
     def __init__(self, block: Block, inputs: Tensor, given: Tensor) -> None:
         self.block, self.changes = block, 0
-        self.is_still = not isinstance(block, EventInputBlock | DeltaInputBlock)
+        self.is_still = not isinstance(block, EventInputBlock)
         self.n = given.shape[int(not self.is_still)]
         self._last = torch.empty_like(inputs)
-        signals = given.clone() if isinstance(block, InputBlock | DeltaInputBlock) else block(given, Mode.SNN, 1)
-        self.is_graded = not isinstance(signals, Spikes) or is_graded(signals)
+        signals = given.clone() if isinstance(block, InputBlock) else block(given, Mode.SNN, 1)
+        self.is_graded = isinstance(signals, Spikes) and is_graded(signals)
         self.passed_on = signals.packed() if isinstance(signals, Spikes) and not self.is_graded else signals
-        if isinstance(self.passed_on, Spikes):
-            self.held = _step_of(self.passed_on)
-        else:
-            self.held = self.passed_on if self.is_still else self.passed_on[0]
+        self.held = _step_of(self.passed_on) if isinstance(self.passed_on, Spikes) else self.passed_on
 
     def takes(self, inputs: Tensor) -> bool:
         """Take an input that needs no check: the image of the last step, or spikes that prove to be 0 and 1.
@@ -183,7 +172,7 @@ class _Input:
         n = given.shape[int(not self.is_still)]
         if n != self.n:
             raise DataError(f"a stream of {self.n} inputs got {n}: keep their number, or call reset()")
-        if self.is_still and self.is_graded and not isinstance(self.block, InputBlock):
+        if self.is_still and self.is_graded:
             given = as_spikes(self.block(given, Mode.SNN, 1)).tensor()
         self.held.copy_(given if isinstance(self.block, InputBlock) else given[0])
         self.changes += 1
@@ -359,49 +348,6 @@ class _Affine(_Layer):
         super()._leave(native)
         if self.weighed is not None:  # with this step, which `logits` adds
             self.total, self.weighed = self.weighed.double() * WEIGHT_STEP - self.drive.double(), None
-
-
-class _Messages:
-    """Block of sigma-delta neurons, which the definition runs.
-
-    Args:
-        block: the block.
-        index: its index.
-        source: what it reads: messages, or the frame; each step overwrites it.
-        size: N, and shape of its output.
-
-    Attributes:
-        spikes: messages of the present step.
-    """
-
-    def __init__(self, block: MessageBlock, index: int, source: Signals, size: tuple[int, ...]) -> None:
-        self.block, self.index, self.source = block, index, source
-        self.spikes = Spikes.of(torch.zeros(1, *size, dtype=torch.float64), unit=1 / MESSAGE)
-        self.held = torch.zeros(size, dtype=torch.float64)  # messages that leave in the next step
-        self.total = torch.zeros(size, dtype=torch.float64)  # of a readout: what its messages add up to
-        self.states = block.states(self._drives())
-        self.state: SigmaDeltaStates | None = None  # of the present step
-
-    def run(self, step: int) -> None:
-        """Run one step."""
-        self.state = next(self.states)
-        check_messages(self.index, step, self.state)
-        message = self.state.message
-        leaving, self.held = (self.held if self.block.delay_shift else message), message
-        _step_of(self.spikes).copy_(leaving)
-
-    def logits(self, steps: Tensor) -> Tensor:
-        """Return the values of a readout: its own, or the activations that its messages add up to."""
-        assert self.state is not None
-        if isinstance(self.block, ValueBlock):
-            return self.block.value(self.state)
-        self.total += _step_of(self.spikes)
-        return (self.total / MESSAGE).float()
-
-    def _drives(self) -> Iterator[Tensor]:
-        """Yield the drive of each step, when it is asked for."""
-        while True:
-            yield self.block.drive(self.source)[-1]
 
 
 class _Average:

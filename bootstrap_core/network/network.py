@@ -306,8 +306,9 @@ def rates_of(x: Signals) -> Tensor:
 
 
 def as_logits(output: Signals) -> Tensor:
-    """Return the output of the readout as logits or values, `[N, classes]`, float32."""
-    return rates_of(output).flatten(1).float()
+    """Return the output of the readout as logits or values, `[N, classes]`; of spikes and messages they are float32."""
+    logits = rates_of(output).flatten(1)
+    return logits.float() if isinstance(output, Spikes) else logits
 
 
 def _count(spikes: Spikes) -> Tensor:

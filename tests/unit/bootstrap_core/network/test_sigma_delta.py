@@ -199,3 +199,32 @@ def test_other_inputs_are_refused(given: torch.Tensor, message: str) -> None:
 def test_training_is_refused() -> None:
     with pytest.raises(SnnZooError, match="sigma-delta networks are not trained here"):
         Trainer(make(CONV), load_dataset("mnist-sample").train)
+
+
+# --- streams
+
+
+@pytest.mark.parametrize("shift", [False, True])
+@pytest.mark.parametrize("last", [[], [VALUES]], ids=["messages", "values"])
+def test_a_stream_gives_the_values_of_one_run(last, shift: bool) -> None:
+    exact = IntegerNetwork(make(CONV, {"kind": "flatten"}, DENSE, *last, delay_shift=shift))
+    x = frames(2, 6, 6)
+    stream = exact.stream()
+    for _ in range(2):
+        for t, frame in enumerate(x):
+            assert torch.equal(stream.step(frame), exact(x, time_steps=t + 1))
+        assert stream.steps == len(x)
+        stream.reset()
+
+
+def test_a_stream_refuses_other_frames() -> None:
+    stream = IntegerNetwork(make(CONV)).stream()
+    with pytest.raises(
+        DataError, match=r"frames of \[2, 6, 6\] do not fit: a step of steer .*; a single frame is frames"
+    ):
+        stream.step(torch.zeros(2, 6, 6))
+    stream.step(torch.zeros(3, 2, 6, 6))
+    with pytest.raises(DataError, match="a stream of 3 inputs got 2"):
+        stream.step(torch.zeros(2, 2, 6, 6))
+    with pytest.raises(DataError, match="frames with values up to 128"):
+        stream.step(torch.full((3, 2, 6, 6), 128))

@@ -1,0 +1,101 @@
+"""Streaming of sigma-delta networks: exact inference one frame at a time, with states that are kept between them."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.fixed_point import MESSAGE
+from bootstrap_core.functional.sigma_delta import SigmaDeltaStates
+from bootstrap_core.inference.overflow import check_messages
+from bootstrap_core.network.base_block import Block, Signals
+from bootstrap_core.network.inputs import as_input
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.network import Network
+from bootstrap_core.network.sigma_delta import MessageBlock, ValueBlock
+from bootstrap_core.ops.spikes import Spikes
+from specs.errors import DataError
+from specs.shapes import fit_input
+
+__all__ = ["MessageStream"]
+
+
+class MessageStream:
+    """Sigma-delta network that takes one frame at a time. `IntegerNetwork.stream` makes it.
+
+    Args:
+        network: the network.
+
+    Attributes:
+        steps: number of steps since the start.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again from rest."""
+        self.steps = 0
+        self._layers = [_Layer(self._network.block(i), i) for i in range(len(self._network.blocks))]
+        self._n: int | None = None
+        self._sent: Tensor | float = 0.0  # by a readout without values, summed over the steps
+
+    @torch.no_grad()
+    def step(self, frames: Tensor) -> Tensor:
+        """Advance one step; return the values after it, `[N, values]`, float32.
+
+        Args:
+            frames: `[N, ...]`, integers.
+
+        Raises:
+            DataError: the frames do not fit the network, or have another N than before.
+            StateOverflowError: a state leaves the hardware's 24 bits.
+        """
+        spec = self._network.spec
+        if isinstance(frames, Tensor) and not (frames.dim() and fit_input(tuple(frames.shape[1:]), spec.input.shape)):
+            wanted = f"a step of {spec.name} takes frames as a tensor [N, {', '.join(map(str, spec.input.shape))}]"
+            hint = "; a single frame is frames[None]" if fit_input(tuple(frames.shape), spec.input.shape) else ""
+            raise DataError(f"frames of {list(frames.shape)} do not fit: {wanted}{hint}")
+        x: Signals = as_input(frames[None].cpu() if isinstance(frames, Tensor) else frames, spec)
+        n = x.shape[1]
+        if self._n not in {None, n}:
+            raise DataError(f"a stream of {self._n} inputs got {n}: keep their number, or call reset()")
+        self._n = n
+        for layer in self._layers:
+            x = layer.run(x, self.steps)
+        self.steps += 1
+        if isinstance(x, Spikes):
+            self._sent = self._sent + x.tensor()[0]
+            x = (self._sent / MESSAGE).float()
+        return x.flatten(1)
+
+
+class _Layer:
+    """Block with the states of its neurons, and the messages that leave in the next step."""
+
+    def __init__(self, block: Block, index: int) -> None:
+        self.block, self.index = block, index
+        self.drive = torch.empty(0)  # of the present step
+        self.held: Tensor | None = None
+        self.states = block.states(self._drives()) if isinstance(block, MessageBlock) else iter(())
+
+    def _drives(self) -> Iterator[Tensor]:
+        """Yield what drives the neurons in each step, when it is asked for."""
+        while True:
+            yield self.drive
+
+    def run(self, arriving: Signals, step: int) -> Signals:
+        """Return what leaves the block in this step: messages, or the values of a readout."""
+        block = self.block
+        if not isinstance(block, MessageBlock):
+            return block(arriving, Mode.SNN, 1)
+        self.drive = block.drive(arriving)[-1]
+        state: SigmaDeltaStates = next(self.states)
+        check_messages(self.index, step, state)
+        if isinstance(block, ValueBlock):
+            return block.value(state)
+        leaving = state.message[None]
+        if block.delay_shift:
+            leaving, self.held = torch.zeros_like(leaving) if self.held is None else self.held, leaving
+        return Spikes.of(leaving, unit=1 / MESSAGE)
