@@ -54,7 +54,7 @@ class Hints:
         spec: spec of a lava-dl checkpoint.
         time_steps: T of a netx file, a NIR graph or a checkpoint.
         threshold: threshold of all neurons of a dense checkpoint.
-        input_bits: bits of a pixel, for a network without input neurons.
+        input_bits: bits of a pixel of still images, for a network without input neurons, which by default takes events.
         mean, std: normalisation of the training images.
         dt: length of a time step of a NIR graph, in seconds.
         time_constants: conversion of a NIR graph's time constants to decays.
