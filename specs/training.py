@@ -242,7 +242,8 @@ class TrainingSpec(StrictModel):
         >>> TrainingSpec(self_distillation=0.5).idle
         ['training.self_distillation has no effect without SNN epochs: set training.snn_epochs']
         """
-        return [
+        started = ["training.initialize has no effect with training.start"] if self.start and self.initialize else []
+        return started + [
             f"training.{name} has no effect without {what}: set training.{needed}"
             for needed, what, names in _NEEDED
             for name in names

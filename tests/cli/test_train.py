@@ -358,12 +358,26 @@ def test_a_recipe_starts_from_the_model_that_it_names(trained, run, spec_file, t
     assert f"start {source}@{facts['start_revision']}" in as_markdown(card)
 
 
+def test_a_start_may_have_its_weight_norms_multiplied_out(trained, run, spec_file, tmp_path) -> None:
+    run("convert", trained / "model.safetensors", "-o", tmp_path / "folded.safetensors", "--fold")
+    started = "--set", f"training.start={tmp_path}/folded.safetensors", "--set", "training.initialize=true"
+    told = run("check", spec_file, *started).stderr
+    assert "training.initialize has no effect with training.start" in told
+    run("train", spec_file, "-o", tmp_path / "run", "--epochs", 1, "--set", "training.learning_rate=1e-9", *started)
+    folded, after = (read_model(tmp_path / name) for name in ("folded.safetensors", "run/model.safetensors"))
+    images = load_dataset("mnist-sample").test.images[:50].float() / 255
+    torch.testing.assert_close(after.build()(images), folded.build()(images))
+
+
 @pytest.mark.parametrize(
     ("start", "problem"),
     [
-        ("mnist-demo", "must be a trained model; 'mnist-demo' is a spec"),
-        ("mnist-dense", "training.start: "),
-        ("nowhere.safetensors", "training.start: no such file: nowhere.safetensors"),
+        (
+            "mnist-demo",
+            "training.start: 'mnist-demo' must have the layers of tiny: it is a spec, whose weights are fresh",
+        ),
+        ("mnist-dense", "it has 784-512-512-10, not 784-16-10"),
+        ("nowhere.safetensors", "no such file: nowhere.safetensors"),
     ],
 )
 @pytest.mark.parametrize("command", ["train", "check"])

@@ -167,8 +167,14 @@ def evaluate_model(
         if mode == "ann" and model.card_entry("conversion"):
             say("note: ANN means this network with its fitted activations, not the ANN that it was converted from")
         _say_overflows([(f"T = {score.time_steps}: ", score.overflows) for score in scores])
-        if mode == "snn" and network.device.type == "cpu" and not chosen and model.overflow is None:
-            say("note: --engine integer computes the same spikes, mostly faster")
+        if (
+            mode == "snn"
+            and engine == "torch"
+            and network.device.type == "cpu"
+            and not chosen
+            and model.overflow is None
+        ):
+            say("note: --engine integer computes the same spikes, mostly faster, and checks the chip's 24 bits")
         if mode == "snn" and engine == "torch" and any(t and t > model.spec.time_steps for t in steps):
             say("note: with more time steps a state may leave the chip's 24 bits; only --engine integer checks that")
     if scores and plot is not None:

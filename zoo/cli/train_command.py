@@ -141,7 +141,7 @@ def _start_run(
     from specs.files.file_digest import sha256_of
     from specs.training import TrainingSpec
     from zoo.runs.card import revision_of
-    from zoo.runs.training_run import CHECKPOINT, FILES, TrainingRun, load_start
+    from zoo.runs.training_run import CHECKPOINT, FILES, Start, TrainingRun, load_start
     from zoo.sources import is_spec, model_path, override_spec, read_start, resolve_device
 
     if not resume and group.leads:
@@ -164,13 +164,14 @@ def _start_run(
         check_named_data(recipe.data, model_path(spec), start.name)
     use_threads(threads)
     device = local_device(resolve_device(device))
-    begins_with = None if model is None else (model, revision_of(sha256_of(Path(spec))))
-    begins_with = begins_with or load_start(network)
+    begins_with = load_start(network)
+    if model is not None:
+        begins_with = Start(model, model.build().state_dict(), revision_of(sha256_of(Path(spec))))
     if group.leads:
         note_missing_library(device)
         say_doubts(network, recipe)
         if begins_with is not None:
-            _say_learnt_validation(spec if model else f"the start model {recipe.start}", begins_with[0], recipe)
+            _say_learnt_validation(spec if model else f"the start model {recipe.start}", begins_with.model, recipe)
     places.check_classes(network.n_classes)
     classes = () if model is None else model.classes
     if resume and (known := _classes_of_run(folder, places, group)):
@@ -180,8 +181,8 @@ def _start_run(
         network,
         dataset,
         folder,
-        weights=None if begins_with is None else begins_with[0].build().state_dict(),
-        start_revision=None if begins_with is None else begins_with[1],
+        weights=None if begins_with is None else begins_with.weights,
+        start_revision=None if begins_with is None else begins_with.revision,
         start_changes=() if model is None else assignments,
         device=device,
         resume=resume,

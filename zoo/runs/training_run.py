@@ -12,10 +12,10 @@ If several processes train together, only the first one reads and writes the fol
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Json, TypeAdapter, ValidationError, model_validator
@@ -34,6 +34,8 @@ from converters.formats.model_files import write_model
 from converters.formats.safetensors_file import read_safetensors
 from converters.formats.state_dict_file import check_pickle
 from converters.model import Model
+from converters.weight_norm.migration_plan import migrate_state_dict
+from converters.weight_norm.norm_styles import Style
 from specs.errors import IntegrityError, SnnZooError
 from specs.files.file_digest import sha256_of
 from specs.files.whole_file import remove_leftovers, write_whole
@@ -45,11 +47,13 @@ from specs.words import counted
 from zoo.runs.card import Versions, revision_of
 from zoo.sources import TRAINED, model_path, read_source
 
-__all__ = ["CHECKPOINT", "FILES", "METRICS", "TrainingRun", "load_start", "load_teacher", "read_metrics"]
+__all__ = ["CHECKPOINT", "FILES", "METRICS", "Start", "TrainingRun", "load_start", "load_teacher", "read_metrics"]
 
 SPEC, CHECKPOINT = "spec.yaml", "checkpoint.pt"
 OUTCOMES = MODEL, METRICS, CURVES = TRAINED, "metrics.jsonl", "curves.png"
 FILES = *OUTCOMES, CHECKPOINT, SPEC
+NORM = ".parametrizations.weight.original0"
+"""End of the name of a weight norm's lengths in a state dict."""
 _Line = TypeAdapter(EpochReport)
 
 
@@ -313,8 +317,16 @@ def _differing(ours: Any, theirs: Any, name: str = "") -> list[str]:
     return [name]
 
 
-def load_start(spec: NetworkSpec) -> tuple[Model, str] | None:
-    """Load the model that the recipe of `spec` starts from, and return it with its revision; None without one.
+class Start(NamedTuple):
+    """Model that training starts from, its weights in the form of the trained network, and its revision."""
+
+    model: Model
+    weights: Mapping[str, Tensor]
+    revision: str
+
+
+def load_start(spec: NetworkSpec) -> Start | None:
+    """Load the model that the recipe of `spec` starts from; None without one.
 
     Raises:
         SnnZooError: there is no such model, or it has other layers.
@@ -325,11 +337,29 @@ def load_start(spec: NetworkSpec) -> tuple[Model, str] | None:
     try:
         model, trained = read_source(source)
         if not trained:
-            raise SnnZooError(f"must be a trained model; {source!r} is a spec, whose weights are fresh")
-        Model(spec, model.tensors).build()
+            raise SnnZooError("it is a spec, whose weights are fresh")
+        if model.spec.shapes != spec.shapes:
+            raise SnnZooError(f"it has {_outline(model.spec)}, not {_outline(spec)}")
+        weights = _with_norms_of(spec, model).build().state_dict()
     except SnnZooError as error:
-        raise type(error)(f"training.start: {error}") from None
-    return model, revision_of(sha256_of(model_path(source)))
+        raise type(error)(f"training.start: {source!r} must have the layers of {spec.name}: {error}") from None
+    return Start(model, weights, revision_of(sha256_of(model_path(source))))
+
+
+def _outline(spec: NetworkSpec) -> str:
+    return "-".join("x".join(map(str, shape)) for shape in spec.shapes)
+
+
+def _with_norms_of(spec: NetworkSpec, model: Model) -> Model:
+    """Return a model of `spec` with the weights of `model`, whose weight norms may be multiplied out."""
+    normed = [
+        name.removesuffix(NORM) + ".weight" for name in build_network(spec, seed=0).state_dict() if name.endswith(NORM)
+    ]
+    folded = [name for name in normed if name in model.tensors]
+    tensors = model.tensors
+    if folded or not normed:
+        tensors = migrate_state_dict(tensors, to=Style.PARAMETRIZED if folded else Style.PLAIN, only=folded or None)
+    return replace(model, spec=spec, tensors=tensors)
 
 
 def load_teacher(spec: NetworkSpec, device: str = "cpu") -> Teacher | None:

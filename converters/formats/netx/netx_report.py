@@ -103,8 +103,10 @@ def layer_header() -> list[str]:
 
 
 def layer_row(index: int, layer: NetxLayer) -> list[str]:
-    """Return one row of the table of layers."""
+    """Return one row of the table of layers; of a recurrent layer, with its recurrent weights."""
     weight, bias = layer.weight, layer.bias
+    if weight is not None and layer.recurrent is not None:
+        weight = np.concatenate([weight.ravel(), layer.recurrent.ravel()])
     return [
         f"{index} {_kind_text(layer)}",
         "x".join(map(str, layer.shape)),
