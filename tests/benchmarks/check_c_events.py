@@ -103,9 +103,7 @@ def compare(model: Model, events: Tensor, folder: Path, *, on_boards: bool) -> d
         "recordings": n,
         "steps": steps,
         "answers": expected.size,
-        "rates": [
-            float(trace.spikes[each.index].count_nonzero() / trace.spikes[each.index].numel()) for each in plan.spiking
-        ],
+        "rates": [float(trace.rates[each.index].mean()) for each in plan.spiking],
         "builds": {},
         "constants_bytes": costs.flash_bytes,
         "ram_bytes": costs.ram_bytes,
