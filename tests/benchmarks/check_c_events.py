@@ -2,11 +2,11 @@
 
     python tests/benchmarks/check_c_events.py [MODEL...] [--steps T] [--density P] [--recordings N] [--output FILE]
 
-MODEL is a file of a network of events, such as a `.net`; default: small networks of each kind, with random weights. The
-events are random, the same each time. Classes and logits are compared after every step, in each build of `check_c.py`:
-gcc and clang, if they are there, with -O2, -O0 and sanitizers. Times are of one step, with one thread. Small networks
-also run their self-test in qemu, where memory is measured and instructions are counted. Exits with 1 if a single answer
-differs, or if a layer of a network never spikes.
+MODEL is a file of a network of events or frames, such as a `.net`; default: small networks of each kind, with random
+weights. The events are random, the same each time. Classes and logits, or values, are compared after every step, in
+each build of `check_c.py`: gcc and clang, if they are there, with -O2, -O0 and sanitizers. Times are of one step, with
+one thread. Small networks also run their self-test in qemu, where memory is measured and instructions are counted.
+Exits with 1 if a single answer differs, or if a layer of a network never spikes.
 """
 
 import argparse
