@@ -50,6 +50,15 @@ BY_STEP = """
 #include "{name}"
 #include <stdio.h>
 
+#ifdef SNN_VALUES
+#define SNN_CLASSES SNN_VALUES
+static int32_t snn_logits(const snn_state *state, int32_t values[SNN_VALUES])
+{{
+    snn_values(state, values);
+    return 0;
+}}
+#endif
+
 static snn_state state;
 static {type} inputs[SNN_INPUTS];
 
@@ -58,7 +67,7 @@ int main(void)
     int32_t logits[SNN_CLASSES];
     for (;;) {{
         for (int t = 0; t < {steps}; ++t) {{
-#ifdef SNN_STEP_UNIT
+#ifdef SNN_MOST_STEPS
             if (fread(inputs, sizeof *inputs, SNN_INPUTS, stdin) != SNN_INPUTS) {{
                 return 0;
             }}
@@ -87,7 +96,7 @@ int main(void)
     }}
 }}
 """
-"""Program that prints class and logits after each step, of each image or recording."""
+"""Program that prints class and logits after each step, of each image or recording; for values, 0 as the class."""
 
 
 def answers_by_step(
@@ -95,11 +104,12 @@ def answers_by_step(
 ) -> tuple[Ints, Ints]:
     """Return classes `[T, N]` and logits `[T, N, classes]` after each of `steps` steps, from the source of a network.
 
-    `inputs` are images `[N, ...]`, or events `[N, T, ...]`, as uint8 or, if they have more than 8 bits, uint16.
+    `inputs` are images `[N, ...]`, or recordings `[N, T, ...]`, in the type that the source takes. Values are logits of
+    class 0.
     """
     main = source.with_name("by_step.c")
-    of_type = "uint16_t" if inputs.dtype == torch.uint16 else "uint8_t"
-    main.write_text(BY_STEP.format(name=source.name, type=of_type, steps=steps))
+    of_type = str(inputs.dtype).removeprefix("torch.")
+    main.write_text(BY_STEP.format(name=source.name, type=f"{of_type}_t", steps=steps))
     rows = _rows(run(compile_c(main, *flags, compiler=compiler), as_bytes(inputs)))
     table = rows.reshape(len(inputs), steps, -1).swapaxes(0, 1)
     return table[..., 0], table[..., 1:]

@@ -2,11 +2,11 @@
 
     python tests/benchmarks/check_c_events.py [MODEL...] [--steps T] [--density P] [--recordings N] [--output FILE]
 
-MODEL is a file of a network of events, such as a `.net`; default: small networks of each kind, with random weights. The
-events are random, the same each time. Classes and logits are compared after every step, in each build of `check_c.py`:
-gcc and clang, if they are there, with -O2, -O0 and sanitizers. Times are of one step, with one thread. Small networks
-also run their self-test in qemu, where memory is measured and instructions are counted. Exits with 1 if a single answer
-differs, or if a layer of a network never spikes.
+MODEL is a file of a network of events or frames, such as a `.net`; default: small networks of each kind, with random
+weights. The events are random, the same each time. Classes and logits, or values, are compared after every step, in
+each build of `check_c.py`: gcc and clang, if they are there, with -O2, -O0 and sanitizers. Times are of one step, with
+one thread. Small networks also run their self-test in qemu, where memory is measured and instructions are counted.
+Exits with 1 if a single answer differs, or if a layer of a network never spikes.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from converters.formats.c.c_writer import COptions, write_c
 from specs import NetworkSpec
 
 LEAKY = {"threshold": 0.5, "current_decay": 0.5, "voltage_decay": 0.1}
+CHANGES = {"kind": "sigma_delta", "threshold": 0.1}
 SEEN = {"shape": [2, 34, 34], "encoding": "events"}
 HEARD = {"shape": [64], "encoding": "events"}
 LOOK = [
@@ -53,6 +54,9 @@ NETWORKS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         {"kind": "dense", "features": 128, "delays": {}}, {"kind": "dense", "features": 66, "delays": {"longest": 20}},
         {"kind": "average", "features": 11},
     ]),
+    "sigma-delta": ({"shape": [2, 34, 34], "encoding": "frames"}, [
+        *({**block, "neuron": CHANGES} for block in LOOK[:2]), LOOK[2], {**LOOK[3], "features": 2},
+    ]),
     "delays by weight": (HEARD, [
         {"kind": "dense", "features": 64, "delays": {"per": "synapse", "longest": 15}, "recurrent": True}, READOUT,
     ]),
@@ -63,7 +67,8 @@ STEPS = 100
 def small(name: str) -> Model:
     """Return one of `NETWORKS`, with weights with which it spikes."""
     entering, blocks = NETWORKS[name]
-    document = {"name": "small", "time_steps": STEPS, "neuron": LEAKY, "input": entering, "blocks": blocks}
+    neuron = CHANGES if entering["encoding"] == "frames" else LEAKY
+    document = {"name": "small", "time_steps": STEPS, "neuron": neuron, "input": entering, "blocks": blocks}
     network = build_network(NetworkSpec.model_validate(document), seed=0)
     with torch.no_grad():
         for key, tensor in network.state_dict().items():
@@ -73,8 +78,14 @@ def small(name: str) -> Model:
 
 
 def events_for(spec: NetworkSpec, n: int, steps: int, density: float) -> Tensor:
-    """Return random events, uint8 `[n, steps, ...]`; this part of the places has some."""
+    """Return random events, uint8 `[n, steps, ...]`; this part of the places has some. Of frames, it changes."""
     generator, shape = torch.Generator().manual_seed(0), (n, steps, *spec.input.shape)
+    if spec.gives_values:
+        frames = torch.randint(spec.input.least, 1 + spec.input.largest, shape, dtype=torch.int8, generator=generator)
+        last = torch.arange(steps).reshape(1, -1, *[1] * len(spec.input.shape)) * (
+            torch.rand(shape, generator=generator) < density
+        )
+        return frames.gather(1, last.cummax(1).values)
     events = torch.randint(1, 1 + min(255, spec.input.largest), shape, dtype=torch.uint8, generator=generator)
     return events * (torch.rand(shape, generator=generator) < density)
 
@@ -102,7 +113,8 @@ def compare(model: Model, events: Tensor, folder: Path, *, on_boards: bool) -> d
     for compiler in filter(shutil.which, ("gcc", "clang")):
         for name, flags in BUILDS.items():
             classes, logits = answers_by_step(written, events, steps, *flags, compiler=compiler)
-            different = int((logits != expected).any(-1).sum() + (classes != expected.argmax(-1)).sum())
+            of_classes = 0 if model.spec.gives_values else (classes != expected.argmax(-1)).sum()
+            different = int((logits != expected).any(-1).sum() + of_classes)
             row["builds"][f"{compiler} {name}"] = different
         program = compile_c(written, "-DSNN_STDIN", "-O2", compiler=compiler)
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime

@@ -142,7 +142,7 @@ def c_section(spec: NetworkSpec, card: Card | None = None) -> list[Section]:
     if costs is None:
         return []
     once = f", and {costs.picture_synops:,.0f} once for a picture" if costs.picture_synops else ""
-    whole = f"a recording of {spec.time_steps} steps" if spec.input.is_events else "a picture"
+    whole = f"a recording of {spec.time_steps} steps" if spec.input.is_timed else "a picture"
     rows = {
         "flash": f"{costs.flash_bytes:,} bytes of weights and constants, and 1 to 2 KB of code",
         "RAM": f"{costs.ram_bytes:,} bytes, and the stack",

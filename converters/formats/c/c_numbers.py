@@ -9,12 +9,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import MANT, STATE, STATE_PER_WEIGHT, WEIGHT_STEP
+from bootstrap_core.fixed_point import (
+    MANT,
+    MANT_PER_WEIGHT,
+    SIGMA,
+    STATE,
+    STATE_MAX,
+    STATE_PER_WEIGHT,
+    WEIGHT_STEP,
+)
+from bootstrap_core.functional.sigma_delta import STATE_PER_MESSAGE
 from bootstrap_core.inference.integer_network import IntegerNetwork
-from bootstrap_core.network.base_block import SynapticBlock
+from bootstrap_core.network.base_block import Block, SynapticBlock
 from bootstrap_core.network.blocks import GradedInputBlock, InputBlock, SpikingBlock
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
+from bootstrap_core.network.sigma_delta import MessageBlock
 from bootstrap_core.ops.neurons import NeuronConstants
 from converters.formats.c.c_plan import GREY_LEVELS, Plan, Population, Stage, Synapses
 from specs.errors import StateOverflowError
@@ -24,6 +34,7 @@ __all__ = [
     "Array",
     "Example",
     "LayerRecord",
+    "bias_of",
     "border_values",
     "conv_numbers",
     "delays_of",
@@ -33,7 +44,6 @@ __all__ = [
     "layer_record",
     "logits_over_time",
     "most_steps",
-    "readout_bias",
     "tensor_problems",
     "weights_of",
 ]
@@ -64,18 +74,13 @@ class LayerRecord:
     """Record of a layer's neurons in C, with the arrays that it points to."""
 
     name: str
-    size: int
-    channels: int
-    threshold: int
-    unit: int
-    subtracts: int
-    own_decays: int
-    arrays: dict[str, Array | None]
+    numbers: tuple[int, ...]
+    arrays: tuple[Array | None, ...]
 
     @property
-    def pointers(self) -> list[str]:
-        """Names of the arrays of decays and of the bias; NULL for one that is not needed."""
-        return [array.name if array else "NULL" for array in self.arrays.values()]
+    def fields(self) -> list[str]:
+        """Its numbers, then the names of its arrays; NULL for one that is not needed."""
+        return [*map(str, self.numbers), *(array.name if array else "NULL" for array in self.arrays)]
 
 
 def input_table(network: Network) -> list[int]:
@@ -101,6 +106,11 @@ def _entering(network: Network, pixels: Tensor) -> list[int]:
 
 def layer_record(network: Network, each: Population) -> LayerRecord:
     """Return the constants of a population of neurons."""
+    name, of_neurons = f"{each.name}_layer", (each.size, each.channels)
+    block = network.block(each.index)
+    if isinstance(block, MessageBlock):
+        threshold, unit = block.neuron.threshold_mant * SIGMA // MANT, MANT_PER_WEIGHT if each.index else SIGMA // MANT
+        return LayerRecord(name, (*of_neurons, threshold, unit), (bias_of(block, each.name),))
     constants = _constants(network, each)
     keep_current, keep_voltage = constants.keeps
     found = {
@@ -108,20 +118,12 @@ def layer_record(network: Network, each: Population) -> LayerRecord:
         "keep_voltage": ("uint16_t", keep_voltage),
         "bias": ("int16_t", None if constants.bias is None else constants.bias * MANT),
     }
-    arrays = {
-        field: None if x is None else Array(f"{each.name}_{field}", kind, _ints(x))
-        for field, (kind, x) in found.items()
-    }
-    return LayerRecord(
-        name=f"{each.name}_layer",
-        size=each.size,
-        channels=each.channels,
-        threshold=round(constants.threshold * STATE),
-        unit=STATE_PER_WEIGHT if each.index else 1,
-        subtracts=int(constants.subtract),
-        own_decays=int(len(constants.voltage_decay) > 1),
-        arrays=arrays,
+    arrays = (
+        None if x is None else Array(f"{each.name}_{field}", kind, _ints(x)) for field, (kind, x) in found.items()
     )
+    threshold, unit = round(constants.threshold * STATE), STATE_PER_WEIGHT if each.index else 1
+    options = int(constants.subtract), int(len(constants.voltage_decay) > 1)
+    return LayerRecord(name, (*of_neurons, threshold, unit, *options), tuple(arrays))
 
 
 def _constants(network: Network, each: Population) -> NeuronConstants:
@@ -130,12 +132,10 @@ def _constants(network: Network, each: Population) -> NeuronConstants:
     return block.constants()
 
 
-def readout_bias(network: Network) -> Array | None:
-    """Return the bias of an affine readout, or None if it has none."""
-    block = network.readout
-    assert isinstance(block, SynapticBlock)
-    bias = block.quantized_bias()
-    return None if bias is None else Array("readout_bias", "int16_t", _ints(bias * MANT))
+def bias_of(block: Block, name: str) -> Array | None:
+    """Return the bias of an affine readout, or of sigma-delta neurons; None if there is none."""
+    bias = block.quantized_bias() if isinstance(block, SynapticBlock) else None
+    return None if bias is None else Array(f"{name}_bias", "int16_t", _ints(bias * MANT))
 
 
 def weights_of(synapses: Synapses, weight: Tensor) -> Array:
@@ -185,8 +185,10 @@ def tensor_problems(network: Network, plan: Plan) -> Iterator[str]:
     """Yield the blocks whose tensors are other than the plan says, or have too large sums.
 
     Those have a current that the plan does not store, delays beyond the longest, or weighted inputs that could leave 32
-    bits for some input; likewise logits within the T steps of the spec.
+    bits for some input; likewise logits within the T steps of the spec. Sums of messages have 64 bits.
     """
+    if plan.sends_messages:
+        return
     for each in plan.neurons:
         decay = _constants(network, each).current_decay
         if not each.has_current and (found := float(decay.min())) != 1:
@@ -204,7 +206,12 @@ def tensor_problems(network: Network, plan: Plan) -> Iterator[str]:
 
 
 def most_steps(network: Network, plan: Plan) -> int:
-    """Return the number of steps after which logits could leave 32 bits for some input."""
+    """Return the number of steps after which logits could leave 32 bits for some input.
+
+    The sum of a neuron's messages is its activation, less what its residue holds and up to 1 for each step.
+    """
+    if plan.sends_messages:
+        return MOST - 2 * (STATE_MAX // STATE_PER_MESSAGE + 1)
     if plan.affine:
         return MOST // (2 * _most_weighed(network, plan.affine, plan) + BIAS)
     return MOST // (plan.group * (plan.most_events if plan.last is plan.input else 1))
@@ -221,7 +228,7 @@ def _most_weighed(network: Network, stage: Stage, plan: Plan) -> int:
 
 @dataclass(frozen=True)
 class Example:
-    """Picture or recording of the self-test: its pixels or numbers of events, and the logits of the source."""
+    """Picture or recording of the self-test: its pixels or numbers of events, and the answers of the source."""
 
     inputs: list[int]
     logits: list[int]
@@ -236,15 +243,15 @@ def examples_of(exact: IntegerNetwork, plan: Plan, images: Tensor | None) -> lis
     Args:
         exact: the network.
         plan: its plan.
-        images: uint8 `[N, ...]`; recordings of events `[N, T, ...]`.
+        images: uint8 `[N, ...]`; recordings of events or frames `[N, T, ...]`, integers.
 
     Raises:
         StateOverflowError: a state leaves 24 bits even then.
     """
     spec, size = plan.spec, plan.n_inputs
-    steps = max(1, min(spec.time_steps, EXAMPLE_BYTES // size)) if plan.is_events else 1
+    steps = max(1, min(spec.time_steps, EXAMPLE_BYTES // size)) if plan.is_timed else 1
     n = max(1, min(EXAMPLES, EXAMPLE_BYTES // (size * steps)))
-    if images is not None and images[0].numel() == size * (images.shape[1] if plan.is_events else 1):
+    if images is not None and images[0].numel() == size * (images.shape[1] if plan.is_timed else 1):
         images = images.reshape(len(images), -1, *spec.input.shape)[:n, :steps]
     else:
         images = _noise(plan, n, steps)
@@ -256,28 +263,35 @@ def examples_of(exact: IntegerNetwork, plan: Plan, images: Tensor | None) -> lis
 
 
 def _noise(plan: Plan, n: int, steps: int) -> Tensor:
-    """Return uint8 `[n, steps, ...]`: each picture half as bright, each recording half as busy as the one before."""
+    """Return integers `[n, steps, ...]`: each picture half as bright, each recording half as busy as the one before."""
     generator = torch.Generator().manual_seed(0)
     shape = (n, steps, *plan.spec.input.shape)
     half = torch.arange(n, dtype=torch.uint8).reshape(-1, *[1] * (len(shape) - 1))
-    if not plan.is_events:
+    if not plan.is_timed:
         return torch.randint(256, shape, dtype=torch.uint8, generator=generator) >> half
+    if plan.sends_messages:
+        entering = plan.spec.input
+        return (
+            torch.randint(entering.least, 1 + entering.largest, shape, dtype=torch.int16, generator=generator) >> half
+        )
     events = torch.randint(1, 1 + min(plan.most_events, 255), shape, dtype=torch.uint8, generator=generator)
     return events * (torch.rand(shape, generator=generator) < 0.5 ** (1 + half))
 
 
 def _example(exact: IntegerNetwork, plan: Plan, inputs: Tensor) -> Example:
     """Return the example of one picture `[1, ...]`, or of one recording `[T, ...]`."""
-    logits = integer_logits(exact, inputs[:, None] if plan.is_events else inputs, plan)
+    logits = integer_logits(exact, inputs[:, None] if plan.is_timed else inputs, plan)
     return Example(inputs.flatten().tolist(), logits.flatten().tolist())
 
 
 def integer_logits(exact: IntegerNetwork, inputs: Tensor, plan: Plan) -> Tensor:
     """Return logits as the source computes them, int64 `[N, classes]`, in units of 1/(`step_unit` x steps).
 
+    Values of sigma-delta neurons are in units of 1/`step_unit`.
+
     Args:
         exact: the network.
-        inputs: images `[N, ...]`, or events `[T, N, ...]`.
+        inputs: images `[N, ...]`, or events or frames `[T, N, ...]`.
         plan: its plan.
 
     Raises:
@@ -289,6 +303,8 @@ def integer_logits(exact: IntegerNetwork, inputs: Tensor, plan: Plan) -> Tensor:
 def logits_over_time(exact: IntegerNetwork, inputs: Tensor, plan: Plan) -> Tensor:
     """Return the logits after each step, int64 `[T, N, classes]`; see `integer_logits`."""
     _, trace = exact.run(inputs)
+    if trace.values is not None:
+        return (trace.values.double() * plan.step_unit).long().flatten(2)
     outputs = trace.spikes[-1]
     assert outputs is not None
     return (outputs.double() * plan.step_unit).round().long().flatten(2).cumsum(0)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from bootstrap_core.fixed_point import DECAY_ONE, MANT
+from bootstrap_core.fixed_point import DECAY_ONE, MANT, MESSAGE, SIGMA
 from specs.block import (
     AffineSpec,
     AverageSpec,
@@ -25,7 +25,7 @@ from specs.block import (
 )
 from specs.fields import Shape
 from specs.network import NetworkSpec
-from specs.neuron import LearnDecays
+from specs.neuron import CubaSpec, LearnDecays
 from specs.summary import summarize
 
 __all__ = ["CCosts", "Plan", "Population", "Stage", "Synapses", "c_costs", "plan_of"]
@@ -36,8 +36,8 @@ WORD = 4
 """Bytes of an int32_t, to which the state is aligned."""
 CONV_NUMBERS = 15
 """Numbers in the C record of a convolution, `conv_shape`."""
-LAYER_NUMBERS = 9
-"""Numbers and pointers in the C record of a layer's neurons, `layer`, on a 32-bit processor."""
+LAYER_NUMBERS, SENDING_NUMBERS = 9, 5
+"""Numbers and pointers in the C record of a layer's neurons, `layer`, on a 32-bit processor: CUBA and sigma-delta."""
 CYCLES_OF_NEURON, CYCLES_OF_DENSE, CYCLES_OF_CONV, CYCLES_OF_GRADED = 80, 4.5, 10, 8
 """Rough cycles of a Cortex-M4 for a step of a neuron, and for a synaptic operation: of spikes in a dense layer and in a
 convolution, and of a graded pixel. `make check-c` counts the instructions of gcc -O2, about a quarter less."""
@@ -211,8 +211,18 @@ class Plan:
 
     @property
     def is_events(self) -> bool:
-        """True if the input differs from step to step."""
+        """True if the input is events, which have no neurons."""
         return self.spec.input.is_events
+
+    @property
+    def is_timed(self) -> bool:
+        """True if the input differs from step to step: events, or frames."""
+        return self.spec.input.is_timed
+
+    @property
+    def sends_messages(self) -> bool:
+        """True for sigma-delta neurons, which send numbers; the output is values."""
+        return self.spec.gives_values
 
     @property
     def counts_events(self) -> bool:
@@ -220,8 +230,13 @@ class Plan:
         return self.is_events and self.spec.input.is_graded
 
     def has_counts(self, source: Population) -> bool:
-        """Return whether weights of a source are multiplied: graded pixels, and several events at once."""
-        return source is self.input and (self.is_graded or self.counts_events)
+        """Return whether weights of a source are multiplied: graded pixels, several events at once, and messages."""
+        return self.sends_messages or (source is self.input and (self.is_graded or self.counts_events))
+
+    @property
+    def sum_bytes(self) -> int:
+        """Bytes of a weighted input. Those of messages of 18 bits may need more than 32 bits."""
+        return 2 * WORD if self.sends_messages else WORD
 
     @property
     def most_events(self) -> int:
@@ -230,8 +245,8 @@ class Plan:
 
     @property
     def input_bytes(self) -> int:
-        """Bytes of a pixel, or of a number of events."""
-        return 2 if self.is_events and self.spec.input.bits > 8 else 1
+        """Bytes of a pixel, of a number of events, or of a pixel of a frame."""
+        return 2 if self.is_timed and self.spec.input.bits > 8 else 1
 
     @property
     def is_padded(self) -> bool:
@@ -245,12 +260,12 @@ class Plan:
 
     @property
     def n_classes(self) -> int:
-        """Number of logits."""
+        """Number of logits, or of values."""
         return self.spec.n_classes
 
     @property
     def affine(self) -> Stage | None:
-        """Last stage if it is an affine readout; None if the readout counts spikes."""
+        """Last stage if it is an affine readout; None if the readout counts spikes, or adds up messages."""
         return self.stages[-1] if self.stages and self.stages[-1].is_affine else None
 
     @property
@@ -277,6 +292,10 @@ class Plan:
         """Return whether a stage's own synapses weigh graded pixels, once for a picture."""
         return self.is_graded and stage is self.stages[0]
 
+    def sums_in_readout(self, stage: Stage) -> bool:
+        """Return whether weighted inputs are added to the readout at once, without a check of 24 bits."""
+        return stage.is_affine and not self.sends_messages
+
     @property
     def index_bytes(self) -> int:
         """Bytes of the place of a neuron: 2 if all places fit."""
@@ -285,11 +304,14 @@ class Plan:
     @property
     def largest(self) -> int:
         """Number of neurons of the largest population, whose weighted inputs are summed together; 0 without one."""
-        return max((each.size for each in self.neurons), default=0)
+        checked = [stage.outputs for stage in self.stages if stage.is_affine and not self.sums_in_readout(stage)]
+        return max((each.size for each in [*self.neurons, *checked]), default=0)
 
     @property
     def step_unit(self) -> int:
-        """Divisor of the C source's logits that gives those of the network, after one step."""
+        """Divisor of the C source's logits that gives those of the network, after one step; of its values, always."""
+        if self.sends_messages:
+            return SIGMA if self.affine else MESSAGE
         return MANT * (self.spec.input.levels if self.affine.outputs.index == 1 else 1) if self.affine else self.group
 
     @property
@@ -300,19 +322,22 @@ class Plan:
     @cached_property
     def state_bytes(self) -> int:
         """Size of the state in RAM, without the stack."""
-        total = 2 * WORD + WORD * self.largest + WORD * self.n_classes
+        total = 2 * WORD + self.sum_bytes * self.largest + WORD * self.n_classes
         if self.is_graded:
             total += WORD * self.stages[0].outputs.size
-        elif not self.is_events:
+        elif not self.is_timed:
             total += _aligned(self.n_inputs)
         for each in self.spiking:
             lists = self.index_bytes * each.size * (1 + each.shift)
             if each is self.input and self.counts_events:
                 lists = _padded(lists, self.input_bytes) + self.input_bytes * each.size
             total += WORD * (1 + each.shift) + _aligned(lists)
+            if self.sends_messages:
+                total += WORD * each.size * (1 + each.shift)
         for each in self.neurons:
-            total += WORD * each.size * (1 + each.has_current)
-        return total + sum(WORD * stage.rows * stage.outputs.size for stage in self.stages if stage.delays)
+            total += WORD * each.size * (1 + each.has_current + (self.sends_messages and each is not self.input))
+        total += sum(WORD * stage.rows * stage.outputs.size for stage in self.stages if stage.delays)
+        return _padded(total, self.sum_bytes)
 
 
 def _aligned(n_bytes: int) -> int:
@@ -356,9 +381,11 @@ def plan_of(spec: NetworkSpec) -> Plan:
 
 def _population(spec: NetworkSpec, index: int, layer: LayerSpec, shape: Shape) -> Population:
     channels, height, width = (*shape, 1, 1)[:3]
-    neuron = spec.cuba_of(layer)
+    neuron = spec.neuron_of(layer)
     direct = isinstance(layer, InputSpec) and (layer.exact_input or not layer.has_neurons)
-    forgets = round(DECAY_ONE * neuron.current_decay) == DECAY_ONE and neuron.learn_decays is LearnDecays.NONE
+    forgets = not isinstance(neuron, CubaSpec) or (
+        round(DECAY_ONE * neuron.current_decay) == DECAY_ONE and neuron.learn_decays is LearnDecays.NONE
+    )
     return Population(
         index,
         channels,
@@ -441,7 +468,7 @@ def c_costs(spec: NetworkSpec, synops: Sequence[float] | None = None) -> CCosts:
 
 
 def _flash_bytes(plan: Plan) -> int:
-    levels = 0 if plan.is_events else GREY_LEVELS + plan.is_padded * plan.input.channels
+    levels = 0 if plan.is_timed else GREY_LEVELS + plan.is_padded * plan.input.channels
     total = levels * (2 if plan.is_graded else WORD)
     for stage in plan.stages:
         total += sum(each.n_weights for each in stage.synapses)
@@ -450,6 +477,8 @@ def _flash_bytes(plan: Plan) -> int:
             total += 2 * stage.outputs.channels
         if stage.delays:
             total += stage.own.n_weights if stage.delays_each_weight else stage.outputs.channels
+    if plan.sends_messages:
+        return total + WORD * SENDING_NUMBERS * len(plan.neurons)
     for each in plan.neurons:
         total += WORD * LAYER_NUMBERS
         per_channel = plan.spec.cuba_of(plan.spec.layers[each.index]).learn_decays is LearnDecays.PER_CHANNEL

@@ -17,6 +17,7 @@ from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network
 from converters.formats.c.c_numbers import (
     Array,
+    bias_of,
     border_values,
     conv_numbers,
     delays_of,
@@ -24,12 +25,11 @@ from converters.formats.c.c_numbers import (
     input_table,
     layer_record,
     most_steps,
-    readout_bias,
     tensor_problems,
     weights_of,
 )
 from converters.formats.c.c_plan import Plan, Stage, c_costs, plan_of
-from converters.formats.refusals import problems_by_place, unknown_kinds
+from converters.formats.refusals import SIGMA_DELTA, problems_by_place, unknown_kinds
 from converters.model import Model
 from specs.arguments import check_path, check_type
 from specs.block import (
@@ -48,16 +48,17 @@ from specs.errors import ConversionError, UnsupportedError
 from specs.fields import StrictModel, threshold_mant
 from specs.files.whole_file import write_whole
 from specs.network import NetworkSpec
-from specs.neuron import LearnDecays
+from specs.neuron import CubaSpec, LearnDecays
 from specs.shapes import pads_of
 from specs.words import counted
 
 __all__ = ["COptions", "check_c_name", "header_of", "spec_problems", "write_c"]
 
 KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec, AverageSpec)
-EXTRAS = ("recurrent", "delays")
+EXTRAS = ("recurrent", "delays", SIGMA_DELTA)
 """Kinds of blocks that the source can compute, and their extras."""
-ENCODINGS = (Encoding.SPIKE, Encoding.GRADED, Encoding.EVENTS)
+ENCODINGS = tuple(Encoding)
+NEURONS = {"cuba", "sigma_delta"}
 KNOWN_FIELDS = {
     "schema_version", "name", "description", "time_steps", "input", "blocks", "logit_scale", "training", "kind",
     "shape", "encoding", "bits", "bin_us", "border", "mean", "std", "weight", "bias", "exact_input", "log_mel",
@@ -80,8 +81,8 @@ class COptions:
 
     Attributes:
         prefix: beginning of all public names; macros have it in capitals.
-        images: pictures for the self-test, uint8 `[N, ...]`, or recordings of events `[N, T, ...]`; by default noise,
-            the same each time.
+        images: pictures for the self-test, uint8 `[N, ...]`, or recordings `[N, T, ...]` of events or frames; by
+            default noise, the same each time.
     """
 
     prefix: str = "snn"
@@ -105,7 +106,7 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
     """Write a model as a C99 source file, and its header beside it; the same model gives the same bytes.
 
     The source needs stdint.h and string.h only, allocates nothing and has no floats. Its spikes and logits are those of
-    the integer engine, on images of bytes or on events, step by step. States are kept within the 24 bits of the chip;
+    the integer engine, on images of bytes, events or frames, step by step. States are kept within the chip's 24 bits;
     where one would leave them, the integer engine refuses to go on, and the source counts it in `overflows`.
 
     Args:
@@ -144,7 +145,14 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
         "costs": c_costs(model.spec),
         "uses": _functions(plan),
         "STATE_MAX": STATE_MAX,
-        "events_type": f"uint{8 * plan.input_bytes}_t",
+        "given_type": f"{'' if plan.sends_messages else 'u'}int{8 * plan.input_bytes}_t",
+        "given": "frame" if plan.sends_messages else "events",
+        "several": "frames" if plan.sends_messages else "events",
+        "answer_type": "void" if plan.sends_messages else "int32_t",
+        "said": "values" if plan.sends_messages else "logits",
+        "SAID": f"{options.prefix.upper()}_{'VALUES' if plan.sends_messages else 'CLASSES'}",
+        "sum_type": f"int{8 * plan.sum_bytes}_t",
+        "amounts": "values" if plan.sends_messages else "counts",
     }
     write_whole(header_of(path), _render("network.h.jinja", names))
     return write_whole(path, _render("network.c.jinja", names))
@@ -164,7 +172,7 @@ def spec_problems(spec: NetworkSpec) -> Iterator[str]:
     records = ((layer, spec.neuron_of(layer), *skips_of(layer), *_delays_of(layer)) for layer in spec.layers)
     yield from problems_by_place("block", (chain.from_iterable(map(_unknown_fields, each)) for each in records))
     kinds = {str(neuron.kind) for neuron in map(spec.neuron_of, spec.layers)}
-    yield from (f"neuron.kind: {kind}" for kind in sorted(kinds - {"cuba"}))
+    yield from (f"neuron.kind: {kind}" for kind in sorted(kinds - NEURONS))
 
 
 def _delays_of(layer: Layer) -> tuple[DelaySpec, ...]:
@@ -193,15 +201,15 @@ def _numbers(network: Network, plan: Plan) -> dict[str, Any]:
             assert isinstance(block.delay, Tensor)
             arrays.append(delays_of(stage, block.delay))
     layers = [layer_record(network, each) for each in plan.neurons]
-    arrays += [array for layer in layers for array in layer.arrays.values() if array]
-    bias = readout_bias(network) if plan.affine else None
+    arrays += [array for layer in layers for array in layer.arrays if array]
+    bias = bias_of(network.readout, "readout") if plan.affine else None
     arrays += [] if bias is None else [bias]
     return {
         "arrays": arrays,
         "bias": bias,
         "shapes": shapes,
         "layers": layers,
-        "input_values": [] if plan.is_events else input_table(network),
+        "input_values": [] if plan.is_timed else input_table(network),
         "border_values": border_values(network) if plan.is_padded else [],
         "pads": pads_of(plan.spec.input.padding),
         "most_steps": most_steps(network, plan),
@@ -218,7 +226,7 @@ def _functions(plan: Plan) -> set[str]:
         "add" if plan.has_counts(each.source) else "dense" for each in every if each.is_dense and each not in late
     }
     found |= {"postpone" for stage in plan.stages if stage.delays and not stage.delays_each_weight}
-    found |= {"clear" for stage in plan.stages if not (stage.is_affine or plan.is_driven(stage))}
+    found |= {"clear" for stage in plan.stages if not (plan.sums_in_readout(stage) or plan.is_driven(stage))}
     found |= {"flat"} if "identity_flat" in found or (not plan.affine and plan.last.plane > 1) else set()
     return found | ({"add"} if found & {"conv", "dense"} else set())
 
@@ -236,7 +244,8 @@ def _table(plan: Plan) -> list[str]:
     """Return the table of layers, for a comment."""
     spec = plan.spec
     stages = {stage.outputs.index: stage for stage in plan.stages}
-    rows = [("layer", "shape", "weights", "threshold", "decays", "reset", "reads")]
+    of_neurons = ("threshold", "sends") if plan.sends_messages else ("threshold", "decays", "reset")
+    rows = [("layer", "shape", "weights", *of_neurons, "reads")]
     for i, (layer, shape) in enumerate(zip(spec.layers, spec.shapes, strict=True)):
         stage = stages.get(i)
         n_weights = f"{sum(each.n_weights for each in stage.synapses):,}" if stage else ""
@@ -244,7 +253,15 @@ def _table(plan: Plan) -> list[str]:
         if i and not stage:
             averages = isinstance(layer, AverageSpec)
             reads = f"spikes of {plan.group} neurons to a class" if averages else "the same in another order"
-        rows.append((f"{i} {layer.kind}", "x".join(map(str, shape)), n_weights, *_neuron_words(plan, i), reads))
+        rows.append(
+            (
+                f"{i} {layer.kind}",
+                "x".join(map(str, shape)),
+                n_weights,
+                *(_neuron_words(plan, i) or [""] * len(of_neurons)),
+                reads,
+            )
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return [part for line in lines for part in textwrap.wrap(line, WIDTH - 3, subsequent_indent=" " * 8)]
@@ -259,20 +276,26 @@ def _reading_words(stage: Stage) -> str:
 
 
 def _input_words(plan: Plan) -> str:
+    if plan.sends_messages:
+        return f"frames, integers of {counted(plan.spec.input.bits, 'bit')} with sign"
     if plan.is_events:
         return f"events, {plan.most_events} at most" if plan.counts_events else "events"
     return f"pixels as integers of {counted(plan.spec.input.bits, 'bit')}" if plan.is_graded else "pixels as currents"
 
 
-def _neuron_words(plan: Plan, index: int) -> tuple[str, str, str]:
-    """Return threshold, decays of current and voltage, and reset of a layer's neurons, as cells of the table."""
+def _neuron_words(plan: Plan, index: int) -> tuple[str, ...]:
+    """Return threshold, decays of current and voltage, and reset of a layer's neurons, as cells of the table.
+
+    Of sigma-delta neurons, threshold and what they send; nothing for a layer without neurons.
+    """
     spec, layer = plan.spec, plan.spec.layers[index]
     if not layer.has_neurons:
-        return "", "", ""
-    neuron = spec.cuba_of(layer)
+        return ()
+    neuron, late = spec.neuron_of(layer), ", a step late" if spec.delay_shift_of(layer) else ""
     threshold = threshold_mant(neuron.threshold, spec.input.levels if index == 1 else 1)
+    if not isinstance(neuron, CubaSpec):
+        return f"{threshold}", f"changes{late}"
     decays = f"{round(DECAY_ONE * neuron.current_decay)} {round(DECAY_ONE * neuron.voltage_decay)}"
-    late = ", a step late" if spec.delay_shift_of(layer) else ""
     return (
         f"{threshold}",
         "trained" if neuron.learn_decays is not LearnDecays.NONE else decays,

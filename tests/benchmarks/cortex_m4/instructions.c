@@ -14,7 +14,7 @@ static uint32_t now(void)
     return 0xFFFFFF - TIMER[2];
 }
 
-#ifdef SNN_STEP_UNIT /* a network of events */
+#ifdef SNN_MOST_STEPS /* a network of events or frames */
 static void show(void)
 {
     snn_init(&state);
@@ -41,7 +41,6 @@ static void step(int t)
 
 int main(void)
 {
-    int32_t logits[SNN_CLASSES];
     uint32_t begin, shown, done;
     if (selftest() != 0) {
         return 1;
@@ -56,7 +55,6 @@ int main(void)
         step(t);
     }
     done = now();
-    snn_logits(&state, logits);
     printf("%lu instructions to show, %lu for each of %d steps\n", (unsigned long)((shown - begin) & 0xFFFFFF) * NS_PER_COUNT,
            (unsigned long)((done - shown) & 0xFFFFFF) * NS_PER_COUNT / STEPS, STEPS);
     return 0;

@@ -84,3 +84,22 @@ def test_pixels_of_a_recurrent_block_are_weighed_once_and_its_own_spikes_in_each
     document = {"name": "a", "time_steps": 4, "input": {"shape": [5], "encoding": "graded"}, "blocks": blocks}
     costs = c_costs(NetworkSpec.model_validate(document))
     assert (costs.picture_synops, costs.step_synops) == (30, 36 + 12)
+
+
+def test_a_network_of_sigma_delta_neurons() -> None:
+    document = {
+        "name": "a", "time_steps": 4, "neuron": {"kind": "sigma_delta"},
+        "input": {"shape": [1, 4, 5], "encoding": "frames"},
+        "blocks": [
+            {"kind": "conv", "channels": 2, "kernel": 2, "bias": True, "delay_shift": True},
+            {"kind": "flatten"},
+            {"kind": "affine", "features": 3},
+        ],
+    }  # fmt: skip
+    spec = NetworkSpec.model_validate(document)
+    plan, costs = plan_of(spec), c_costs(spec)
+    assert (plan.largest, plan.step_unit, plan.input_bytes) == (24, 1 << 18, 1)
+    assert costs.flash_bytes == 8 + 24 * 3 + 2 * 2 + 4 * 15 + 2 * 4 * 5
+    sums, entering, hidden = 2 * 24, 1 + 2 * 20 + 20 // 2, 2 + 4 * 24 + 24
+    assert costs.ram_bytes == 4 * (2 + sums + 3 + entering + hidden)
+    assert costs.neurons == 20 + 24

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from c_programs import answers, answers_by_step, compile_c, needs_compiler, run
+from c_programs import answers, answers_by_step, as_bytes, compile_c, needs_compiler, run
 
 from bootstrap_core import IntegerNetwork, build_network
 from bootstrap_core.network.network import Network
@@ -37,6 +37,14 @@ GRADED = {"shape": [2, 7, 6], "encoding": "graded", "bits": 3}
 FLAT = {"shape": [5], "encoding": "graded", "bits": 5}
 EVENTS = {"shape": [2, 7, 6], "encoding": "events"}
 COUNTS = {**EVENTS, "bits": 2}
+SENDING = {"kind": "sigma_delta", "threshold": 0.1}
+FRAMES = {"shape": [2, 7, 6], "encoding": "frames", "neuron": {"kind": "sigma_delta", "threshold": 0.1}}
+CHANGING = [
+    {**MAPS[0], "neuron": SENDING, "delay_shift": True},
+    {"kind": "avg_pool", "kernel": 2, "padding": [0, 0, 1, 1], "neuron": {"kind": "sigma_delta"}},
+    {"kind": "flatten"},
+    {"kind": "dense", "features": 9, "bias": True, "neuron": SENDING},
+]
 FLAT_EVENTS = {"shape": [5], "encoding": "events"}
 LATE = {"kind": "dense", "features": 9, "bias": True, "neuron": LEAKY, "delays": {"longest": 3}}
 LATE_BY_WEIGHT = {**LATE, "delays": {"per": "synapse", "longest": 2}}
@@ -83,18 +91,29 @@ NETWORKS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "average of events": ({**COUNTS, "shape": [6]}, [AVERAGE]),
     "average of pixels": ({"shape": [6]}, [AVERAGE]),
     "maps of events as readout": (EVENTS, [MAPS[0], {"kind": "conv", "channels": 3, "kernel": 2}]),
+    "frames": (FRAMES, [*CHANGING, {**READOUT, "skips": []}]),
+    "few bits of frames": ({**FRAMES, "bits": 7}, [*CHANGING, {"kind": "affine", "features": 2}]),
+    "frames of 10 bits": ({**FRAMES, "shape": [7], "bits": 10}, [
+        CHANGING[3], {"kind": "dense", "features": 3, "delay_shift": True, "neuron": SENDING},
+    ]),
+    "maps of messages as values": (FRAMES, CHANGING[:2]),
 }  # fmt: skip
+
+
+OF_MESSAGES = [name for name, (entering, _) in NETWORKS.items() if entering.get("encoding") == "frames"]
 
 
 def make(entering: dict[str, Any], blocks: list[dict[str, Any]], **fields: Any) -> Network:
     """Return a network with weights of both signs, biases, norms and decays as after training."""
     document = {"name": "tiny", "time_steps": 6, "input": entering, "blocks": blocks, **fields}
+    if entering.get("encoding") == "frames":
+        document["neuron"] = SENDING
     network = build_network(NetworkSpec.model_validate(document), seed=1)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
             if name.endswith("weight") and tensor.dim() > 1:
-                tensor.mul_(3).add_(0.05)
+                tensor.mul_(1 if network.spec.gives_values else 3).add_(0.05)
             elif name.endswith("bias") or "running_mean" in name or ("decay" in name and len(tensor) > 1):
                 tensor.add_(torch.empty_like(tensor).uniform_(-0.1, 0.1, generator=generator))
     return network
@@ -105,19 +124,22 @@ def write(network: Network, folder: Path, **options: Any) -> Path:
 
 
 def bytes_for(network: Network, n: int = 20) -> torch.Tensor:
-    """Return images `[N, ...]`, or recordings of events `[N, T, ...]`."""
+    """Return images `[N, ...]`, or recordings of events or frames `[N, T, ...]`."""
     entering, generator = network.spec.input, torch.Generator().manual_seed(2)
-    if not entering.is_events:
+    if not entering.is_timed:
         return torch.randint(256, (n, *entering.shape), dtype=torch.uint8, generator=generator)
     shape = (n, network.spec.time_steps, *entering.shape)
+    if network.spec.gives_values:
+        frames = torch.randint(entering.least, 1 + entering.largest, shape, generator=generator)
+        return frames.to(torch.int8 if entering.bits <= 8 else torch.int16)
     events = torch.randint(1, 1 + entering.largest, shape, generator=generator)
     events *= torch.rand(shape, generator=generator) < 0.4
     return events.to(torch.uint8 if entering.bits <= 8 else torch.uint16)
 
 
 def as_given(network: Network, images: torch.Tensor) -> torch.Tensor:
-    """Return what the integer engine takes: events with time first."""
-    return images.int().transpose(0, 1) if network.spec.input.is_events else images
+    """Return what the integer engine takes: events and frames with time first."""
+    return images.int().transpose(0, 1) if network.spec.input.is_timed else images
 
 
 def in_units(logits: torch.Tensor, unit: int) -> Any:
@@ -128,7 +150,7 @@ def in_units(logits: torch.Tensor, unit: int) -> Any:
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in OF_MESSAGES])
 def test_the_source_gives_the_logits_of_the_integer_engine_after_each_step(name: str, tmp_path: Path) -> None:
     network = make(*NETWORKS[name])
     images, plan, steps = bytes_for(network), plan_of(network.spec), network.spec.time_steps
@@ -146,7 +168,53 @@ def test_the_source_gives_the_logits_of_the_integer_engine_after_each_step(name:
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["events", "counts of events", "recurrent", "late counts"])
+@pytest.mark.parametrize("name", OF_MESSAGES)
+def test_the_source_gives_the_values_of_the_integer_engine_after_each_step(name: str, tmp_path: Path) -> None:
+    network = make(*NETWORKS[name])
+    frames, plan, exact = bytes_for(network), plan_of(network.spec), IntegerNetwork(network)
+    source = write(network, tmp_path)
+    _, values = answers_by_step(source, frames, 6, "-fsanitize=undefined")
+    assert len({tuple(row) for row in values[-1]}) > 3  # not all alike
+    for t in range(6):
+        assert (values[t] == in_units(exact(as_given(network, frames), time_steps=t + 1), plan.step_unit)).all()
+    assert (values == logits_over_time(exact, as_given(network, frames), plan).numpy()).all()
+    done = run(compile_c(source, "-DSNN_STDIN"), as_bytes(frames))
+    assert done.returncode == 0
+    assert [list(map(int, line.split())) for line in done.stdout.splitlines()] == values[-1].tolist()
+
+
+@needs_compiler
+def test_frames_beyond_their_bits_are_taken_as_the_nearest(tmp_path: Path) -> None:
+    network = make(*NETWORKS["few bits of frames"])
+    program, frames = compile_c(write(network, tmp_path), "-DSNN_STDIN"), bytes_for(network)
+    beyond = torch.where(frames == 63, 123, torch.where(frames == -64, -124, frames)).to(torch.int8)
+    assert beyond.unique().tolist() == [-124, *range(-63, 63), 123]
+    assert run(program, as_bytes(beyond)).stdout == run(program, as_bytes(frames)).stdout
+
+
+@needs_compiler
+@pytest.mark.parametrize(("weight", "bits", "overflows"), [(3.9, 8, True), (0.1, 13, True), (0.1, 12, False)])
+def test_messages_and_frames_beyond_24_bits_are_counted(
+    weight: float, bits: int, overflows: bool, tmp_path: Path
+) -> None:
+    network = make({"shape": [5000], "encoding": "frames", "bits": bits}, [{"kind": "affine", "features": 1}])
+    with torch.no_grad():
+        network.block(1).synapse.weight.fill_(weight)
+    frames = torch.zeros(1, 6, 5000, dtype=torch.int8 if bits <= 8 else torch.int16)
+    frames[0, 0] = 127 if bits == 8 else 0
+    frames[0, 0, 0] = network.spec.input.largest
+    done = run(compile_c(write(network, tmp_path), "-DSNN_STDIN", "-fsanitize=undefined"), as_bytes(frames))
+    assert done.returncode == overflows
+    assert (b"states left 24 bits" in done.stderr) == overflows
+    if overflows:
+        with pytest.raises(StateOverflowError):
+            IntegerNetwork(network)(as_given(network, frames))
+    else:
+        IntegerNetwork(network)(as_given(network, frames))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["events", "counts of events", "recurrent", "late counts", *OF_MESSAGES])
 def test_the_self_test_of_events_passes_with_recordings_and_with_noise(name: str, tmp_path: Path) -> None:
     network = make(*NETWORKS[name])
     for images in (None, bytes_for(network, 3)):
