@@ -188,9 +188,7 @@ def test_a_state_that_leaves_24_bits_stops_a_stream() -> None:
 @pytest.mark.parametrize("readout", ["affine", "dense"])
 def test_a_stream_may_overflow_in_inference_mode_and_go_on_without(readout: str) -> None:
     kept = {"threshold": 1000.0, "current_decay": 0.0}
-    exact = make(
-        {"kind": "flatten"}, {**DENSE, "neuron": kept}, *READOUTS[readout], raised=4.0, overflow=Overflow.CHIP
-    )
+    exact = make({"kind": "flatten"}, {**DENSE, "neuron": kept}, *READOUTS[readout], raised=4.0, overflow=Overflow.CHIP)
     x, stream = events(), exact.stream()
     for t in range(T):
         with torch.inference_mode(t < T - 2):
