@@ -179,7 +179,7 @@ def test_a_bias_alone_may_leave_24_bits() -> None:
 
 
 def test_going_on_beyond_24_bits_is_refused() -> None:
-    with pytest.raises(SnnZooError, match="sigma-delta neurons beyond 24 bits are only refused"):
+    with pytest.raises(SnnZooError, match="overflow: must be refuse for sigma-delta networks"):
         IntegerNetwork(only([[1.0]]), overflow=Overflow.CHIP)
 
 
