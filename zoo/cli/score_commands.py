@@ -236,8 +236,8 @@ def predict(
             raise click.UsageError(
                 f"{model.spec.name} gives values, not classes: leave out --classes, --animate and --invert"
             )
-        exact = IntegerNetwork(model.build(), overflow=Overflow(overflow or Overflow.REFUSE))
-        predict_values(exact, images, time_steps, as_json=as_json)
+        integers = IntegerNetwork(model.build(), overflow=Overflow(overflow or Overflow.REFUSE))
+        predict_values(integers, images, time_steps, as_json=as_json)
         return
     DataPlaces(classes=classes).check_classes(model.spec.n_classes)
     network, names = model.build(), classes or model.classes
