@@ -13,6 +13,8 @@ __all__ = [
     "MESSAGE",
     "READOUT_THRESHOLD_MANT",
     "SIGMA",
+    "SIGMA_PER_MANT",
+    "SIGMA_PER_MESSAGE",
     "STATE",
     "STATE_MAX",
     "STATE_PER_MANT",
@@ -58,6 +60,9 @@ MESSAGE, SIGMA = MANT << 6, MANT << 12
 """Units of sigma-delta neurons per float unit: messages are in units of 1/4096, their states in units of 1/2^18.
 
 Both exponents are those of netx, `spike_exp` and `state_exp` of 6: lava/lib/dl/netx/hdf5.py."""
+
+SIGMA_PER_MESSAGE, SIGMA_PER_MANT = SIGMA // MESSAGE, SIGMA // MANT
+"""State units of a message, and of a mantissa (threshold, bias, frame), of sigma-delta neurons."""
 
 EXACT_IN_FLOAT = 1 << 24
 """Bound below which float32 represents every integer, so that sums of floats are exact."""

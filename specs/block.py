@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from specs.fields import Flag, Integer, Levels, Number, Padding, Positive, PositivePair, Shape, StrictModel
+from specs.fields import MAX_DELAY, Flag, Integer, Levels, Number, Padding, Positive, PositivePair, Shape, StrictModel
 from specs.neuron import CubaSpec, NeuronSpec, SigmaDeltaSpec
 from specs.shapes import ShapeError, axes_of, fit_input, pads_of
 from specs.words import counted
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 
-WITHOUT_SIGMA_DELTA = ("recurrent", "delays", "skips", "norm", "dropout")
+NOT_FOR_SIGMA_DELTA = ("recurrent", "delays", "skips", "norm", "dropout")
 """Fields of blocks that sigma-delta neurons do not have: their messages are changes, and they are not trained."""
 
 
@@ -143,7 +143,7 @@ class Layer(StrictModel):
         """Yield each field that does not fit the block's neurons, with the rest of an error message."""
         if isinstance(neuron, SigmaDeltaSpec):
             fields = type(self).model_fields
-            for name in WITHOUT_SIGMA_DELTA:
+            for name in NOT_FOR_SIGMA_DELTA:
                 if name in fields and getattr(self, name) != fields[name].default:
                     yield name, "does not apply to sigma-delta neurons: remove it"
 
@@ -217,9 +217,9 @@ class InputSpec(Layer):
     enters the first synapses directly, as a graded spike of Loihi 2; `events` takes such integers that differ from step
     to step; `frames` takes integers with sign, for networks of sigma-delta neurons."""
     bits: Annotated[Integer, Field(ge=1, le=16)] = 8
-    """Number of bits of a pixel with `encoding: graded`, by default 8, or of the number of events of a step with
-    `encoding: events`, by default 1, or of a pixel with its sign with `encoding: frames`, by default 8; without effect
-    otherwise."""
+    """Number of bits. With `encoding: graded`, those of a pixel; the default is 8. With `encoding: events`, those of
+    the number of events in a step; the default is 1. With `encoding: frames`, those of a pixel with its sign; the
+    default is 8. Without effect with `encoding: spike`."""
     bin_us: Positive = 10_000
     """Duration of a step in microseconds, with `encoding: events`: readers of recordings count the events of each such
     bin; without effect otherwise."""
@@ -230,7 +230,8 @@ class InputSpec(Layer):
     """Pixel from 0 to 1 that `padding` adds, one number or one for each channel: the mean, for an ANN that pads images
     after it has normalised them."""
     mean: Number = 0.0
-    """Mean that is subtracted from each pixel; only with `encoding: spike`, like the fields up to `exact_input`."""
+    """Mean that is subtracted from each pixel; only with `encoding: spike`, as are `std`, `weight`, `bias` and
+    `exact_input`."""
     std: Annotated[Number, Field(gt=0)] = 1.0
     """Standard deviation by which each pixel is divided, after `mean` is subtracted."""
     weight: Number = 1.0
@@ -243,9 +244,9 @@ class InputSpec(Layer):
     neuron: NeuronSpec | None = None
     """Neurons of the input; by default the network's `neuron`, which this replaces as a whole."""
     log_mel: LogMelSpec | None = None
-    """For sounds: how a recording becomes the image; `{}` for the defaults. `shape` is then `[1, bands, frames]`, or
-    with `encoding: events`, which takes a column in each time step, `[bands]` or `[1, bands, 1]`. Training on WAV files
-    adds it, except with `encoding: events`."""
+    """Spectrogram that a network of sounds takes; `{}` for the defaults. `shape` is then that of an image,
+    `[1, bands, frames]`. With `encoding: events`, which takes a column in each time step, it is `[bands]` or
+    `[1, bands, 1]`. Training on WAV files adds it, except with `encoding: events`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -496,8 +497,8 @@ class DelaySpec(StrictModel):
     per: DelayTarget = DelayTarget.NEURON
     """Place of delays: `neuron` delays all inputs of a neuron alike, in a `conv` block those of a channel; `synapse`
     has a delay for each weight, only in `dense` blocks."""
-    longest: Annotated[Integer, Field(ge=0, le=62)] = 62
-    """Longest delay that is drawn, in time steps; the hardware holds at most 62."""
+    longest: Annotated[Integer, Field(ge=0, le=MAX_DELAY)] = MAX_DELAY
+    """Longest delay that is drawn, in time steps; the default is the hardware's limit."""
 
 
 class _Hidden(_Synapse):

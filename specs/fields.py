@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 __all__ = [
+    "MAX_DELAY",
     "PATTERNS",
     "VTH_MANT_MAX",
     "Decay",
@@ -28,6 +29,9 @@ __all__ = [
 
 VTH_MANT_MAX = (1 << 17) - 1
 """Largest threshold mantissa of the hardware: 17 bits, in units of 1/64."""
+
+MAX_DELAY = 62
+"""Longest delay of a synapse on the hardware, in time steps."""
 
 SIDE_MAX = 4096
 """Largest kernel, stride, dilation or padding along an axis, in pixels."""

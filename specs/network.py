@@ -64,7 +64,8 @@ class NetworkSpec(StrictModel):
     """Shape and encoding of the images or events."""
     blocks: Annotated[tuple[BlockSpec, ...], Field(max_length=NETWORK_BLOCKS)]
     """Blocks after the input, in order; `kind` selects the type. The last block is the readout: `affine`, or a block
-    with neurons, whose rates are then the logits; of sigma-delta neurons, their activations are the values."""
+    with neurons, whose rates are then the logits. With sigma-delta neurons, the outputs are the sums of their
+    messages."""
     logit_scale: Annotated[Number, Field(gt=0)] = 1.0
     """Factor on the logits in probabilities and in the loss of an evaluation; it does not change the class. Conversions
     fit it to the ANN, so that probabilities mean the same. Training does not use it: see `training.logit_scale`."""

@@ -54,7 +54,7 @@ class CubaSpec(StrictModel):
 
 
 class SigmaDeltaSpec(StrictModel):
-    """Sigma-delta neuron: it sends the change of its activation `max(0, sigma + bias)` once that exceeds the threshold.
+    """Sigma-delta neuron: it sends the change of its activation `max(0, sigma + bias)` once this reaches the threshold.
 
     `sigma` is the sum of all messages received so far, times their weights. Neurons of the input send the changes of
     the frames. A network has either sigma-delta neurons only, with `input.encoding: frames`, or none. It approximates

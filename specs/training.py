@@ -45,8 +45,8 @@ class SnnGradient(StrEnum):
 
 
 class AugmentSpec(StrictModel):
-    """Random augmentation of each training image. To recordings of events `shift`, `flip`, `drop`, `jitter` apply, to
-    sounds in time steps what applies to the picture of all steps."""
+    """Random augmentation of each training image. To recordings of events `shift`, `flip`, `drop`, `jitter` apply, and
+    to sounds all that applies to images: with `encoding: events` it acts on the whole spectrogram."""
 
     degrees: Annotated[Number, Field(ge=0, le=180)] = 10.0
     """Maximum rotation, in degrees, in either direction."""

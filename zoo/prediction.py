@@ -6,7 +6,7 @@ from functools import partial
 from heapq import nlargest
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -29,7 +29,9 @@ from specs.errors import DataError, SnnZooError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FRAMINGS", "Framing", "Prediction", "animate_prediction", "predict_files"]
+__all__ = ["FRAMINGS", "Framing", "Prediction", "animate_prediction", "predict_files", "read_files"]
+
+Read = TypeVar("Read")
 
 CONTENT = 0.2
 """Brightness above which a pixel is content, from 0 for the background to 1 for the brightest pixel."""
@@ -146,22 +148,17 @@ def predict_files(
         suffixes, taken = IMAGE_SUFFIXES, Content.IMAGES
     else:
         raise SnnZooError(f"the network's input {list(network.spec.input.shape)} is not a grey or three-colour image")
-    seen = []
-    for path in chain.from_iterable(_files_in(path, suffixes, on_skipped) for path in paths):
-        try:
-            if path.is_dir():
-                raise DataError(f"{path} is a folder without {', '.join(sorted(suffixes))} files")
-            if content_of(path.name) not in {None, taken}:
-                raise DataError(f"{path}: {network.spec.name} takes {taken}, not {content_of(path.name)}")
-            seen.append((path, *read(path)))
-        except DataError as error:
-            if on_unreadable is None:
-                raise
-            on_unreadable(error)
+
+    def read_checked(path: Path) -> tuple[Tensor, str]:
+        if content_of(path.name) not in {None, taken}:
+            raise DataError(f"{path}: {network.spec.name} takes {taken}, not {content_of(path.name)}")
+        return read(path)
+
+    seen = read_files(paths, suffixes, read_checked, on_unreadable=on_unreadable, on_skipped=on_skipped)
     if not seen:
         return []
     with torch.no_grad():
-        images = torch.stack([image for _, image, _ in seen])
+        images = torch.stack([image for _, (image, _) in seen])
         scale = network.spec.logit_scale
         scores = torch.cat(
             [
@@ -171,8 +168,33 @@ def predict_files(
         )
     return [
         Prediction(path, image, int(score.argmax()), score.tolist(), done)
-        for (path, image, done), score in zip(seen, scores, strict=True)
+        for (path, (image, done)), score in zip(seen, scores, strict=True)
     ]
+
+
+def read_files(
+    paths: Sequence[Path],
+    suffixes: set[str],
+    read: Callable[[Path], Read],
+    *,
+    on_unreadable: Callable[[DataError], object] | None = None,
+    on_skipped: Callable[[str], object] = lambda note: None,
+) -> list[tuple[Path, Read]]:
+    """Return each file and what `read` makes of it; a folder stands for those of its files that have one of `suffixes`.
+
+    `on_unreadable` and `on_skipped` are those of `predict_files`. Raises `DataError` as it does.
+    """
+    found = []
+    for path in chain.from_iterable(_files_in(path, suffixes, on_skipped) for path in paths):
+        try:
+            if path.is_dir():
+                raise DataError(f"{path} is a folder without {', '.join(sorted(suffixes))} files")
+            found.append((path, read(path)))
+        except DataError as error:
+            if on_unreadable is None:
+                raise
+            on_unreadable(error)
+    return found
 
 
 def animate_prediction(

@@ -1,6 +1,7 @@
 """Scores of a network that gives values: errors, messages and synaptic operations."""
 
 import time
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Runnable, count_synops
 from bootstrap_core.data.frames import Frames
-from bootstrap_core.network.inputs import count_steps
+from bootstrap_core.network.inputs import AxesWarning, count_steps
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.progress import Progress, no_progress
 from specs.block import has_neurons
@@ -28,10 +29,10 @@ class ValueScore:
         mode: SNN or ANN.
         time_steps: T.
         values: values after the last step, float32 `[N, values]`.
-        mean_error, rms_error: mean of the absolute differences from the values wanted, and root of the mean of their
-            squares; None if none are known.
-        messages: messages of a neuron and step in each layer with neurons, None for others; input first.
-        synops: mean synaptic operations of a step of one recording in each layer, input first; None in ANN mode.
+        mean_error, rms_error: mean of the absolute differences from the targets, and root of the mean of their
+            squares; None without targets.
+        messages: mean messages per neuron and step, by layer, input first; None for layers without neurons, and as ANN.
+        synops: mean synaptic operations per recording and step, by layer, input first; None as ANN.
         seconds: time spent in the network alone.
     """
 
@@ -54,11 +55,11 @@ def score_values(
     time_steps: int | None = None,
     progress: Progress = no_progress,
 ) -> ValueScore:
-    """Run a network of values on frames, and compare the values after the last step with those wanted.
+    """Run a network of values on frames, and compare the values after the last step with the targets.
 
     Args:
         network: a `Network`, or an `IntegerNetwork` (SNN only), whose `spec.gives_values`.
-        given: frames, and perhaps the values wanted.
+        given: frames, and perhaps targets.
         mode: SNN or ANN; the ANN takes the last frame alone.
         time_steps: T, by default all steps of the frames.
         progress: called after each batch with the number of recordings done and of all.
@@ -76,7 +77,8 @@ def score_values(
     rates, synops = (torch.zeros(len(spec.layers), dtype=torch.float64) for _ in range(2))
     for frames in given.frames.split(BATCH, dim=1):
         start = time.perf_counter()
-        found, tally = network.tally(frames.to(network.device), mode, time_steps=steps)
+        with warnings.catch_warnings(action="ignore", category=AxesWarning):  # `Frames` have time first
+            found, tally = network.tally(frames.to(network.device), mode, time_steps=steps)
         values.append(found.cpu())  # also waits for the device
         seconds += time.perf_counter() - start
         rates += torch.tensor(tally.rates, dtype=torch.float64) * frames.shape[1]
@@ -84,7 +86,7 @@ def score_values(
             synops += torch.tensor(count_synops(spec, tally), dtype=torch.float64)
         progress(sum(map(len, values)), len(given))
     all_values = torch.cat(values)
-    wrong = None if given.wanted is None else (all_values - given.wanted).double()
+    wrong = None if given.targets is None else (all_values - given.targets).double()
     return ValueScore(
         mode=mode,
         time_steps=steps,

@@ -3,13 +3,14 @@
 ::
 
     sigma[t] = sigma[t-1] + z[t]               z: weights times messages received
-    a[t]     = max(0, sigma[t] + bias)         neurons of the input: a[t] is the frame
+    a[t]     = max(0, sigma[t] + bias)         input neurons: a[t] is the frame
+                                               readout: a[t] = sigma[t] + bias, which is the output
     d[t]     = a[t] - a[t-1] + r[t-1]
     m[t]     = floor(d[t] / 64),  r[t] = 0     where |d[t]| >= threshold
     m[t]     = 0,                 r[t] = d[t]  elsewhere
 
-A receiver adds up the messages m, and so has the activation up to what is left in the residue r. Each message loses up
-to 1/4096 by its floor, as in Lava.
+The sum of the messages is the activation, less the residue r that was not sent yet. Each message loses up to 1/4096 by
+its floor, as in Lava.
 
 All of these are integers. Messages are in units of 1/4096, and the states (sigma, a, d, r, bias, threshold) in units of
 1/2^18: a weight in units of 1/64 times a message is a state. They are held in float64, which is exact below 2^53.
@@ -22,10 +23,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["STATE_PER_MESSAGE", "Activation", "SigmaDeltaStates", "sigma_delta"]
+from bootstrap_core.fixed_point import SIGMA_PER_MESSAGE
 
-STATE_PER_MESSAGE = 64
-"""State units of a message of 1, and of a weighted input of 1, as weights are in float units."""
+__all__ = ["Activation", "SigmaDeltaStates", "sigma_delta"]
 
 
 class Activation(Enum):
@@ -40,9 +40,9 @@ class Activation(Enum):
 
 
 class SigmaDeltaStates(NamedTuple):
-    """States and messages of one step, each `[N, C, ...]`, float64 integers; `drive` is z in state units."""
+    """States and messages of one step, each `[N, C, ...]`, float64 integers; `z_state` is z in state units."""
 
-    drive: Tensor
+    z_state: Tensor
     sigma: Tensor
     activation: Tensor
     change: Tensor
@@ -55,8 +55,8 @@ def sigma_delta(
     """Yield the states and messages of sigma-delta neurons for each step of `z`, from rest; without a gradient.
 
     Args:
-        z: weighted input of each step, `[N, C, ...]`: weights in float units times messages; with `Activation.FRAME`
-            the frames, in state units, which are then sigma, too.
+        z: weighted input of each step, `[N, C, ...]`: weights in float units times messages; with `FRAME`, the
+            frames in state units; sigma is then the frame.
         kind: activation.
         threshold: smallest change that is sent, in state units.
         bias: in state units; broadcasts against one step.
@@ -66,18 +66,18 @@ def sigma_delta(
     >>> [int(step.message) for step in sigma_delta(z, threshold=4096)]
     [0, 64, -64]
     """
+    is_frame = kind is Activation.FRAME
     sigma: Tensor | float = 0.0
     before: Tensor | float = 0.0
     residue: Tensor | float = 0.0
     for step in z:
-        is_frame = kind is Activation.FRAME
-        drive = step.detach().double() * (1 if is_frame else STATE_PER_MESSAGE)
-        sigma = drive if is_frame else sigma + drive
+        z_state = step.detach().double() * (1 if is_frame else SIGMA_PER_MESSAGE)
+        sigma = z_state if is_frame else sigma + z_state
         activation = sigma + bias
         if kind is Activation.RELU:
             activation = activation.clamp_min(0)
         change = activation - before + residue
         is_sent = change.abs() >= threshold
         before, residue = activation, change.masked_fill(is_sent, 0.0)
-        message = (change / STATE_PER_MESSAGE).floor().masked_fill(~is_sent, 0.0)
-        yield SigmaDeltaStates(drive, sigma, activation, change, message)
+        message = (change / SIGMA_PER_MESSAGE).floor().masked_fill(~is_sent, 0.0)
+        yield SigmaDeltaStates(z_state, sigma, activation, change, message)

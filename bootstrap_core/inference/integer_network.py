@@ -72,7 +72,8 @@ class IntegerNetwork:
         self._overflow = Overflow(overflow)
         if network.spec.gives_values and self._overflow is Overflow.CHIP:
             raise SnnZooError(
-                "overflow: sigma-delta neurons beyond 24 bits are only refused, as Lava says nothing of them"
+                "overflow: must be refuse for sigma-delta networks, got chip: Lava does not define their states beyond "
+                "24 bits"
             )
         self.overflows: Counter[int] = Counter()
         self._network = deepcopy(network).to(self.device).eval().requires_grad_(False)

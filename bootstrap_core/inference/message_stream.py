@@ -1,6 +1,6 @@
 """Streaming of sigma-delta networks: exact inference one frame at a time, with states that are kept between them."""
 
-from collections.abc import Iterator
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -8,14 +8,13 @@ from torch import Tensor
 from bootstrap_core.fixed_point import MESSAGE
 from bootstrap_core.functional.sigma_delta import SigmaDeltaStates
 from bootstrap_core.inference.overflow import check_messages
+from bootstrap_core.inference.stream import check_whole
 from bootstrap_core.network.base_block import Block, Signals
-from bootstrap_core.network.inputs import as_input
+from bootstrap_core.network.inputs import as_step
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.sigma_delta import MessageBlock, ValueBlock
 from bootstrap_core.ops.spikes import Spikes
-from specs.errors import DataError
-from specs.shapes import fit_input
 
 __all__ = ["MessageStream"]
 
@@ -37,7 +36,8 @@ class MessageStream:
     def reset(self) -> None:
         """Start again from rest."""
         self.steps = 0
-        self._layers = [_Layer(self._network.block(i), i) for i in range(len(self._network.blocks))]
+        self._is_whole = True  # no step stopped half way
+        self._layers = [_MessageLayer(self._network.block(i), i) for i in range(len(self._network.blocks))]
         self._n: int | None = None
         self._sent: Tensor | float = 0.0  # by a readout without values, summed over the steps
 
@@ -51,19 +51,15 @@ class MessageStream:
         Raises:
             DataError: the frames do not fit the network, or have another N than before.
             StateOverflowError: a state leaves the hardware's 24 bits.
+            SnnZooError: an earlier step raised such an error, and the stream was not reset.
         """
-        spec = self._network.spec
-        if isinstance(frames, Tensor) and not (frames.dim() and fit_input(tuple(frames.shape[1:]), spec.input.shape)):
-            wanted = f"a step of {spec.name} takes frames as a tensor [N, {', '.join(map(str, spec.input.shape))}]"
-            hint = "; a single frame is frames[None]" if fit_input(tuple(frames.shape), spec.input.shape) else ""
-            raise DataError(f"frames of {list(frames.shape)} do not fit: {wanted}{hint}")
-        x: Signals = as_input(frames[None].cpu() if isinstance(frames, Tensor) else frames, spec)
-        n = x.shape[1]
-        if self._n not in {None, n}:
-            raise DataError(f"a stream of {self._n} inputs got {n}: keep their number, or call reset()")
-        self._n = n
+        check_whole(self._is_whole)
+        x: Signals = as_step(frames, self._network.spec, self._n)
+        self._n = x.shape[1]
+        self._is_whole = False
         for layer in self._layers:
             x = layer.run(x, self.steps)
+        self._is_whole = True
         self.steps += 1
         if isinstance(x, Spikes):
             self._sent = self._sent + x.tensor()[0]
@@ -71,19 +67,15 @@ class MessageStream:
         return x.flatten(1)
 
 
-class _Layer:
+class _MessageLayer:
     """Block with the states of its neurons, and the messages that leave in the next step."""
 
     def __init__(self, block: Block, index: int) -> None:
         self.block, self.index = block, index
         self.drive = torch.empty(0)  # of the present step
-        self.held: Tensor | None = None
-        self.states = block.states(self._drives()) if isinstance(block, MessageBlock) else iter(())
-
-    def _drives(self) -> Iterator[Tensor]:
-        """Yield what drives the neurons in each step, when it is asked for."""
-        while True:
-            yield self.drive
+        self.delayed_messages: Tensor | None = None
+        drives = (self.drive for _ in repeat(None))  # each is read when its step runs
+        self.states = block.states(drives) if isinstance(block, MessageBlock) else iter(())
 
     def run(self, arriving: Signals, step: int) -> Signals:
         """Return what leaves the block in this step: messages, or the values of a readout."""
@@ -97,5 +89,7 @@ class _Layer:
             return block.value(state)
         leaving = state.message[None]
         if block.delay_shift:
-            leaving, self.held = torch.zeros_like(leaving) if self.held is None else self.held, leaving
+            if self.delayed_messages is None:
+                self.delayed_messages = torch.zeros_like(leaving)
+            leaving, self.delayed_messages = self.delayed_messages, leaving
         return Spikes.of(leaving, unit=1 / MESSAGE)

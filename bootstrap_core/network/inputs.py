@@ -15,10 +15,14 @@ from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 
-__all__ = ["as_input", "check_earlier", "count_steps"]
+__all__ = ["AxesWarning", "as_input", "as_step", "check_earlier", "count_steps"]
 
 UNSCALED = 16.0
 """Pixel value above which images are taken as not divided by 255; normalised images of lava-dl stay below it."""
+
+
+class AxesWarning(UserWarning):
+    """An input fits, but may have its axes in another order."""
 
 
 def count_steps(spec: NetworkSpec, time_steps: int | None, inputs: Tensor | None = None) -> int:
@@ -81,6 +85,34 @@ def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
     return bordered(x, spec.input.padding, spec.input.border)
 
 
+def as_step(inputs: Tensor, spec: NetworkSpec, n: int | None) -> Tensor:
+    """Return the input of one step of a stream, on the CPU, as blocks take it.
+
+    Args:
+        inputs: image, events or frame of this step, `[N, ...]`.
+        spec: spec of the network.
+        n: N of the steps before; None in the first step.
+
+    Returns:
+        The image `[N, ...]`, or the events or frame `[1, N, ...]`.
+
+    Raises:
+        DataError: the input does not fit the network, or N is not `n`.
+    """
+    shape, what, is_timed = spec.input.shape, spec.input.encoding, spec.input.is_timed
+    if isinstance(inputs, Tensor):
+        if is_timed and not (inputs.dim() and fit_input(tuple(inputs.shape[1:]), shape)):
+            wanted = f"a step of {spec.name} takes {what} as a tensor [N, {', '.join(map(str, shape))}]"
+            hint = f"; of one recording, its step is {what}[None]" if fit_input(tuple(inputs.shape), shape) else ""
+            raise DataError(f"{what} of {list(inputs.shape)} do not fit: {wanted}{hint}")
+        inputs = (inputs[None] if is_timed else inputs).cpu()
+    given = as_input(inputs, spec)
+    found = given.shape[1 if is_timed else 0]
+    if n not in {None, found}:
+        raise DataError(f"a stream of {n} inputs got {found}: keep their number, or call reset()")
+    return given
+
+
 def _as_timed(given: Tensor, spec: NetworkSpec) -> Tensor:
     """Return events or frames `[T, N, *shape]`, in their type. Raises `DataError` for other shapes and values."""
     entering = spec.input
@@ -109,7 +141,9 @@ def _as_timed(given: Tensor, spec: NetworkSpec) -> Tensor:
     if given.shape[1] == steps != len(given) > 1:
         taken = f"{list(given.shape)} is taken as {len(given)} time steps of {steps} recordings"
         warnings.warn(
-            f"{taken}; if it has recordings first, as datasets have, pass {what}.transpose(0, 1)", stacklevel=3
+            f"{taken}; if it has recordings first, as datasets have, pass {what}.transpose(0, 1)",
+            AxesWarning,
+            stacklevel=3,
         )
     return given.reshape(*given.shape[:2], *shape)
 

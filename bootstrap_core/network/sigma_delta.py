@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from bootstrap_core.fixed_point import MANT, MESSAGE, SIGMA
+from bootstrap_core.fixed_point import MANT, MESSAGE, SIGMA, SIGMA_PER_MANT
 from bootstrap_core.functional.cuba import per_channel
 from bootstrap_core.functional.quantize import straight_through
 from bootstrap_core.functional.sigma_delta import Activation, SigmaDeltaStates, sigma_delta
@@ -34,15 +34,15 @@ class SigmaDeltaNeuron(nn.Module):
     def states(self, z: Iterable[Tensor], bias: Tensor | float = 0.0) -> Iterator[SigmaDeltaStates]:
         """Yield states and messages for each step of `z`; `bias` is in float units and broadcasts against a step."""
         sends = self.activation is not Activation.UNIT
-        threshold = self.threshold_mant * (SIGMA // MANT) if sends else 0
+        threshold = self.threshold_mant * SIGMA_PER_MANT if sends else 0
         return sigma_delta(z, self.activation, threshold=threshold, bias=bias * SIGMA)
 
 
 class MessageBlock(Block):
     """Base of the blocks of a sigma-delta network that have states.
 
-    `forward` takes and returns messages, as the integers of the hardware, in spiking modes, and activations in float
-    units in the others. Both are float64, as float32 does not hold all of them exactly.
+    In spiking modes `forward` takes and returns messages (integers of the hardware); as ANN, activations in float
+    units. Both are float64, as float32 does not hold all of them exactly.
     """
 
     neuron: SigmaDeltaNeuron
@@ -87,7 +87,7 @@ class DeltaInputBlock(MessageBlock):
     def drive(self, x: Signals) -> Tensor:
         """See `MessageBlock`."""
         assert isinstance(x, Tensor)
-        return x.double() * (SIGMA // MANT)
+        return x.double() * SIGMA_PER_MANT
 
     def activations(self, x: Signals) -> Tensor:
         """See `MessageBlock`."""
@@ -100,7 +100,7 @@ class SigmaDeltaBlock(MessageBlock, SynapticBlock):
 
     Args:
         synapse, neuron, channels, bias: see `SynapticBlock`.
-        delay_shift: whether messages leave a step later, as each layer of Lava receives them.
+        delay_shift: whether messages leave one step later, as in Lava.
     """
 
     neuron: SigmaDeltaNeuron

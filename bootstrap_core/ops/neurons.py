@@ -54,7 +54,7 @@ __all__ = [
 PARTS = 16
 """Groups of images; gradients are summed within each and then over all, so that sums do not depend on threads."""
 MOST_REACHED = 1 << 30
-"""Magnitude from which a 32-bit state could wrap around; such a run is repeated by the definition."""
+"""Magnitude from which a 32-bit state could wrap around; a run that reaches it is repeated with the definition."""
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ class LayerRun:
     def _recurrent_gradients(
         self, grad: Tensor, voltage: Tensor, current: Tensor | None, dtype: torch.dtype, constant: bool
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-        """Return the gradients of `backward` for recurrent neurons, by the definition: their spikes are its too."""
+        """Return the gradients of `backward` for recurrent neurons, by the definition, whose spikes are the same."""
         neurons = self.neurons
         if neurons.shift:
             grad = torch.cat([grad[1:], torch.zeros_like(grad[:1])])
@@ -391,7 +391,7 @@ def one_step(z: Tensor, shape: Shape, neurons: NeuronConstants) -> OneStep | Non
     if not (runs_native(z) and z.numel() and neurons.is_finite):
         return None
     height, width, channels = map_of(shape)
-    if all(x is None or len(x) == 1 for x in neurons.tensors):  # alike: a flat layer, which has whole vectors
+    if all(x is None or len(x) == 1 for x in neurons.tensors):  # all neurons are alike: a flat layer fills vectors
         height, width, channels = 1, 1, z[0].numel()
     run = LayerRun(neurons, (len(z), height, width, channels), 1, goes_on=True)
     return OneStep(run, shape, "snn_neurons", neurons.record(channels), pointer(z), True, reads=z)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from converters.cli.console import KnownModels, ProgressLine, say
+from converters.cli.console import KnownModels, ProgressLine, say, warn
 from specs.dataset_sources import check_class_names, dataset_names, find_user_data
 from specs.errors import DataError
 
@@ -36,6 +36,7 @@ __all__ = [
     "limit_option",
     "percent",
     "places_options",
+    "recorded_steps",
     "run_options",
     "say_sample",
     "set_option",
@@ -324,6 +325,16 @@ def say_sample(dataset: "Dataset") -> None:
         )
     if note := dataset.limit_note:
         say(f"note: {note}")
+
+
+def recorded_steps(steps: Sequence[int | None], longest: int) -> list[int | None]:
+    """Return the numbers of time steps that recordings of `longest` steps have, with a warning about others."""
+    too_many = [t for t in steps if t is not None and t > longest]
+    if not too_many or len(too_many) == len(steps):  # with none left, the run says what is wrong
+        return list(steps)
+    left_out = ", ".join(map(str, too_many))
+    warn(f"--time-steps {left_out}: left out, as the recordings have {longest} time steps")
+    return [t for t in steps if t not in too_many]
 
 
 def percent(part: float | None) -> str:

@@ -30,6 +30,7 @@ from converters.cli.options import (
     data_options,
     limit_option,
     percent,
+    recorded_steps,
     run_options,
     say_sample,
     use_threads,
@@ -75,7 +76,7 @@ WARM_UP = 256
     OVERFLOW,
     type=click.Choice(["refuse", "chip"]),
     help="Where a state leaves the chip's 24 bits: stop with an error, or go on as the chip does and count such states "
-    "(currents wrap around, voltages are clipped). Means --engine integer. [default: refuse]",
+    "(currents wrap around, voltages are clipped; not for models of values). Means --engine integer. [default: refuse]",
 )
 @click.option(
     "--mode",
@@ -118,6 +119,7 @@ def evaluate_model(
     """
     from bootstrap_core import IntegerNetwork, Mode, evaluate
     from bootstrap_core.inference.overflow import Overflow
+    from zoo.cli.value_commands import evaluate_values
     from zoo.sources import resolve_device
 
     steps = _parse_steps(time_steps)
@@ -138,24 +140,22 @@ def evaluate_model(
         refuse_existing(plot, force)
     model, trained = read_and_say(source)
     use_threads(threads)
+    network = model.build().to(resolve_device(device))
+    runnable: Runnable = network
+    if engine == "integer":
+        runnable = IntegerNetwork(network, overflow=Overflow(overflow or Overflow.REFUSE))
     if model.spec.gives_values:
-        from zoo.cli.value_commands import evaluate_values
-
         if data is None or plot is not None:
             raise click.UsageError(
                 f"{model.spec.name} gives values, not classes: name its frames with --data FILE.npz or FILE.npy, "
                 "and leave out --plot"
             )
-        evaluate_values(source, model, Path(data), engine, mode, steps, device, limit, as_json=as_json)
+        evaluate_values(source, runnable, Path(data), mode, steps, limit, as_json=as_json)
         return
     dataset = places.load(data or usual_data(model), input_shape(model), model.classes, model.spec).limited(limit)
     test = dataset.test
-    network = model.build().to(resolve_device(device))
     note_missing_library(network.device.type)
-    runnable: Runnable = network
-    if engine == "integer":
-        runnable = IntegerNetwork(network, overflow=Overflow(overflow or Overflow.REFUSE))
-    steps = _recorded(steps, test)
+    steps = recorded_steps(steps, test.images.shape[1]) if test.has_events else steps
     scores, beyond = _score_each(runnable, test, Mode(mode), steps)
     if scores and as_json:
         echo(json_text(_scores_as_json(source, model.card, dataset, engine, scores)))
@@ -242,7 +242,8 @@ def predict(
             raise click.UsageError(
                 f"{model.spec.name} gives values, not classes: leave out --classes, --animate and --invert"
             )
-        predict_values(model, images, time_steps, as_json=as_json)
+        integers = IntegerNetwork(model.build(), overflow=Overflow(overflow or Overflow.REFUSE))
+        predict_values(integers, images, time_steps, as_json=as_json)
         return
     DataPlaces(classes=classes).check_classes(model.spec.n_classes)
     network, names = model.build(), classes or model.classes
@@ -301,17 +302,6 @@ def _parse_steps(text: str | None) -> list[int | None]:
     if any(t is not None and not 1 <= t <= 4096 for t in steps):
         raise click.BadParameter(f"must be 1 to 4096, got {text!r}", param_hint=STEPS)
     return steps
-
-
-def _recorded(steps: list[int | None], test: "Split") -> list[int | None]:
-    """Return the numbers of time steps that recordings have, with a warning about others; images have any number."""
-    longest = test.images.shape[1] if test.has_events else None
-    too_many = [t for t in steps if t is not None and longest is not None and t > longest]
-    if not too_many or len(too_many) == len(steps):  # with none left, the run says what is wrong
-        return steps
-    left_out = ", ".join(map(str, too_many))
-    warn(f"{STEPS} {left_out}: left out, as the recordings have {longest} time steps")
-    return [t for t in steps if t not in too_many]
 
 
 def _say_overflows(found: Sequence[tuple[str, Mapping[int, int]]]) -> None:

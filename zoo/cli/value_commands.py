@@ -1,14 +1,18 @@
 """The commands `eval` and `predict` for a model that gives values, such as a sigma-delta network."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.cli.console import ProgressLine, echo, json_text, print_table, say
+from converters.cli.options import recorded_steps
+from specs.errors import DataError
 
 if TYPE_CHECKING:
+    from bootstrap_core.analysis.evaluation import Runnable
     from bootstrap_core.analysis.values import ValueScore
-    from converters.model import Model
+    from bootstrap_core.inference.integer_network import IntegerNetwork
     from specs.network import NetworkSpec
 
 __all__ = ["evaluate_values", "predict_values"]
@@ -19,29 +23,28 @@ SHOWN_VALUES = 4
 
 def evaluate_values(
     source: str,
-    model: "Model",
+    network: "Runnable",
     data: Path,
-    engine: str,
     mode: str,
     steps: Sequence[int | None],
-    device: str,
     limit: int | None,
     *,
     as_json: bool,
 ) -> None:
-    """Score a model on frames, and print errors, messages and synops."""
+    """Score the network of the model `source` on frames, and print errors, messages and synops."""
     from bootstrap_core.analysis.values import score_values
     from bootstrap_core.data.frames import read_frames
     from bootstrap_core.inference.integer_network import IntegerNetwork
     from bootstrap_core.network.mode import Mode
-    from zoo.sources import resolve_device
 
-    network = model.build().to(resolve_device(device))
-    runnable = IntegerNetwork(network) if engine == "integer" else network
-    longest = None if None in steps else max(t or 0 for t in steps)
-    frames = read_frames(data, model.spec, time_steps=longest).limited(limit)
+    engine = "integer" if isinstance(network, IntegerNetwork) else "torch"
+    frames = read_frames(data, network.spec).limited(limit)
+    if frames.are_still:
+        frames = frames.held(max(t or network.spec.time_steps for t in steps))
+    else:
+        steps = recorded_steps(steps, len(frames.frames))
     scores = [
-        score_values(runnable, frames, mode=Mode(mode), time_steps=t, progress=ProgressLine("scoring", "recordings"))
+        score_values(network, frames, mode=Mode(mode), time_steps=t, progress=ProgressLine("scoring", "recordings"))
         for t in steps
     ]
     if as_json:
@@ -52,18 +55,23 @@ def evaluate_values(
                 "recordings": len(frames),
                 "mean_error": score.mean_error,
                 "rms_error": score.rms_error,
-                "messages": score.messages,
+                "messages_per_neuron_step": score.messages,
                 "synops_per_step": score.synops,
                 "values": score.values.tolist(),
-                "steps_per_second": len(frames) * score.time_steps / score.seconds,
+                "steps_per_second": _steps_per_second(score),
             }
             for score in scores
         ]
         echo(json_text({"model": source, "data": str(data), "engine": engine, "results": results}))
         return
-    if frames.wanted is None:
-        say(f"note: {data} lacks values y, with which the outputs would be compared")
-    _print_scores(model.spec, scores, len(frames), engine)
+    if frames.targets is None:
+        say(f"note: {data} has no targets y, so no errors are computed")
+    _print_scores(network.spec, scores, len(frames), engine)
+
+
+def _steps_per_second(score: "ValueScore") -> float | None:
+    """Return the speed in time steps, all recordings together; None as ANN, which has no steps."""
+    return len(score.values) * score.time_steps / score.seconds if score.mode.spiking else None
 
 
 def _print_scores(spec: "NetworkSpec", scores: "list[ValueScore]", n: int, engine: str) -> None:
@@ -75,9 +83,9 @@ def _print_scores(spec: "NetworkSpec", scores: "list[ValueScore]", n: int, engin
                 f"{n:,}",
                 *("-" if error is None else f"{error:.4g}" for error in (score.mean_error, score.rms_error)),
                 "-" if score.synops is None else f"{sum(score.synops):,.0f}",
-                f"{n * score.time_steps / score.seconds:,.0f}",
+                "-" if speed is None else f"{speed:,.0f}",
             ]
-            for score in scores
+            for score, speed in zip(scores, map(_steps_per_second, scores), strict=True)
         ],
     )
     from specs.summary import summarize
@@ -101,17 +109,36 @@ def _print_scores(spec: "NetworkSpec", scores: "list[ValueScore]", n: int, engin
     )
 
 
-def predict_values(model: "Model", paths: Sequence[Path], time_steps: int | None, *, as_json: bool) -> None:
-    """Print the values after the last step for each recording in the files; as JSON also those of each step."""
-    from bootstrap_core.data.frames import read_frames
-    from bootstrap_core.inference.integer_network import IntegerNetwork
+def predict_values(network: "IntegerNetwork", paths: Sequence[Path], time_steps: int | None, *, as_json: bool) -> None:
+    """Print the values after the last step for each recording in the files; as JSON also those of each step.
 
-    network, found = IntegerNetwork(model.build()), []
-    for path in paths:
-        frames = read_frames(path, model.spec, time_steps=time_steps).frames
+    A folder stands for the frames in it. Raises `DataError` at the end if a file cannot be read.
+    """
+    from bootstrap_core.data.frames import FRAME_SUFFIXES, read_frames
+    from zoo.prediction import read_files
+
+    found, unreadable = [], list[DataError]()
+    read = partial(read_frames, spec=network.spec, time_steps=time_steps)
+    for path, given in read_files(
+        paths,
+        FRAME_SUFFIXES,
+        read,
+        on_unreadable=unreadable.append,
+        on_skipped=lambda note: say(f"note: {note}"),
+    ):
+        frames = given.frames
         stream = network.stream()
         by_step = [stream.step(frame) for frame in frames]  # [N, values] each
         found += [(path, i, [step[i].tolist() for step in by_step]) for i in range(frames.shape[1])]
+    _print_values(found, network.spec.n_classes, as_json=as_json)
+    if unreadable:
+        raise DataError("\n".join(map(str, unreadable)))
+
+
+def _print_values(found: list[tuple[Path, int, list[list[float]]]], n_values: int, *, as_json: bool) -> None:
+    """Print path, recording, and the values after each step."""
+    if not found:
+        return
     if as_json:
         rows = [
             {"file": str(path), "recording": i, "time_steps": len(steps), "values": steps[-1], "after_each_step": steps}
@@ -119,8 +146,8 @@ def predict_values(model: "Model", paths: Sequence[Path], time_steps: int | None
         ]
         echo(json_text({"predictions": rows}))
         return
-    n = min(model.spec.n_classes, SHOWN_VALUES)
-    more = [] if model.spec.n_classes <= n else [f"{model.spec.n_classes - n} more"]
+    n = min(n_values, SHOWN_VALUES)
+    more = [] if n_values <= n else [f"{n_values - n} more"]
     print_table(
         ["frames", "recording", "steps", *(f"value {k}" for k in range(n)), *more],
         [

@@ -24,7 +24,7 @@ from converters.formats.netx.netx_layers import (
     NetxNeuron,
 )
 from specs.errors import IntegrityError
-from specs.fields import Shape
+from specs.fields import MAX_DELAY, Shape
 from specs.files.limits import NETWORK_BLOCKS
 
 __all__ = ["ACTIVATION", "SPEC_ATTRIBUTE", "load_netx"]
@@ -45,7 +45,6 @@ MOST_SIDES = 8
 
 RECURRENT = {"dense_rec": "weight_rec", "recurrent": "recWeight"}
 """Types of recurrent layers, that of netx and that of older files, and their datasets of recurrent weights."""
-LONGEST_DELAY = 62
 FOREIGN_KINDS = {
     "dense_comp": "complex synapses",
     "concat": "a branch",
@@ -146,8 +145,8 @@ def _read_delay(node: Hdf5Node, kind: str, weight: IntArray | None, problems: li
     if kind != "dense" or weight is None:
         problems.append(f"delays of up to {delay.max():g} steps in a {kind} layer, which Lava ignores")
         return None
-    if (steps != delay).any() or steps.min() < 0 or steps.max() > LONGEST_DELAY:
-        problems.append(f"delays that are not whole steps from 0 to {LONGEST_DELAY}, such as {delay.flat[0]:g}")
+    if (steps != delay).any() or steps.min() < 0 or steps.max() > MAX_DELAY:
+        problems.append(f"delays that are not whole steps from 0 to {MAX_DELAY}, such as {delay.flat[0]:g}")
         return None
     outputs, inputs = weight.shape
     if steps.size == 1:

@@ -22,15 +22,13 @@ from converters.formats.nir.nir_neurons import (
     neurons_of,
 )
 from specs.errors import IntegrityError, UnsupportedError
-from specs.fields import Padding, Shape
+from specs.fields import MAX_DELAY, Padding, Shape
 from specs.shapes import fewest_sides
 
 __all__ = ["Layer", "layers_of"]
 
 MAX_FEATURES = 1 << 24
 MAX_SIDE = 4096
-MAX_DELAY = 62
-"""Longest delay of synapses in time steps, as in `specs.block.DelaySpec`."""
 
 
 @dataclass(frozen=True)

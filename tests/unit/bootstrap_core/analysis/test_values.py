@@ -1,5 +1,7 @@
 """Scores of networks of values: errors, messages and synops."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -58,3 +60,10 @@ def test_classes_and_values_are_not_mixed_up(network) -> None:
         evaluate(network, load_dataset("mnist-sample").test)
     with pytest.raises(SnnZooError, match="no frames to score"):
         score_values(network, Frames(X[:, :0]))
+
+
+def test_as_many_recordings_as_time_steps_are_no_reason_to_warn(network) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = score_values(network, Frames(X.repeat(1, 2, 1)))
+    assert found.values.flatten().tolist() == [0.0, -1.0, 0.0, -1.0]

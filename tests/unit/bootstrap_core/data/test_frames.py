@@ -1,5 +1,6 @@
-"""Frames in files: one recording, a still frame, or many with the values wanted."""
+"""Frames in files: one recording, a still frame, or many with targets."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from bootstrap_core.data.frames import Frames, read_frames
-from specs.errors import DataError, SnnZooError
+from specs.errors import DataError
 from specs.network import NetworkSpec
 
 SPEC = NetworkSpec.model_validate(
@@ -31,20 +32,20 @@ def test_an_npy_is_one_recording_or_a_still_frame(tmp_path) -> None:
     found = read_frames(saved(tmp_path / "a.npy", X[0]), SPEC)
     assert found.frames.dtype == torch.int32
     assert np.array_equal(found.frames.numpy(), X[0][:, None])
-    assert (len(found), found.wanted) == (1, None)
+    assert (len(found), found.targets) == (1, None)
     still = read_frames(saved(tmp_path / "b.npy", X[0, 0].astype(np.float32)), SPEC)
     assert np.array_equal(still.frames.numpy(), np.broadcast_to(X[0, 0], (4, 1, 2, 3, 3)))
     assert len(read_frames(tmp_path / "b.npy", SPEC, time_steps=7).frames) == 7
     assert len(read_frames(tmp_path / "a.npy", SPEC, time_steps=2).frames) == 2
 
 
-def test_an_npz_has_many_and_the_values_wanted(tmp_path) -> None:
+def test_an_npz_has_many_and_their_targets(tmp_path) -> None:
     y = np.arange(6.0).reshape(3, 2)
     found = read_frames(saved(tmp_path / "a.npz", x=X, y=y), SPEC)
     assert np.array_equal(found.frames.numpy(), X.swapaxes(0, 1))
-    assert torch.equal(found.wanted, torch.from_numpy(y).float())
+    assert torch.equal(found.targets, torch.from_numpy(y).float())
     one = found.limited(1)
-    assert (len(one), one.wanted.tolist()) == (1, [[0.0, 1.0]])
+    assert (len(one), one.targets.tolist()) == (1, [[0.0, 1.0]])
     assert len(found.limited(None)) == 3
     still = read_frames(saved(tmp_path / "b.npz", x=X[:, 0]), SPEC)
     assert still.frames.shape == (4, 3, 2, 3, 3)
@@ -62,6 +63,9 @@ def test_an_npz_has_many_and_the_values_wanted(tmp_path) -> None:
         ({"x": X, "y": np.ones((3, 1))}, r"y must be finite numbers \[3, 2\], not float64 \[3, 1\]"),
         ({"x": X, "y": np.full((3, 2), np.nan)}, r"y must be finite numbers"),
         ({"x": X, "y": np.ones((2, 3))}, r"y must be finite numbers \[3, 2\]"),
+        ({"x": np.float64(1.0)}, r"a.npz: frames must have the shape \[2, 3, 3\] in their last axes, not \[\]"),
+        ({"x": np.zeros(3)}, r"in their last axes, not \[3\]"),
+        ({"x": X, "y": np.float64(1.0)}, r"y must be finite numbers \[3, 2\], not float64 \[\]"),
         ({"x": np.array([Path()], dtype=object)}, "is not a plain array"),
     ],
 )
@@ -72,8 +76,28 @@ def test_other_arrays_are_refused(arrays, told: str, tmp_path) -> None:
 
 def test_more_steps_than_there_are_are_refused(tmp_path) -> None:
     path = saved(tmp_path / "a.npy", X[0])
-    with pytest.raises(SnnZooError, match="time_steps must be at most 5, the steps of these frames, not 6"):
+    with pytest.raises(DataError, match=r"a\.npy: time_steps must be at most 5, the steps of these frames, not 6"):
         read_frames(path, SPEC, time_steps=6)
+
+
+def test_a_scalar_is_refused(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"a\.npy: frames must have the shape \[2, 3, 3\] in their last axes"):
+        read_frames(saved(tmp_path / "a.npy", np.float64(1.0)), SPEC)
+
+
+def test_as_many_recordings_as_time_steps_are_no_reason_to_warn(tmp_path) -> None:
+    path = saved(tmp_path / "a.npz", x=np.concatenate([X, X[:1]]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = read_frames(path, SPEC)
+    assert found.frames.shape == (5, 4, 2, 3, 3)
+
+
+def test_still_frames_are_held_for_any_number_of_steps(tmp_path) -> None:
+    still = read_frames(saved(tmp_path / "a.npz", x=X[:, 0]), SPEC)
+    assert still.are_still
+    assert torch.equal(still.held(9).frames, still.frames[:1].expand(9, -1, -1, -1, -1))
+    assert not read_frames(saved(tmp_path / "b.npz", x=X), SPEC).are_still
 
 
 def test_what_is_no_array_is_refused(tmp_path) -> None:

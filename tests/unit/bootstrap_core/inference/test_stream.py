@@ -15,7 +15,7 @@ from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.inference.overflow import Overflow
 from bootstrap_core.network.build import build_network
 from bootstrap_core.ops.library import without_native
-from specs.errors import DataError, StateOverflowError
+from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
 
 DENSE = {"kind": "dense", "features": 8}
@@ -126,12 +126,13 @@ def test_events_are_checked_at_each_step(value: float) -> None:
     assert torch.equal(stream.step(x.int()), again.step(x.bool()))
 
 
+@pytest.mark.parametrize("engine", [nullcontext, without_native])
 @pytest.mark.parametrize("kind", BLOCKS)
-def test_steps_may_be_in_inference_mode_or_not(kind: str) -> None:
+def test_steps_may_be_in_inference_mode_or_not(kind: str, engine) -> None:
     exact, x = make(*BLOCKS[kind], *READOUTS["affine"]), events()
     stream = exact.stream()
     for t in range(5):
-        with torch.inference_mode(t < 2):
+        with torch.inference_mode(t < 2), engine():
             found = stream.step(x[t])
     assert torch.equal(found, exact(x, time_steps=5))
 
@@ -178,6 +179,22 @@ def test_a_state_that_leaves_24_bits_stops_a_stream() -> None:
         stream.step(ones)
     with pytest.raises(StateOverflowError, match="the current of block 2 reaches 9338880 at step 7"):
         deque((stream.step(ones) for _ in range(60)), maxlen=0)
+    with pytest.raises(SnnZooError, match=r"the last step of this stream failed half way: call reset\(\)"):
+        stream.step(ones)
+    stream.reset()
+    assert torch.equal(stream.step(ones), exact(ones[None]))
+
+
+@pytest.mark.parametrize("readout", ["affine", "dense"])
+def test_a_stream_may_overflow_in_inference_mode_and_go_on_without(readout: str) -> None:
+    kept = {"threshold": 1000.0, "current_decay": 0.0}
+    exact = make({"kind": "flatten"}, {**DENSE, "neuron": kept}, *READOUTS[readout], raised=4.0, overflow=Overflow.CHIP)
+    x, stream = events(), exact.stream()
+    for t in range(T):
+        with torch.inference_mode(t < T - 2):
+            found = stream.step(x[t])
+        assert exact.overflows[2] > 0 or t < T - 2
+    assert torch.equal(found, exact(x))
 
 
 def test_a_stream_may_overflow_as_the_chip_does() -> None:
