@@ -29,7 +29,7 @@ Named = tuple[str, Node]
 def chain_of(graph: Graph, *, origin: str) -> tuple[list[Named], Mapping[str, Named]]:
     """Return the nodes from Input to Output in the order of the edges, with subgraphs unfolded, and the loops.
 
-    A loop is a node of `LOOP_TYPES` from neurons back to themselves; loops are by the name of their neurons.
+    A loop is a node of `LOOP_TYPES` from neurons back to themselves; the keys are the names of the neurons.
 
     Raises:
         UnsupportedError: unsupported node types, branches, merges, other cycles or unconnected nodes; lists all of
@@ -48,7 +48,7 @@ def chain_of(graph: Graph, *, origin: str) -> tuple[list[Named], Mapping[str, Na
 
 def _walk(graph: Graph, prefix: str, problems: list[str], loops: dict[str, Named]) -> list[Named]:
     """Return the chain of a graph as far as it goes; add what is not a chain to `problems`, and its `loops`."""
-    graph = _opened(graph, prefix, loops)
+    graph = _without_loops(graph, prefix, loops)
     after, before = _neighbours(graph)
     faults = list(_faults(graph, prefix, after, before))
     problems += faults
@@ -84,8 +84,11 @@ def _neighbours(graph: Graph) -> tuple[dict[str, list[str]], dict[str, list[str]
     return after, before
 
 
-def _opened(graph: Graph, prefix: str, loops: dict[str, Named]) -> Graph:
-    """Return a graph without its loops, which are added to `loops`; only one loop of the same neurons is taken."""
+def _without_loops(graph: Graph, prefix: str, loops: dict[str, Named]) -> Graph:
+    """Return a graph without its loops, and add them to `loops`.
+
+    Further loops of the same neurons stay in the graph, where they are refused as cycles.
+    """
     after, before = _neighbours(graph)
     taken = set[str]()
     for name, node in graph.nodes.items():
@@ -107,7 +110,7 @@ def _faults(graph: Graph, prefix: str, after: dict[str, list[str]], before: dict
         if len(names) != 1:
             place = f"{prefix.rstrip('.')} (NIRGraph): " if prefix else ""
             yield f"{place}expected one {kind} node, got {len(names)}{_listed(names)}"
-    looping = _in_cycles(graph, after)
+    looping = _in_cycles(graph, after, before)
     for name, node in graph.nodes.items():
         kind = "NIRGraph" if isinstance(node, Graph) else node.type
         place = f"{prefix}{name} ({kind})"
@@ -122,13 +125,12 @@ def _faults(graph: Graph, prefix: str, after: dict[str, list[str]], before: dict
             yield f"{place}: is fed by several nodes{_listed(before[name])}"
 
 
-def _in_cycles(graph: Graph, after: dict[str, list[str]]) -> set[str]:
-    """Return the nodes on cycles: those left after removing nodes without inputs, then without outputs, repeatedly."""
+def _in_cycles(graph: Graph, after: dict[str, list[str]], before: dict[str, list[str]]) -> set[str]:
+    """Return the nodes on cycles or between two cycles.
+
+    They are left after removing nodes without inputs, then without outputs, repeatedly.
+    """
     left = set(graph.nodes)
-    before = defaultdict(list)
-    for source, targets in after.items():
-        for target in targets:
-            before[target].append(source)
     for ways in (before, after):
         opposite = after if ways is before else before
         counts = {name: sum(other in left for other in ways[name]) for name in left}

@@ -41,7 +41,7 @@ class Layer:
         bias: `[channels]`, or `[1]` for all channels; enters the voltage, or the output if there are no neurons.
         neurons: gain 1, bias 0, and one threshold for all channels; None for a last layer without neurons.
         before, after: shapes of input and output; if the next layer's `before` differs, there is a flatten between.
-        delayed: True if an empty step follows.
+        delayed: True if spikes leave one step later.
         recurrent: weights from the neurons to themselves, times the gain, `[channels, channels]`, or None.
         delays: delays of the synapses in time steps, `[1]`, `[channels]` or `[channels, inputs]`, or None.
     """
@@ -83,9 +83,10 @@ def layers_of(
             raise IntegrityError(f"{origin}: {place}: {error}") from None
         except UnsupportedError as error:
             problems.append(f"{place}: {error}")
-            if node.type not in (*NEURON_TYPES, *SILENT_TYPES, "Delay"):
+            if node.type in {*NEURON_TYPES, *SILENT_TYPES}:
+                stack.start(stack.shape)
+            elif node.type != "Delay":
                 break
-            stack.start(name)
     if problems:
         raise UnsupportedError(f"{origin} cannot be read as a snnzoo network: {'; '.join(problems)}")
     return stack.layers, stack.notes
@@ -99,15 +100,15 @@ class _Stack:
         self.layers: list[Layer] = []
         self.notes: list[str] = []
         self.shape: Shape = ()
-        self.start("")
+        self.start(())
 
-    def start(self, name: str) -> None:
-        """Start a layer after the node `name`."""
-        self.last, self.names = name, list[str]()
-        self.before = self.maps = self.shape  # `maps` is the shape before flattening
+    def start(self, before: Shape) -> None:
+        """Start a layer whose input has the shape `before`."""
+        self.names = list[str]()
+        self.before = self.maps = before  # `maps` is the shape before flattening
         self.conv: Conv | None = None
         self.flat: Dense | Tensor | None = None
-        self.arriving = self.weighed = torch.zeros(1)  # delays in steps, by input channel and by output channel
+        self.input_delays = self.output_delays = torch.zeros(1)  # in steps, by channel before and after the weights
 
     def add(self, name: str, node: Node) -> None:
         """Add the next node of the chain."""
@@ -143,10 +144,10 @@ class _Stack:
         if prod(shape) > MAX_FEATURES:
             raise UnsupportedError(f"shape {list(shape)} has {prod(shape):,} inputs, more than {MAX_FEATURES:,}")
         self.shape = shape
-        self.start(name)
+        self.start(shape)
 
     def _dense(self, node: Node) -> None:
-        self._check_undelayed()
+        self._move_delays()
         weight = _array(node, "weight")
         if weight.ndim != 2 or not weight.size:
             raise UnsupportedError(f"weights of shape {list(weight.shape)}; expected [outputs, inputs]")
@@ -159,12 +160,17 @@ class _Stack:
         self.flat = follow(self.flat, Dense(torch.from_numpy(weight), bias))
         self.shape = (weight.shape[0],)
 
-    def _check_undelayed(self) -> None:
-        if self.weighed.any():
+    def _move_delays(self) -> None:
+        """Turn delays behind pools and scalings into delays before them, as further weights follow."""
+        if not self.output_delays.any():
+            return
+        conv = self.conv
+        if conv is None or not conv.depthwise or self.flat is not None or len(self.output_delays) > len(conv.weight):
             raise UnsupportedError("weights after a delay of weights need neurons between them")
+        self.input_delays, self.output_delays = _added(self.input_delays, self.output_delays), torch.zeros(1)
 
     def _convolve(self, conv: Conv) -> None:
-        self._check_undelayed()
+        self._move_delays()
         self.conv = conv if self.conv is None else fold_conv(self.conv, conv, self.before)
         self.shape = self.maps = conv.output_shape(self.shape)
 
@@ -191,41 +197,39 @@ class _Stack:
         if not delay.any():
             return
         steps = delay / self.dt
-        if (np.abs(steps - np.round(steps)) > 1e-3).any() or (steps < 0).any() or (steps > MAX_DELAY).any():
+        supported = (np.abs(steps - np.round(steps)) <= 1e-3) & (steps >= 0) & (steps <= MAX_DELAY)
+        if not supported.all():
+            first = delay[~supported][0]
             raise UnsupportedError(
-                f"a delay of {delay.max():g} s; only whole time steps of {self.dt:g} s are supported, 0 to {MAX_DELAY}"
+                f"a delay of {first:g} s; only whole time steps of {self.dt:g} s are supported, 0 to {MAX_DELAY}"
             )
         found = torch.from_numpy(np.round(steps))
         weights = [each for each in (self.conv, self.flat) if isinstance(each, Conv | Dense)]
         if weights:
             if any(bool(each.bias.any()) for each in weights):
-                raise UnsupportedError("a delay of weights with a bias, which it would hold back in the first steps")
-            self.weighed = _added(self.weighed, found)
+                raise UnsupportedError("a Delay after weights with a bias, which would arrive late, too")
+            self.output_delays = _added(self.output_delays, found)
         elif self.layers and not self.layers[-1].delayed and bool((found == 1).all()):
             self.layers[-1] = replace(self.layers[-1], delayed=True)
         else:
-            self.arriving = _added(self.arriving, found)
+            self.input_delays = _added(self.input_delays, found)
 
     def _neurons(self, name: str, node: Node) -> None:
         shape = self.maps if self.flat is None else self.shape
         neurons = neurons_of(node, shape, dt=self.dt, time_constants=self.time_constants)
         self.notes += [f"{name}: {text}" for text in neurons.rounded]
-        gain, threshold = neurons.gain, neurons.threshold
-        if threshold is not None:  # scale each channel to the same threshold, which does not change its spikes
-            gain, neurons = gain * (threshold.max() / threshold), replace(neurons, threshold=threshold.max()[None])
-            bias = neurons.bias * (threshold.max() / threshold)
-        else:
-            bias = neurons.bias
-            if len(bias.unique()) > 1 and bool((neurons.current_decay < 1).any()):
-                raise UnsupportedError(
-                    "v_leak differs between the classes, and the current decays: logits are the mean weighted input, "
-                    "in which v_leak would count for more than in the voltage"
-                )
+        neurons = _at_one_threshold(neurons)
+        gain, bias = neurons.gain, neurons.bias
+        if neurons.threshold is None and len(bias.unique()) > 1 and bool((neurons.current_decay < 1).any()):
+            raise UnsupportedError(
+                "v_leak differs between the classes, and the current decays: logits are the mean weighted input, "
+                "in which v_leak would count for more than in the voltage"
+            )
         synapse = self._synapse()
         recurrent, of_loop = self._loop(name, synapse)
         if not isinstance(synapse, float):
             synapse = replace(synapse, bias=synapse.bias + of_loop)
-            bias = bias + self._lasting(name, synapse.bias, neurons) * gain
+            bias = bias + self._voltage_bias(name, synapse.bias, neurons) * gain
             synapse = scale_outputs(synapse, gain)
         elif len(gain) > 1:
             raise UnsupportedError("parameters that differ between channels need weights before the neurons")
@@ -234,10 +238,9 @@ class _Stack:
         recurrent = None if recurrent is None else recurrent * gain.reshape(-1, 1)
         neurons = replace(neurons, gain=torch.ones(1), bias=torch.zeros(1))
         delays = self._delays(synapse, neurons)
-        self._close(name, synapse, bias, neurons, shape)
-        self.layers[-1] = replace(self.layers[-1], recurrent=recurrent, delays=delays)
+        self._close(synapse, bias, neurons, shape, recurrent=recurrent, delays=delays)
 
-    def _lasting(self, name: str, bias: Tensor, neurons: Neurons) -> Tensor:
+    def _voltage_bias(self, name: str, bias: Tensor, neurons: Neurons) -> Tensor:
         """Return the bias of the voltage that stands for a bias of the current: what it adds to once it is steady."""
         decay = neurons.current_decay
         if not bool(bias.any()) or bool((decay == 1).all()):
@@ -271,21 +274,21 @@ class _Stack:
 
     def _delays(self, synapse: Conv | Dense | float, neurons: Neurons | None) -> Tensor | None:
         """Return the delays of a layer's synapses, see `Layer`."""
-        if not self.arriving.any() and not self.weighed.any():
+        if not self.input_delays.any() and not self.output_delays.any():
             return None
         if isinstance(synapse, float) or neurons is None or neurons.threshold is None:
             raise UnsupportedError("a delay needs weights and then spiking neurons after it")
-        n_each = len(self.arriving), len(self.weighed)
-        if isinstance(synapse, Conv) and not (n_each[0] == 1 and n_each[1] in {1, len(synapse.weight)}):
+        inputs, outputs = self.input_delays, self.output_delays
+        if isinstance(synapse, Conv) and not (len(inputs) == 1 and len(outputs) in {1, len(synapse.weight)}):
             raise UnsupportedError("a delay that differs between the inputs of a convolution, or within its channels")
-        if n_each[0] == 1 or isinstance(synapse, Conv):
-            delays = self.arriving + self.weighed
+        if len(inputs) == 1 or isinstance(synapse, Conv):
+            delays = inputs + outputs
         else:
             n_outputs, n_inputs = synapse.weight.shape
-            delays = self.arriving.repeat_interleave(n_inputs // len(self.arriving)) + self.weighed[:, None]
+            delays = inputs.repeat_interleave(n_inputs // len(inputs)) + outputs[:, None]
             delays = delays.expand(n_outputs, n_inputs)
         if delays.max() > MAX_DELAY:
-            raise UnsupportedError(f"delays of together {int(delays.max())} time steps, more than {MAX_DELAY}")
+            raise UnsupportedError(f"delays that add up to {int(delays.max())} time steps, more than {MAX_DELAY}")
         return delays
 
     def _synapse(self) -> Conv | Dense | float:
@@ -308,30 +311,48 @@ class _Stack:
             case _:
                 raise UnsupportedError("a Scale with a factor for each input needs weights after it")
 
-    def _close(self, name: str, synapse: Any, bias: Tensor, neurons: Neurons | None, after: Shape) -> None:
-        before = self.before
-        if isinstance(synapse, Conv) and synapse.is_pool and not self.layers and synapse.kernel == (1, 1):
+    def _close(
+        self,
+        synapse: Any,
+        bias: Tensor,
+        neurons: Neurons | None,
+        after: Shape,
+        *,
+        recurrent: Tensor | None = None,
+        delays: Tensor | None = None,
+    ) -> None:
+        before, first = self.before, not self.layers and delays is None
+        if first and isinstance(synapse, Conv) and synapse.is_pool and synapse.kernel == (1, 1):
             weight = synapse.weight.unique()
             if len(weight) == 1 and synapse.stride == (1, 1) and synapse.padding == (0, 0):
                 synapse = float(weight)  # a Scale of the whole input
         if isinstance(synapse, Dense):
             before = (prod(before),)
-        self.layers.append(Layer(tuple(self.names), synapse, bias, neurons, before, after))
-        flat = self.shape
-        self.shape = after
-        self.start(name)
-        self.shape = flat
+        layer = Layer(tuple(self.names), synapse, bias, neurons, before, after, recurrent=recurrent, delays=delays)
+        self.layers.append(layer)
+        self.start(after)
 
     def _end(self) -> None:
         if self.conv is None and self.flat is None:
             if not self.layers:
                 raise UnsupportedError("no weights and no neurons come before it")
+            if self.input_delays.any():
+                raise UnsupportedError("a delay of the output of more than one time step")
             return
         synapse = self._synapse() if isinstance(self.flat, Dense) else None
         if not isinstance(synapse, Dense):
             raise UnsupportedError("a readout without neurons must be Affine or Linear, after a Flatten")
         self._delays(synapse, None)
-        self._close("", synapse, synapse.bias, None, self.shape)
+        self._close(synapse, synapse.bias, None, self.shape)
+
+
+def _at_one_threshold(neurons: Neurons) -> Neurons:
+    """Return neurons with the same spikes whose channels all have the largest threshold; gain and bias are scaled."""
+    if neurons.threshold is None:
+        return neurons
+    highest = neurons.threshold.max()
+    factor = highest / neurons.threshold
+    return replace(neurons, gain=neurons.gain * factor, bias=neurons.bias * factor, threshold=highest[None])
 
 
 def _added(delays: Tensor, more: Tensor) -> Tensor:

@@ -743,6 +743,11 @@ TIMED = {
         {},
     ),
     "weighted inputs that are late": ([affine(8, 8), node("Delay", **PER_CHANNEL), neuron("LIF")], {}),
+    "a Scale before a Delay": (
+        [node("Scale", scale=2.0), node("Delay", **PER_CHANNEL), affine(6, 8), neuron("LIF")],
+        {},
+    ),
+    "spikes that are one step late at the end": ([affine(6, 8), neuron(), node("Delay", delay=DT)], {}),
     "both, and recurrent": (
         [node("Delay", **PER_CHANNEL), affine(6, 8), node("Delay", delay=DT * np.arange(6)), neuron("LIF")],
         {3: LOOP},
@@ -779,6 +784,42 @@ def test_networks_with_a_memory_follow_the_equations(case, tmp_path) -> None:
     assert len(told) == bool(loops)
     recurrent = [block.recurrent for block in model.spec.blocks if block.kind == "dense"]
     assert sum(recurrent) == len(loops)
+
+
+CHANNELS = {"delay": DT * np.arange(1, 3).reshape(2, 1, 1) * np.ones((2, 4, 4))}
+WHOLE = {"start_dim": 0, "end_dim": -1}
+SCALE = node("Scale", scale=np.array([0.5, 1.0]).reshape(2, 1, 1))
+SUM = node("SumPool2d", kernel_size=2, stride=2, padding=0)
+DELAYED_MAPS = {
+    "scale, then neurons": [node("Scale", scale=0.5), node("Delay", delay=3 * DT), neuron("LIF", v_threshold=0.6)],
+    "scale, then convolution": [SCALE, node("Delay", delay=2 * DT), conv(3, 2), neuron("LIF")],
+    "pool, then convolution": [SUM, node("Delay", delay=2 * DT), conv(3, 2), neuron("LIF")],
+    "pool, then channels that differ, then dense": [
+        SUM,
+        node("Delay", **CHANNELS),
+        node("Flatten", **WHOLE),
+        affine(4, 32),
+        neuron("LIF", v_threshold=8.0),
+    ],
+    "delay, scale, delay, then dense": [
+        node("Delay", delay=DT),
+        SCALE,
+        node("Delay", delay=DT * np.arange(2).reshape(2, 1, 1) * np.ones((2, 8, 8))),
+        node("Flatten", **WHOLE),
+        affine(4, 128),
+        neuron("LIF", v_threshold=4.0),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", DELAYED_MAPS)
+def test_maps_may_be_scaled_or_pooled_before_a_delay(case, tmp_path) -> None:
+    nodes, x = DELAYED_MAPS[case], events(shape=IMAGE)
+    expected = simulate_steps(nodes, x)
+    assert 0.02 < expected.mean() < 0.98
+    model = read_nir(chain(*nodes, shape=IMAGE, path=tmp_path / "a.nir"), dt=DT)
+    found = model.build().run(x)[1].spikes[-1].double()
+    assert torch.equal(found.reshape(expected.shape), expected)
 
 
 def test_a_loop_in_a_subgraph_is_read(tmp_path) -> None:
@@ -958,10 +999,19 @@ REFUSED = {
         r"3\.LI \(LI\).*only as the last node",
     ),
     "a long delay": ((node("Delay", delay=63 * DT), affine(6, 8), neuron()), r"3\.Delay .*whole time steps .*0 to 62"),
+    "a delay of the output": ((affine(6, 8), neuron(), node("Delay", delay=3 * DT)), "out .*a delay of the output"),
+    "two delays of the output": (
+        (affine(6, 8), neuron(), node("Delay", delay=DT), node("Delay", delay=DT)),
+        "out .*a delay of the output",
+    ),
+    "a negative delay": (
+        (node("Delay", delay=DT * np.array([0, -3, 1, 0, 0, 0, 0, 0])), affine(6, 8), neuron()),
+        r"3\.Delay .*a delay of -0\.003 s",
+    ),
     "half a step": ((node("Delay", delay=0.5 * DT), affine(6, 8), neuron()), r"3\.Delay .*a delay of 0\.0005 s"),
     "long delays together": (
         (node("Delay", delay=40 * DT), affine(6, 8), node("Delay", delay=40 * DT), neuron()),
-        r"1\.IF .*delays of together 80 time steps",
+        r"1\.IF .*delays that add up to 80 time steps",
     ),
     "a delay of a readout": (
         (affine(6, 8), neuron(), node("Delay", delay=3 * DT), affine(4, 6)),
@@ -999,6 +1049,16 @@ REFUSED_IMAGES = {
     "half a flatten": ((conv(3, 2), neuron(), node("Flatten", start_dim=0, end_dim=1)), "flattens axes 0 to 1"),
     "a convolution at the end": ((conv(3, 2),), "a readout without neurons must be Affine"),
     "same with a stride": ((conv(3, 2, padding="same", stride=2), neuron()), "'same' with stride"),
+    "delays of single pixels of a pool": (
+        (
+            node("SumPool2d", kernel_size=2, stride=2, padding=0),
+            node("Flatten", start_dim=0, end_dim=-1),
+            node("Delay", delay=DT * np.arange(32)),
+            affine(3, 32),
+            neuron(),
+        ),
+        r"2\.Linear .*need neurons between them",
+    ),
     "padding after a pool that leaves inputs out": (
         (
             conv(3, 2, (2, 2)),
@@ -1017,6 +1077,14 @@ def test_what_layers_cannot_do_is_refused_by_name(case, tmp_path) -> None:
     (nodes, message), shape = (REFUSED | REFUSED_IMAGES)[case], IMAGE if case in REFUSED_IMAGES else (8,)
     with pytest.raises(UnsupportedError, match=message):
         read_nir(chain(*nodes, shape=shape, path=tmp_path / "a.nir"), dt=DT)
+
+
+def test_a_refused_delay_does_not_hide_the_weights_before_it(tmp_path) -> None:
+    nodes = (affine(6, 8), neuron(), affine(4, 6), node("Delay", delay=DT / 2), neuron())
+    with pytest.raises(UnsupportedError) as error:
+        read_nir(chain(*nodes, shape=(8,), path=tmp_path / "a.nir"), dt=DT)
+    assert "a delay of 0.0005 s" in str(error.value)
+    assert "neurons after neurons" not in str(error.value)
 
 
 def test_several_refusals_come_together(tmp_path) -> None:
