@@ -13,12 +13,12 @@ from bootstrap_core.fixed_point import (
     MANT,
     MANT_PER_WEIGHT,
     SIGMA,
+    SIGMA_PER_MESSAGE,
     STATE,
     STATE_MAX,
     STATE_PER_WEIGHT,
     WEIGHT_STEP,
 )
-from bootstrap_core.functional.sigma_delta import STATE_PER_MESSAGE
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.base_block import Block, SynapticBlock
 from bootstrap_core.network.blocks import GradedInputBlock, InputBlock, SpikingBlock
@@ -211,7 +211,7 @@ def most_steps(network: Network, plan: Plan) -> int:
     The sum of a neuron's messages is its activation, less what its residue holds and up to 1 for each step.
     """
     if plan.sends_messages:
-        return MOST - 2 * (STATE_MAX // STATE_PER_MESSAGE + 1)
+        return MOST - 2 * (STATE_MAX // SIGMA_PER_MESSAGE + 1)
     if plan.affine:
         return MOST // (2 * _most_weighed(network, plan.affine, plan) + BIAS)
     return MOST // (plan.group * (plan.most_events if plan.last is plan.input else 1))
