@@ -159,8 +159,8 @@ def _table_of(numbered: _Numbered, neurons: NeuronConstants, steps: int) -> _Tab
     """Return the table for the currents of a batch; it is kept for the next batch with the same ones."""
     key = numbered.lowest, numbered.n, steps
     tables: dict[tuple[int, int, int], _Table] = neurons.input_tables
-    if key not in tables:
-        tables.clear()
+    table = tables.get(key)  # another thread may clear the cache at any time
+    if table is None:
         currents = numbered.currents()
         alike = replace(
             neurons,
@@ -172,8 +172,10 @@ def _table_of(numbered: _Numbered, neurons: NeuronConstants, steps: int) -> _Tab
         layer = run.layer(trains=True)
         run.reached = call("snn_neurons", layer, alike.record(numbered.n), pointer(currents), True)
         assert run.voltage is not None
-        tables[key] = _Table(run, run.voltage.view(steps, numbered.n).float().div_(STATE))
-    return tables[key]
+        table = _Table(run, run.voltage.view(steps, numbered.n).float().div_(STATE))
+        tables.clear()
+        tables[key] = table
+    return table
 
 
 def _steady(numbered: _Numbered, table: _Table, given: InputCurrent, neurons: NeuronConstants) -> SteadyInput:

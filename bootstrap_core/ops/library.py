@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from ctypes import POINTER, Structure, byref, c_double, c_float, c_int, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -45,6 +45,8 @@ FOUR = 4
 """Inputs that one 8-bit dot-product instruction takes."""
 LANES = 16
 """Length of a vector in the library; arrays of channels are padded to a multiple of it."""
+
+Made = TypeVar("Made")
 
 _KINDS = ("", "avx2", "avx512")
 _STARTED_IN = os.getpid()
@@ -149,6 +151,14 @@ class Prepared:
 
     Cached records point into tensors, and a copy has tensors of its own.
     """
+
+    def once(self, key: Any, make: Callable[[], Made]) -> Made:
+        """Return what `make` returned for a key; it is kept as long as this object, so records may point into it.
+
+        Threads that ask at the same time all get the first result.
+        """
+        kept: dict[Any, Made] = vars(self).setdefault("_kept", {})
+        return kept[key] if key in kept else kept.setdefault(key, make())
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields alone."""

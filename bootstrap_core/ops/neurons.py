@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -111,21 +111,19 @@ class NeuronConstants(Prepared):
         """True if the recurrent weights, if any, are finite, so that integers can hold them."""
         return self.recurrent is None or bool(self.recurrent.detach().isfinite().all())
 
-    @cached_property
-    def _record(self) -> dict[int, tuple[Neurons, list[Tensor | None]]]:
-        return {}
-
     def record(self, channels: int) -> Neurons:
         """Return the constants as the native library takes them."""
-        if channels not in self._record:
-            bias = torch.zeros(1, dtype=torch.float32) if self.bias is None else self.bias.detach() * MANT
-            numbers = *(keep.round().int() for keep in self.keeps), bias.round().int() * STATE_PER_MANT
-            arrays = [pad_lanes(x, channels) for x in numbers]
-            own = None if self.recurrent is None else _pack_own(self.recurrent.detach())
-            threshold = min(round(self.threshold * STATE), (1 << 31) - 1)
-            record = Neurons(*map(pointer, (*arrays, own)), threshold, self.forgets, self.subtract, self.shift)
-            self._record[channels] = record, [*arrays, own]  # the record points into the arrays
-        return self._record[channels][0]
+        return self.once(("record", channels), partial(self._record, channels))[0]
+
+    def _record(self, channels: int) -> tuple[Neurons, list[Tensor | None]]:
+        """Return the constants for the native library, and the arrays that they point into."""
+        bias = torch.zeros(1, dtype=torch.float32) if self.bias is None else self.bias.detach() * MANT
+        numbers = *(keep.round().int() for keep in self.keeps), bias.round().int() * STATE_PER_MANT
+        arrays = [pad_lanes(x, channels) for x in numbers]
+        own = None if self.recurrent is None else _pack_own(self.recurrent.detach())
+        threshold = min(round(self.threshold * STATE), (1 << 31) - 1)
+        record = Neurons(*map(pointer, (*arrays, own)), threshold, self.forgets, self.subtract, self.shift)
+        return record, [*arrays, own]
 
     def define(self, z: Tensor) -> CubaOutput:
         """Run the definition on a weighted input `[T, N, C, ...]`, without the shift."""

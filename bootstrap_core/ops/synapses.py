@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from math import prod
 
 import torch
@@ -91,15 +91,9 @@ class Connection(Prepared):
         """True if all weights are finite, so that 8 bits can hold them; otherwise the definition runs."""
         return math.isfinite(float(self.weight.detach().sum()))  # a NaN or an infinity makes the sum one too
 
-    @cached_property
-    def _packed(self) -> dict[Shape, tuple[Tensor, Tensor]]:
-        return {}
-
     def packed(self, before: Shape) -> tuple[Tensor, Tensor]:
         """Return int8 weights and taps, as `Synapse` takes them, for a source of shape `before`; cached."""
-        if before not in self._packed:
-            self._packed[before] = self._pack(before)
-        return self._packed[before]
+        return self.once(("packed", before), partial(self._pack, before))
 
     def _pack(self, before: Shape) -> tuple[Tensor, Tensor]:
         weight = self.weight.detach().float().contiguous()
@@ -121,22 +115,18 @@ class Connection(Prepared):
     def record(self, spikes: Spikes) -> Synapse:
         """Return the synapses for the native library; the record points into these spikes' words and into `packed`."""
         before = spikes.map_shape
-        if before not in self._records:
-            weight, taps = self.packed(before)
-            height, width, channels = (1, 1, prod(before)) if self.geometry is None else map_of(before)
-            out_height, out_width, out_channels = map_of(self.out_shape(before))
-            geometry = self.geometry or ConvSpec(channels=1, kernel=(1, 1))
-            axes = geometry.kernel, geometry.stride, pads_of(geometry.padding), geometry.dilation
-            sizes = taps.shape[-1], height, width, channels, out_height, out_width, out_channels
-            arrays = pointer(weight), pointer(taps)
-            self._records[before] = Synapse(self._kind, geometry.groups, None, *arrays, *sizes, *axes)
-        record = Synapse.from_buffer_copy(self._records[before])
+        record = Synapse.from_buffer_copy(self.once(("record", before), partial(self._record, before)))
         record.trains = pointer(spikes.words)
         return record
 
-    @cached_property
-    def _records(self) -> dict[Shape, Synapse]:
-        return {}
+    def _record(self, before: Shape) -> Synapse:
+        weight, taps = self.packed(before)
+        height, width, channels = (1, 1, prod(before)) if self.geometry is None else map_of(before)
+        out_height, out_width, out_channels = map_of(self.out_shape(before))
+        geometry = self.geometry or ConvSpec(channels=1, kernel=(1, 1))
+        axes = geometry.kernel, geometry.stride, pads_of(geometry.padding), geometry.dilation
+        sizes = taps.shape[-1], height, width, channels, out_height, out_width, out_channels
+        return Synapse(self._kind, geometry.groups, None, pointer(weight), pointer(taps), *sizes, *axes)
 
     # --- Backward
 

@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -327,3 +329,13 @@ def test_functions_have_the_parameters_of_the_header() -> None:
     text = re.sub(r"//.*", "", (FOLDER / "native" / "library.h").read_text())
     declared = {name: len(given.split(",")) for name, given in re.findall(r"int64_t (snn_\w+)\(([^)]*)\)", text)}
     assert declared == {name: len(parameters) + 1 for name, parameters in library._SIGNATURES.items()}
+
+
+def test_threads_that_prepare_at_once_get_the_same_arrays(monkeypatch) -> None:
+    """Records point into arrays, so an array that another thread's replaces would be freed."""
+    connection, barrier = Connection(torch.ones(3, 8)), Barrier(2, timeout=30)
+    pack = Connection._pack
+    monkeypatch.setattr(Connection, "_pack", lambda self, before: (barrier.wait(), pack(self, before))[1])
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (found.result() for found in [pool.submit(connection.packed, (8,)) for _ in range(2)])
+    assert first[0] is second[0] is connection.packed((8,))[0]
