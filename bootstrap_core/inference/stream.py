@@ -33,7 +33,7 @@ from bootstrap_core.ops.weighted_input import weigh
 from specs.errors import SnnZooError
 from specs.fields import Shape
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "check_whole"]
 
 
 class Stream:

@@ -231,7 +231,7 @@ def test_convert_refuses_an_unknown_format_before_it_reads(run, tmp_path) -> Non
 def test_show_prints_card_and_layers(run, trained) -> None:
     text = run("show", trained / "model.safetensors").stdout
     assert "1 dense" in text
-    assert "validation_snn_accuracy" in text
+    assert "validation snn accuracy" in text
 
 
 def test_predict_classifies_files_and_animates(run, trained, tmp_path) -> None:

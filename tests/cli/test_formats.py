@@ -129,9 +129,9 @@ def test_show_describes_what_it_cannot_run(folder, run) -> None:
     with h5py.File(folder / "network.net", "a") as file:
         del file["layer/1/neuron/type"]
         file["layer/1/neuron/type"] = b"SDNN"
-    assert "not a network of CUBA blocks: layer 1: SDNN neurons" in run("show", folder / "network.net").stdout
-    error = run("convert", folder / "network.net", "-o", folder / "x.safetensors", code=1).stderr
-    assert "layer 1: SDNN neurons" in error
+    problem = "layer 1: sigma-delta neurons behind another input"
+    assert f"not a network that snnzoo can run: {problem}" in run("show", folder / "network.net").stdout
+    assert problem in run("convert", folder / "network.net", "-o", folder / "x.safetensors", code=1).stderr
 
 
 def test_a_stale_readout_is_visible_at_once(folder, run) -> None:

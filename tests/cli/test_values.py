@@ -103,7 +103,6 @@ def test_show_verify_and_convert_speak_of_values(run, tmp_path) -> None:
         (("predict", NET, "x.npy", "--overflow", "chip"), 1, "overflow: must be refuse for sigma-delta networks"),
         (("train", NET, "-o", "run", "--data", "mnist-sample"), 1, "sigma-delta networks are not trained here"),
         (("convert", NET, "-o", "a.nir"), 1, "NIR cannot express sigma-delta neurons"),
-        (("convert", NET, "-o", "a.c"), 1, "C source cannot express input.encoding: frames; sigma-delta neurons"),
     ],
 )
 def test_what_is_for_classes_is_refused(arguments, code: int, told: str, run) -> None:

@@ -243,7 +243,7 @@ def _show_netx(source: str, as_json: bool) -> None:
     print_table(neuron_header(), neuron_rows(file), words=True)
     echo(f"\ntime steps: {file.time_steps or 'not in the file'}")
     if file.problems:
-        echo(f"not a network of CUBA blocks: {'; '.join(file.problems)}")
+        echo(f"not a network that snnzoo can run: {'; '.join(file.problems)}")
     for problem in limit_problems(file):
         echo(f"limit of Lava: {problem}")
     if file.spec is not None:
