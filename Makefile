@@ -88,7 +88,7 @@ bench-convert: install $(OTHERS)  ## Convert a folder of ONNX files beside Spiki
 	$(BIN)/python tests/make_readme_tables.py --print convert
 	$(BIN)/python tests/make_readme_tables.py --print convert-notes
 
-bench-deep: install  ## Convert a deep network of colour images for several T: make bench-deep ONNX=... DATA_DIR=... BENCH_OPTIONS="-- --raw"
+bench-deep: install  ## Convert a deep network of colour images for several T: make bench-deep ONNX=... DATA_DIR=... BENCH_OPTIONS=--raw
 	$(BIN)/python tests/benchmarks/bench_deep.py "$(ONNX)" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(BENCH_OPTIONS)
 	$(BIN)/python tests/make_readme_tables.py --print deep
 

@@ -1,8 +1,8 @@
 """Convert a deep network with the default options of `zoo convert`, and record accuracy, time and memory for each T.
 
-    python tests/benchmarks/bench_deep.py FILE.onnx --data cifar-10-jpeg --data-dir DIR [-- --raw]
+    python tests/benchmarks/bench_deep.py FILE.onnx --data cifar-10-jpeg --data-dir DIR [--raw]
 
-What follows `--` is passed to `zoo convert`. All test images are scored, in the integer engine. `results/deep.json` is
+All test images are scored, in the integer engine. `results/deep.json` is
 written after each T, and keeps the rows of other files.
 """
 
@@ -51,9 +51,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--time-steps", type=int, nargs="+", default=TIME_STEPS)
     parser.add_argument("--output", type=Path, default=RESULTS / "deep.json")
-    parser.add_argument("options", nargs="*")
+    parser.add_argument("--raw", action="store_true", help="the network takes pixels from 0 to 255")
     given = parser.parse_args()
-    options = given.options + ([] if given.data_dir is None else ["--data-dir", str(given.data_dir)])
+    options = (["--raw"] if given.raw else []) + ([] if given.data_dir is None else ["--data-dir", str(given.data_dir)])
     rows = json.loads(given.output.read_text("utf-8"))["rows"] if given.output.exists() else []
     for steps in given.time_steps:
         conditions = {**stamp(), "cpu": cpu_model(), "threads": given.threads, "busy_cores": round(busy_cores(), 2)}
