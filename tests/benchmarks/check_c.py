@@ -2,12 +2,12 @@
 
     python tests/benchmarks/check_c.py [MODEL...] [--few N] [--whole BUILD...] [--data-dir DIR] [--output FILE]
 
-MODEL is an argument as for `zoo eval`; default: all packaged models. Each model is compiled by gcc and clang, if they
-are there: with -O2 for all test images, and with -O0 and with sanitizers for the first N. BUILD, such as "gcc -O2",
-names other builds for all test images. Times are those of one image with one thread, of the program and of the native
-library. With arm-none-eabi-gcc and qemu-system-arm, models also run their self-test on a Cortex-M4, where memory is
-measured and instructions are counted; with riscv64-linux-gnu-gcc and qemu-riscv64, on a RISC-V processor. Exits with 1
-if a single answer differs.
+MODEL is an argument as for `zoo eval`, of a network of images; default: all packaged ones. `check_c_events.py` has
+those of events. Each model is compiled by gcc and clang, if they are there: with -O2 for all test images, and with -O0
+and with sanitizers for the first N. BUILD, such as "gcc -O2", names other builds for all test images. Times are those
+of one image with one thread, of the program and of the native library. With arm-none-eabi-gcc and qemu-system-arm,
+models also run their self-test on a Cortex-M4, where memory is measured and instructions are counted; with
+riscv64-linux-gnu-gcc and qemu-riscv64, on a RISC-V processor. Exits with 1 if a single answer differs.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from bootstrap_core import IntegerNetwork, load_dataset
 from converters import Model
 from converters.formats.c.c_plan import c_costs, plan_of
 from converters.formats.c.c_writer import COptions, write_c
+from specs.io import load_spec
 from zoo.cli.given_model import usual_data
 from zoo.factory import model_names
 from zoo.runs.card_files import card_of
@@ -175,7 +176,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     rows: dict[str, Any] = {}
-    for name in options.models or model_names():
+    for name in options.models or [name for name in model_names() if not load_spec(name).input.is_events]:
         with TemporaryDirectory() as folder:
             rows[name] = row = compare(name, options.few, options.whole, options.data_dir, Path(folder))
         print(f"{name}: {json.dumps(row)}", flush=True)
