@@ -28,10 +28,8 @@ if TYPE_CHECKING:
         DelayTarget,
         DenseSkip,
         DenseSpec,
-        Encoding,
         FlattenSpec,
         IdentitySkip,
-        InputSpec,
         LayerSpec,
         Norm,
         SkipSpec,
@@ -48,6 +46,7 @@ if TYPE_CHECKING:
         TransferError,
         UnsupportedError,
     )
+    from specs.input import Encoding, InputSpec
     from specs.io import dump_spec, json_schema, load_spec, network_names, parse_spec
     from specs.network import NetworkSpec
     from specs.neuron import CubaSpec, LearnDecays, Reset, SigmaDeltaSpec
@@ -99,7 +98,7 @@ __all__ = [
     "summarize",
 ]
 
-_MODULES = ("errors", "neuron", "block", "training", "network", "summary", "io")
+_MODULES = ("errors", "neuron", "input", "block", "training", "network", "summary", "io")
 """Modules with these names, in the order of search: those that import fastest come first."""
 
 

@@ -24,7 +24,6 @@ from bootstrap_core.data.idx_files import read_idx, read_plain
 from bootstrap_core.data.image_files import load_images
 from bootstrap_core.data.splits import Dataset, Split, check_split, train_validation_split
 from bootstrap_core.data.spoken_digits import read_recordings
-from specs.block import LogMelSpec
 from specs.dataset_sources import (
     SAMPLE_NAME,
     SOURCES,
@@ -37,6 +36,7 @@ from specs.dataset_sources import (
 from specs.errors import DataError, IntegrityError, TransferError
 from specs.files.download import cache_folder, download, expand_user, fetch_whole
 from specs.files.limits import DATASET_ARCHIVE_BYTES, DATASET_FILE_BYTES
+from specs.input import LogMelSpec
 
 __all__ = [
     "SAMPLE_NAME",

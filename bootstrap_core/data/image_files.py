@@ -23,7 +23,6 @@ from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.data.stored_images import STORED_FROM, Header, StoredArray, StoredImages, read_header, stored_array
 from bootstrap_core.progress import each_file
 from specs.arguments import check_path
-from specs.block import LogMelSpec
 from specs.dataset_sources import check_class_names, check_data_file
 from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.fields import Shape
@@ -31,6 +30,7 @@ from specs.files.given_file import check_given_file
 from specs.files.given_zip import open_zip
 from specs.files.limits import CLASS_NAMES_BYTES, IMAGE_CLASSES, IMAGE_PIXELS, IMAGES
 from specs.files.memory import refuse_beyond_memory
+from specs.input import LogMelSpec
 from specs.shapes import fit_input
 from specs.words import counted
 

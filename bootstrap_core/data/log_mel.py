@@ -5,9 +5,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from specs.block import LogMelSpec
 from specs.errors import DataError
 from specs.files.memory import refuse_beyond_memory
+from specs.input import LogMelSpec
 
 __all__ = ["log_mel", "mel_filters", "resample"]
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from bootstrap_core.data.class_folders import ImageFile
 from bootstrap_core.data.log_mel import log_mel, resample
 from bootstrap_core.progress import each_file
-from specs.block import LogMelSpec
 from specs.errors import DataError, SnnZooError
 from specs.files.given_file import check_given_file
 from specs.files.limits import SOUND_BYTES
+from specs.input import LogMelSpec
 
 __all__ = ["picture_columns", "read_sound", "sound_inputs", "sound_picture"]
 

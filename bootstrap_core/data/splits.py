@@ -10,9 +10,9 @@ from bootstrap_core.data.events.binning import BinnedRecordings
 from bootstrap_core.data.stored_images import StoredImages
 from bootstrap_core.pictures import figure, image_uri
 from specs.arguments import check_type
-from specs.block import LogMelSpec
 from specs.dataset_sources import dataset_title
 from specs.errors import DataError
+from specs.input import LogMelSpec
 from specs.outline import few_lines
 from specs.words import counted
 

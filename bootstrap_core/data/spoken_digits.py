@@ -14,11 +14,11 @@ import torch
 from bootstrap_core.data.class_folders import SOUND_SUFFIX, ImageFile
 from bootstrap_core.data.sound_files import sound_inputs
 from bootstrap_core.data.splits import Split
-from specs.block import LogMelSpec
 from specs.errors import DataError, IntegrityError
 from specs.files.given_file import check_given_file
 from specs.files.given_tar import tar_members
 from specs.files.limits import SOUND_BYTES
+from specs.input import LogMelSpec
 
 __all__ = ["read_recordings"]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from bootstrap_core.functional.convolution import bordered
 from specs.arguments import check_type
-from specs.block import Encoding, InputSpec
 from specs.errors import DataError, SnnZooError
+from specs.input import Encoding, InputSpec
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 

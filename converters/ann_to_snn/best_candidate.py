@@ -20,8 +20,9 @@ from converters.ann_to_snn.calibrate import Calibration, InputForm, calibrate
 from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization
 from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
 from converters.model import Model
-from specs.block import Encoding, Role
 from specs.errors import StateOverflowError, UnsupportedError
+from specs.input import Encoding
+from specs.layer import Role
 from specs.neuron import Reset
 
 __all__ = [

@@ -47,10 +47,10 @@ from converters.model import Model
 from converters.onnx.ann_builder import LAYER
 from converters.onnx.import_ann import OnnxImport, import_ann
 from specs.arguments import check_path, check_type
-from specs.block import Encoding
 from specs.dataset_sources import find_user_data
 from specs.errors import ConversionError, DataError, StateOverflowError, UnsupportedError
 from specs.fields import Integer, Shape, StrictModel, TimeSteps
+from specs.input import Encoding
 from specs.io import document_as
 from specs.network import NetworkSpec
 from specs.outline import few_lines

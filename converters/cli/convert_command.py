@@ -376,9 +376,9 @@ def _convert_onnx(
     from converters.ann_to_snn.onnx_conversion import ImportCallbacks, import_onnx
     from converters.ann_to_snn.spiking_layers import MaxPooling
     from converters.formats.model_files import CHAINS, check_writable, option_name
-    from specs.block import Encoding
     from specs.dataset_sources import found_data
     from specs.errors import UnsupportedError
+    from specs.input import Encoding
     from specs.neuron import Reset
 
     mean, std, time_steps, reset = (hints.pop(name) for name in ("mean", "std", "time_steps", "reset"))

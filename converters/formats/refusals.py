@@ -2,8 +2,9 @@
 
 from collections.abc import Collection, Iterable
 
-from specs.block import Layer, kind_of
+from specs.block import kind_of
 from specs.errors import UnsupportedError
+from specs.layer import Layer
 from specs.network import NetworkSpec
 
 __all__ = ["SIGMA_DELTA", "problems_by_place", "refuse_unknown_kinds", "unknown_kinds"]

@@ -16,11 +16,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from specs.block import InputSpec
 from specs.fields import Integer, Name, Number, StrictModel, TimeSteps
 from specs.files.file_digest import sha256_of
 from specs.files.given_file import check_given_file
 from specs.files.limits import CARD_IMAGE_BYTES
+from specs.input import InputSpec
 from specs.io import dump_document, load_document
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec

@@ -14,16 +14,15 @@ from specs.block import (
     DelaySpec,
     DelayTarget,
     DenseSpec,
-    Encoding,
     FlattenSpec,
     IdentitySkip,
-    InputSpec,
-    Layer,
     LayerSpec,
     Norm,
     skips_of,
 )
 from specs.fields import Shape
+from specs.input import Encoding, InputSpec
+from specs.layer import Layer
 from specs.network import NetworkSpec
 from specs.neuron import CubaSpec, LearnDecays
 from specs.summary import summarize

@@ -17,8 +17,8 @@ from converters.ann_to_snn.grid_fit import GridFit, fit_to_grid
 from converters.ann_to_snn.linear_fold import Conv
 from converters.formats.nir.nir_layers import Layer
 from converters.model import Model
-from specs.block import InputSpec
 from specs.errors import SpecError, UnsupportedError
+from specs.input import InputSpec
 from specs.io import spec_from_document
 from specs.neuron import LearnDecays, Reset
 from specs.words import counted

@@ -18,8 +18,8 @@ from converters.formats.nir.nir_neurons import TimeConstants
 from converters.formats.nir.nir_writer import METADATA_FORMAT, METADATA_KEY, TENSORS_KEY
 from converters.model import Model, check_card
 from specs.arguments import check_path
-from specs.block import Encoding
 from specs.errors import ConversionError, IntegrityError, SpecError
+from specs.input import Encoding
 from specs.io import spec_from_document
 from specs.neuron import Reset
 

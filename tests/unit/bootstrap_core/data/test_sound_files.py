@@ -8,9 +8,9 @@ from valid_files import tar
 
 from bootstrap_core.data import sound_files
 from bootstrap_core.data.sound_files import picture_columns, read_sound, sound_inputs, sound_picture
-from specs.block import LogMelSpec
 from specs.errors import DataError
 from specs.files.given_tar import tar_members
+from specs.input import LogMelSpec
 
 
 def test_samples_are_those_of_the_file(tmp_path) -> None:

@@ -13,9 +13,9 @@ from valid_files import tar
 from bootstrap_core.data.datasets import SOURCES, DatasetSource, find_dataset, load_dataset, pull_dataset
 from bootstrap_core.data.events.binning import EventBins
 from bootstrap_core.data.sound_files import picture_columns, sound_picture
-from specs.block import LogMelSpec
 from specs.dataset_sources import doubts
 from specs.errors import DataError, IntegrityError
+from specs.input import LogMelSpec
 
 INDICES = (0, 4, 5, 12)
 SPEC = LogMelSpec(bands=8, frames=10)
