@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from netx_files import save
 
 from bootstrap_core import IntegerNetwork, build_network
 from converters import read_model, write_model, write_netx
@@ -25,24 +26,6 @@ def datasets(path: Path) -> dict[str, Any]:
     with h5py.File(path) as file:
         file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
     return found
-
-
-def save(path: Path, *layers: dict[str, Any], **simulation: int) -> Path:
-    """Write a netx file; values that are dicts become groups."""
-    with h5py.File(path, "w") as file:
-        for i, layer in enumerate(layers):
-            group = file.create_group(f"layer/{i}")
-            for key, value in layer.items():
-                if isinstance(value, dict):
-                    for name, part in value.items():
-                        group[f"{key}/{name}"] = part
-                elif key == "type":
-                    group[key] = np.array([value.encode()], "S10")
-                else:
-                    group[key] = value
-        for key, value in simulation.items():
-            file[f"simulation/{key}"] = value
-    return path
 
 
 def even(*shape: int, seed: int = 0) -> np.ndarray:

@@ -1,12 +1,12 @@
 """netx files of sigma-delta networks: read, run, written again with equal integers, refused by name."""
 
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from netx_files import save
 
 from bootstrap_core import IntegerNetwork, build_network
 from converters import read_model, write_model, write_netx
@@ -41,20 +41,6 @@ FLATTEN = {"type": "flatten", "shape": [45, 1, 1]}
 DENSE = {"type": "dense", "shape": [4], "weight": even(4, 45, seed=1), "bias": even(4, seed=3), "neuron": neuron(23)}
 SIGMA = {"type": "dense", "shape": [1], "weight": even(1, 4, seed=2), "neuron": neuron(6, sigma_output=True)}
 CUBA = {"type": b"CUBA", "iDecay": 4096, "vDecay": 0, "vThMant": 64}
-
-
-def save(path: Path, *layers: Layer) -> Path:
-    """Write the layers as older tools do: without time steps, and without a spec."""
-    with h5py.File(path, "w") as file:
-        for i, layer in enumerate(layers):
-            group = file.create_group(f"layer/{i}")
-            for key, value in layer.items():
-                if isinstance(value, dict):
-                    for name, part in value.items():
-                        group[f"{key}/{name}"] = part
-                else:
-                    group[key] = np.array([value.encode()], "S10") if key == "type" else value
-    return path
 
 
 def frames(*shape: int, steps: int = 7) -> torch.Tensor:
