@@ -358,6 +358,20 @@ def test_a_recipe_starts_from_the_model_that_it_names(trained, run, spec_file, t
     assert f"start {source}@{facts['start_revision']}" in as_markdown(card)
 
 
+def test_a_model_file_that_is_continued_is_the_start_itself(trained, run, spec_file, tmp_path) -> None:
+    """The start of its recipe may be gone by then."""
+    shutil.copy(trained / "model.safetensors", start := tmp_path / "start.safetensors")
+    run("train", spec_file, "-o", tmp_path / "run", "--epochs", 1, "--set", f"training.start={start}", "-q")
+    start.unlink()
+    made = tmp_path / "run/model.safetensors"
+    run("train", made, "-o", tmp_path / "on", "--epochs", 1, "-q")
+    after = read_model(tmp_path / "on/model.safetensors")
+    assert after.spec.training.start is None
+    assert sha256_of(made).startswith(after.card["training"]["start_revision"])
+    named = run("train", made, "-o", tmp_path / "no", "--set", "training.start=mnist-dense", code=1)
+    assert "the training starts from the model file itself" in named.stderr
+
+
 def test_a_start_may_have_its_weight_norms_multiplied_out(trained, run, spec_file, tmp_path) -> None:
     run("convert", trained / "model.safetensors", "-o", tmp_path / "folded.safetensors", "--fold")
     started = "--set", f"training.start={tmp_path}/folded.safetensors", "--set", "training.initialize=true"

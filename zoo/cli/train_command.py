@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from bootstrap_core.training.distributed import Group
     from bootstrap_core.training.trainer import EpochReport
     from converters.model import Model
+    from specs.network import NetworkSpec
     from specs.training import TrainingSpec
     from zoo.runs.training_run import TrainingRun
 
@@ -150,6 +151,8 @@ def _start_run(
             refuse_existing(folder / name, force, otherwise=otherwise)
     start, model = read_start(spec)
     network = override_spec(start, assignments)
+    if model is not None:
+        network = _without_start(network, assignments)
     if network.training is not None and (data := found_data(network.training.data)) != network.training.data:
         network = network.model_copy(update={"training": network.training.model_copy(update={"data": data})})
     recipe = network.training or TrainingSpec()
@@ -196,6 +199,15 @@ def _start_run(
     if group.leads and recipe.teacher is not None:
         _say_of_teacher(spec, run, recipe.teacher)
     return run
+
+
+def _without_start(network: "NetworkSpec", assignments: tuple[str, ...]) -> "NetworkSpec":
+    """Return the network without the start of its recipe, as a model file that is continued is the start itself."""
+    if any(assignment.startswith("training.start=") for assignment in assignments):
+        raise SnnZooError("training.start: the training starts from the model file itself: leave it out")
+    if network.training is None or network.training.start is None:
+        return network
+    return network.model_copy(update={"training": network.training.model_copy(update={"start": None})})
 
 
 def _classes_of_run(folder: Path, places: DataPlaces, group: "Group") -> tuple[str, ...]:
