@@ -281,6 +281,8 @@ def convert(
     known = click.get_current_context().obj
     images = known.golden_images(given) if isinstance(known, KnownModels) and to_c else None
     c_options = COptions(c_prefix, images)
+    if len(outputs) > 1:  # so that none is written if another cannot be
+        _check_all_writable(model, outputs)
     written = [file_entry(file) for output in outputs for file in files_of(write_model(model, output, c=c_options))]
     if onnx.report is not None and conversion is not None:
         _write_report(onnx.report, conversion, source.name, written, figures["layers"])
@@ -294,6 +296,21 @@ def convert(
         say(f"note: {given} was read, but nothing was written: name a file with -o, as in -o model.safetensors")
     for entry in written:
         echo(entry["path"])
+
+
+def _check_all_writable(model: "Model", outputs: tuple[Path, ...]) -> None:
+    """Raise `UnsupportedError` with the problems of all files that cannot be written."""
+    from converters.formats.model_files import check_writable
+    from specs.errors import UnsupportedError
+
+    problems = []
+    for output in outputs:
+        try:
+            check_writable(model, output.suffix)
+        except UnsupportedError as error:
+            problems.append(f"{output}: {error}")
+    if problems:
+        raise UnsupportedError("\n".join(problems))
 
 
 def _find(source: Path) -> Path:

@@ -453,3 +453,26 @@ def test_no_advice_overwrites_the_file_that_it_is_about(run, tmp_path) -> None:
     safetensors.torch.save_file(state, tmp_path / "lava.safetensors")
     error = run("show", tmp_path / "lava.safetensors", code=1).stderr
     assert f"zoo convert {tmp_path / 'lava.safetensors'} ... -o lava-model.safetensors" in error
+
+
+def test_of_several_outputs_none_is_written_if_one_cannot_be(run, tmp_path) -> None:
+    files = [tmp_path / f"m.{suffix}" for suffix in ("safetensors", "c", "net", "nir")]
+    outputs = [part for file in files for part in ("-o", file)]
+    spec = tmp_path / "m.yaml"
+    spec.write_text(
+        "name: m\ntime_steps: 4\nneuron: {reset: subtract}\ninput: {shape: [4], encoding: events}\n"
+        "blocks: [{kind: dense, features: 3, delays: {per: synapse}}, {kind: affine, features: 2}]\n"
+    )
+    run("build", spec, "-o", tmp_path / "a.safetensors")
+    told = run("convert", tmp_path / "a.safetensors", *outputs, code=1).stderr
+    assert f"{files[2]}: netx cannot express" in told
+    assert f"{files[3]}: NIR cannot express" in told
+    assert {path.name for path in tmp_path.iterdir()} == {"m.yaml", "a.safetensors"}
+
+
+@pytest.mark.parametrize(("suffix", "option"), [("nir", "--reset"), ("nir", "--input-bits"), ("net", "--input-bits")])
+def test_facts_that_a_file_of_snnzoo_contains_are_refused(suffix, option, run, tmp_path) -> None:
+    run("convert", "mnist-dense-shallow", "-o", tmp_path / f"m.{suffix}")
+    value = "zero" if option == "--reset" else 4
+    told = run("convert", tmp_path / f"m.{suffix}", "-o", tmp_path / "x.safetensors", option, value, code=1).stderr
+    assert f"leave out {option}" in told

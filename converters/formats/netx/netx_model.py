@@ -200,10 +200,13 @@ def read_netx(
     Raises:
         IntegrityError: the file is damaged, or its layers do not fit each other.
         UnsupportedError: features that our blocks do not have; the message lists all of them.
+        ConversionError: `input_bits` for a file of snnzoo, which contains them.
     """
     file = load_netx(path)
     if file.problems:
         raise UnsupportedError(f"{path} is not a network that our blocks can represent: {'; '.join(file.problems)}")
+    if file.spec is not None and input_bits is not None:
+        raise ConversionError(f"{path}: leave out --input-bits: a file of snnzoo contains the bits of its input")
     spec, notes = spec_of_netx(file, path, time_steps=time_steps, input_bits=input_bits)
     refuse_unknown_kinds(spec, KINDS, f"{path}: netx", EXTRAS)
     held = sum(array.size for layer in file.layers for array in (layer.weight, layer.bias) if array is not None)

@@ -69,8 +69,8 @@ def read_nir(
         SnnZooError: the file cannot be read.
         IntegrityError: the file is not a NIR file, or is damaged.
         UnsupportedError: features that snnzoo does not have; the message lists all of them.
-        ConversionError: dt is missing or contradicts the file, input_bits is out of range, the nodes of a file of
-            snnzoo were changed, or `path` is not a path.
+        ConversionError: dt is missing or contradicts the file, input_bits is out of range, a file of snnzoo contains
+            what is given or its nodes were changed, or `path` is not a path.
     """
     path = check_path(path, "read_nir takes the path of a file", error=ConversionError)
     if input_bits is not None and not 1 <= input_bits <= 16:
@@ -80,6 +80,16 @@ def read_nir(
     if METADATA_KEY in graph.metadata and not nodes_only:
         if dt is not None and said is not None and abs(dt - said) > 1e-6 * said:
             raise ConversionError(f"{path} was written for time steps of {said:g} s, not {dt:g} s: leave out --dt")
+        facts = {
+            "--reset": reset,
+            "--input-bits": input_bits,
+            "--time-constants": time_constants if time_constants is not TimeConstants.EULER else None,
+        }
+        if useless := [option for option, fact in facts.items() if fact is not None]:
+            raise ConversionError(
+                f"{path}: leave out {' and '.join(useless)}: a file of snnzoo contains the value; --nodes-only reads "
+                "the nodes, with the value that is given"
+            )
         return _own_model(graph, path, time_steps)
     chain, loops = chain_of(graph, origin=str(path))
     chosen = _time_step(chain, said if dt is None else dt, path)
