@@ -326,7 +326,7 @@ def _score_each(
     scores, beyond = [], list[str]()
     for t in steps:
         try:
-            progress = ProgressLine("scoring", "images")
+            progress = ProgressLine("scoring", f"{network.spec.input.sample}s")
             scores.append(evaluate(network, test, mode=mode, time_steps=t, progress=progress))
         except StateOverflowError as error:
             beyond.append(f"T = {t or network.spec.time_steps}: {error}")
@@ -359,8 +359,9 @@ def _plot_scores(path: Path, scores: "list[Evaluation]", ann: "Evaluation | None
 def _print_scores(spec: "NetworkSpec", scores: "list[Evaluation]", engine: str) -> None:
     from zoo.runs.card_text import rate_words
 
+    sample = spec.input.sample
     print_table(
-        ["", "accuracy", "images", "loss", "synops/image", "images/s"],
+        ["", "accuracy", f"{sample}s", "loss", f"synops/{sample}", f"{sample}s/s"],
         [
             [
                 f"{score.mode.name}, T={score.time_steps}, {engine}" if score.mode.spiking else "ANN",
@@ -377,7 +378,7 @@ def _print_scores(spec: "NetworkSpec", scores: "list[Evaluation]", engine: str) 
     last = scores[-1]
     echo()
     print_table(
-        [f"layer, T={last.time_steps}" if last.mode.spiking else "layer", "rate", "synops/image"],
+        [f"layer, T={last.time_steps}" if last.mode.spiking else "layer", "rate", f"synops/{sample}"],
         [
             [
                 f"{i} {layer.kind}",

@@ -21,10 +21,10 @@ def labels_path(path: Path) -> Path:
 
 
 def write_inputs(split: Split, spec: NetworkSpec, path: Path) -> Path:
-    """Write the inputs of a split for a program made with -DSNN_STDIN, and their labels beside them.
+    """Write the inputs of a split for a program made with -DPREFIX_STDIN, and their labels beside them.
 
     Images are bytes in the order channel, row, column; recordings have such a frame for each step. Counts of events of
-    more than 8 bits are numbers of 16 bits, in the order of this machine. Labels are a text file, a number a line.
+    more than 8 bits are numbers of 16 bits, in this machine's byte order. Labels are a text file, a number a line.
 
     Args:
         split: images or recordings, with labels.
@@ -35,8 +35,10 @@ def write_inputs(split: Split, spec: NetworkSpec, path: Path) -> Path:
         `path`.
 
     Raises:
-        DataError: the network takes inputs of another kind or shape.
+        DataError: the network takes inputs of another kind or shape, or `path` is that of the labels.
     """
+    if labels_path(path) == path:
+        raise DataError(f"{path}: the inputs need another suffix than {path.suffix}, which the labels get")
     frame = tuple(split.images.shape[-3:])
     if split.has_events != spec.input.is_events or not fit_input(frame, spec.input.shape):
         kind = "recordings of events" if spec.input.is_events else "images"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import (
+    BIAS_MANT_MIN,
     MANT,
     MANT_PER_WEIGHT,
     SIGMA,
@@ -52,8 +53,6 @@ Ints = npt.NDArray[np.int64]
 
 EXAMPLES, EXAMPLE_BYTES = 4, 1 << 16
 """Number of pictures or recordings of the self-test, and the bytes that several of them may take together."""
-BIAS = 1 << 12
-"""Largest magnitude of a bias in 1/64."""
 MOST = (1 << 31) - 1
 """Largest number of 32 bits."""
 
@@ -182,9 +181,9 @@ def delays_of(stage: Stage, delay: Tensor) -> Array:
 
 
 def tensor_problems(network: Network, plan: Plan) -> Iterator[str]:
-    """Yield the blocks whose tensors are other than the plan says, or have too large sums.
+    """Yield what in the tensors contradicts the plan, or could leave 32 bits.
 
-    Those have a current that the plan does not store, delays beyond the longest, or weighted inputs that could leave 32
+    That is a current that the plan does not store, delays beyond the longest, or weighted inputs that could leave 32
     bits for some input; likewise logits within the T steps of the spec. Sums of messages have 64 bits.
     """
     if plan.sends_messages:
@@ -206,14 +205,14 @@ def tensor_problems(network: Network, plan: Plan) -> Iterator[str]:
 
 
 def most_steps(network: Network, plan: Plan) -> int:
-    """Return the number of steps after which logits could leave 32 bits for some input.
+    """Return the largest number of steps whose logits fit 32 bits for every input.
 
     The sum of a neuron's messages is its activation, less what its residue holds and up to 1 for each step.
     """
     if plan.sends_messages:
         return MOST - 2 * (STATE_MAX // SIGMA_PER_MESSAGE + 1)
     if plan.affine:
-        return MOST // (2 * _most_weighed(network, plan.affine, plan) + BIAS)
+        return MOST // (2 * _most_weighed(network, plan.affine, plan) - BIAS_MANT_MIN)
     return MOST // (plan.group * (plan.most_events if plan.last is plan.input else 1))
 
 

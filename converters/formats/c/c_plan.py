@@ -178,7 +178,7 @@ class Stage:
 
     @property
     def rows(self) -> int:
-        """Number of steps, this one included, in which what arrives now can reach the neurons."""
+        """Number of steps in which what arrives now can reach the neurons: 1 and the longest delay."""
         return 1 + (self.delays.longest if self.delays else 0)
 
     @property
@@ -229,7 +229,10 @@ class Plan:
         return self.is_events and self.spec.input.is_graded
 
     def has_counts(self, source: Population) -> bool:
-        """Return whether weights of a source are multiplied: graded pixels, several events at once, and messages."""
+        """Return whether spikes of a source carry a number that multiplies its weights.
+
+        Those are graded pixels, counts of events, and messages.
+        """
         return self.sends_messages or (source is self.input and (self.is_graded or self.counts_events))
 
     @property
@@ -249,7 +252,7 @@ class Plan:
 
     @property
     def is_padded(self) -> bool:
-        """True if the input has pixels that the images do not have."""
+        """True if `input.padding` adds pixels to the images."""
         return any(self.spec.input.padding)
 
     @property
