@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from enum import StrEnum
 from itertools import chain
 from typing import Annotated, Any, Final, Literal
 
@@ -18,12 +19,20 @@ from specs.shapes import ShapeError
 from specs.training import SnnGradient, TrainingSpec
 from specs.words import counted
 
-__all__ = ["SCHEMA_VERSION", "NetworkSpec"]
+__all__ = ["SCHEMA_VERSION", "NetworkSpec", "Output"]
 
 SCHEMA_VERSION: Final = 1
 
 Problem = tuple[tuple[str | int, ...], str]
 """Path of a wrong field, and the rest of the error message."""
+
+
+class Output(StrEnum):
+    """What a network gives, as read from its last block, the readout."""
+
+    RATE = "rate"
+    LAST = "last"
+    SPIKES = "spikes"
 
 
 class NetworkSpec(StrictModel):
@@ -59,6 +68,11 @@ class NetworkSpec(StrictModel):
     logit_scale: Annotated[Number, Field(gt=0)] = 1.0
     """Factor on the logits in probabilities and in the loss of an evaluation; it does not change the class. Conversions
     fit it to the ANN, so that probabilities mean the same. Training does not use it: see `training.logit_scale`."""
+    output: Output = Output.RATE
+    """What the network gives: `rate` and `last` give logits of classes, the mean output of the readout over all time
+    steps (of neurons, their rates), or that of an `affine` readout in the last step alone; `spikes` gives the spikes of
+    the readout's neurons in each step, for targets that are spike trains. Without effect on sigma-delta neurons, which
+    give values. With `last` or `spikes`, the network has no ANN, as rates do not tell when spikes come."""
     training: TrainingSpec | None = None
     """Training recipe for `zoo train`; the default values apply if it is omitted."""
 
@@ -77,13 +91,18 @@ class NetworkSpec(StrictModel):
 
     @property
     def n_classes(self) -> int:
-        """Number of logits; of a network that gives values, their number."""
+        """Number of logits; of a network that gives values or spikes, the number of these in a step."""
         return math.prod(self.shapes[-1])
 
     @property
     def gives_values(self) -> bool:
         """True if the outputs are values, as of sigma-delta neurons, not logits of classes."""
         return isinstance(self.neuron, SigmaDeltaSpec)
+
+    @property
+    def gives_spikes(self) -> bool:
+        """True if the outputs are spike trains, not logits of classes."""
+        return self.output is Output.SPIKES
 
     def neuron_of(self, layer: LayerSpec) -> NeuronSpec:
         """Return the neuron spec of a layer: its own, or the network's."""
@@ -97,24 +116,32 @@ class NetworkSpec(StrictModel):
 
     @property
     def has_ann(self) -> bool:
-        """True if the network also runs as ANN, on rates; recurrent networks do not."""
-        return not any(layer.own_fan_out for layer in self.layers)
+        """True if the network also runs as ANN, on rates; see `without_ann`."""
+        return self.without_ann is None
+
+    @property
+    def without_ann(self) -> str | None:
+        """What makes the network run as SNN alone, such as `a recurrent network`; None if it has an ANN."""
+        if any(layer.own_fan_out for layer in self.layers):
+            return "a recurrent network"
+        return None if self.output is Output.RATE else f"a network with output: {self.output}"
 
     def recipe_problem(self, recipe: TrainingSpec) -> tuple[str, str] | None:
         """Return the field of a recipe that does not fit this network, and the message; None if it fits."""
         if self.gives_values:
             return "epochs", "sigma-delta networks are not trained here: train the ANN elsewhere, and set its weights"
-        if self.has_ann:
+        what = self.without_ann
+        if what is None:
             return None
         if recipe.snn_epochs < recipe.epochs:
             return "snn_epochs", (
-                f"a recurrent network has no ANN, so all epochs must be SNN epochs: set it to {recipe.epochs}, the "
+                f"{what} has no ANN, so all epochs must be SNN epochs: set it to {recipe.epochs}, the "
                 f"epochs, got {recipe.snn_epochs}"
             )
         if recipe.snn_gradient is not SnnGradient.SURROGATE:
-            return "snn_gradient", "must be surrogate, as a recurrent network has no ANN"
+            return "snn_gradient", f"must be surrogate, as {what} has no ANN"
         if recipe.self_distillation:
-            return "self_distillation", "must be 0, as a recurrent network has no ANN to teach it"
+            return "self_distillation", f"must be 0, as {what} has no ANN to teach it"
         return None
 
     @property
@@ -137,11 +164,12 @@ class NetworkSpec(StrictModel):
         return self.model_copy(update={"input": self.input.model_copy(update={"log_mel": log_mel})})
 
     @model_serializer(mode="wrap")
-    def _without_scale_of_one(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a `logit_scale` of 1, so that files of networks that are not converted stay as they were."""
+    def _without_what_most_lack(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out newer fields that have their default, so that files of networks without them stay as they were."""
         document: dict[str, Any] = dump(self)
-        if self.logit_scale == 1:
-            document.pop("logit_scale", None)
+        for name in ("logit_scale", "output"):
+            if getattr(self, name) == NetworkSpec.model_fields[name].default:
+                document.pop(name, None)
         return document
 
     @model_validator(mode="after")
@@ -177,8 +205,11 @@ class NetworkSpec(StrictModel):
             yield ("input", "encoding"), "frames are for sigma-delta neurons: set neuron: {kind: sigma_delta}"
         if self.gives_values and not is_frames:
             yield ("input", "encoding"), f"must be frames, as the neurons are sigma-delta, got {self.input.encoding}"
-        if self.gives_values and self.logit_scale != 1:
-            yield ("logit_scale",), "does not apply to sigma-delta neurons, whose outputs are values: remove it"
+        given = "sigma-delta neurons, whose outputs are values" if self.gives_values else f"output: {self.output}"
+        if self.logit_scale != 1 and (self.gives_values or self.gives_spikes):
+            yield ("logit_scale",), f"does not apply to {given}: remove it"
+        if self.gives_values and self.output is not Output.RATE:
+            yield ("output",), f"does not apply to {given}: remove it"
 
     def _order_problems(self) -> Iterator[Problem]:
         if not self.blocks:
@@ -199,6 +230,10 @@ class NetworkSpec(StrictModel):
                 f"{last.kind} cannot be the last block, the readout: use {_either(readouts)}, or {_either(spiking)} to "
                 "classify by rates",
             )
+        if self.output is Output.LAST and last.kind != "affine":
+            yield ("output",), f"last is for an affine readout, got {last.kind}: set it to rate"
+        if self.gives_spikes and last.role is Role.LOGITS:
+            yield ("output",), f"spikes needs a readout with neurons, {_either(spiking)}, got {last.kind}"
         if self.input.encoding is Encoding.GRADED and not self.blocks[0].takes_graded_input:
             takers = [kind for kind in spiking if kind.takes_graded_input]
             yield (

@@ -19,7 +19,7 @@ from bootstrap_core.network.build import build_network
 from bootstrap_core.network.graph import sources_of, walk
 from bootstrap_core.network.inputs import as_input, count_steps
 from bootstrap_core.network.mode import Mode
-from bootstrap_core.network.network import Network, Tally, Trace, as_logits, check_network, rates_of
+from bootstrap_core.network.network import Network, Tally, Trace, check_network, rates_of
 from bootstrap_core.network.sigma_delta import MessageBlock
 from bootstrap_core.ops.spikes import Spikes
 from specs.errors import SnnZooError
@@ -93,7 +93,7 @@ class IntegerNetwork:
         return _rebuild, (self.spec, self._network.state_dict(), self._overflow)
 
     def __call__(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
-        """Return logits `[N, classes]` or values `[N, values]`, float32; arguments are those of `Network.forward`.
+        """Return what the network gives, float32, with the arguments of `Network.forward`.
 
         Raises as `run` does.
         """
@@ -101,7 +101,7 @@ class IntegerNetwork:
         for read, output in self._outputs(images, time_steps):
             read.clear()  # frees outputs that no later block reads
             last = output
-        return as_logits(last)
+        return self._network.answer(last)
 
     def run(
         self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None
@@ -126,7 +126,7 @@ class IntegerNetwork:
                 readout_voltage=self._voltage(read),
                 values=self._network.values(spikes[-1], output),
             )
-        return as_logits(output), trace
+        return self._network.answer(output), trace
 
     def stream(self) -> Stream | MessageStream:
         """Return this network as a stream, whose `step` takes one time step of the input at a time.

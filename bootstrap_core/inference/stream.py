@@ -53,6 +53,7 @@ class Stream:
 
     def __init__(self, network: Network, overflow: Overflow, overflows: Counter[int]) -> None:
         self._network, self._overflow, self._overflows = network, overflow, overflows
+        self._gives_spikes = network.spec.gives_spikes
         self.reset()
 
     def reset(self) -> None:
@@ -65,6 +66,8 @@ class Stream:
 
     def step(self, inputs: Tensor) -> Tensor:
         """Advance one step; return the logits so far, `[N, classes]`, float32: those of a run of `steps` steps.
+
+        With `output: spikes`, it returns the spikes of this step, `[N, ...]`.
 
         Args:
             inputs: events `[N, ...]` of this step, or for a network of images the image, `[N, ...]` in 0..1.
@@ -82,8 +85,11 @@ class Stream:
             layer.run(self.steps)
         self._is_whole = True
         self.steps += 1
+        readout = self._layers[-1]
+        if self._gives_spikes:
+            return readout.step_spikes()
         self._count.fill_(self.steps)
-        return self._layers[-1].logits(self._count).flatten(1)
+        return readout.logits(self._count).flatten(1)
 
     @torch.no_grad()
     @torch.inference_mode(False)  # other steps may be outside of it, where its tensors cannot be changed
@@ -243,6 +249,10 @@ class _Layer:
         self.total += _view_of_step(self.spikes)
         return (self.total / steps).float()
 
+    def step_spikes(self) -> Tensor:
+        """Return the spikes of the present step, float32 `[N, ...]`."""
+        return _view_of_step(self.spikes).float()
+
     def _weigh(self) -> None:
         """Compute the drive of this step; that of a still image is computed once."""
         if self.is_steady and self.drive_version == self.network_input.changes:
@@ -326,8 +336,16 @@ class _Affine(_Layer):
         totals = None if self.native is None else self.native.run.totals
         self.weighed = None if totals is None else totals.view(self.total.shape)  # summed over the steps, natively
 
+    def run(self, step: int) -> None:
+        """See `_Layer`."""
+        if self.block.reads_last:
+            (self.total if self.weighed is None else self.weighed).zero_()
+        super().run(step)
+
     def logits(self, steps: Tensor) -> Tensor:
-        """Return the logits: the mean over all steps of the weighted input, and the bias."""
+        """Return the logits: the weighted input, its mean over all steps or that of the last one, and the bias."""
+        if self.block.reads_last:
+            steps = torch.ones_like(steps)
         if self.weighed is not None:
             return self.block.logits_of(self.weighed * WEIGHT_UNIT, steps)
         self.total += self.drive

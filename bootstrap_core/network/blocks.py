@@ -28,7 +28,6 @@ from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.spiking_layer import spiking_layer
 from bootstrap_core.ops.synapses import Connection
 from bootstrap_core.ops.weighted_input import part_by_delay, weigh_delayed
-from specs.errors import SnnZooError
 from specs.layers.block import (
     AffineSpec,
     AverageSpec,
@@ -42,6 +41,7 @@ from specs.layers.block import (
 from specs.layers.input import Encoding, InputSpec
 from specs.layers.layer import Layer
 from specs.layers.neuron import Reset, SigmaDeltaSpec
+from specs.network import Output
 
 __all__ = [
     "BUILDERS",
@@ -254,10 +254,6 @@ class SpikingBlock(SynapticBlock):
 
     def forward(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Signals:
         """See `Block`. SAMPLE mode also records pairs of drive and rate for the activation."""
-        if self.recurrent is not None and mode is not Mode.SNN:
-            raise SnnZooError(
-                "a recurrent network runs only in Mode.SNN: no activation gives the rates of recurrent neurons"
-            )
         if not mode.spiking:
             z = self._normed(self.weigh(x, *skipped), channel_axis=1)
             bias = super().quantized_bias() if self._takes_batch else self.quantized_bias()
@@ -315,17 +311,23 @@ class SpikingBlock(SynapticBlock):
 class AffineBlock(SynapticBlock):
     """Affine readout: weighted input plus bias, without spikes. Its mean over time is the logits, in all modes.
 
-    `neuron` has the decays of the readout's neurons in an exported network; logits do not depend on them.
+    `neuron` has the decays of the readout's neurons in an exported network; logits do not depend on them. With
+    `reads_last`, the logits are the weighted input of the last time step alone, plus bias.
     """
 
     neuron: CubaNeuron
+
+    def __init__(self, *arguments: Any, reads_last: bool, **shared: Any) -> None:
+        super().__init__(*arguments, **shared)
+        self.reads_last = reads_last
 
     def forward(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Tensor:
         """See `Block`. Spikes are counted first, so that all steps are weighed at once."""
         if not mode.spiking:
             return self.logits_of(self.weigh(x, *skipped), 1)
-        counts = [count(as_spikes(each)) for each in (x, *skipped)]
-        return self.logits_of(self.weigh_rates(counts[0], counts[1:]), time_steps)
+        sources = [as_spikes(each) for each in (x, *skipped)]
+        own, *others = (each.tensor()[-1] if self.reads_last else count(each) for each in sources)
+        return self.logits_of(self.weigh_rates(own, others), 1 if self.reads_last else time_steps)
 
     def run_checked(self, arriving: Sequence[Signals], time_steps: int) -> tuple[Signals, int]:
         """See `Block`; the states are those of the neurons that an exported readout has."""
@@ -335,6 +337,8 @@ class AffineBlock(SynapticBlock):
             return self(sources[0], Mode.SNN, time_steps, *sources[1:]), reached
         fired = spiking_layer(sources, self.operands(), weighed=True)
         assert fired.weighed is not None
+        if self.reads_last:
+            return self(sources[0], Mode.SNN, time_steps, *sources[1:]), fired.spikes.reached
         return self.logits_of(fired.weighed, time_steps), fired.spikes.reached
 
     def constants(self) -> NeuronConstants:
@@ -458,6 +462,7 @@ def _build_affine(layer: AffineSpec, place: Place) -> Block:
         bias=layer.bias,
         dropout=layer.dropout,
         levels=place.levels,
+        reads_last=place.network.output is Output.LAST,
     )
 
 

@@ -23,10 +23,10 @@ from bootstrap_core.pictures import figure, raster_uri
 from bootstrap_core.training.schedule import LayerModes
 from specs.arguments import check_type
 from specs.errors import SnnZooError
-from specs.network import NetworkSpec
+from specs.network import NetworkSpec, Output
 from specs.outline import MOST_LINES, few_lines, outline
 
-__all__ = ["Network", "Tally", "Trace", "as_logits", "check_network", "rates_of"]
+__all__ = ["Network", "Tally", "Trace", "check_network", "rates_of"]
 
 SHOWN_NEURONS, SHOWN_WIDTH, LEAST_HEIGHT = 256, 128, 40
 """Number of neurons of a block in a notebook's picture; its width there in pixels, and its least height."""
@@ -40,7 +40,8 @@ class Trace:
     where it ran as ANN; `rates[i]` is `[N, ...]`, the mean over time, or the ANN rates.
 
     Of a sigma-delta network, spikes are messages, integers in units of 1/4096, those of an affine readout its value
-    after each step; rates are the activations at the end, and `values` `[T, N, ...]` the output after each step.
+    after each step; rates are the activations at the end. `values` `[T, N, ...]` is the output of the network after
+    each step, if that is not a mean over the steps so far.
     """
 
     spikes: tuple[Tensor | None, ...]
@@ -103,7 +104,8 @@ class Network(nn.Module):
 
     Call it with images `[N, C, H, W]` in 0..1 (or uint8, 0..255), or if the spec says `input.encoding: events` or
     `frames`, with events or frames `[T, N, C, H, W]`. It returns logits `[N, classes]`; a network of sigma-delta
-    neurons returns the values after the last step, `[N, values]`.
+    neurons returns the values after the last step, `[N, values]`, and one with `output: spikes` the spikes of the
+    readout, `[T, N, ...]`.
     """
 
     def __init__(self, spec: NetworkSpec, blocks: list[Block]) -> None:
@@ -118,7 +120,10 @@ class Network(nn.Module):
     def forward(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
     ) -> Tensor:
-        """Return logits `[N, classes]`: the mean output of the readout over time, for a spiking readout its rates.
+        """Return logits `[N, classes]`, or what else the network gives.
+
+        Logits are the mean output of the readout over time, for a spiking readout its rates; with `output: last`, the
+        output in the last step.
 
         Args:
             images: `[N, ...]` of the spec's input size, in 0..1; of events or frames `[T, N, ...]`, integers.
@@ -129,7 +134,7 @@ class Network(nn.Module):
         for read, output in self.outputs(images, mode, time_steps=time_steps):
             read.clear()  # frees outputs that no later block reads
             last = output
-        return as_logits(last)
+        return self.answer(last)
 
     def outputs(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
@@ -139,6 +144,8 @@ class Network(nn.Module):
         Arguments are those of `forward`.
         """
         modes, given = self._layer_modes(mode), as_input(images, self.spec)
+        if any(modes[i] is not Mode.SNN for i in range(len(self.blocks))):
+            self._check_ann()
         steps = count_steps(self.spec, time_steps, given)
         read: list[Signals] = []
         uncast = self._uncast(modes)
@@ -159,6 +166,7 @@ class Network(nn.Module):
         Each block runs on spikes, without a gradient, and then as ANN on the rates of these spikes, with the same
         dropout mask; norms learn from both. `images` as in `forward`. Source: see `specs.training.SnnGradient`.
         """
+        self._check_ann()
         images, device = as_input(images, self.spec), self.device.type
         steps = count_steps(self.spec, None, images)
 
@@ -187,11 +195,11 @@ class Network(nn.Module):
             spikes.append(shown)
             mean = rates_of(output) if shown is None or self.spec.gives_values else shown.mean(0, dtype=torch.float32)
             rates.append(mean)
-        return as_logits(output), Trace(tuple(spikes), tuple(rates), values=self.values(spikes[-1], output))
+        return self.answer(output), Trace(tuple(spikes), tuple(rates), values=self.values(spikes[-1], output))
 
     def values(self, shown: Tensor | None, output: Signals) -> Tensor | None:
-        """Return the values after each step, float32 `[T, N, ...]`; None for classes, and for a readout as ANN."""
-        if shown is None or not self.spec.gives_values:
+        """Return the output after each step, float32 `[T, N, ...]`; None if it is a mean over steps, or as ANN."""
+        if shown is None or not (self.spec.gives_values or self.spec.output is Output.LAST):
             return None
         unit = output.unit if isinstance(output, Spikes) else None
         return shown if unit is None else (shown.double().cumsum(0) * unit).float()
@@ -235,16 +243,30 @@ class Network(nn.Module):
                 counts.append(None)
                 rates.append(float(output.detach().mean()))
         earlier = tuple(self.logits_after(t, *last) for t in also_after)
-        return as_logits(last[1]), Tally(tuple(counts), tuple(rates), earlier)
+        return self.answer(last[1]), Tally(tuple(counts), tuple(rates), earlier)
 
     def logits_after(self, steps: int, read: list[Signals], output: Signals) -> Tensor:
         """Return the logits after the first steps, from the readout's inputs and output in a longer run."""
         if isinstance(output, Spikes):
-            return as_logits(output.first(steps))
+            return self.answer(output.first(steps))
         first = [x.first(steps) for x in read if isinstance(x, Spikes)]
         if len(first) != len(read):
             raise SnnZooError("the readout ran as ANN, which has no time steps: run it in Mode.SNN")
-        return as_logits(self.readout(first[0], Mode.SNN, steps, *first[1:]))
+        return self.answer(self.readout(first[0], Mode.SNN, steps, *first[1:]))
+
+    def answer(self, output: Signals) -> Tensor:
+        """Return the output of the readout as the network gives it.
+
+        It is logits or values `[N, ...]`, float32 where the readout spikes; with `output: spikes`, `[T, N, ...]`.
+        """
+        if not isinstance(output, Spikes):
+            return output.flatten(1)
+        return output.tensor().float() if self.spec.gives_spikes else rates_of(output).flatten(1).float()
+
+    def _check_ann(self) -> None:
+        """Raise `SnnZooError` if the network has no ANN."""
+        if self.spec.without_ann:
+            raise SnnZooError(f"{self.spec.without_ann} runs only in Mode.SNN: it has no ANN")
 
     def _uncast(self, modes: LayerModes) -> AbstractContextManager[object]:
         """Return a context that switches autocast off if a block spikes, since spikes are exact."""
@@ -303,12 +325,6 @@ def rates_of(x: Signals) -> Tensor:
     if not isinstance(x, Spikes):
         return x
     return (count(x) / x.steps).float() if x.unit is None else count(x) * x.unit
-
-
-def as_logits(output: Signals) -> Tensor:
-    """Return the output of the readout as logits or values, `[N, classes]`; of spikes and messages they are float32."""
-    logits = rates_of(output).flatten(1)
-    return logits.float() if isinstance(output, Spikes) else logits
 
 
 def _count(spikes: Spikes) -> Tensor:

@@ -183,6 +183,40 @@ def test_a_recipe_of_a_recurrent_network_trains_it_as_snn(training: dict[str, An
     parse_spec(text(RECURRENT, READOUT, training={"epochs": 5, "snn_epochs": 5}))
 
 
+# --- outputs
+
+
+@pytest.mark.parametrize(
+    ("output", "readout", "told"),
+    [
+        ("last", DENSE, "output: last is for an affine readout, got dense: set it to rate"),
+        ("spikes", READOUT, "output: spikes needs a readout with neurons, dense, conv or avg_pool, got affine"),
+        ("count", READOUT, "output"),
+    ],
+)
+def test_an_output_fits_the_readout(output: str, readout: dict[str, Any], told: str, refusal) -> None:
+    assert told in refusal(text(DENSE, readout, output=output))
+
+
+@pytest.mark.parametrize(("output", "readout"), [("last", READOUT), ("spikes", DENSE)])
+def test_an_output_of_single_steps_trains_as_snn(output: str, readout: dict[str, Any], refusal) -> None:
+    spec = parse_spec(text(readout, output=output))
+    assert (spec.has_ann, spec.without_ann) == (False, f"a network with output: {output}")
+    assert spec.gives_spikes is (output == "spikes")
+    assert parse_spec(dump_spec(spec)) == spec
+    told = refusal(text(readout, output=output, training={"epochs": 5}))
+    assert f"training.snn_epochs: a network with output: {output} has no ANN" in told
+    parse_spec(text(readout, output=output, training={"epochs": 5, "snn_epochs": 5}))
+
+
+def test_the_usual_output_is_not_written() -> None:
+    assert "output" not in parse_spec(text(READOUT)).model_dump()
+
+
+def test_spikes_have_no_logit_scale(refusal) -> None:
+    assert "logit_scale: does not apply to output: spikes" in refusal(text(DENSE, output="spikes", logit_scale=2))
+
+
 def test_only_dense_blocks_have_a_delay_for_each_synapse(refusal) -> None:
     parse_spec(text({**DENSE, "delays": {"per": "synapse"}}, READOUT))
     parse_spec(text({**CONV, "delays": {"longest": 3}}, FLATTEN, READOUT, shape=(2, 8, 8)))

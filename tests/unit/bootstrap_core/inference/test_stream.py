@@ -86,6 +86,22 @@ def test_a_stream_gives_the_logits_of_one_run(kind: str, readout: str, more: dic
     assert stream.steps == T
 
 
+@pytest.mark.parametrize("engine", [nullcontext, without_native])
+@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize("bits", [1, 3])
+def test_a_stream_reads_the_last_step_or_gives_its_spikes(kind: str, bits: int, engine) -> None:
+    x = events(bits)
+    last = make(*BLOCKS[kind], *READOUTS["affine"], bits=bits, output="last")
+    spikes = make(*BLOCKS[kind], *READOUTS["dense"], bits=bits, output="spikes")
+    streams, trains = (last.stream(), spikes.stream()), spikes(x)
+    for t in range(T):
+        with engine():
+            logits, fired = (stream.step(x[t]) for stream in streams)
+        assert torch.equal(logits, last(x, time_steps=t + 1))
+        assert torch.equal(fired, trains[t])
+    assert trains.any()
+
+
 @pytest.mark.parametrize("encoding", ["spike", "graded"])
 def test_a_stream_of_a_still_image_sees_it_at_each_step(encoding: str) -> None:
     first = {"kind": "conv", "channels": 3, "kernel": 3}

@@ -466,6 +466,70 @@ def test_a_spiking_readout_gives_its_rates_as_logits(last) -> None:
     assert torch.equal(fired.to(torch.int8), integer_trace.spikes[-1])
 
 
+# --- outputs
+
+
+def timed(output: str, *, recurrent: bool = False) -> Network:
+    readout = {"kind": "affine" if output == "last" else "dense", "features": 4, "bias": True}
+    document = {
+        "name": "timed",
+        "time_steps": 7,
+        "neuron": {"threshold": 0.5, "current_decay": 0.5, "voltage_decay": 0.1, "tau_grad": 0.1},
+        "input": {"shape": [9], "encoding": "events"},
+        "output": output,
+        "blocks": [{"kind": "dense", "features": 16, "recurrent": recurrent}, readout],
+    }
+    network = build_network(NetworkSpec.model_validate(document), seed=0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.uniform_(-0.3, 0.5, generator=torch.Generator().manual_seed(1))
+    return network
+
+
+EVENTS = (torch.rand(7, 5, 9, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_the_logits_may_be_those_of_the_last_step(recurrent: bool) -> None:
+    network = timed("last", recurrent=recurrent)
+    logits, trace = network.run(EVENTS)
+    weight, bias = network.readout.quantized_weight(), network.readout.quantized_bias()
+    by_step = trace.spikes[1] @ weight.T + bias
+    assert torch.equal(logits, by_step[-1])
+    assert not torch.equal(logits, by_step.mean(0))
+    assert torch.equal(trace.logits_after([3])[0], by_step[2])
+    for runnable in (network, IntegerNetwork(network)):
+        assert torch.equal(runnable.tally(EVENTS, also_after=[3])[1].earlier[0], by_step[2])
+        assert torch.equal(runnable(EVENTS), logits)
+    network(EVENTS, Mode.SNN).sum().backward()
+    last = trace.spikes[1][-1].sum(0)
+    assert torch.equal(network.readout.synapse.weight.grad, last.expand(4, 16))
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_network_may_give_the_spikes_of_its_readout(recurrent: bool) -> None:
+    network = timed("spikes", recurrent=recurrent)
+    trains, trace = network.run(EVENTS)
+    assert torch.equal(trains, trace.spikes[-1])
+    assert 0 < trains.mean() < 1
+    assert torch.equal(trace.rates[-1], trains.mean(0))
+    for runnable in (network, IntegerNetwork(network)):
+        assert torch.equal(runnable(EVENTS), trains)
+        assert torch.equal(runnable.tally(EVENTS, also_after=[3])[1].earlier[0], trains[:3])
+    network(EVENTS, Mode.SNN)[3:].sum().backward()  # each spike has a gradient of its own
+    assert all(bool(parameter.grad.any()) for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("output", ["last", "spikes"])
+def test_outputs_that_depend_on_the_step_have_no_ann(output: str) -> None:
+    network = timed(output)
+    for mode in (Mode.ANN, Mode.SAMPLE):
+        with pytest.raises(SnnZooError, match=f"a network with output: {output} runs only in Mode.SNN"):
+            network(EVENTS, mode)
+    with pytest.raises(SnnZooError, match=f"a network with output: {output} runs only in Mode.SNN"):
+        network.tandem(EVENTS)
+
+
 # --- skips
 
 
