@@ -86,8 +86,8 @@ class Stream:
         self._is_whole = True
         self.steps += 1
         readout = self._layers[-1]
-        if self._gives_spikes:
-            return readout.step_spikes()
+        if self._gives_spikes and isinstance(readout, _Layer):
+            return _view_of_step(readout.spikes).float()
         self._count.fill_(self.steps)
         return readout.logits(self._count).flatten(1)
 
@@ -248,10 +248,6 @@ class _Layer:
         """Return the logits of a readout: the rates of its neurons over all steps."""
         self.total += _view_of_step(self.spikes)
         return (self.total / steps).float()
-
-    def step_spikes(self) -> Tensor:
-        """Return the spikes of the present step, float32 `[N, ...]`."""
-        return _view_of_step(self.spikes).float()
 
     def _weigh(self) -> None:
         """Compute the drive of this step; that of a still image is computed once."""
