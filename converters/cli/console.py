@@ -339,29 +339,30 @@ class ProgressLine:
     """Progress with an estimate of the time left; call it with the numbers of things done and of all.
 
     On a terminal it is its last line, which disappears at the end. Elsewhere the estimate is printed once, if the work
-    takes long.
+    takes long. Time counts from the first call, as what comes before it, such as finding the files, is another work.
     """
 
     def __init__(self, label: str, unit: str) -> None:
         self.label, self.unit, self.shows, self.has_said = label, unit, shows_progress(), is_quiet()
-        self._restart()
-
-    def _restart(self) -> None:
-        self.start = self.shown = time.perf_counter()
+        self.done_before: int | None = None  # at `start`; None: not begun
+        self.start = self.shown = 0.0
 
     def __call__(self, done: int, total: int) -> None:
         """Show how far the work is; 0 done begins it, and after the last thing the object is ready for further work."""
-        if not done:
-            self._restart()
-            return
         now = time.perf_counter()
-        left = (now - self.start) / done * (total - done)
         if done == total:
-            if self.shows and self.shown > self.start:
+            if self.shows and self.done_before is not None and self.shown > self.start:
                 echo_over(" " * BAR_WIDTH + "\r")
-            self._restart()
-        elif self.shows and now - self.shown >= REFRESH_S:
-            filled, rate = "#" * (20 * done // total), done / (now - self.start)
+            self.done_before = None
+            return
+        if self.done_before is None or done <= self.done_before:
+            self.start = self.shown = now
+            self.done_before = done
+            return
+        rate = (done - self.done_before) / (now - self.start)
+        left = (total - done) / rate
+        if self.shows and now - self.shown >= REFRESH_S:
+            filled = "#" * (20 * done // total)
             line = f"{self.label}  [{filled:<20}] {done:,}/{total:,}  {rate:.0f} {self.unit}/s  {left:.0f} s left"
             echo_over(line[:BAR_WIDTH].ljust(BAR_WIDTH))
             self.shown = now

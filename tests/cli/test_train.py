@@ -3,6 +3,7 @@ import math
 import os
 import re
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +83,15 @@ def test_long_work_is_estimated_once_in_a_file(run, trained, tmp_path, monkeypat
     told = run("train", trained / "spec.yaml", "-o", tmp_path / "run").stderr
     assert told.count("scoring the best model: 1,000 images, about ") == 1
     assert "scoring" not in run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume", "-q").stderr
+
+
+def test_what_comes_before_the_first_thing_is_not_part_of_the_estimate(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(console, "ESTIMATE_S", 0)
+    line = ProgressLine("reading", "files")
+    time.sleep(0.1)  # finding the files
+    for done in (1, 2):
+        line(done, 1000)
+    assert capsys.readouterr().err == "reading: 1,000 files, about 0 s left\n"
 
 
 def test_a_recurrent_network_trains_and_scores_without_an_ann(run, tmp_path) -> None:
