@@ -30,4 +30,5 @@ def van_rossum_distance(spikes: Tensor, others: Tensor, tau: float) -> Tensor:
     lag = torch.arange(len(difference), dtype=difference.dtype, device=difference.device)
     filters = torch.exp((lag - lag[:, None]) / tau).tril()  # [T, T]: to step t, from step s <= t
     filtered = torch.tensordot(filters, difference, dims=1)
-    return filtered.square().sum(0) / tau
+    distance: Tensor = filtered.square().sum(0) / tau
+    return distance

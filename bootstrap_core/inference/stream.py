@@ -26,7 +26,7 @@ from bootstrap_core.network.graph import sources_of, walk
 from bootstrap_core.network.inputs import as_step
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
-from bootstrap_core.ops.neurons import OneStep, map_of, one_step
+from bootstrap_core.ops.neurons import NeuronConstants, OneStep, map_of, one_step
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.spiking_layer import WEIGHT_UNIT, one_step_of_layer
 from bootstrap_core.ops.weighted_input import weigh
@@ -183,7 +183,7 @@ def _view_of_step(spikes: Spikes) -> Tensor:
 
 
 class _Layer:
-    """Block with neurons: its weighted input and its spikes of the present step, and the states that it keeps.
+    """Block with neurons: its spikes of the present step, and the states that it keeps.
 
     The native library runs the steps. The definition runs them without the library, and from the step on in which a
     state leaves 24 bits.
@@ -198,6 +198,7 @@ class _Layer:
 
     Attributes:
         spikes: spikes of the present step.
+        arriving: memory from which the native library reads the weighted input; None if it weighs the spikes itself.
     """
 
     def __init__(
@@ -209,79 +210,123 @@ class _Layer:
         shape: Shape,
         overflows: Counter[int] | None,
     ) -> None:
-        self.block, self.index, self.sources, self.overflows = block, index, sources, overflows
-        self.network_input, n = network_input, network_input.n
-        self.neurons = block.constants() if isinstance(block, InputBlock) else block.operands().neurons
-        self.delayed: _Delayed | None = None
-        if isinstance(block, SpikingBlock) and block.delay is not None:
-            dtype = torch.float64 if is_graded(sources[0]) else torch.float32
-            self.delayed = _Delayed(block, block.delay, (n, *shape), dtype)
-        reads_input = all(x is network_input.passed_on for x in sources)
-        self.is_steady = network_input.is_still and self.delayed is None and reads_input
-        self.drive = torch.empty(0)  # weighted input, `[N, ...]`
-        self.drive_version = 0  # `network_input.changes` when the drive was computed; 0: not yet
-        self.start: CubaState | None = None  # of the definition; None: rest
-        self.states: Iterator[tuple[Tensor, Tensor, Tensor]] | None = None
-        self.limits = None if overflows is None else StateLimits()
+        self.block, n = block, network_input.n
+        neurons = block.constants() if isinstance(block, InputBlock) else block.operands().neurons
+        self.drive = _Drive(block, network_input, sources, (n, *shape))
+        self.definition = _Definition(neurons, index, (n, *shape), overflows)
         self.native: OneStep | None = None
-        if isinstance(block, SynapticBlock) and self.delayed is None:
+        if isinstance(block, SynapticBlock) and self.drive.delayed is None:
             self.native = one_step_of_layer(sources, block.operands(), weighed=isinstance(block, AffineBlock))
-        self.arriving: Tensor | None = None  # drive for the native library, unless it weighs the spikes itself
-        self.fits = True  # float32 holds the drive exactly
+        self.arriving: Tensor | None = None
+        self.fits = True  # float32, in which it arrives, holds the weighted input exactly
         if self.native is None:
             maps = torch.empty(n, *map_of(shape), dtype=torch.float32)
             self.arriving = maps[:, 0, 0] if len(shape) == 1 else maps.movedim(-1, 1)
-            self.native = one_step(maps, shape, self.neurons)
+            self.native = one_step(maps, shape, neurons)
         words = torch.zeros(1, n, *(shape if len(shape) == 1 else map_of(shape)), dtype=torch.int32)
         self.spikes = self.native.spikes if self.native else Spikes(1, shape, words=words)
-        self.delayed_spikes = torch.zeros(n, *shape, dtype=torch.bool)  # those that leave in the next step
         self.total = torch.zeros(n, *shape, dtype=torch.float64)  # of a readout, summed over the steps
 
     def run(self, step: int) -> None:
         """Run one step."""
-        if self.arriving is not None:
-            self._weigh()
-        if not (self.native is not None and self.fits and self.native.advance()):
-            self._define(step)
+        if self.arriving is not None and self.drive.update():
+            z = self.drive.value
+            self.arriving.copy_(z)
+            self.fits = z.dtype == torch.float32 or torch.equal(self.arriving.to(z.dtype), z)
+        if self.native is not None and self.fits and self.native.advance():
+            return
+        if self.arriving is None:
+            self.drive.update()
+        if self.native is not None:
+            self._leave(self.native)
+        _view_of_step(self.spikes).copy_(self.definition.run(self.drive.value, step))
 
     def logits(self, steps: Tensor) -> Tensor:
         """Return the logits of a readout: the rates of its neurons over all steps."""
         self.total += _view_of_step(self.spikes)
         return (self.total / steps).float()
 
-    def _weigh(self) -> None:
-        """Compute the drive of this step; that of a still image is computed once."""
-        if self.is_steady and self.drive_version == self.network_input.changes:
-            return
-        block, sources = self.block, self.sources
-        if self.delayed is not None:
-            self.drive = self.delayed.weigh(*sources)
-        elif isinstance(block, SynapticBlock):
-            self.drive = block.weigh(*sources)[0]
-        else:
-            self.drive = block.driven_by(self.network_input.passed_on)[0][0]
-        self.drive_version = self.network_input.changes
-        if self.arriving is not None:
-            self.arriving.copy_(self.drive)
-            self.fits = self.drive.dtype == torch.float32 or torch.equal(self.arriving.to(self.drive.dtype), self.drive)
-
     def _leave(self, native: OneStep) -> None:
         """Leave the native library for the definition, in this step."""
-        self.start, self.native = native.state(), None
-        self.delayed_spikes = self.start.spikes.bool()
+        self.definition.begin(native.state())
+        self.native = None
+
+
+class _Drive:
+    """Weighted input of the neurons of a block, in the present step.
+
+    Args:
+        block, network_input, sources: see `_Layer`.
+        size: N, and shape of the block's output.
+
+    Attributes:
+        value: the weighted input, `[N, ...]`.
+        delayed: what is on its way in synapses with delays; None without delays.
+    """
+
+    def __init__(
+        self,
+        block: InputBlock | SynapticBlock,
+        network_input: _Input,
+        sources: list[Spikes],
+        size: tuple[int, ...],
+    ) -> None:
+        self.block, self.network_input, self.sources = block, network_input, sources
+        self.delayed: _Delayed | None = None
+        if isinstance(block, SpikingBlock) and block.delay is not None:
+            dtype = torch.float64 if is_graded(sources[0]) else torch.float32
+            self.delayed = _Delayed(block, block.delay, size, dtype)
+        reads_input = all(x is network_input.passed_on for x in sources)
+        self.is_steady = network_input.is_still and self.delayed is None and reads_input
+        self.version = 0  # `network_input.changes` when it was computed; 0: not yet
+        self.value = torch.empty(0)
+
+    def update(self) -> bool:
+        """Compute `value`, once in a step. Return False if it stays, as that of a still image does."""
+        if self.is_steady and self.version == self.network_input.changes:
+            return False
+        if self.delayed is not None:
+            self.value = self.delayed.weigh(*self.sources)
+        elif isinstance(self.block, SynapticBlock):
+            self.value = self.block.weigh(*self.sources)[0]
+        else:
+            self.value = self.block.driven_by(self.network_input.passed_on)[0][0]
+        self.version = self.network_input.changes
+        return True
+
+
+class _Definition:
+    """Neurons as `functional.cuba` defines them, one step at a time.
+
+    Args:
+        neurons: their constants.
+        index: index of their block.
+        size: N, and shape of the block's output.
+        overflows: see `_Layer`.
+    """
+
+    def __init__(
+        self, neurons: NeuronConstants, index: int, size: tuple[int, ...], overflows: Counter[int] | None
+    ) -> None:
+        self.neurons, self.index, self.overflows = neurons, index, overflows
+        self.start: CubaState | None = None  # None: rest
+        self.states: Iterator[tuple[Tensor, Tensor, Tensor]] | None = None
+        self.limits = None if overflows is None else StateLimits()
+        self.drive = torch.empty(0)  # of the present step
+        self.delayed_spikes = torch.zeros(size, dtype=torch.bool)  # those that leave in the next step
+
+    def begin(self, start: CubaState) -> None:
+        """Begin from these states, before the first step."""
+        self.start, self.delayed_spikes = start, start.spikes.bool()
 
     @torch.no_grad()
     @torch.inference_mode(False)  # as in `_check_and_take`: states are kept for the next step
-    def _define(self, step: int) -> None:
-        """Run one step of the definition."""
-        if self.arriving is None:
-            self._weigh()
-        if self.native is not None:
-            self._leave(self.native)
+    def run(self, drive: Tensor, step: int) -> Tensor:
+        """Run one step on a weighted input; return the spikes that leave the block, `[N, ...]`."""
+        self.drive = drive
         if self.states is None:
-            self.states = self.neurons.states(
-                (self.drive for _ in repeat(None)), self.drive.dim(), self.limits, self.start
-            )
+            drives = (self.drive for _ in repeat(None))  # each is read when its step runs
+            self.states = self.neurons.states(drives, drive.dim(), self.limits, self.start)
         current, voltage, fired = next(self.states)
         if self.limits is None:
             check_states(self.index, step, current, voltage)
@@ -289,8 +334,8 @@ class _Layer:
             self.overflows[self.index] += self.limits.n
             self.limits.n = 0
         leaving = self.delayed_spikes if self.neurons.shift else fired
-        _view_of_step(self.spikes).copy_(leaving)
         self.delayed_spikes = fired
+        return leaving
 
 
 class _Delayed:
@@ -344,14 +389,15 @@ class _Affine(_Layer):
             steps = torch.ones_like(steps)
         if self.weighed is not None:
             return self.block.logits_of(self.weighed * WEIGHT_UNIT, steps)
-        self.total += self.drive
-        return self.block.logits_of(self.total.to(self.drive.dtype), steps)
+        drive = self.drive.value
+        self.total += drive
+        return self.block.logits_of(self.total.to(drive.dtype), steps)
 
     def _leave(self, native: OneStep) -> None:
         """See `_Layer`."""
         super()._leave(native)
         if self.weighed is not None:  # `weighed` already has this step, which `logits` adds again
-            self.total, self.weighed = self.weighed.double() * WEIGHT_STEP - self.drive.double(), None
+            self.total, self.weighed = self.weighed.double() * WEIGHT_STEP - self.drive.value.double(), None
 
 
 class _Average:
