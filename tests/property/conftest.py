@@ -183,6 +183,7 @@ def specs(
             "delay_shift": draw(st.booleans()),
             "input": {"shape": shape, **entering},
             "blocks": blocks,
+            "output": draw(st.sampled_from(["rate", "last"])) if timed and kind == "affine" else "rate",
         }
     )
     if not (draw(st.booleans()) if skipping is None else skipping):

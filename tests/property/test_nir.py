@@ -30,7 +30,7 @@ def sayable(spec: NetworkSpec, reset: str | None = None) -> NetworkSpec:
     """Restrict a spec to what a file can express: no delays of single weights, no average as readout.
 
     With a `reset`, restrict it to what nodes alone can: this reset for all layers, input currents on the grid of 1/64,
-    and events of one bit.
+    events of one bit, and logits that are means.
     """
     document = spec.model_dump(mode="json", exclude_none=True)
     if document["blocks"][-1]["kind"] == "average":
@@ -41,6 +41,7 @@ def sayable(spec: NetworkSpec, reset: str | None = None) -> NetworkSpec:
         if "delays" in part:
             part["delays"]["per"] = "neuron"
     if reset:
+        document.pop("output", None)
         document["input"] |= {"spike": {"exact_input": True}, "events": {"bits": 1}}.get(spec.input.encoding, {})
     return NetworkSpec.model_validate(document)
 

@@ -286,7 +286,7 @@ def _example(exact: IntegerNetwork, plan: Plan, inputs: Tensor) -> Example:
 def integer_logits(exact: IntegerNetwork, inputs: Tensor, plan: Plan) -> Tensor:
     """Return logits as the source computes them, int64 `[N, classes]`, in units of 1/(`step_unit` x steps).
 
-    Values of sigma-delta neurons are in units of 1/`step_unit`.
+    Values of sigma-delta neurons, and logits of the last step, are in units of 1/`step_unit`.
 
     Args:
         exact: the network.
@@ -303,7 +303,7 @@ def logits_over_time(exact: IntegerNetwork, inputs: Tensor, plan: Plan) -> Tenso
     """Return the logits after each step, int64 `[T, N, classes]`; see `integer_logits`."""
     _, trace = exact.run(inputs)
     if trace.values is not None:
-        return (trace.values.double() * plan.step_unit).long().flatten(2)
+        return (trace.values.double() * plan.step_unit).round().long().flatten(2)
     outputs = trace.spikes[-1]
     assert outputs is not None
     return (outputs.double() * plan.step_unit).round().long().flatten(2).cumsum(0)

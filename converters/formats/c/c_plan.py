@@ -24,7 +24,7 @@ from specs.layers.block import (
 from specs.layers.input import Encoding, InputSpec
 from specs.layers.layer import Layer
 from specs.layers.neuron import CubaSpec, LearnDecays
-from specs.network import NetworkSpec
+from specs.network import NetworkSpec, Output
 from specs.summary import summarize
 
 __all__ = ["CCosts", "Plan", "Population", "Stage", "Synapses", "c_costs", "plan_of"]
@@ -310,6 +310,11 @@ class Plan:
         return max((each.size for each in [*self.neurons, *checked]), default=0)
 
     @property
+    def reads_last(self) -> bool:
+        """True if the logits are those of the last step alone."""
+        return self.spec.output is Output.LAST
+
+    @property
     def step_unit(self) -> int:
         """Divisor of the C source's logits that gives those of the network, after one step; of its values, always."""
         if self.sends_messages:
@@ -319,7 +324,11 @@ class Plan:
     @property
     def logit_unit(self) -> int:
         """Divisor of the C source's logits that gives those of the network, after T steps."""
-        return self.spec.time_steps * self.step_unit
+        return self.unit_after(self.spec.time_steps)
+
+    def unit_after(self, steps: int) -> int:
+        """Return the divisor of the C source's logits that gives those of the network, after `steps` steps."""
+        return self.step_unit * (1 if self.reads_last else steps)
 
     @cached_property
     def state_bytes(self) -> int:

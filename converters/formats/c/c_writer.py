@@ -48,7 +48,7 @@ from specs.layers.block import (
 from specs.layers.input import Encoding
 from specs.layers.layer import Layer
 from specs.layers.neuron import CubaSpec, LearnDecays
-from specs.network import NetworkSpec
+from specs.network import NetworkSpec, Output
 from specs.shapes import pads_of
 from specs.words import counted
 
@@ -58,9 +58,10 @@ KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec, AverageSpec)
 EXTRAS = ("recurrent", "delays", SIGMA_DELTA)
 """Kinds of blocks that the source can compute, and their extras."""
 ENCODINGS = tuple(Encoding)
+OUTPUTS = {Output.RATE, Output.LAST}
 NEURONS = {"cuba", "sigma_delta"}
 KNOWN_FIELDS = {
-    "schema_version", "name", "description", "time_steps", "input", "blocks", "logit_scale", "training", "kind",
+    "schema_version", "name", "description", "time_steps", "input", "blocks", "logit_scale", "output", "training", "kind",
     "shape", "encoding", "bits", "bin_us", "border", "mean", "std", "weight", "bias", "exact_input", "log_mel",
     "neuron",
     "features", "channels", "kernel", "stride", "padding", "dilation", "groups", "gain", "skips", "source",
@@ -167,6 +168,8 @@ def spec_problems(spec: NetworkSpec) -> Iterator[str]:
     """Yield what C source cannot express of a network."""
     if spec.input.encoding not in ENCODINGS:
         yield f"input.encoding: {spec.input.encoding}"
+    if spec.output not in OUTPUTS:
+        yield f"output: {spec.output}"
     yield from unknown_kinds(spec, KINDS, EXTRAS)
     yield from _unknown_fields(spec)
     records = ((layer, spec.neuron_of(layer), *skips_of(layer), *_delays_of(layer)) for layer in spec.layers)
@@ -227,6 +230,7 @@ def _functions(plan: Plan) -> set[str]:
     }
     found |= {"postpone" for stage in plan.stages if stage.delays and not stage.delays_each_weight}
     found |= {"clear" for stage in plan.stages if not (plan.sums_in_readout(stage) or plan.is_driven(stage))}
+    found |= {"clear"} if plan.reads_last else set()
     found |= {"flat"} if "identity_flat" in found or (not plan.affine and plan.last.plane > 1) else set()
     return found | ({"add"} if found & {"conv", "dense"} else set())
 

@@ -149,10 +149,25 @@ def in_units(logits: torch.Tensor, unit: int) -> Any:
     return found.round().long().numpy()
 
 
+OF_LAST_STEP = [
+    name
+    for name, (entering, blocks) in NETWORKS.items()
+    if blocks[-1]["kind"] == "affine" and entering.get("encoding") != "frames"
+]
+
+
 @needs_compiler
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in OF_MESSAGES])
-def test_the_source_gives_the_logits_of_the_integer_engine_after_each_step(name: str, tmp_path: Path) -> None:
-    network = make(*NETWORKS[name])
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [
+        *((name, "rate") for name in NETWORKS if name not in OF_MESSAGES),
+        *((name, "last") for name in OF_LAST_STEP),
+    ],
+)
+def test_the_source_gives_the_logits_of_the_integer_engine_after_each_step(
+    name: str, output: str, tmp_path: Path
+) -> None:
+    network = make(*NETWORKS[name], output=output)
     images, plan, steps = bytes_for(network), plan_of(network.spec), network.spec.time_steps
     given, exact = as_given(network, images), IntegerNetwork(network)
     source = write(network, tmp_path)
@@ -164,7 +179,7 @@ def test_the_source_gives_the_logits_of_the_integer_engine_after_each_step(name:
     assert (logits_by_step == logits_over_time(exact, given, plan).numpy()).all()
     assert (classes_by_step[-1] == classes).all()
     for t in range(steps):
-        assert (logits_by_step[t] == in_units(exact(given, time_steps=t + 1), plan.step_unit * (t + 1))).all()
+        assert (logits_by_step[t] == in_units(exact(given, time_steps=t + 1), plan.unit_after(t + 1))).all()
 
 
 @needs_compiler
