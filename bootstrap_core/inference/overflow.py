@@ -17,6 +17,11 @@ from specs.errors import StateOverflowError
 
 __all__ = ["Overflow", "check_messages", "check_states", "explain_overflow", "run_on_chip"]
 
+STATES_REMEDY = (
+    "lower the weights, the threshold or input.bits, or run fewer steps; with Overflow.CHIP (--overflow chip) the run "
+    "goes on as on the chip"
+)
+
 
 class Overflow(Enum):
     """Treatment of states that leave the hardware's 24 bits."""
@@ -72,7 +77,7 @@ def _raise_first(index: int, z: Tensor, neurons: NeuronConstants) -> None:
 def check_states(index: int, step: int, current: Tensor, voltage: Tensor) -> None:
     """Raise `StateOverflowError` if a state of block `index` leaves 24 bits at this step; in units of 1/4096."""
     for name, state in (("current", current), ("voltage", voltage)):
-        _check(index, step, name, state, "lower the weights, the threshold or input.bits, or run fewer steps")
+        _check(index, step, name, state, STATES_REMEDY)
 
 
 def check_messages(index: int, step: int, state: SigmaDeltaStates) -> None:
