@@ -158,7 +158,7 @@ class Stat(ABC):
         try:
             self.fill(self.state().model_validate(state))
         except ValidationError as error:
-            raise IntegrityError(f"not the state of a {type(self).__name__}: {first_problem(error)}") from error
+            raise IntegrityError(f"not the state of {type(self).__name__}: {first_problem(error)}") from error
 
     @abstractmethod
     def state(self) -> "_State":

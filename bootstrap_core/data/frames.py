@@ -26,7 +26,7 @@ from specs.files.memory import refuse_beyond_memory
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 
-__all__ = ["FRAME_SUFFIXES", "FrameDataset", "Frames", "check_frames", "load_frames", "read_frames"]
+__all__ = ["FRAME_SUFFIXES", "FrameDataset", "Frames", "check_frame_file", "check_frames", "load_frames", "read_frames"]
 
 FRAME_SUFFIXES = {".npy", ".npz"}
 NUMBER_BYTES = 12
@@ -109,6 +109,12 @@ def check_frames(given: object, spec: NetworkSpec) -> None:
         as_input(given.frames, spec)
 
 
+def check_frame_file(path: Path, spec: NetworkSpec) -> None:
+    """Raise `DataError` if a file cannot have frames with targets, by its name."""
+    if path.suffix.lower() != ".npz":
+        raise DataError(f"{spec.name} gives values and learns from an .npz of frames x and targets y, not from {path}")
+
+
 def load_frames(path: Path, spec: NetworkSpec) -> FrameDataset:
     """Read training and test recordings from an `.npz`; without a test set, a fifth of them is drawn for testing.
 
@@ -119,8 +125,7 @@ def load_frames(path: Path, spec: NetworkSpec) -> FrameDataset:
     Raises:
         DataError: the file cannot be read, or has no such arrays.
     """
-    if path.suffix.lower() != ".npz":
-        raise DataError(f"{spec.name} gives values and learns from an .npz of frames x and targets y, not from {path}")
+    check_frame_file(path, spec)
     arrays = _read(path)
     is_drawn = "x_train" not in arrays
     parts = {part: _frames_of(arrays, path, spec, None, part) for part in ([""] if is_drawn else ["_train", "_test"])}

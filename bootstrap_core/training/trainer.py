@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, overload
@@ -16,6 +17,7 @@ from bootstrap_core.data.datasets import Split
 from bootstrap_core.data.frames import Frames
 from bootstrap_core.functional.dropout import masks_from
 from bootstrap_core.network.batch_norm import BatchNorm, NormModule
+from bootstrap_core.network.inputs import AxesWarning
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, check_network
 from bootstrap_core.network.sampler import RateSampler, mix_seed
@@ -195,7 +197,8 @@ class Trainer:
             tandem = modes == LayerModes(Mode.SNN) and recipe.snn_gradient is SnnGradient.TANDEM
             rounds = (tandem or modes == LayerModes(Mode.ANN)) and self._may_round()
             cast = torch.autocast(network.device.type, torch.bfloat16, enabled=rounds)
-            with products_in(recipe.precision), cast:
+            time_first = warnings.catch_warnings(action="ignore", category=AxesWarning)  # as batches have it
+            with products_in(recipe.precision), cast, time_first:
                 outputs: Tensor = network.tandem(batch.inputs) if tandem else network(batch.inputs, modes)
             loss = self._loss(outputs, batch) * share.weight
             counts = [count / share.repeats for count in self.objective.counts(outputs, batch)]

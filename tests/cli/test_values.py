@@ -217,6 +217,13 @@ def test_what_does_not_teach_values_is_refused(arguments, told, run, steer) -> N
     assert told in run("train", steer, "-o", "run", *arguments, code=1).stderr
 
 
+def test_check_says_which_data_teach_values(run, steer) -> None:
+    run("check", steer)
+    steer.write_text(STEER.replace("data: frames.npz, ", ""))
+    told = "training.data: steer gives values and learns from an .npz of frames x and targets y, not from mnist"
+    assert told in run("check", steer, code=1).stderr
+
+
 @pytest.mark.parametrize("command", ["card", "gallery"])
 def test_networks_of_values_have_no_cards_and_pages(command, run, steer) -> None:
     run("train", steer, "-o", "run", "--epochs", 1)

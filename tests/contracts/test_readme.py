@@ -95,7 +95,10 @@ def test_the_story_of_values_runs(tmp_path, monkeypatch) -> None:
         result = CliRunner().invoke(zoo, shlex.split(line)[1:])
         assert result.exit_code == 0, f"{line}\n{result.output}"
     before, after = (
-        min(json.loads(row)["validation_snn_error"] for row in (tmp_path / run / "metrics.jsonl").open())
+        min(
+            json.loads(row)["validation_snn_error"]
+            for row in (tmp_path / run / "metrics.jsonl").read_text().splitlines()
+        )
         for run in ("bars", "tuned")
     )
     assert before < 0.045

@@ -144,6 +144,11 @@ def test_still_frames_train_too(frames: Frames) -> None:
     assert held.run_epoch().training_error == recorded.run_epoch().training_error
 
 
+def test_as_many_recordings_in_a_batch_as_time_steps_are_no_reason_to_warn(frames: Frames) -> None:
+    options = {"batch_size": STEPS, "epochs": 1, "snn_epochs": 1, "snn_gradient": "tandem"}
+    Trainer(network(**options), Frames(frames.frames[1:], frames.targets)).run_epoch()
+
+
 def test_the_objective_follows_from_the_network(frames: Frames) -> None:
     recipe = TrainingSpec(validation=60)
     assert isinstance(objective_of(network().spec, recipe, frames), Regression)
