@@ -24,8 +24,9 @@ from bootstrap_core.inference.overflow import Overflow
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Trace
+from bootstrap_core.training.epoch_report import EpochReport
 from bootstrap_core.training.schedule import LayerModes, Scheduler
-from bootstrap_core.training.trainer import EpochReport, Trainer, fit
+from bootstrap_core.training.trainer import Trainer, fit
 
 __all__ = [
     "Dataset",

@@ -129,7 +129,7 @@ class NetworkSpec(StrictModel):
     def recipe_problem(self, recipe: TrainingSpec) -> tuple[str, str] | None:
         """Return the field of a recipe that does not fit this network, and the message; None if it fits."""
         if self.gives_values:
-            return "epochs", "sigma-delta networks are not trained here: train the ANN elsewhere, and set its weights"
+            return recipe.problem_for_values
         what = self.without_ann
         if what is None:
             return None

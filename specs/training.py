@@ -96,6 +96,10 @@ _APPLY = {
 class TrainingSpec(StrictModel):
     """Training recipe. The defaults train the networks of lava-dl's bootstrap tutorial on MNIST.
 
+    What is learnt follows from the network: one that gives logits learns classes, by their cross-entropy, and keeps the
+    epoch with the highest accuracy. One that gives values learns targets, by the mean square of its error, and keeps
+    the epoch with the lowest rms error; fields that need classes or spikes do not apply to it.
+
     ANN epochs replace each neuron by its activation, a curve fitted to the neuron's measured rates. Every
     `sample_period` epochs, the first `sample_iterations` batches run as SNN and sample the neurons, the next
     batch fits the activations, and the remaining batches train as ANN. ANN epochs and SNN epochs each have their own
@@ -104,8 +108,9 @@ class TrainingSpec(StrictModel):
 
     data: str = "mnist"
     """Dataset: a name from `zoo data list`, an `.npz` file, or a folder or `.tar` that has a folder of images, WAV
-    files or recordings of events for each class; see "Images" in `converters/README.md`. A relative path starts at the
-    working folder."""
+    files or recordings of events for each class; see "Images" in `converters/README.md`. For a network that gives
+    values, an `.npz` of frames and targets; see "Frames" in `zoo/README.md`. A relative path starts at the working
+    folder."""
     initialize: Flag = False
     """Scale initial weights layer by layer so that all layers spike on the training images. Deep networks need it."""
     start: str | None = None
@@ -160,7 +165,7 @@ class TrainingSpec(StrictModel):
     """Initial learning rate of the SNN epochs."""
     snn_gradient: SnnGradient = SnnGradient.SURROGATE
     """Gradient of the SNN epochs: `surrogate` goes back through all time steps with surrogate gradients; `tandem` is
-    faster and uses the slopes of the fitted activations at the measured rates."""
+    faster and uses the slopes of the fitted activations at the measured rates. Sigma-delta neurons need `tandem`."""
     self_distillation: Annotated[Number, Field(ge=0, le=1)] = 0.0
     """Weight, from 0 to 1, of a distillation loss in the SNN epochs whose teacher is the network itself, as ANN, at the
     start of these epochs. A `teacher`, if given, then teaches the ANN epochs only."""
@@ -198,14 +203,26 @@ class TrainingSpec(StrictModel):
             raise ValueError(f"must be below training.epochs ({epochs}), since epochs count from 0")
         return crossover_epochs
 
-    def check_images(self, n_images: int) -> None:
-        """Raise `DataError` if the validation split would take all of `n_images` training images."""
+    def check_images(self, n_images: int, what: str = "images") -> None:
+        """Raise `DataError` if the validation split would take all of `n_images` training images, or other `what`."""
         if self.validation >= n_images:
             fewer = f"lower it, for example with --set training.validation={n_images // 4 or 1}"
             raise DataError(
-                f"training.validation: must be below the number of training images ({n_images:,}), got "
-                f"{self.validation:,}: " + (fewer if n_images > 1 else "provide more images")
+                f"training.validation: must be below the number of training {what} ({n_images:,}), got "
+                f"{self.validation:,}: " + (fewer if n_images > 1 else f"provide more {what}")
             )
+
+    @property
+    def problem_for_values(self) -> tuple[str, str] | None:
+        """First field that does not apply to networks that give values, and the message; None without one."""
+        for name, reason in _NOT_FOR_VALUES.items():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                return name, f"does not apply to a network that gives values, {reason}: remove it"
+        if self.precision is Precision.BFLOAT16:
+            return "precision", "must be auto: a network that gives values trains in float64, got bfloat16"
+        if self.snn_epochs and self.snn_gradient is SnnGradient.SURROGATE:
+            return "snn_gradient", "must be tandem: sigma-delta neurons have no surrogate gradient, got surrogate"
+        return None
 
     def check_kind(self, *, events: bool, columns: bool = False) -> None:
         """Raise `SpecError` for fields that do not apply to events, or to images, or to pictures in `columns`."""
@@ -250,6 +267,16 @@ class TrainingSpec(StrictModel):
             if not getattr(self, needed) and getattr(self, name) != TrainingSpec.model_fields[name].default
         ]
 
+
+_NOT_FOR_VALUES = {
+    **dict.fromkeys(("label_smoothing", "logit_scale", "mixup"), "as it has no classes"),
+    **dict.fromkeys(("teacher", "distillation", "self_distillation"), "whose only loss is the error from its targets"),
+    "augment": "as a change of a frame may change its target",
+    "initialize": "whose neurons have no threshold for a spike",
+    "crossover_epochs": "whose blocks run as ANN or as SNN all together",
+    **dict.fromkeys(("sample_period", "sample_iterations"), "whose activations are ReLU and not fitted"),
+}
+"""Fields that do not apply to networks that give values, and why."""
 
 _NEEDED = (
     ("snn_epochs", "SNN epochs", ("snn_learning_rate", "snn_gradient", "self_distillation")),

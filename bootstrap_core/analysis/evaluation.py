@@ -2,16 +2,17 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import mul
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from bootstrap_core.analysis.measures import ACCURACY, Measure
 from bootstrap_core.data.datasets import Split, check_split
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.inputs import count_steps
@@ -31,11 +32,13 @@ from specs.outline import few_lines
 __all__ = [
     "Evaluation",
     "Runnable",
+    "Score",
     "accuracy_by_steps",
     "batches",
     "count_synops",
     "evaluate",
     "evaluate_exactly",
+    "score_exactly",
 ]
 
 
@@ -65,6 +68,50 @@ class Runnable(Protocol):
         ...
 
 
+class Score(Protocol):
+    """Result of `evaluate`, or of `score_values` with targets."""
+
+    measure: ClassVar[Measure]
+
+    @property
+    def score(self) -> float | None:
+        """Figure of the `measure`; None if there are no targets."""
+        ...
+
+    @property
+    def loss(self) -> float | None:
+        """Mean loss; None if there are no targets."""
+        ...
+
+    @property
+    def counts(self) -> tuple[float, ...]:
+        """What the score counts besides the loss; see `Stat.add_batch`."""
+        ...
+
+    @property
+    def n_samples(self) -> int:
+        """Number of images or recordings."""
+        ...
+
+    @property
+    def mode(self) -> Mode:
+        """SNN or ANN."""
+        ...
+
+    @property
+    def time_steps(self) -> int:
+        """T."""
+        ...
+
+    @property
+    def silent(self) -> int | None:
+        """Index of the first block whose neurons never sent anything; None if all did, and in ANN mode."""
+        ...
+
+
+Scored = TypeVar("Scored", bound=Score)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Result of `evaluate`.
@@ -82,6 +129,8 @@ class Evaluation:
         overflows: number of states that left 24 bits and were changed as on the chip, by block; empty unless the
             network is an `IntegerNetwork` that allows it.
     """
+
+    measure: ClassVar[Measure] = ACCURACY
 
     mode: Mode
     time_steps: int
@@ -109,6 +158,21 @@ class Evaluation:
     def accuracy(self) -> float:
         """Share of the images classified correctly, 0 to 1."""
         return self.n_correct / self.n_images
+
+    @property
+    def score(self) -> float:
+        """The `accuracy`."""
+        return self.accuracy
+
+    @property
+    def counts(self) -> tuple[float, ...]:
+        """Number of images classified correctly."""
+        return (self.n_correct,)
+
+    @property
+    def n_samples(self) -> int:
+        """The `n_images`."""
+        return self.n_images
 
     @property
     def by_steps(self) -> dict[int, float]:
@@ -254,16 +318,25 @@ class _Exact:
 def evaluate_exactly(
     network: Network, split: Split, *, progress: Progress = no_progress, group: Group = ALONE
 ) -> tuple[Evaluation, str | None]:
-    """Score `network` as SNN in integers; also return the message of a state overflow, or None.
+    """Score `network` as SNN in integers, as `score_exactly` does; also return the message of an overflow, or None."""
+    return score_exactly(
+        network, lambda exact: evaluate(exact, split, progress=progress, group=group), group=group, what="images"
+    )
 
-    From the batch in which a state leaves the hardware's 24 bits, images are scored in floats.
+
+def score_exactly(
+    network: Network, score: Callable[[Runnable], Scored], *, group: Group, what: str
+) -> tuple[Scored, str | None]:
+    """Score `network` in integers by `score`; also return the message of a state overflow, or None.
+
+    From the batch in which a state leaves the hardware's 24 bits, inputs are scored in floats. `what` names them.
     """
     exact = _Exact(network)
     with _evaluating(network):
-        score = evaluate(exact, split, progress=progress, group=group)
+        found = score(exact)
     (n_beyond,) = group.add([int(exact.overflow is not None)])
-    elsewhere = "a state leaves 24 bits on images of another process" if n_beyond else None
-    return score, exact.overflow or elsewhere
+    elsewhere = f"a state leaves 24 bits on {what} of another process" if n_beyond else None
+    return found, exact.overflow or elsewhere
 
 
 def accuracy_by_steps(

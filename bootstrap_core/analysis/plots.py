@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bootstrap_core.analysis.gradient_flow import GradientFlow
-from bootstrap_core.analysis.statistics import EpochRecord, LearningStats
+from bootstrap_core.analysis.measures import ACCURACY, ERROR
+from bootstrap_core.analysis.statistics import EpochRecord, Stats
 from specs.errors import SnnZooError
 from specs.files.whole_file import write_whole
 
@@ -55,50 +56,48 @@ _STATE_STYLES: dict[str, dict[str, Any]] = {
 
 
 def draw_curves(
-    stats_or_records: LearningStats | Iterable[EpochRecord],
+    stats_or_records: Stats[Any] | Iterable[EpochRecord],
     *,
     kept: int | None = None,
     figsize: tuple[float, float] = (9.0, 3.6),
 ) -> "Figure":
     """Draw loss (log scale) and accuracy (per cent) over the epochs; a star marks an epoch of the SNN.
 
-    A straight line bridges epochs in which a state was not evaluated.
+    Of a network that gives values, draw the rms error (log scale) alone, as the loss is its square. A straight line
+    bridges epochs in which a state was not evaluated.
 
     Args:
         stats_or_records: statistics, or their `records()`, such as the lines of a metrics file.
-        kept: epoch to mark, counted as in the records; by default the epoch with the highest SNN accuracy, even if its
+        kept: epoch to mark, counted as in the records; by default the epoch with the best score as SNN, even if its
             states overflow the hardware.
         figsize: width and height in inches.
 
     Raises:
         SnnZooError: no epoch is closed, or matplotlib is not installed.
     """
-    records = stats_or_records.records() if isinstance(stats_or_records, LearningStats) else list(stats_or_records)
-    curves = {(state, key): _measured(records, state, key) for state in _STATE_STYLES for key in ("loss", "accuracy")}
-    if not any(curves.values()):
+    records = stats_or_records.records() if isinstance(stats_or_records, Stats) else list(stats_or_records)
+    has_errors = any(_measured(records, state, ERROR.key) for state in _STATE_STYLES)
+    measure, keys = (ERROR, (ERROR.key,)) if has_errors else (ACCURACY, ("loss", ACCURACY.key))
+    curves = {key: {state: _measured(records, state, key) for state in _STATE_STYLES} for key in keys}
+    if not any(curve for states in curves.values() for curve in states.values()):
         raise SnnZooError("no curve to draw: no epoch with samples has been closed (LearningStats.update() closes one)")
 
     figure = _new_figure(figsize)
-    loss_axes, accuracy_axes = figure.subplots(1, 2)
-    for state, style in _STATE_STYLES.items():
-        # a diverged loss leaves a gap
-        losses = [(epoch, loss if math.isfinite(loss) else math.nan) for epoch, loss in curves[state, "loss"]]
-        accuracies = [(epoch, 100 * accuracy) for epoch, accuracy in curves[state, "accuracy"]]
-        for axes, points in ((loss_axes, losses), (accuracy_axes, accuracies)):
-            if points:
+    for axes, (key, states) in zip(figure.subplots(1, len(keys), squeeze=False)[0], curves.items(), strict=True):
+        for state, style in _STATE_STYLES.items():
+            if states[state]:
+                points = [(epoch, _shown(key, value)) for epoch, value in states[state]]
                 axes.plot(*zip(*points, strict=True), **style)
-
-    if all(not loss <= 0 for (_, key), curve in curves.items() if key == "loss" for _, loss in curve):
-        _log_scale(loss_axes)
-    starred = [(epoch, accuracy) for epoch, accuracy in curves["snn", "accuracy"] if kept in {None, epoch - 1}]
-    if starred:
-        epoch, best = max(starred, key=lambda point: point[1])
-        label = f"best SNN {best:.2%}, epoch {epoch}"
-        style = {"color": _STATE_STYLES["snn"]["color"], "markeredgecolor": "black", "markeredgewidth": 0.7}
-        accuracy_axes.plot([epoch], [100 * best], "*", markersize=13, label=label, zorder=3, **style)
-
-    for axes, title, unit in ((loss_axes, "Loss", "mean loss"), (accuracy_axes, "Accuracy", "accuracy (%)")):
-        _dress(axes, title, "epoch", unit)
+        if key != ACCURACY.key and all(not value <= 0 for curve in states.values() for _, value in curve):
+            _log_scale(axes)
+        starred = [(epoch, score) for epoch, score in states["snn"] if kept in {None, epoch - 1}]
+        if key == measure.key and starred:
+            epoch, best = max(starred, key=lambda point: measure.rank(point[1]))
+            told = f"{best:.2%}" if measure is ACCURACY else measure.text(best)
+            label = f"best SNN {told}, epoch {epoch}"
+            style = {"color": _STATE_STYLES["snn"]["color"], "markeredgecolor": "black", "markeredgewidth": 0.7}
+            axes.plot([epoch], [_shown(key, best)], "*", markersize=13, label=label, zorder=3, **style)
+        _dress(axes, *_CURVE_WORDS[key])
         _count_in_whole_numbers(axes.xaxis)
         axes.set_xlim(min(0.5, axes.get_xlim()[0]), max(1.5, axes.get_xlim()[1]))
         if axes.lines:
@@ -106,8 +105,23 @@ def draw_curves(
     return figure
 
 
+_CURVE_WORDS = {
+    "loss": ("Loss", "epoch", "mean loss"),
+    ACCURACY.key: ("Accuracy", "epoch", "accuracy (%)"),
+    ERROR.key: ("Error", "epoch", ERROR.name),
+}
+"""Title, and names of the axes, of each curve."""
+
+
+def _shown(key: str, value: float) -> float:
+    """Return a figure as it is drawn: accuracies in per cent; a diverged loss or error leaves a gap."""
+    if key == ACCURACY.key:
+        return 100 * value
+    return value if math.isfinite(value) else math.nan
+
+
 def plot_curves(
-    stats_or_records: LearningStats | Iterable[EpochRecord], path: str | Path, *, kept: int | None = None
+    stats_or_records: Stats[Any] | Iterable[EpochRecord], path: str | Path, *, kept: int | None = None
 ) -> Path:
     """Write `draw_curves` as PNG and return the path."""
     return save_png(draw_curves(stats_or_records, kept=kept), path)

@@ -1,4 +1,4 @@
-"""Learning statistics: loss and accuracy of each epoch, the best so far, and their JSON file.
+"""Learning statistics: loss and accuracy or error of each epoch, the best so far, and their JSON file.
 
 The three states are kept apart, because they are three different networks: `training` (in the mode of the schedule),
 `testing` (the piecewise-linear ANN) and `snn` (the same weights, running as spikes). Only the last gets deployed.
@@ -7,13 +7,24 @@ Source: `slayer.utils.LearningStats` of lava-dl; the accumulators have the same 
 """
 
 import math
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Self, TypedDict, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
+from bootstrap_core.analysis.measures import ACCURACY, ERROR, Measure
 from specs.errors import IntegrityError, SnnZooError
 from specs.files.whole_file import write_whole
 from specs.outline import few_lines
@@ -21,17 +32,29 @@ from specs.outline import few_lines
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["STATES", "EpochRecord", "LearningStat", "LearningStats", "Measured", "first_problem"]
+__all__ = [
+    "STATES",
+    "EpochRecord",
+    "ErrorStat",
+    "ErrorStats",
+    "LearningStat",
+    "LearningStats",
+    "Measured",
+    "Stat",
+    "Stats",
+    "first_problem",
+]
 
 STATES = ("training", "testing", "snn")
 """Names of the states of `LearningStats`, in the order in which they are printed and drawn."""
 
 
-class Measured(TypedDict):
-    """Mean loss and accuracy (0 to 1) of one state in one epoch; None where it was not evaluated."""
+class Measured(TypedDict, total=False):
+    """Mean loss of one state in one epoch, with its accuracy (0 to 1) or its rms error; None if not evaluated."""
 
     loss: float | None
     accuracy: float | None
+    error: float | None
 
 
 class EpochRecord(TypedDict):
@@ -43,17 +66,119 @@ class EpochRecord(TypedDict):
     snn: Measured
 
 
-class LearningStat:
+class Stat(ABC):
+    """Losses and scores of one state: the sums of the open epoch, and one log entry for each closed epoch.
+
+    Attributes:
+        measure: what the scores are.
+        loss_sum: sum of the losses of the samples of the open epoch.
+        num_samples: number of samples of the open epoch.
+        loss_log: mean loss of each closed epoch, None where there were no samples.
+    """
+
+    measure: ClassVar[Measure]
+
+    def __init__(self) -> None:
+        self.loss_log: list[float | None] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Drop the sums of the open epoch; the logs stay."""
+        self.loss_sum = 0.0
+        self.num_samples = 0
+
+    @abstractmethod
+    def add_batch(self, loss: float, n: int, counts: Sequence[float]) -> None:
+        """Add a batch of `n` samples with its mean loss, and what else the score counts."""
+
+    @property
+    def loss(self) -> float | None:
+        """Mean loss of the open epoch so far; None before its first sample."""
+        return float(self.loss_sum / self.num_samples) if self.num_samples else None
+
+    @property
+    @abstractmethod
+    def score(self) -> float | None:
+        """Score of the open epoch so far; None before its first sample."""
+
+    @property
+    @abstractmethod
+    def score_log(self) -> list[float | None]:
+        """Score of each closed epoch, None where there were no samples."""
+
+    def update(self) -> None:
+        """Close the epoch: log its figures and start the next one at zero."""
+        self.loss_log.append(self.loss)
+        self.reset()
+
+    @property
+    def min_loss(self) -> float | None:
+        """Lowest finite loss of the closed epochs, or None."""
+        return min((loss for loss in self.loss_log if loss is not None and math.isfinite(loss)), default=None)
+
+    @property
+    def best_score(self) -> float | None:
+        """Best score of the closed epochs, or None."""
+        known = (score for score in self.score_log if score is not None and not math.isnan(score))
+        return max(known, key=self.measure.rank, default=None)
+
+    @property
+    def best_epoch(self) -> int | None:
+        """First closed epoch, counted from 0, with the best score, or None."""
+        best = self.best_score
+        return None if best is None else self.score_log.index(best)
+
+    @property
+    def improved(self) -> bool:
+        """True if the last closed epoch is better than all before: the moment to save a checkpoint."""
+        return self.best_epoch is not None and self.best_epoch == len(self.score_log) - 1
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} of {len(self.loss_log)} epochs: {self}"
+
+    def __str__(self) -> str:
+        loss, score = self.loss, self.score
+        if not self.num_samples and self.loss_log:
+            loss, score = self.loss_log[-1], self.score_log[-1]
+        style = ".2%" if self.measure is ACCURACY else ".5f"
+        text = f"loss {_text(loss, '9.5f')}{_best(self.min_loss, '.5f')}"
+        text += f"   {self.measure.name} {_text(score, f'8{style}')}{_best(self.best_score, style)}"
+        return text if self.best_epoch is None else f"{text[:-1]}, epoch {self.best_epoch})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the open sums and the logs, as plain numbers and lists."""
+        return self.state().model_dump()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load a state that `state_dict` returned.
+
+        Raises:
+            IntegrityError: the state has another format; nothing has changed.
+        """
+        try:
+            self.fill(self.state().model_validate(state))
+        except ValidationError as error:
+            raise IntegrityError(f"not the state of {type(self).__name__}: {first_problem(error)}") from error
+
+    @abstractmethod
+    def state(self) -> "_State":
+        """Return the open sums and the logs."""
+
+    def fill(self, state: Any) -> None:
+        """Take the open sums and the logs of a state."""
+        for name, value in state:
+            setattr(self, name, list(value) if isinstance(value, list) else value)
+
+
+class LearningStat(Stat):
     """Loss and accuracy of one state: the sums of the open epoch, and one log entry for each closed epoch.
 
     The best figures are computed from the logs, so they always agree. One name differs from lava-dl on purpose: its
     `best_accuracy` is a flag with the name of a value. Here `max_accuracy` is the value and `improved` the flag.
 
     Attributes:
-        loss_sum: sum of the losses of the samples of the open epoch.
+        loss_sum, num_samples, loss_log: see `Stat`.
         correct_samples: number of correctly classified samples of the open epoch.
-        num_samples: number of samples of the open epoch.
-        loss_log: mean loss of each closed epoch, None where there were no samples.
         accuracy_log: accuracy of each closed epoch, from 0 to 1, None where there were no samples.
 
     Example:
@@ -66,16 +191,16 @@ class LearningStat:
         (True, 0, 0)
     """
 
+    measure = ACCURACY
+
     def __init__(self) -> None:
-        self.loss_log: list[float | None] = []
         self.accuracy_log: list[float | None] = []
-        self.reset()
+        super().__init__()
 
     def reset(self) -> None:
         """Drop the sums of the open epoch; the logs stay."""
-        self.loss_sum = 0.0
+        super().reset()
         self.correct_samples = 0
-        self.num_samples = 0
 
     def add(self, loss: float, correct: int, n: int) -> None:
         """Add a batch of `n` samples to the open epoch.
@@ -95,112 +220,145 @@ class LearningStat:
             self.correct_samples += correct
             self.num_samples += n
 
-    @property
-    def loss(self) -> float | None:
-        """Mean loss of the open epoch so far; None before its first sample."""
-        return float(self.loss_sum / self.num_samples) if self.num_samples else None
+    def add_batch(self, loss: float, n: int, counts: Sequence[float]) -> None:
+        """Add a batch of `n` samples; `counts` is the number of right classes."""
+        self.add(loss, round(counts[0]), n)
 
     @property
     def accuracy(self) -> float | None:
         """Accuracy of the open epoch so far, 0 to 1; None before its first sample."""
         return float(self.correct_samples / self.num_samples) if self.num_samples else None
 
-    def update(self) -> None:
-        """Close the epoch: log its loss and accuracy and start the next one at zero."""
-        self.loss_log.append(self.loss)
-        self.accuracy_log.append(self.accuracy)
-        self.reset()
+    @property
+    def score(self) -> float | None:
+        """The `accuracy`."""
+        return self.accuracy
 
     @property
-    def min_loss(self) -> float | None:
-        """Lowest finite loss of the closed epochs, or None."""
-        return min((loss for loss in self.loss_log if loss is not None and math.isfinite(loss)), default=None)
+    def score_log(self) -> list[float | None]:
+        """The `accuracy_log`."""
+        return self.accuracy_log
 
     @property
     def max_accuracy(self) -> float | None:
         """Highest accuracy of the closed epochs, 0 to 1, or None."""
-        return max((accuracy for accuracy in self.accuracy_log if accuracy is not None), default=None)
+        return self.best_score
+
+    def update(self) -> None:
+        """Close the epoch: log its loss and accuracy and start the next one at zero."""
+        self.accuracy_log.append(self.accuracy)
+        super().update()
+
+    def state(self) -> "_StatState":
+        """Return the open sums and the logs."""
+        return _StatState(
+            loss_sum=float(self.loss_sum),
+            correct_samples=int(self.correct_samples),
+            num_samples=int(self.num_samples),
+            loss_log=list(self.loss_log),
+            accuracy_log=list(self.accuracy_log),
+        )
+
+
+class ErrorStat(Stat):
+    """Loss and rms error of one state of a network that gives values; the loss is the square of the error.
+
+    Example:
+        >>> stat = ErrorStat()
+        >>> stat.add(loss=0.25, n=4)
+        >>> stat.error
+        0.5
+    """
+
+    measure = ERROR
+
+    def add(self, loss: float, n: int) -> None:
+        """Add a batch of `n` samples, whose squared errors have the mean `loss`, to the open epoch."""
+        if n > 0:
+            self.loss_sum += loss * n
+            self.num_samples += n
+
+    def add_batch(self, loss: float, n: int, counts: Sequence[float]) -> None:
+        """See `Stat`; the score counts nothing besides the loss."""
+        self.add(loss, n)
 
     @property
-    def best_epoch(self) -> int | None:
-        """First closed epoch, counted from 0, that reached `max_accuracy`, or None."""
-        best = self.max_accuracy
-        return None if best is None else self.accuracy_log.index(best)
+    def error(self) -> float | None:
+        """Root of the mean squared error of the open epoch so far; None before its first sample."""
+        return _root(self.loss)
 
     @property
-    def improved(self) -> bool:
-        """True if the last closed epoch has a higher accuracy than all before: the moment to save a checkpoint."""
-        return self.best_epoch is not None and self.best_epoch == len(self.accuracy_log) - 1
+    def error_log(self) -> list[float | None]:
+        """Root of the mean squared error of each closed epoch, None where there were no samples."""
+        return [_root(loss) for loss in self.loss_log]
 
-    def __repr__(self) -> str:
-        return f"LearningStat of {len(self.loss_log)} epochs: {self}"
+    @property
+    def score(self) -> float | None:
+        """The `error`."""
+        return self.error
 
-    def __str__(self) -> str:
-        loss, accuracy = self.loss, self.accuracy
-        if not self.num_samples and self.loss_log:
-            loss, accuracy = self.loss_log[-1], self.accuracy_log[-1]
-        text = f"loss {_text(loss, '9.5f')}{_best(self.min_loss, '.5f')}"
-        text += f"   accuracy {_text(accuracy, '8.2%')}{_best(self.max_accuracy, '.2%')}"
-        return text if self.best_epoch is None else f"{text[:-1]}, epoch {self.best_epoch})"
+    @property
+    def score_log(self) -> list[float | None]:
+        """The `error_log`."""
+        return self.error_log
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the open sums and the logs, as plain numbers and lists."""
-        return _StatState.of(self).model_dump()
+    @property
+    def min_error(self) -> float | None:
+        """Lowest rms error of the closed epochs, or None."""
+        return self.best_score
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load a state that `state_dict` returned.
-
-        Raises:
-            IntegrityError: the state has another format; nothing has changed.
-        """
-        try:
-            _StatState.model_validate(state).fill(self)
-        except ValidationError as error:
-            raise IntegrityError(f"not the state of a LearningStat: {first_problem(error)}") from error
+    def state(self) -> "_ErrorState":
+        """Return the open sums and the log."""
+        return _ErrorState(
+            loss_sum=float(self.loss_sum), num_samples=int(self.num_samples), loss_log=list(self.loss_log)
+        )
 
 
-class LearningStats:
-    """Losses and accuracies of a bootstrap run, in its three states.
+def _root(loss: float | None) -> float | None:
+    return None if loss is None else math.sqrt(loss)
+
+
+Kind = TypeVar("Kind", bound=Stat)
+
+
+class Stats(Generic[Kind]):
+    """Losses and scores of a training run, in its three states.
 
     Attributes:
         training: the batches that the optimiser saw, in the mode of the schedule.
         testing: evaluation in ANN mode.
         snn: evaluation in SNN mode; its logs hold None for epochs without one.
-
-    Example:
-        >>> stats = LearningStats()
-        >>> stats.training.add(loss=0.25, correct=7, n=8)
-        >>> stats.update()
-        >>> print(stats)
-        training  loss   0.25000 (best 0.25000)   accuracy   87.50% (best 87.50%, epoch 0)
-        testing   loss         -   accuracy        -
-        snn       loss         -   accuracy        -
     """
 
-    def __init__(self) -> None:
-        self.training = LearningStat()
-        self.testing = LearningStat()
-        self.snn = LearningStat()
+    def __init__(self, kind: type[Kind], form: "type[_StatsState[Any]]") -> None:
+        self._form = form
+        self.training = kind()
+        self.testing = kind()
+        self.snn = kind()
+
+    @property
+    def states(self) -> dict[str, Kind]:
+        """The three states by their names, in the order of `STATES`."""
+        return {"training": self.training, "testing": self.testing, "snn": self.snn}
 
     def update(self) -> None:
         """Close the epoch of all three states, so that their logs stay in step."""
-        for name in STATES:
-            getattr(self, name).update()
+        for stat in self.states.values():
+            stat.update()
 
     def __repr__(self) -> str:
-        return few_lines(f"LearningStats of {len(self.training.loss_log)} epochs", str(self).splitlines())
+        return few_lines(f"{type(self).__name__} of {len(self.training.loss_log)} epochs", str(self).splitlines())
 
     def __str__(self) -> str:
-        return "\n".join(f"{name:8}  {getattr(self, name)}" for name in STATES)
+        return "\n".join(f"{name:8}  {stat}" for name, stat in self.states.items())
 
     def records(self) -> list[EpochRecord]:
         """Return a record for each closed epoch, in order; `records()[-1]` is the line for a metrics file."""
-        columns = [
-            zip(stat.loss_log, stat.accuracy_log, strict=True) for stat in (self.training, self.testing, self.snn)
-        ]
+        key = self.training.measure.key
+        columns = [zip(stat.loss_log, stat.score_log, strict=True) for stat in self.states.values()]
         return [
-            EpochRecord(epoch=epoch, training=_measured(training), testing=_measured(testing), snn=_measured(snn))
-            for epoch, (training, testing, snn) in enumerate(zip_longest(*columns))
+            EpochRecord(epoch=epoch, **dict(zip(STATES, (_measured(key, entry) for entry in entries), strict=True)))  # type: ignore[typeddict-item]
+            for epoch, entries in enumerate(zip_longest(*columns))
         ]
 
     def state_dict(self) -> dict[str, Any]:
@@ -214,9 +372,9 @@ class LearningStats:
             IntegrityError: the state has another format; nothing has changed.
         """
         try:
-            self._fill(_StatsState.model_validate(state))
+            self._fill(self._state().model_validate(state))
         except ValidationError as error:
-            raise IntegrityError(f"not the state of LearningStats: {first_problem(error)}") from error
+            raise IntegrityError(f"not the state of {type(self).__name__}: {first_problem(error)}") from error
 
     def save(self, path: str | Path) -> Path:
         """Write all three states as JSON and return the path; the file appears whole or not at all."""
@@ -230,7 +388,7 @@ class LearningStats:
             SnnZooError: the file cannot be read.
         """
         try:
-            self._fill(_StatsState.model_validate_json(Path(path).read_bytes()))
+            self._fill(self._state().model_validate_json(Path(path).read_bytes()))
         except ValidationError as error:
             raise IntegrityError(f"{path} is not a learning statistics file: {first_problem(error)}") from error
         except OSError as error:
@@ -253,12 +411,36 @@ class LearningStats:
             save_png(figure, path)
         return figure
 
-    def _state(self) -> "_StatsState":
-        return _StatsState(**{name: _StatState.of(getattr(self, name)) for name in STATES})
+    def _state(self) -> "_StatsState[Any]":
+        return self._form(**{name: stat.state() for name, stat in self.states.items()})
 
-    def _fill(self, state: "_StatsState") -> None:
-        for name in STATES:
-            getattr(state, name).fill(getattr(self, name))
+    def _fill(self, state: "_StatsState[Any]") -> None:
+        for name, stat in self.states.items():
+            stat.fill(getattr(state, name))
+
+
+class LearningStats(Stats[LearningStat]):
+    """Losses and accuracies of a bootstrap run, in its three states; see `Stats`.
+
+    Example:
+        >>> stats = LearningStats()
+        >>> stats.training.add(loss=0.25, correct=7, n=8)
+        >>> stats.update()
+        >>> print(stats)
+        training  loss   0.25000 (best 0.25000)   accuracy   87.50% (best 87.50%, epoch 0)
+        testing   loss         -   accuracy        -
+        snn       loss         -   accuracy        -
+    """
+
+    def __init__(self) -> None:
+        super().__init__(LearningStat, _StatsState[_StatState])
+
+
+class ErrorStats(Stats[ErrorStat]):
+    """Losses and rms errors of the training of a network that gives values, in its three states; see `Stats`."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorStat, _StatsState[_ErrorState])
 
 
 # JSON has no NaN or infinity, and a diverged epoch must still be recorded: such a loss is written as "nan" or "inf".
@@ -268,10 +450,24 @@ _Loss = Annotated[
 _Accuracy = Annotated[float, Field(ge=0, le=1)]
 
 
-class _StatState(BaseModel):
-    """JSON form of a `LearningStat`."""
+def _not_negative(loss: float) -> float:
+    if loss < 0:
+        raise ValueError("a mean of squares must not be below 0")
+    return loss
+
+
+_Square = Annotated[_Loss, AfterValidator(_not_negative)]
+
+
+class _State(BaseModel):
+    """Base of the JSON forms of statistics."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class _StatState(_State):
+    """JSON form of a `LearningStat`."""
+
     loss_sum: _Loss
     correct_samples: NonNegativeInt
     num_samples: NonNegativeInt
@@ -286,34 +482,31 @@ class _StatState(BaseModel):
             raise ValueError(f"{len(self.loss_log)} losses but {len(self.accuracy_log)} accuracies")
         return self
 
-    @classmethod
-    def of(cls, stat: LearningStat) -> Self:
-        return cls(
-            loss_sum=float(stat.loss_sum),
-            correct_samples=int(stat.correct_samples),
-            num_samples=int(stat.num_samples),
-            loss_log=list(stat.loss_log),
-            accuracy_log=list(stat.accuracy_log),
-        )
 
-    def fill(self, stat: LearningStat) -> None:
-        stat.loss_sum, stat.correct_samples, stat.num_samples = self.loss_sum, self.correct_samples, self.num_samples
-        stat.loss_log, stat.accuracy_log = list(self.loss_log), list(self.accuracy_log)
+class _ErrorState(_State):
+    """JSON form of an `ErrorStat`."""
+
+    loss_sum: _Square
+    num_samples: NonNegativeInt
+    loss_log: list[_Square | None]
 
 
-class _StatsState(BaseModel):
-    """JSON form of `LearningStats`."""
+_Form = TypeVar("_Form", bound=_State)
+
+
+class _StatsState(BaseModel, Generic[_Form]):
+    """JSON form of `Stats`."""
 
     model_config = ConfigDict(extra="forbid")
     version: Literal[1] = 1
-    training: _StatState
-    testing: _StatState
-    snn: _StatState
+    training: _Form
+    testing: _Form
+    snn: _Form
 
 
-def _measured(entry: tuple[float | None, float | None] | None) -> Measured:
-    loss, accuracy = entry or (None, None)
-    return Measured(loss=loss, accuracy=accuracy)
+def _measured(key: str, entry: tuple[float | None, float | None] | None) -> Measured:
+    loss, score = entry or (None, None)
+    return {"loss": loss, key: score}  # type: ignore[misc]
 
 
 def _text(value: float | None, spec: str) -> str:

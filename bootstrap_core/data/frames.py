@@ -2,7 +2,7 @@
 
 - `.npy`: one recording, `[T, *shape]`, or one still frame, `[*shape]`, which is held for all steps.
 - `.npz`: many of them as `x`, `[N, T, *shape]` or `[N, *shape]`, and perhaps the targets `y`, `[N, values]`, of the
-  values after the last step.
+  values after the last step; or `x_train`, `y_train`, `x_test` and `y_test`.
 """
 
 import warnings
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bootstrap_core.data.events.recordings import read_arrays
 from bootstrap_core.network.inputs import AxesWarning, as_input, count_steps
+from specs.arguments import check_type
 from specs.errors import DataError, SnnZooError
 from specs.files.given_file import check_given_file
 from specs.files.limits import EVENT_FILE_BYTES
@@ -25,11 +26,13 @@ from specs.files.memory import refuse_beyond_memory
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 
-__all__ = ["FRAME_SUFFIXES", "Frames", "read_frames"]
+__all__ = ["FRAME_SUFFIXES", "FrameDataset", "Frames", "check_frame_file", "check_frames", "load_frames", "read_frames"]
 
 FRAME_SUFFIXES = {".npy", ".npz"}
 NUMBER_BYTES = 12
 """Bytes of a pixel while it is checked, in float64 and then in int32."""
+TEST_PART = 5
+"""Every fifth recording is for testing if a file has no test set."""
 Array = npt.NDArray[Any]
 
 
@@ -52,15 +55,95 @@ class Frames:
 
     def limited(self, n: int | None) -> "Frames":
         """Return the first `n` recordings; all for None."""
-        return replace(self, frames=self.frames[:, :n], targets=None if self.targets is None else self.targets[:n])
+        return self.take(slice(0, n))
+
+    def take(self, indices: Tensor | slice) -> "Frames":
+        """Return the recordings at `indices`, in this order."""
+        targets = None if self.targets is None else self.targets[indices]
+        return replace(self, frames=self.inputs(indices), targets=targets)
+
+    def inputs(self, indices: Tensor | slice) -> Tensor:
+        """Return the frames of the recordings at `indices`, as networks take them, int32 `[T, n, *shape]`."""
+        if self.are_still:
+            return self.frames[:1, indices].expand(len(self.frames), *[-1] * (self.frames.dim() - 1))
+        return self.frames[:, indices]
+
+    @property
+    def last(self) -> "Frames":
+        """The last frame of each recording, as recordings of one step."""
+        return replace(self, frames=self.frames[-1:])
 
     def held(self, steps: int) -> "Frames":
         """Return still frames held for `steps` steps, without a copy."""
         return replace(self, frames=self.frames[:1].expand(steps, *self.frames.shape[1:]))
 
 
+@dataclass(frozen=True, eq=False)
+class FrameDataset:
+    """Training and test recordings of frames, with targets.
+
+    Attributes:
+        name: path of the file.
+        train, test: training and test recordings.
+        is_drawn: True if the test recordings were drawn at random from all.
+    """
+
+    name: str
+    train: Frames
+    test: Frames
+    is_drawn: bool
+
+
+def check_frames(given: object, spec: NetworkSpec) -> None:
+    """Raise `DataError` unless `given` are `Frames` with targets for a network that gives values."""
+    advice = "read_frames reads a file of them"
+    check_type(given, Frames, f"{spec.name} gives values and learns from Frames", advice=advice, error=DataError)
+    assert isinstance(given, Frames)
+    n, targets = len(given), given.targets
+    if targets is None:
+        raise DataError(f"{spec.name} learns values: the frames need targets, float32 [{n}, {spec.n_classes}]")
+    if targets.shape != (n, spec.n_classes) or targets.dtype != torch.float32 or not targets.isfinite().all():
+        found = f"{targets.dtype} {list(targets.shape)}"
+        raise DataError(f"targets must be finite numbers, float32 [{n}, {spec.n_classes}], not {found}")
+    with warnings.catch_warnings(action="ignore", category=AxesWarning):  # `Frames` have time first
+        as_input(given.frames, spec)
+
+
+def check_frame_file(path: Path, spec: NetworkSpec) -> None:
+    """Raise `DataError` if a file cannot have frames with targets, by its name."""
+    if path.suffix.lower() != ".npz":
+        raise DataError(f"{spec.name} gives values and learns from an .npz of frames x and targets y, not from {path}")
+
+
+def load_frames(path: Path, spec: NetworkSpec) -> FrameDataset:
+    """Read training and test recordings from an `.npz`; without a test set, a fifth of them is drawn for testing.
+
+    Args:
+        path: `.npz` with x and y, or x_train, y_train, x_test and y_test; see the module.
+        spec: spec of a network with `input.encoding: frames`.
+
+    Raises:
+        DataError: the file cannot be read, or has no such arrays.
+    """
+    check_frame_file(path, spec)
+    arrays = _read(path)
+    is_drawn = "x_train" not in arrays
+    parts = {part: _frames_of(arrays, path, spec, None, part) for part in ([""] if is_drawn else ["_train", "_test"])}
+    for part, frames in parts.items():
+        if frames.targets is None:
+            raise DataError(f"{path} must have the targets of x{part} as an array y{part}")
+    first, *others = parts.values()
+    if others:
+        return FrameDataset(str(path), first, others[0], is_drawn)
+    n_test = max(1, len(first) // TEST_PART)
+    if len(first) < 2:
+        raise DataError(f"{path} has fewer than two recordings: one must be for training and one for testing")
+    order = torch.randperm(len(first), generator=torch.Generator().manual_seed(0))
+    return FrameDataset(str(path), first.take(order[n_test:]), first.take(order[:n_test]), is_drawn)
+
+
 def read_frames(path: Path, spec: NetworkSpec, *, time_steps: int | None = None) -> Frames:
-    """Return the frames in a file, as the network of `spec` takes them.
+    """Return the frames in a file, as the network of `spec` takes them; of a training and a test set, those for tests.
 
     Args:
         path: `.npy` or `.npz`, see the module.
@@ -71,16 +154,26 @@ def read_frames(path: Path, spec: NetworkSpec, *, time_steps: int | None = None)
     Raises:
         DataError: the file cannot be read, is too large, has no such arrays, or fewer than `time_steps` steps.
     """
+    arrays = _read(path)
+    return _frames_of(arrays, path, spec, time_steps, "_test" if "x_test" in arrays else "")
+
+
+def _read(path: Path) -> Mapping[str, Array]:
+    """Read the arrays of an `.npz` by their names, or of an `.npy` as x."""
     if check_given_file(path, error=DataError) > EVENT_FILE_BYTES:
         raise DataError(f"{path} has more than the limit of {EVENT_FILE_BYTES:,} bytes")
     several = path.suffix.lower() == ".npz"
     arrays = read_arrays(path.read_bytes(), str(path), zipped=several)
-    x = arrays.get("x" if several else "")
+    return arrays if several else {"x": arrays[""][None]}
+
+
+def _frames_of(arrays: Mapping[str, Array], path: Path, spec: NetworkSpec, time_steps: int | None, part: str) -> Frames:
+    """Return the frames and targets of `x` and `y`, or with `part`, such as `_test`, at their end."""
+    x = arrays.get(f"x{part}")
     if x is None:
-        raise DataError(f"{path} must have frames as an array x; it has {', '.join(arrays)[:200] or 'none'}")
-    x = x if several else x[None]
+        raise DataError(f"{path} must have frames as an array x{part}; it has {', '.join(arrays)[:200] or 'none'}")
     frames = _timed(x, path, spec, time_steps)
-    return replace(frames, targets=_targets(arrays, path, len(frames), spec))
+    return replace(frames, targets=_targets(arrays.get(f"y{part}"), f"{path}: y{part}", len(frames), spec))
 
 
 def _timed(x: Array, path: Path, spec: NetworkSpec, time_steps: int | None) -> Frames:
@@ -102,11 +195,13 @@ def _timed(x: Array, path: Path, spec: NetworkSpec, time_steps: int | None) -> F
     return Frames(frames, are_still=True).held(steps) if is_still else Frames(frames[:steps])
 
 
-def _targets(arrays: Mapping[str, Array], path: Path, n: int, spec: NetworkSpec) -> Tensor | None:
-    """Return the targets `[N, values]` of a file with `n` recordings; None if it has none."""
-    y = arrays.get("y")
+def _targets(y: Array | None, what: str, n: int, spec: NetworkSpec) -> Tensor | None:
+    """Return the targets `[N, values]` of `n` recordings; None if there are none."""
     if y is None:
         return None
-    if y.dtype.kind not in "biuf" or y.shape[:1] != (n,) or y.size != n * spec.n_classes or not np.isfinite(y).all():
-        raise DataError(f"{path}: y must be finite numbers [{n}, {spec.n_classes}], not {y.dtype} {list(y.shape)[:8]}")
-    return torch.from_numpy(y.astype(np.float32)).reshape(n, spec.n_classes)
+    fits = y.dtype.kind in "biuf" and y.shape[:1] == (n,) and y.size == n * spec.n_classes
+    with np.errstate(over="ignore"):
+        numbers = y.astype(np.float32) if fits else np.zeros(0)
+    if not fits or not np.isfinite(numbers).all():
+        raise DataError(f"{what} must be finite numbers [{n}, {spec.n_classes}], not {y.dtype} {list(y.shape)[:8]}")
+    return torch.from_numpy(numbers).reshape(n, spec.n_classes)

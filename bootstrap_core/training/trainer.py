@@ -2,34 +2,33 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from typing import Any, overload
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import batches, evaluate, evaluate_exactly
-from bootstrap_core.analysis.statistics import LearningStats, first_problem
-from bootstrap_core.data.datasets import Split, check_split, train_validation_split
-from bootstrap_core.data.splits import time_first
+from bootstrap_core.analysis.evaluation import Score
+from bootstrap_core.analysis.statistics import ErrorStats, LearningStats, Stat, Stats, first_problem
+from bootstrap_core.data.datasets import Split
+from bootstrap_core.data.frames import Frames
 from bootstrap_core.functional.dropout import masks_from
 from bootstrap_core.network.batch_norm import BatchNorm, NormModule
+from bootstrap_core.network.inputs import AxesWarning
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, check_network
 from bootstrap_core.network.sampler import RateSampler, mix_seed
 from bootstrap_core.ops.heap import keep_freed_memory
-from bootstrap_core.ops.precision import product_dtype, products_in
+from bootstrap_core.ops.precision import products_in
 from bootstrap_core.progress import Progress, no_progress
-from bootstrap_core.training.augmentation import are_columns, augmentation
 from bootstrap_core.training.averaging import MovingAverage
-from bootstrap_core.training.distributed import ALONE, Group, Share
+from bootstrap_core.training.distributed import ALONE, Group
+from bootstrap_core.training.epoch_report import AccuracyReport, EpochReport, ErrorReport
 from bootstrap_core.training.initialization import initialize
+from bootstrap_core.training.objective import Batch, Objective, objective_of
 from bootstrap_core.training.schedule import LayerModes, Scheduler
 from bootstrap_core.training.trainer_state import TrainerState, check_tensors, tensors_of_optimizer
 from specs.arguments import check_type
@@ -37,7 +36,7 @@ from specs.errors import IntegrityError, SnnZooError
 from specs.training import LearningRateSchedule, SnnGradient, TrainingSpec
 from specs.words import counted
 
-__all__ = ["EpochReport", "Teacher", "Trainer", "distillation_loss", "fit"]
+__all__ = ["Teacher", "Trainer", "fit"]
 
 N_INITIALIZING = 256
 """Number of images to which initial weights are scaled."""
@@ -45,44 +44,17 @@ N_INITIALIZING = 256
 RANK_STRIDE = 1 << 16
 """Distance between the seed counters of two ranks; larger than any number of epochs, so that no seed occurs twice."""
 
+REPORTED = ("training", "validation_ann", "validation_snn")
+"""Names of the states of `Stats` in reports."""
+
 Teacher = Callable[[Tensor], Tensor]
 """Function that returns logits `[N, classes]` for images `[N, C, H, W]` in 0..1, or for events `[T, N, C, H, W]`."""
 
 
-@dataclass(frozen=True)
-class EpochReport:
-    """Figures of one epoch, one line of `metrics.jsonl`: losses are means over images, accuracies are 0 to 1.
-
-    Attributes:
-        epoch: index of the epoch, from 0.
-        seconds: duration of the epoch.
-        learning_rate: learning rate of its first batch.
-        training_loss, training_accuracy: on augmented training images, in the modes of the schedule, while the weights
-            change.
-        validation_ann_loss, validation_ann_accuracy, validation_snn_loss, validation_snn_accuracy: on the validation
-            images after the epoch; those of the ANN are None for a recurrent network, which has none.
-        best: True if `validation_snn_accuracy` is higher than in all epochs before; an epoch without an overflow is
-            better than any with one.
-        overflow: message that says which state left the hardware's 24 bits on the validation images, or None.
-        precision: type of the factors of matrix products, "float32" or "bfloat16"; for `auto`, the type it chose.
-    """
-
-    epoch: int
-    seconds: float
-    learning_rate: float
-    training_loss: float
-    training_accuracy: float
-    validation_ann_loss: float | None
-    validation_ann_accuracy: float | None
-    validation_snn_loss: float
-    validation_snn_accuracy: float
-    best: bool
-    overflow: str | None = None
-    precision: str | None = None
-
-
 class Trainer:
     """Bootstrap training of a network, one epoch at a time.
+
+    A network that gives logits learns the labels of a `Split`; one that gives values the targets of `Frames`.
 
     All random numbers of an epoch come from generators seeded with (seed, epoch), so a run resumed from `state_dict`
     continues exactly as if it had not stopped. Several processes, each with a trainer of the same arguments, share each
@@ -91,14 +63,15 @@ class Trainer:
 
     Args:
         network: network to train, in place.
-        split: training images, or recordings of events; validation images are taken from them, balanced by class, as
-            the seed decides.
+        split: training images, or recordings of events or frames; validation examples are taken from them, balanced
+            by class if there are classes, as the seed decides.
         recipe: training recipe; by default the spec's `training`.
         teacher: function whose logits the network learns besides the labels; see `Teacher`.
         group: processes that train together.
 
     Raises:
-        DataError: `split` is not a `Split`, has no images left for training, or has labels beyond the classes.
+        DataError: `split` is not what the network learns from, none is left for training, or labels are
+            beyond the classes.
         SnnZooError: `network` is not a `Network`, `recipe` not a `TrainingSpec`, or `teacher` is missing although the
             recipe names one.
         LostProcessError: another process has ended or does not answer.
@@ -107,7 +80,7 @@ class Trainer:
     def __init__(
         self,
         network: Network,
-        split: Split,
+        split: Split | Frames,
         recipe: TrainingSpec | None = None,
         *,
         teacher: Teacher | None = None,
@@ -119,9 +92,7 @@ class Trainer:
         recipe = recipe or network.spec.training or TrainingSpec()
         if problem := network.spec.recipe_problem(recipe):
             raise SnnZooError(f"training.{problem[0]}: {problem[1]}")
-        check_split(split, network.spec.n_classes)
-        recipe.check_images(len(split))
-        recipe.check_kind(events=split.has_events, columns=are_columns(split.images.shape))
+        self.objective: Objective[Any] = objective_of(network.spec, recipe, split)
         if recipe.teacher is not None and teacher is None:
             raise SnnZooError(
                 f"the recipe's teacher is {recipe.teacher!r}: pass a function that returns its logits as teacher=, or "
@@ -129,7 +100,7 @@ class Trainer:
             )
         keep_freed_memory()
         self.network, self.recipe, self.teacher, self.group = network, recipe, teacher, group
-        self.training, self.validation = train_validation_split(split, n_validation=recipe.validation, seed=recipe.seed)
+        self.training, self.validation = self.objective.training, self.objective.validation
         self.n_images = min(len(self.training), recipe.images_per_epoch or len(self.training))
         self.n_batches = math.ceil(self.n_images / recipe.batch_size)
         self.scheduler = Scheduler(
@@ -143,14 +114,13 @@ class Trainer:
         for module in network.modules():
             if isinstance(module, RateSampler | NormModule):
                 module.group = group
-        self.augment = None if recipe.augment is None else augmentation(recipe.augment)
         self.n_ann_epochs = recipe.epochs - recipe.snn_epochs
         self.as_ann: Network | None = None
         self.average = MovingAverage(network, recipe.ema_decay) if recipe.ema_decay else None
-        self.stats = LearningStats()
+        self.stats: Stats[Any] = self.objective.stats()
         self.epoch = 0
-        self.best = (False, -1.0)
-        """Best epoch so far: True if no state overflowed, and its SNN accuracy."""
+        self.best = (False, -math.inf)
+        """Best epoch so far: True if no state overflowed, and the rank of its score as SNN; see `Measure.rank`."""
 
     @property
     def trained(self) -> Network:
@@ -158,11 +128,11 @@ class Trainer:
         return self.network if self.average is None else self.average.network
 
     def run_epoch(self, on_batch: Progress = no_progress, on_scored: Progress = no_progress) -> EpochReport:
-        """Train one epoch and score the validation images as ANN and as SNN.
+        """Train one epoch and score the validation examples as ANN and as SNN.
 
         Args:
             on_batch: called after each batch with the number of batches done and their total.
-            on_scored: called with the number of validation images done and of all, first as ANN and then as SNN.
+            on_scored: called with the number of validation examples done and of all, first as ANN and then as SNN.
 
         Raises:
             SnnZooError: all epochs of the recipe are done, or the loss or a weight is not finite.
@@ -182,28 +152,28 @@ class Trainer:
             self._fit_activations(self.network, sampling=epoch >= self.n_ann_epochs)
             if self.average is not None:
                 self._fit_activations(self.trained, sampling=True)
-            as_ann = evaluate(self.trained, self.validation, mode=Mode.ANN, progress=on_scored, group=self.group)
-            self.stats.testing.add(as_ann.loss, as_ann.n_correct, as_ann.n_images)
-        as_snn, overflow = evaluate_exactly(self.trained, self.validation, progress=on_scored, group=self.group)
-        self.stats.snn.add(as_snn.loss, as_snn.n_correct, as_snn.n_images)
+            as_ann = self.objective.score_ann(self.trained, self.validation, progress=on_scored, group=self.group)
+            _add(self.stats.testing, as_ann)
+        as_snn, overflow = self.objective.score_snn(self.trained, self.validation, progress=on_scored, group=self.group)
+        _add(self.stats.snn, as_snn)
         self.stats.update()
-        before, reached = self.best, (overflow is None, as_snn.accuracy)
+        report, record, before = self.objective.report, self.stats.records()[-1], self.best
+        figures: dict[str, Any] = {
+            f"{part}_{figure}": value
+            for part, measured in zip(REPORTED, (record["training"], record["testing"], record["snn"]), strict=True)
+            for figure, value in measured.items()
+        }
+        reached = overflow is None, report.measure.rank(figures[f"validation_snn_{report.measure.key}"])
         self.best = max(before, reached)
         self.epoch += 1
-        training, testing, snn = self.stats.training, self.stats.testing, self.stats.snn
-        return EpochReport(
+        return report(
             epoch=epoch,
             seconds=time.perf_counter() - start,
             learning_rate=self._learning_rate(epoch * self.n_batches),
-            training_loss=_last(training.loss_log),
-            training_accuracy=_last(training.accuracy_log),
-            validation_ann_loss=testing.loss_log[-1],
-            validation_ann_accuracy=testing.accuracy_log[-1],
-            validation_snn_loss=_last(snn.loss_log),
-            validation_snn_accuracy=_last(snn.accuracy_log),
             best=reached > before,
             overflow=overflow,
             precision=str(self._product_dtype()).removeprefix("torch."),
+            **figures,
         )
 
     def _train(self, epoch: int, on_batch: Progress) -> None:
@@ -221,16 +191,18 @@ class Trainer:
         order = torch.randperm(len(self.training), generator=generator)[: self.n_images]
         for iteration, indices in enumerate(order.split(recipe.batch_size)):
             share = self.group.share(len(indices))
-            images, labels, targets = self._batch(indices, generator, share)
             modes = self._modes(epoch, iteration)
+            in_time = modes != LayerModes(Mode.ANN)
+            batch = self.objective.batch(indices, generator, share, network.device, in_time=in_time)
             tandem = modes == LayerModes(Mode.SNN) and recipe.snn_gradient is SnnGradient.TANDEM
             rounds = (tandem or modes == LayerModes(Mode.ANN)) and self._may_round()
             cast = torch.autocast(network.device.type, torch.bfloat16, enabled=rounds)
-            with products_in(recipe.precision), cast:
-                logits: Tensor = network.tandem(images) if tandem else network(images, modes)
-            loss = self._loss(logits.float() * recipe.logit_scale, images, targets) * share.weight
-            n_right = int((logits.argmax(1) == labels).sum()) / share.repeats
-            value, n_right = self.group.add([loss.item(), n_right])
+            time_first = warnings.catch_warnings(action="ignore", category=AxesWarning)  # as batches have it
+            with products_in(recipe.precision), cast, time_first:
+                outputs: Tensor = network.tandem(batch.inputs) if tandem else network(batch.inputs, modes)
+            loss = self._loss(outputs, batch) * share.weight
+            counts = [count / share.repeats for count in self.objective.counts(outputs, batch)]
+            value, *counts = self.group.add([loss.item(), *counts])
             if not math.isfinite(value):
                 raise SnnZooError(f"loss is {value} in epoch {epoch}, batch {iteration}: lower the learning rate")
             for group in self.optimizer.param_groups:
@@ -242,19 +214,19 @@ class Trainer:
             self.optimizer.step()
             if self.average is not None:
                 self.average.update()
-            self.stats.training.add(value, round(n_right), len(indices))
+            self.stats.training.add_batch(value, len(indices), counts)
             on_batch(iteration + 1, self.n_batches)
         if not all(parameter.isfinite().all() for parameter in network.parameters()):
             raise SnnZooError(f"weights are not finite after epoch {epoch}: lower the learning rate")
         network.eval()
 
-    def _loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> Tensor:
+    def _loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         teacher, part = self._teacher()
-        if teacher is None:
-            return distillation_loss(logits, targets, None, part, self.recipe.label_smoothing)
-        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=self._may_round()):
-            wanted = teacher(images).float()
-        return distillation_loss(logits, targets, wanted, part, self.recipe.label_smoothing)
+        wanted = None
+        if teacher is not None:
+            with torch.no_grad(), torch.autocast(outputs.device.type, torch.bfloat16, enabled=self._may_round()):
+                wanted = teacher(batch.inputs).float()
+        return self.objective.loss(outputs, batch, wanted, part)
 
     def _teacher(self) -> tuple[Teacher | None, float]:
         """Return the teacher of this epoch, or None, and its share of the loss."""
@@ -268,41 +240,14 @@ class Trainer:
         self.recipe.check_own_teacher(fitted=self.trained.fitted)
         return deepcopy(self.trained).eval().requires_grad_(False)
 
-    def _batch(self, indices: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor, Tensor]:
-        """Return this process's images, mixed and augmented, their labels, and the targets of the loss.
-
-        Targets are the labels `[n]`, or probabilities `[n, classes]` if images are mixed. All are on the network's
-        device. Batches are made between training steps and not in a thread beside them: torch would start a second team
-        of threads, whose waiting slows the steps down by more than this work takes.
-        """
-        images, labels = self._examples(indices[share.rows])
-        targets = labels
-        if self.recipe.mixup:
-            others, other_labels = self._examples(indices.roll(1)[share.rows])
-            kept = _parts_kept(self.recipe.mixup, len(indices), generator)[share.rows].to(images)
-            images = torch.lerp(others, images, kept[:, None, None, None])
-            classes = torch.eye(self.network.spec.n_classes, device=images.device)
-            targets = torch.lerp(classes[other_labels], classes[labels], kept[:, None])
-        if self.augment is not None:
-            images = self.augment(images, generator, share)
-        return time_first(images), labels, targets
-
-    def _examples(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images in 0..1, or stored events `[n, T, C, H, W]`, and labels, on the network's device."""
-        device = self.network.device
-        images = self.training.pixels(indices).to(device)
-        if not self.training.has_events:
-            images = images.float().div_(255)
-        return images, self.training.labels[indices].to(device)
-
     @torch.no_grad()
     def _fit_activations(self, network: Network, *, sampling: bool) -> None:
         """Fit all activations that have samples; with `sampling`, first run some training batches in SAMPLE mode."""
-        samplers = [module for module in network.modules() if isinstance(module, RateSampler)]
-        if sampling:
-            for images, labels in islice(batches(self.training, self.recipe.batch_size), self.recipe.sample_iterations):
-                rows = self.group.share(len(labels)).rows
-                some = images[:, rows] if self.training.has_events else images[rows]
+        samplers, size = _samplers(network), self.recipe.batch_size
+        if sampling and samplers:
+            for start in range(0, len(self.training), size)[: self.recipe.sample_iterations]:
+                rows = self.group.share(min(size, len(self.training) - start)).rows
+                some = self.training.inputs(slice(start + rows.start, start + rows.stop))
                 network(some.to(network.device), Mode.SAMPLE)
         for sampler in samplers:
             sampler.fit()
@@ -311,11 +256,12 @@ class Trainer:
     def _modes(self, epoch: int, iteration: int) -> LayerModes:
         if epoch >= self.n_ann_epochs:
             return LayerModes(Mode.SNN)
+        if not _samplers(self.network):
+            return LayerModes(Mode.ANN)
         return self.scheduler.mode(epoch, iteration, training=True)
 
     def _product_dtype(self) -> torch.dtype:
-        """Return the type of the factors of matrix products in training. Spikes are exact in either type."""
-        return product_dtype(self.recipe.precision, self.network.device.type)
+        return self.objective.product_dtype(self.network.device.type)
 
     def _may_round(self) -> bool:
         """Return whether ANN batches are computed in bfloat16."""
@@ -378,21 +324,46 @@ class Trainer:
         if self.average is not None and checked.average is not None:
             self.average.load_state_dict(dict(checked.average))
         self.epoch = checked.epoch
-        self.best = checked.best or (True, self.stats.snn.max_accuracy or -1.0)
+        best = self.stats.snn.best_score
+        self.best = checked.best or (True, -math.inf if best is None else self.objective.report.measure.rank(best))
         if checked.as_ann is not None:
             self.as_ann = self._frozen()
             self.as_ann.load_state_dict(checked.as_ann)
 
 
+@overload
 def fit(
     network: Network,
     split: Split,
     recipe: TrainingSpec | None = None,
     *,
     teacher: Teacher | None = None,
-    on_epoch: Callable[[EpochReport], object] = lambda report: None,
+    on_epoch: Callable[[AccuracyReport], object] = ...,
     group: Group = ALONE,
-) -> LearningStats:
+) -> LearningStats: ...
+
+
+@overload
+def fit(
+    network: Network,
+    split: Frames,
+    recipe: TrainingSpec | None = None,
+    *,
+    teacher: Teacher | None = None,
+    on_epoch: Callable[[ErrorReport], object] = ...,
+    group: Group = ALONE,
+) -> ErrorStats: ...
+
+
+def fit(
+    network: Network,
+    split: Split | Frames,
+    recipe: TrainingSpec | None = None,
+    *,
+    teacher: Teacher | None = None,
+    on_epoch: Callable[[Any], object] = lambda report: None,
+    group: Group = ALONE,
+) -> Stats[Any]:
     """Train `network` by bootstrap, load the weights of the best epoch, and return the statistics of all epochs.
 
     Args:
@@ -419,36 +390,10 @@ def fit(
     return trainer.stats
 
 
-def distillation_loss(
-    logits: Tensor, targets: Tensor, wanted: Tensor | None, part: float, label_smoothing: float = 0.0
-) -> Tensor:
-    """Return the loss: cross-entropy with the targets and, to a `part`, Kullback-Leibler divergence from a teacher.
-
-    Args:
-        logits: logits of the network, `[N, classes]`.
-        targets: labels `[N]`, or probabilities `[N, classes]`.
-        wanted: logits of the teacher, `[N, classes]`; None without a teacher, with `part` 0.
-        part: share of the divergence in the loss, 0 to 1.
-        label_smoothing: see `TrainingSpec`.
-    """
-    loss = (1 - part) * F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-    if wanted is None:
-        return loss
-    distance = F.kl_div(logits.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean")
-    return loss + part * distance
+def _samplers(network: Network) -> list[RateSampler]:
+    return [module for module in network.modules() if isinstance(module, RateSampler)]
 
 
-def _parts_kept(alpha: float, n: int, generator: torch.Generator) -> Tensor:
-    """Draw the share that each of `n` images keeps in mixup, `[n]`: the larger of two parts from Beta(alpha, alpha).
-
-    Source: Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization.
-    """
-    seed = int(torch.randint(1 << 62, (), generator=generator, device=generator.device))
-    drawn = torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, n))
-    return torch.maximum(drawn, 1 - drawn).float()
-
-
-def _last(log: list[float | None]) -> float:
-    value = log[-1]
-    assert value is not None
-    return value
+def _add(stat: Stat, score: Score) -> None:
+    assert score.loss is not None
+    stat.add_batch(score.loss, score.n_samples, score.counts)

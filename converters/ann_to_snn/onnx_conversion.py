@@ -29,7 +29,8 @@ from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.training.augmentation import are_pictures
-from bootstrap_core.training.trainer import EpochReport, Teacher
+from bootstrap_core.training.epoch_report import AccuracyReport
+from bootstrap_core.training.trainer import Teacher
 from converters.ann_to_snn.ann import Ann, run_ann
 from converters.ann_to_snn.best_candidate import (
     EVERY_FORM,
@@ -104,7 +105,7 @@ class ImportCallbacks:
     on_imported: Callable[[Ann], object] = _ignore
     on_doubt: Callable[[str], object] = _ignore
     on_calibrated: Callable[[Model], object] = _ignore
-    on_epoch: Callable[[EpochReport], object] = _ignore
+    on_epoch: Callable[[AccuracyReport], object] = _ignore
 
 
 NO_CALLBACKS = ImportCallbacks()

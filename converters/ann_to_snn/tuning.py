@@ -18,7 +18,9 @@ from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.training.augmentation import are_pictures, augmentation
-from bootstrap_core.training.trainer import EpochReport, Teacher, distillation_loss, fit
+from bootstrap_core.training.epoch_report import AccuracyReport
+from bootstrap_core.training.objective import distillation_loss
+from bootstrap_core.training.trainer import Teacher, fit
 from converters.ann_to_snn.readout import logit_scale
 from specs.errors import StateOverflowError
 from specs.network import NetworkSpec
@@ -81,7 +83,7 @@ def tune(
     epochs: int,
     *,
     seed: int = 0,
-    on_epoch: Callable[[EpochReport], object] = lambda report: None,
+    on_epoch: Callable[[AccuracyReport], object] = lambda report: None,
 ) -> Tuning | None:
     """Tune a network in place; return the recipe and the part that was kept, or None if tuning did not help.
 

@@ -18,6 +18,7 @@ from specs.errors import DataError
 
 if TYPE_CHECKING:
     from bootstrap_core.data.datasets import Dataset
+    from bootstrap_core.data.frames import FrameDataset
     from specs.fields import Shape
     from specs.network import NetworkSpec
 
@@ -312,8 +313,18 @@ def set_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def say_sample(dataset: "Dataset") -> None:
+def say_sample(dataset: "Dataset | FrameDataset") -> None:
     """Print a note if the scores are of the embedded sample, or of test images that were drawn at random."""
+    from bootstrap_core.data.frames import FrameDataset
+
+    if isinstance(dataset, FrameDataset):
+        if dataset.is_drawn:
+            n_test, n = len(dataset.test), len(dataset.train) + len(dataset.test)
+            say(
+                f"note: scored on {n_test:,} of the {n:,} recordings of {dataset.name}, drawn at random, because it "
+                "has no separate test recordings (arrays x_train, y_train, x_test and y_test)"
+            )
+        return
     if dataset.is_sample:
         say(f"note: scored on {dataset.source}")
     if dataset.is_drawn:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bootstrap_core.training.trainer import EpochReport
+from bootstrap_core.training.epoch_report import AccuracyReport
 
 __all__ = ["HEIGHT", "WIDTH", "Axis", "Line", "LineChart", "accuracy_chart", "learning_charts", "output_chart", "ticks"]
 
@@ -104,10 +104,10 @@ LEARNERS = (
     ("validation, ANN", "ann", "validation_ann"),
     ("validation, SNN", "snn", "validation_snn"),
 )
-"""Lines of `learning_charts`: name, class in the style sheet, and prefix of the fields of `EpochReport`."""
+"""Lines of `learning_charts`: name, class in the style sheet, and prefix of the fields of `AccuracyReport`."""
 
 
-def learning_charts(reports: Sequence[EpochReport]) -> tuple[LineChart, LineChart]:
+def learning_charts(reports: Sequence[AccuracyReport]) -> tuple[LineChart, LineChart]:
     """Return the charts of accuracy and of loss over the epochs, which count from 1."""
     kept = [report for report in reports if report.best]  # the last was kept; other programs may mark none
     best = kept[-1] if kept else max(reports, key=lambda report: report.validation_snn_accuracy)
@@ -124,7 +124,7 @@ def learning_charts(reports: Sequence[EpochReport]) -> tuple[LineChart, LineChar
     return accuracy, _learning_chart(reports, "loss", f"After the last epoch: {losses}.")
 
 
-def _learning_chart(reports: Sequence[EpochReport], figure: str, description: str) -> LineChart:
+def _learning_chart(reports: Sequence[AccuracyReport], figure: str, description: str) -> LineChart:
     curves = [
         [(report.epoch + 1, _finite(getattr(report, f"{field}_{figure}"))) for report in reports]
         for _, _, field in LEARNERS

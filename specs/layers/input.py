@@ -225,7 +225,7 @@ class InputSpec(Layer):
     @property
     def sample(self) -> str:
         """Word for what the network takes at a time: `image` or `recording`."""
-        return "recording" if self.is_events else "image"
+        return "recording" if self.is_timed else "image"
 
     @property
     def is_events(self) -> bool:

@@ -10,7 +10,7 @@ from specs.layers.neuron import NeuronSpec, SigmaDeltaSpec
 __all__ = ["Layer", "Role"]
 
 NOT_FOR_SIGMA_DELTA = ("recurrent", "delays", "skips", "norm", "dropout")
-"""Fields of blocks that sigma-delta neurons do not have: their messages are changes, and they are not trained."""
+"""Fields of blocks that sigma-delta neurons do not have, whose messages are changes."""
 
 
 class Role(Enum):

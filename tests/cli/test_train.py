@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from bootstrap_core import load_dataset
+from bootstrap_core.analysis.measures import ACCURACY
 from bootstrap_core.ops.precision import product_dtype
 from bootstrap_core.training.trainer import Trainer
 from converters import read_model, write_model
@@ -210,8 +211,8 @@ def test_that_training_on_made_it_worse_is_told(trained, run, tmp_path) -> None:
     command = "train", trained / "model.safetensors", "-o", tmp_path / "on", "--epochs", 1, "--force"
     before = max(report.validation_snn_accuracy for report in read_metrics(trained))
     worse = run(*command, "--set", "training.learning_rate=0.5").stderr
-    assert f"before training: SNN accuracy {before:.2%} on the validation images" in worse
-    assert f"accuracy of {before:.2%} on the validation images, better than every epoch" in worse
+    assert f"before training: SNN accuracy {ACCURACY.text(before)} on the validation images" in worse
+    assert f"accuracy of {ACCURACY.text(before)} on the validation images, better than every epoch" in worse
     assert "better than every epoch" not in run(*command, "--set", "training.learning_rate=1e-12", "-q").stderr
 
 

@@ -101,9 +101,132 @@ def test_show_verify_and_convert_speak_of_values(run, tmp_path) -> None:
             "overflow: must be refuse for sigma-delta networks",
         ),
         (("predict", NET, "x.npy", "--overflow", "chip"), 1, "overflow: must be refuse for sigma-delta networks"),
-        (("train", NET, "-o", "run", "--data", "mnist-sample"), 1, "sigma-delta networks are not trained here"),
+        (("train", NET, "-o", "run", "--data", "mnist-sample"), 1, "gives values and learns from an .npz of frames x"),
         (("convert", NET, "-o", "a.nir"), 1, "NIR cannot express sigma-delta neurons"),
     ],
 )
 def test_what_is_for_classes_is_refused(arguments, code: int, told: str, run) -> None:
     assert told in " ".join(run(*arguments, code=code).output.split())
+
+
+# --- Training
+
+STEER = """name: steer
+time_steps: 4
+neuron: {kind: sigma_delta, threshold: 0.015625}
+input: {shape: [2, 6, 6], encoding: frames}
+blocks:
+  - {kind: conv, channels: 4, kernel: 3, stride: 2, bias: true}
+  - {kind: flatten}
+  - {kind: dense, features: 12, bias: true}
+  - {kind: affine, features: 2}
+training: {data: frames.npz, epochs: 3, batch_size: 10, validation: 20, learning_rate: 0.01}
+"""
+
+
+@pytest.fixture
+def steer(tmp_path, monkeypatch) -> Path:
+    """Return the file of a spec; beside it, 100 recordings of frames whose halves have a mean each, the targets."""
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    means = generator.uniform(-1, 1, (100, 2))
+    noise = generator.normal(0, 4, (100, 4, 2, 6, 6))
+    np.savez("frames.npz", x=np.rint(60 * means[:, None, :, None, None] + noise).clip(-128, 127).astype(int), y=means)
+    Path("steer.yaml").write_text(STEER)
+    return Path("steer.yaml")
+
+
+def test_train_learns_values_and_names_errors(run, steer) -> None:
+    done = run("train", steer, "-o", "run", "--json")
+    found = json.loads(done.stdout)
+    reports = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    errors = [report["validation_snn_error"] for report in reports]
+    assert errors[-1] < errors[0]
+    assert (found["measure"], found["validation"]["snn"], found["epoch"]) == ("rms error", min(errors), 2)
+    assert "best SNN rms error on the validation recordings so far" in done.stderr
+    assert f"{errors[-1]:#.4g} *" in done.stderr
+    shown = run("show", "run/model.safetensors").stdout
+    card = json.loads(run("show", "run/model.safetensors", "--json").stdout)["card"]
+    assert card["training"]["validation_snn_error"] == min(errors)
+    assert card["test"]["snn"]["rms_error"] == found["test"]["snn"]
+    assert card["test"]["ann"]["rms_error"] == found["test"]["ann"]
+    for text in (shown, done.stderr, json.dumps(card), Path("run/metrics.jsonl").read_text(), str(found)):
+        assert "accuracy" not in text
+    told = run("train", steer, "-o", "again")
+    assert "rms error" in told.stdout
+    assert "scored on 20 of the 100 recordings of" in told.stderr
+    assert Path("run/curves.png").stat().st_size > 1000
+    assert Path("run/model.safetensors").read_bytes() == Path("again/model.safetensors").read_bytes()
+
+
+def test_a_trained_network_is_the_same_in_netx_and_verifies(run, steer) -> None:
+    run("train", steer, "-o", "run", "--epochs", 1)
+    run("convert", "run/model.safetensors", "-o", "run/model.net")
+    checks = run("verify", "run/model.safetensors").stdout
+    assert "the integers of model.net" in checks
+    assert "FAILED" not in checks
+    scores = [
+        json.loads(run("eval", path, "--data", "frames.npz", "--engine", "integer", "--json").stdout)["results"][0]
+        for path in ("run/model.safetensors", "run/model.net")
+    ]
+    assert scores[0]["values"] == scores[1]["values"]
+
+
+def test_a_stopped_run_resumes_and_a_trained_one_continues_with_another_threshold(run, steer) -> None:
+    run("train", steer, "-o", "whole")
+    run("train", steer, "-o", "run", "--epochs", 1, "--set", "training.learning_rate_schedule=constant")
+    run("train", steer, "-o", "run", "--epochs", 3, "--set", "training.learning_rate_schedule=constant", "--resume")
+    run("train", steer, "-o", "straight", "--set", "training.learning_rate_schedule=constant")
+    resumed, straight = (
+        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.read_text().splitlines()]
+        for path in (Path("run/metrics.jsonl"), Path("straight/metrics.jsonl"))
+    )
+    assert resumed == straight
+    tuned = ("--set", "neuron.threshold=0.1", "--set", "training.snn_epochs=3", "--set", "training.snn_gradient=tandem")
+    done = run("train", "whole/model.safetensors", "-o", "tuned", "--data", "frames.npz", *tuned)
+    assert "before training: SNN rms error 0." in done.stderr
+
+
+def test_training_and_test_recordings_of_a_file_are_used_as_such(run, steer) -> None:
+    with np.load("frames.npz") as arrays:
+        x, y = arrays["x"], arrays["y"]
+    np.savez("frames.npz", x_train=x[:70], y_train=y[:70], x_test=x[70:], y_test=y[70:])
+    done = run("train", steer, "-o", "run", "--epochs", 1)
+    assert "drawn at random" not in done.stderr
+    (score,) = json.loads(run("eval", "run/model.safetensors", "--data", "frames.npz", "--json").stdout)["results"]
+    assert score["recordings"] == 30
+    told = json.loads(run("show", "run/model.safetensors", "--json").stdout)["card"]["test"]["snn"]
+    assert (told["recordings"], told["rms_error"]) == (30, pytest.approx(score["rms_error"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--data", "mnist-sample"), "steer gives values and learns from an .npz of frames x and targets y"),
+        (("--set", "training.label_smoothing=0.1"), "training.label_smoothing: does not apply to a network that gives"),
+        (("--set", "training.snn_epochs=1"), "training.snn_gradient: must be tandem"),
+        (("--classes", "left,right"), "--classes: steer gives values, not classes: leave it out"),
+        (("--data", "unlabelled.npz"), "unlabelled.npz must have the targets of x as an array y"),
+        (("--data", "single.npz"), "single.npz has fewer than two recordings"),
+    ],
+)  # fmt: skip
+def test_what_does_not_teach_values_is_refused(arguments, told, run, steer) -> None:
+    with np.load("frames.npz") as arrays:
+        np.savez("unlabelled.npz", x=arrays["x"])
+        np.savez("single.npz", x=arrays["x"][:1], y=arrays["y"][:1])
+    assert told in run("train", steer, "-o", "run", *arguments, code=1).stderr
+
+
+def test_check_says_which_data_teach_values(run, steer) -> None:
+    run("check", steer)
+    steer.write_text(STEER.replace("data: frames.npz, ", ""))
+    told = "training.data: steer gives values and learns from an .npz of frames x and targets y, not from mnist"
+    assert told in run("check", steer, code=1).stderr
+
+
+@pytest.mark.parametrize("command", ["card", "gallery"])
+def test_networks_of_values_have_no_cards_and_pages(command, run, steer) -> None:
+    run("train", steer, "-o", "run", "--epochs", 1)
+    output = "page.html" if command == "gallery" else "card.yaml"
+    found = run(command, "run/model.safetensors", "-o", output, "--data", "frames.npz", code=1).stderr
+    assert "steer gives values, not classes" in found

@@ -1,6 +1,7 @@
 """The documents state what is so: their tables, commands, code and links."""
 
 import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
@@ -78,6 +79,30 @@ def test_the_stories_run(tmp_path, monkeypatch) -> None:
         "seen.html",
     )
     assert all((tmp_path / name).stat().st_size > 1000 for name in made)
+
+
+def test_the_story_of_values_runs(tmp_path, monkeypatch) -> None:
+    """The spec, the data and the `sh` blocks on values of `bootstrap_core/README.md` run in order."""
+    monkeypatch.chdir(tmp_path)
+    document = ROOT / "bootstrap_core/README.md"
+    (spec,) = blocks(document, "yaml")
+    (tmp_path / f"{parse_spec(spec).name}.yaml").write_text(spec)
+    (code,) = (code for code in blocks(document, "python") if "def bars" in code)
+    exec(compile(code, str(document), "exec"), {})
+    lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
+    assert len(lines) == 5
+    for line in lines:
+        result = CliRunner().invoke(zoo, shlex.split(line)[1:])
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+    before, after = (
+        min(
+            json.loads(row)["validation_snn_error"]
+            for row in (tmp_path / run / "metrics.jsonl").read_text().splitlines()
+        )
+        for run in ("bars", "tuned")
+    )
+    assert before < 0.045
+    assert after < 0.085
 
 
 @each_document

@@ -142,13 +142,14 @@ def _measure(
 ) -> "Card":
     from converters.formats.safetensors_file import read_safetensors
     from specs.dataset_sources import found_data
-    from zoo.cli.given_model import input_shape, usual_data
+    from zoo.cli.given_model import input_shape, need_classes, usual_data
     from zoo.runs.card import FileFacts, load_card
     from zoo.runs.learning_curves import read_curves
     from zoo.runs.measurement import measure_card, measure_seed
     from zoo.sources import TRAINED
 
     model = read_safetensors(path).with_data(partial(found_data, folder=path.parent))
+    need_classes(model, "card")
     dataset = places.load(data or usual_data(model), input_shape(model), model.classes, model.spec)
     say_sample(dataset)
     old = None if before is None else load_card(before)

@@ -24,10 +24,10 @@ from converters.cli.options import (
     say_sample,
     use_threads,
 )
-from zoo.cli.given_model import input_shape, own_card, read_and_say, say_fresh, usual_data
+from zoo.cli.given_model import input_shape, need_classes, own_card, read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:
-    from bootstrap_core.training.trainer import EpochReport
+    from bootstrap_core.training.epoch_report import AccuracyReport
 
 __all__ = ["gallery"]
 
@@ -73,6 +73,7 @@ def gallery(
         raise click.UsageError(f"-o: must be FILE.html, got {str(output)!r}")
     refuse_existing(output, force)
     model, trained = read_and_say(source)
+    need_classes(model, "page")
     say_fresh(trained)
     use_threads(threads)
     dataset = places.load(data or _found(usual_data(model), places), input_shape(model), model.classes, model.spec)
@@ -93,15 +94,17 @@ def gallery(
         echo(output)
 
 
-def _reports(source: str) -> "list[EpochReport]":
+def _reports(source: str) -> "list[AccuracyReport]":
     """Return the reports of all epochs of a model's training, empty if unknown."""
+    from bootstrap_core.training.epoch_report import AccuracyReport
     from zoo.runs.learning_curves import reports_of
     from zoo.runs.training_run import read_metrics
 
     card = own_card(source)
     if card is not None and (reports := reports_of(card.training)):
         return reports
-    return read_metrics(Path(source).parent) if Path(source).is_file() else []
+    found = read_metrics(Path(source).parent) if Path(source).is_file() else []
+    return [report for report in found if isinstance(report, AccuracyReport)]
 
 
 def _found(name: str, places: DataPlaces) -> str:

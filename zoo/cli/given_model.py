@@ -26,6 +26,7 @@ __all__ = [
     "complete_specs",
     "input_shape",
     "local_names",
+    "need_classes",
     "own_card",
     "print_layers",
     "read_and_say",
@@ -119,6 +120,12 @@ def say_doubts(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
     doubt = doubts(recipe.data, network.input.shape, network.n_classes)
     for warning in filter(None, [doubt, *network.input.idle, *recipe.idle]):
         warn(warning)
+
+
+def need_classes(model: "Model", what: str) -> None:
+    """Raise `SnnZooError` if a model gives values, of which there is no `what`, such as "card"."""
+    if model.spec.gives_values:
+        raise SnnZooError(f"{model.spec.name} gives values, not classes, and has no {what}: zoo eval scores it")
 
 
 def say_fresh(trained: bool) -> None:

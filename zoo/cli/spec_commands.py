@@ -85,6 +85,10 @@ def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
     """Raise the errors that `zoo train` would raise for a recipe; each begins with the field."""
     try:
         find_user_data(recipe.data)
+        if network.gives_values:
+            from bootstrap_core.data.frames import check_frame_file
+
+            check_frame_file(Path(recipe.data), network)
     except DataError as error:
         raise DataError(f"training.data: {error}") from None
     if recipe.data in SOURCES:

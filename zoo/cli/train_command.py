@@ -30,20 +30,22 @@ from converters.cli.options import (
     Seed,
     complete_data,
     data_options,
-    percent,
     run_options,
     say_sample,
     set_option,
     use_threads,
 )
 from specs.dataset_sources import check_class_names, found_data
-from specs.errors import SnnZooError
+from specs.errors import DataError, SnnZooError
 from specs.words import counted
 from zoo.cli.given_model import check_named_data, complete_specs, say_doubts
 
 if TYPE_CHECKING:
+    from bootstrap_core.analysis.measures import Measure
+    from bootstrap_core.data.datasets import Dataset
+    from bootstrap_core.data.frames import FrameDataset
     from bootstrap_core.training.distributed import Group
-    from bootstrap_core.training.trainer import EpochReport
+    from bootstrap_core.training.epoch_report import EpochReport
     from converters.model import Model
     from specs.network import NetworkSpec
     from specs.training import TrainingSpec
@@ -51,7 +53,10 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-EPOCH_HEADER = ("", "training loss", "accuracy", "validation ANN", "      SNN   ", "seconds")
+
+def _header(measure: "Measure") -> tuple[str, ...]:
+    """Return the header of the table of epochs."""
+    return "", "training loss", measure.name, "validation ANN", "      SNN   ", "seconds"
 
 
 @command()
@@ -108,6 +113,9 @@ def train(
     The folder gets model.safetensors, checkpoint.pt, metrics.jsonl and curves.png. The model comes from the epoch with
     the best SNN accuracy on validation images, which are cut from the training set. At the end it is scored on the test
     set. After Ctrl-C, the same command with --resume continues.
+
+    A network that gives values, such as a sigma-delta network, learns the targets y of frames x in an .npz (--data);
+    its score is the rms error.
 
     Epochs count from 1 in printed text, and from 0 in JSON, metrics.jsonl, cards and recipes.
 
@@ -175,11 +183,15 @@ def _start_run(
         say_doubts(network, recipe)
         if begins_with is not None:
             _say_learnt_validation(spec if model else f"the start model {recipe.start}", begins_with.model, recipe)
-    places.check_classes(network.n_classes)
-    classes = () if model is None else model.classes
-    if resume and (known := _classes_of_run(folder, places, group)):
-        places, classes = replace(places, classes=known), ()
-    dataset = places.load(recipe.data, network.input.shape, classes, network)
+    dataset: Dataset | FrameDataset
+    if network.gives_values:
+        dataset = _load_frames(recipe.data, network, places)
+    else:
+        places.check_classes(network.n_classes)
+        classes = () if model is None else model.classes
+        if resume and (known := _classes_of_run(folder, places, group)):
+            places, classes = replace(places, classes=known), ()
+        dataset = places.load(recipe.data, network.input.shape, classes, network)
     run = TrainingRun(
         network,
         dataset,
@@ -199,6 +211,17 @@ def _start_run(
     if group.leads and recipe.teacher is not None:
         _say_of_teacher(spec, run, recipe.teacher)
     return run
+
+
+def _load_frames(data: str, network: "NetworkSpec", places: DataPlaces) -> "FrameDataset":
+    from bootstrap_core.data.frames import load_frames
+
+    if places.classes:
+        raise SnnZooError(f"--classes: {network.name} gives values, not classes: leave it out")
+    try:
+        return load_frames(Path(data), network)
+    except DataError as error:
+        raise DataError(f"training.data: {error}") from None
 
 
 def _without_start(network: "NetworkSpec", assignments: tuple[str, ...]) -> "NetworkSpec":
@@ -233,7 +256,7 @@ def _say_learnt_validation(who: str, model: "Model", recipe: "TrainingSpec") -> 
     before = model.spec.training or (TrainingSpec() if model.card_entry("training") else None)
     has_learnt = model.card_entry("training") or model.card_entry("conversion")
     if before and has_learnt and (remedy := recipe.learnt_validation(before)):
-        warn(f"{who} has learnt from some of the validation images, so their accuracy will be too high: {remedy}")
+        warn(f"{who} has learnt from some of the validation images, so their score will be too good: {remedy}")
 
 
 def _say_of_teacher(source: str, run: "TrainingRun", teacher: str) -> None:
@@ -255,21 +278,23 @@ def _train(run: "TrainingRun") -> None:
     """Train all epochs; print a line for each, and on a terminal a progress bar."""
     quiet, explained = is_quiet() or not run.group.leads, False
     bar = shows_progress() and not quiet
-    run.score_start(ProgressLine("scoring the start model", "images"))
+    measure, samples = run.measure, run.samples
+    run.score_start(ProgressLine("scoring the start model", samples))
     if not (quiet or run.finished):
-        if run.start_accuracy is not None:
-            echo(f"before training: SNN accuracy {run.start_accuracy:.2%} on the validation images", err=True)
-        echo(f"*: best SNN accuracy on the validation images so far, saved as {run.model_path.name}", err=True)
-        echo(_columns(EPOCH_HEADER, run.recipe.epochs), err=True)
+        if run.start_score is not None:
+            told = f"SNN {measure.name} {measure.text(run.start_score)} on the validation {samples}"
+            echo(f"before training: {told}", err=True)
+        echo(f"*: best SNN {measure.name} on the validation {samples} so far, saved as {run.model_path.name}", err=True)
+        echo(_columns(_header(measure), run.recipe.epochs, measure), err=True)
     try:
         while not run.finished:
             label = f"epoch {run.trainer.epoch + 1}"
-            lines = (ProgressLine(label, "batches"), ProgressLine(f"{label}, validation", "images")) if bar else ()
+            lines = (ProgressLine(label, "batches"), ProgressLine(f"{label}, validation", samples)) if bar else ()
             report = run.run_epoch(*lines)
             if not quiet:
                 echo(_epoch_line(report, run.recipe.epochs), err=True)
                 if report.overflow and not explained:
-                    say("!: a state leaves the chip's 24 bits on validation images; epochs without ! are preferred")
+                    say(f"!: a state leaves the chip's 24 bits on validation {samples}; epochs without ! are preferred")
                 explained = explained or report.overflow is not None
     except KeyboardInterrupt:
         if not run.group.leads:
@@ -281,27 +306,28 @@ def _train(run: "TrainingRun") -> None:
 
 
 def _epoch_line(report: "EpochReport", epochs: int) -> str:
-    mark = ("*" if report.best else "") + ("!" if report.overflow else "")
+    mark, text = ("*" if report.best else "") + ("!" if report.overflow else ""), report.measure.text
     cells = (
         f"epoch {report.epoch + 1:>{len(str(epochs))}}/{epochs}",
         f"{report.training_loss:.4f}",
-        percent(report.training_accuracy),
-        "-" if report.validation_ann_accuracy is None else percent(report.validation_ann_accuracy),
-        f"{percent(report.validation_snn_accuracy)} {mark:<2}",
+        text(report.training_score),
+        text(report.validation_ann_score),
+        f"{text(report.validation_snn_score)} {mark:<2}",
         f"{report.seconds:.1f}",
     )
-    return _columns(cells, epochs)
+    return _columns(cells, epochs, report.measure)
 
 
-def _columns(cells: tuple[str, ...], epochs: int) -> str:
-    widths = (len(f"epoch {epochs}/{epochs}"), *map(len, EPOCH_HEADER[1:]))
+def _columns(cells: tuple[str, ...], epochs: int, measure: "Measure") -> str:
+    widths = (len(f"epoch {epochs}/{epochs}"), *map(len, _header(measure)[1:]))
     return "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
 
 
 def _report_run(run: "TrainingRun", as_json: bool) -> None:
     from bootstrap_core.network.mode import Mode
 
-    scores = run.score(ProgressLine("scoring the best model", "images"))
+    measure, samples = run.measure, run.samples
+    scores = run.score(ProgressLine("scoring the best model", samples))
     if not run.group.leads:
         return
     best = run.best
@@ -310,22 +336,21 @@ def _report_run(run: "TrainingRun", as_json: bool) -> None:
     except SnnZooError as error:
         say(f"note: curves.png was not drawn: {error}")
     say_overflow(run.overflow)
-    if run.start_accuracy is not None and run.start_accuracy > best.validation_snn_accuracy:
+    if run.start_score is not None and measure.rank(run.start_score) > measure.rank(best.validation_snn_score):
         warn(
-            f"the start model has an accuracy of {run.start_accuracy:.2%} on the validation images, better than every "
-            "epoch: keep the start model, or train it with a smaller learning rate"
+            f"the start model has an {measure.name} of {measure.text(run.start_score)} on the validation {samples}, "
+            "better than every epoch: keep the start model, or train it with a smaller learning rate"
         )
     silent = scores[Mode.SNN].silent
     if silent is not None:
-        scaling = "scale the weights to the images (--set training.initialize=true)"
-        cure = "use a smaller learning rate" if run.recipe.initialize else scaling
-        warn(f"no neuron of block {silent} ever spikes: {cure}, or train longer")
+        _warn_silent(silent, run)
     if as_json:
         echo(json_text({
             "model": str(run.model_path),
             "epoch": best.epoch,
-            "validation": {"snn": best.validation_snn_accuracy},
-            "test": {mode.value: score.accuracy for mode, score in scores.items()},
+            "measure": measure.name,
+            "validation": {"snn": best.validation_snn_score},
+            "test": {mode.value: score.score for mode, score in scores.items()},
             "data": run.dataset.name,
         }))  # fmt: skip
         return
@@ -333,11 +358,20 @@ def _report_run(run: "TrainingRun", as_json: bool) -> None:
     validation = f"{len(run.trainer.validation):,}"
     snn, ann = scores[Mode.SNN], scores.get(Mode.ANN)
     print_table(
-        ["", "accuracy", "images"],
+        ["", measure.name, samples],
         [
-            [f"validation, SNN, epoch {best.epoch + 1}", percent(best.validation_snn_accuracy), validation],
-            [f"test, SNN, T={snn.time_steps}", percent(snn.accuracy), f"{snn.n_images:,}"],
-            *([] if ann is None else [["test, ANN", percent(ann.accuracy), f"{ann.n_images:,}"]]),
+            [f"validation, SNN, epoch {best.epoch + 1}", measure.text(best.validation_snn_score), validation],
+            [f"test, SNN, T={snn.time_steps}", measure.text(snn.score), f"{snn.n_samples:,}"],
+            *([] if ann is None else [["test, ANN", measure.text(ann.score), f"{ann.n_samples:,}"]]),
         ],
     )
     echo(run.model_path)
+
+
+def _warn_silent(block: int, run: "TrainingRun") -> None:
+    smaller = "use a smaller learning rate"
+    if run.spec.gives_values:
+        warn(f"no neuron of block {block} ever sends a message: {smaller}")
+        return
+    scaling = "scale the weights to the images (--set training.initialize=true)"
+    warn(f"no neuron of block {block} ever spikes: {smaller if run.recipe.initialize else scaling}, or train longer")

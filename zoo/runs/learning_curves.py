@@ -3,7 +3,7 @@
 from itertools import accumulate
 from pathlib import Path
 
-from bootstrap_core.training.trainer import EpochReport
+from bootstrap_core.training.epoch_report import AccuracyReport
 from specs.errors import SnnZooError
 from zoo.runs.card import Curves, Training
 from zoo.runs.training_run import METRICS, read_metrics
@@ -24,11 +24,13 @@ def read_curves(run: Path) -> Curves:
     reports = read_metrics(run)
     if not reports:
         raise SnnZooError(f"no learning curves: {run / METRICS} is missing or has no epoch")
+    if not all(isinstance(report, AccuracyReport) for report in reports):
+        raise SnnZooError(f"{run / METRICS} has no accuracies: networks that give values have no cards")
     fields = {name: tuple(_rounded(getattr(report, name)) for report in reports) for name in Curves.model_fields}
     return Curves(**fields)
 
 
-def reports_of(training: Training) -> list[EpochReport]:
+def reports_of(training: Training) -> list[AccuracyReport]:
     """Return a report for each epoch, empty without curves; the last one with `best` is the epoch that was kept."""
     if (curves := training.curves) is None:
         return []
@@ -36,7 +38,7 @@ def reports_of(training: Training) -> list[EpochReport]:
     bests = accumulate(curves.validation_snn_accuracy, max, initial=-1.0)
     columns = zip(*curves.model_dump().values(), strict=True)
     return [
-        EpochReport(
+        AccuracyReport(
             epoch=epoch,
             best=epoch == kept or (accuracy > best and epoch < kept),  # a later epoch with a better accuracy overflowed
             **dict(zip(Curves.model_fields, values, strict=True)),

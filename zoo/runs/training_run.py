@@ -3,8 +3,8 @@
 - `spec.yaml`: the network and its recipe, as trained
 - `checkpoint.pt`: everything that `--resume` needs; written at the start and after each epoch
 - `metrics.jsonl`: an `EpochReport` on each line
-- `model.safetensors`: the network of the epoch with the best SNN accuracy on the validation images
-- `curves.png`: loss and accuracy, if matplotlib is installed
+- `model.safetensors`: the network of the epoch with the best score as SNN on the validation examples
+- `curves.png`: loss and accuracy, or rms error, if matplotlib is installed
 
 If several processes train together, only the first one reads and writes the folder.
 """
@@ -21,15 +21,19 @@ import torch
 from pydantic import BaseModel, ConfigDict, Json, TypeAdapter, ValidationError, model_validator
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import Evaluation, evaluate, evaluate_exactly
+from bootstrap_core.analysis.evaluation import Evaluation, Score
+from bootstrap_core.analysis.measures import Measure
 from bootstrap_core.analysis.statistics import first_problem
+from bootstrap_core.analysis.values import ValueScore
 from bootstrap_core.data.datasets import Dataset, check_split
+from bootstrap_core.data.frames import FrameDataset
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.inputs import as_input
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.progress import Progress, no_progress
 from bootstrap_core.training.distributed import ALONE, Group
-from bootstrap_core.training.trainer import EpochReport, Teacher, Trainer
+from bootstrap_core.training.epoch_report import EpochReport, Report
+from bootstrap_core.training.trainer import Teacher, Trainer
 from converters.formats.model_files import write_model
 from converters.formats.safetensors_file import read_safetensors
 from converters.formats.state_dict_file import check_pickle
@@ -54,7 +58,7 @@ OUTCOMES = MODEL, METRICS, CURVES = TRAINED, "metrics.jsonl", "curves.png"
 FILES = *OUTCOMES, CHECKPOINT, SPEC
 NORM = ".parametrizations.weight.original0"
 """End of the name of a weight norm's lengths in a state dict."""
-_Line = TypeAdapter(EpochReport)
+_Line: TypeAdapter[EpochReport] = TypeAdapter(Report)
 
 
 class TrainingRun:
@@ -62,7 +66,7 @@ class TrainingRun:
 
     Args:
         spec: network and recipe.
-        dataset: images to train on; its test images are scored once, at the end.
+        dataset: images, or recordings, to train on; its test images are scored once, at the end.
         folder: folder of the run; made if missing.
         weights: state dict to start from; by default fresh weights from the recipe's seed.
         start_revision: revision of the model file with these weights, for the card.
@@ -81,7 +85,7 @@ class TrainingRun:
     def __init__(
         self,
         spec: NetworkSpec,
-        dataset: Dataset,
+        dataset: Dataset | FrameDataset,
         folder: Path,
         *,
         weights: Mapping[str, Tensor] | None = None,
@@ -93,7 +97,8 @@ class TrainingRun:
     ) -> None:
         self.recipe = spec.training or TrainingSpec()
         recipe = self.recipe if weights is None else self.recipe.model_copy(update={"initialize": False})
-        self.spec = spec.model_copy(update={"training": self.recipe}).with_log_mel(dataset.log_mel)
+        log_mel = dataset.log_mel if isinstance(dataset, Dataset) else None
+        self.spec = spec.model_copy(update={"training": self.recipe}).with_log_mel(log_mel)
         self.dataset, self.folder = dataset, folder
         if weights is None:
             network = build_network(self.spec, seed=self.recipe.seed)
@@ -101,16 +106,17 @@ class TrainingRun:
             network = Model(self.spec, weights).build()
         self.network = network.to(device)
         teacher = load_teacher(self.spec, device)
-        for split in (dataset.train, dataset.test):
-            check_split(split, spec.n_classes)
-            as_input(split.inputs(slice(0, 1)), spec)
+        if isinstance(dataset, Dataset):
+            for split in (dataset.train, dataset.test):
+                check_split(split, spec.n_classes)
+                as_input(split.inputs(slice(0, 1)), spec)
         self.start_revision, self.start_changes = start_revision, start_changes
         self.teacher_revision = teacher and revision_of(sha256_of(model_path(str(self.recipe.teacher))))
         self.trainer = Trainer(self.network, dataset.train, recipe, teacher=teacher, group=group)
         self.group = group
         self.overflow: str | None = None
-        self.start_accuracy: float | None = None
-        """SNN accuracy of the start model on the validation images, 0 to 1; set by `score_start`."""
+        self.start_score: float | None = None
+        """Score of the start model as SNN on the validation examples; set by `score_start`."""
         self.planned_epochs: int | None = None
         """Number of epochs for which the learning rate was planned before the run was resumed, if that has changed."""
         self.reports: list[dict[str, Any]] = []
@@ -132,16 +138,26 @@ class TrainingRun:
         return self.folder / MODEL
 
     @property
+    def measure(self) -> Measure:
+        """Figure by which the epochs are judged."""
+        return self.trainer.objective.report.measure
+
+    @property
+    def samples(self) -> str:
+        """Word for the examples: `recordings` of a network that gives values, else `images`."""
+        return f"{self.spec.input.sample}s" if self.spec.gives_values else "images"
+
+    @property
     def best(self) -> EpochReport:
         """Report of the epoch whose network is kept."""
-        return next(EpochReport(**report) for report in reversed(self.reports) if report["best"])
+        return next(_Line.validate_python(report) for report in reversed(self.reports) if report["best"])
 
     def score_start(self, progress: Progress = no_progress) -> None:
-        """Set `start_accuracy` if the run starts from a model; call it before the first epoch."""
+        """Set `start_score` if the run starts from a model; call it before the first epoch."""
         if self.start_revision is not None and not self.reports:
-            split = self.trainer.validation
-            score, _ = evaluate_exactly(self.network, split, progress=progress, group=self.group)
-            self.start_accuracy = score.accuracy
+            examples = self.trainer.validation
+            score, _ = self.trainer.objective.score_snn(self.network, examples, progress=progress, group=self.group)
+            self.start_score = score.score
 
     def run_epoch(self, on_batch: Progress = no_progress, on_scored: Progress = no_progress) -> EpochReport:
         """Train one epoch, and write model, metrics and checkpoint.
@@ -171,7 +187,7 @@ class TrainingRun:
         """True if all epochs of the recipe are done."""
         return self.trainer.epoch >= self.recipe.epochs
 
-    def score(self, progress: Progress = no_progress) -> dict[Mode, Evaluation]:
+    def score(self, progress: Progress = no_progress) -> dict[Mode, Score]:
         """Score the best model on the test images, as SNN and, if it has one, as ANN; write this into the model file.
 
         `overflow` is then a message if a state leaves the hardware's 24 bits on a test image, else None.
@@ -184,14 +200,14 @@ class TrainingRun:
         model = read_safetensors(self.model_path) if group.leads else Model.of(self.network)
         network = model.build().to(self.network.device)
         group.spread(network.state_dict().values())
-        test = self.dataset.test
-        as_snn, self.overflow = evaluate_exactly(network, test, progress=progress, group=group)
-        scores = {Mode.SNN: as_snn}
+        test, objective = self.dataset.test, self.trainer.objective
+        as_snn, self.overflow = objective.score_snn(network, test, progress=progress, group=group)
+        scores: dict[Mode, Score] = {Mode.SNN: as_snn}
         if network.spec.has_ann:
-            scores[Mode.ANN] = evaluate(network, test, mode=Mode.ANN, progress=progress, group=group)
+            scores[Mode.ANN] = objective.score_ann(network, test, progress=progress, group=group)
         if not group.leads:
             return scores
-        figures = {mode.value: _score_card(self.dataset, score) for mode, score in scores.items()}
+        figures = {mode.value: _score_card(self.dataset.name, score) for mode, score in scores.items()}
         figures[Mode.SNN.value] |= {} if self.overflow is None else {"overflow": self.overflow}
         card = {**model.card, "test": figures}
         write_model(Model(model.spec, model.tensors, card), self.model_path)
@@ -211,22 +227,25 @@ class TrainingRun:
         write_whole(self.folder / CHECKPOINT, buffer.getvalue())
 
     def _card(self, report: EpochReport | None) -> Mapping[str, Any]:
-        validation = None if report is None else report.validation_snn_accuracy
+        validation = None if report is None else report.validation_snn_score
+        dataset, of_classes = self.dataset, dict[str, Any]()
+        if isinstance(dataset, Dataset):
+            shape = list(dataset.test.images.shape[-3:])
+            of_classes = {"classes": list(dataset.classes), "image_shape": shape}
         return {
             "training": {
                 "data": self.dataset.name,
                 "seed": self.recipe.seed,
                 "epoch": None if report is None else report.epoch,
                 "epochs": self.recipe.epochs,
-                "validation_images": self.recipe.validation,
-                "validation_snn_accuracy": validation,
+                f"validation_{self.samples}": self.recipe.validation,
+                f"validation_snn_{self.measure.key}": validation,
                 "start_revision": self.start_revision,
                 "start_changes": list(self.start_changes),
                 "teacher_revision": self.teacher_revision,
                 "versions": Versions.here().model_dump(),
             },
-            "classes": list(self.dataset.classes),
-            "image_shape": list(self.dataset.test.images.shape[-3:]),
+            **of_classes,
         }
 
     def _identity(self) -> NetworkSpec:
@@ -285,7 +304,7 @@ class _Checkpoint(BaseModel):
 
     model_config = ConfigDict(revalidate_instances="always")
     spec: Json[NetworkSpec]
-    reports: list[EpochReport]
+    reports: list[Report]
     start_revision: str | None = None
     start_changes: list[str] = []
     teacher_revision: str | None = None
@@ -406,7 +425,7 @@ def read_metrics(folder: Path) -> list[EpochReport]:
             reports.append(_Line.validate_json(line))
         except ValidationError as error:
             problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"]))
+            where = ".".join(map(str, problem["loc"][1:]))  # the first is the kind of report
             raise IntegrityError(
                 f"{path}:{number}: {where}{': ' if where else ''}{problem['msg']}; this is not a metrics file of "
                 "zoo train: move it out of the model's folder"
@@ -414,12 +433,13 @@ def read_metrics(folder: Path) -> list[EpochReport]:
     return reports
 
 
-def _score_card(dataset: Dataset, score: Evaluation) -> dict[str, Any]:
-    return {
-        "data": dataset.name,
-        "images": score.n_images,
-        "accuracy": score.accuracy,
-        "time_steps": score.time_steps if score.mode.spiking else None,
-        "engine": "torch",
-        "synops": None if score.synops is None else sum(score.synops),
-    }
+def _score_card(data: str, score: Score) -> dict[str, Any]:
+    """Return the figures of a test for the model file."""
+    steps = score.time_steps if score.mode.spiking else None
+    common = {"data": data, "time_steps": steps, "engine": "torch"}
+    if isinstance(score, ValueScore):
+        errors = {"recordings": score.n_samples, "mean_error": score.mean_error, "rms_error": score.rms_error}
+        return {**common, **errors, "synops_per_step": None if score.synops is None else sum(score.synops)}
+    assert isinstance(score, Evaluation)
+    synops = None if score.synops is None else sum(score.synops)
+    return {**common, "images": score.n_images, "accuracy": score.accuracy, "synops": synops}

@@ -10,7 +10,7 @@ from torch import nn
 
 from bootstrap_core.analysis import plots
 from bootstrap_core.analysis.gradient_flow import GradientFlow
-from bootstrap_core.analysis.statistics import LearningStats
+from bootstrap_core.analysis.statistics import ErrorStats, LearningStats
 from specs.errors import SnnZooError
 
 pytest.importorskip("matplotlib")
@@ -89,6 +89,21 @@ def test_a_diverged_loss_leaves_a_gap_and_a_loss_below_zero_a_linear_scale() -> 
     stats.testing.add(-1.0, 1, 10)
     stats.update()
     assert plots.draw_curves(stats).axes[0].get_yscale() == "linear"
+
+
+def test_errors_are_drawn_once_with_the_lowest_marked() -> None:
+    stats = ErrorStats()
+    for training, snn in ((1.0, 0.25), (0.04, 0.16), (0.01, 0.36)):
+        stats.training.add(training, 2)
+        stats.snn.add(snn, 2)
+        stats.update()
+    (axes,) = plots.draw_curves(stats).axes
+    drawn = lines(axes)
+    assert list(drawn["training"][1]) == pytest.approx([1.0, 0.2, 0.1])
+    assert [list(points) for points in drawn["best SNN 0.4000, epoch 2"]] == [[2], [0.4]]
+    assert (axes.get_ylabel(), axes.get_yscale()) == ("rms error", "log")
+    kept = lines(plots.draw_curves(stats.records(), kept=2).axes[0])
+    assert "best SNN 0.6000, epoch 3" in kept
 
 
 def test_curves_of_nothing_are_refused() -> None:

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from bootstrap_core.analysis.statistics import LearningStat, LearningStats
+from bootstrap_core.analysis.statistics import ErrorStat, ErrorStats, LearningStat, LearningStats
 from specs.errors import IntegrityError, SnnZooError
 
 
@@ -219,3 +219,55 @@ def test_plot_writes_only_where_a_path_is_given(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
     assert tuple(stats.plot(tmp_path / "curves.png").get_size_inches()) == (9.0, 3.6)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+# --- Errors
+
+
+def two_epochs() -> ErrorStats:
+    stats = ErrorStats()
+    for training, snn in ((4.0, 0.25), (1.0, 0.36)):
+        stats.training.add(training, 3)
+        stats.snn.add_batch(snn, 5, ())
+        stats.update()
+    return stats
+
+
+def test_errors_are_roots_of_losses_and_the_lowest_is_the_best() -> None:
+    stats = two_epochs()
+    assert (stats.training.error_log, stats.snn.error_log) == ([2.0, 1.0], [0.5, 0.6])
+    assert (stats.snn.min_error, stats.snn.best_epoch, stats.snn.improved) == (0.5, 0, False)
+    assert stats.training.improved
+    assert stats.testing.min_error is None
+    stats.snn.add(9.0, 1)
+    stats.snn.add(1.0, 3)
+    assert stats.snn.error == math.sqrt(3)
+    assert stats.records()[1] == {
+        "epoch": 1,
+        "training": {"loss": 1.0, "error": 1.0},
+        "testing": {"loss": None, "error": None},
+        "snn": {"loss": 0.36, "error": 0.6},
+    }
+    assert str(two_epochs()).splitlines()[2] == (
+        "snn       loss   0.36000 (best 0.25000)   rms error  0.60000 (best 0.50000, epoch 0)"
+    )
+
+
+def test_errors_are_saved_and_are_no_accuracies(tmp_path) -> None:
+    stats, again = two_epochs(), ErrorStats()
+    again.load(stats.save(tmp_path / "errors.json"))
+    assert again.state_dict() == stats.state_dict()
+    assert "accuracy" not in (tmp_path / "errors.json").read_text()
+    with pytest.raises(IntegrityError, match=r"errors\.json is not a learning statistics file"):
+        LearningStats().load(tmp_path / "errors.json")
+    with pytest.raises(IntegrityError, match=r"not the state of ErrorStat: loss_sum: .*must not be below 0"):
+        ErrorStat().load_state_dict({"loss_sum": -1.0, "num_samples": 1, "loss_log": []})
+
+
+def test_a_diverged_error_is_saved_and_is_not_the_best() -> None:
+    stat, again = ErrorStat(), ErrorStat()
+    for loss in (math.nan, math.inf, 4.0):
+        stat.add(loss, 1)
+        stat.update()
+    again.load_state_dict(stat.state_dict())
+    assert (again.min_error, again.best_epoch) == (2.0, 2)

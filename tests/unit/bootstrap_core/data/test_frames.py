@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bootstrap_core.data.frames import Frames, read_frames
+from bootstrap_core.data.frames import Frames, load_frames, read_frames
 from specs.errors import DataError
 from specs.network import NetworkSpec
 
@@ -106,3 +106,49 @@ def test_what_is_no_array_is_refused(tmp_path) -> None:
         read_frames(tmp_path / "a.npy", SPEC)
     with pytest.raises(DataError, match="No such file"):
         read_frames(tmp_path / "b.npy", SPEC)
+
+
+def test_a_fifth_of_the_recordings_is_drawn_for_tests(tmp_path) -> None:
+    x, y = np.concatenate([X] * 4), np.arange(24.0).reshape(12, 2)
+    path = saved(tmp_path / "a.npz", x=x, y=y)
+    data, again = load_frames(path, SPEC), load_frames(path, SPEC)
+    assert (len(data.train), len(data.test), data.is_drawn, data.name) == (10, 2, True, str(path))
+    assert torch.equal(data.test.targets, again.test.targets)
+    for part in (data.train, data.test):
+        for i, target in enumerate(part.targets[:, 0].tolist()):
+            assert np.array_equal(part.frames[:, i].numpy(), x[int(target) // 2])
+    assert torch.cat([data.train.targets, data.test.targets]).sum() == y.sum()
+
+
+def test_a_file_may_have_a_test_set_of_its_own(tmp_path) -> None:
+    y = np.ones((3, 2))
+    path = saved(tmp_path / "a.npz", x_train=X, y_train=y, x_test=X[1:, 0], y_test=y[1:] * 2)
+    data = load_frames(path, SPEC)
+    assert (data.is_drawn, len(data.train), len(data.test)) == (False, 3, 2)
+    assert data.test.frames.shape == (4, 2, 2, 3, 3)
+    assert torch.equal(read_frames(path, SPEC).targets, data.test.targets)
+
+
+@pytest.mark.parametrize(
+    ("name", "arrays", "told"),
+    [
+        ("a.npz", {"x": X}, "a.npz must have the targets of x as an array y"),
+        ("a.npz", {"x_train": X, "y_train": np.ones((3, 2))}, "must have frames as an array x_test; it has x_t"),
+        ("a.npz", {"x_train": X, "y_train": np.ones(3)}, "a.npz: y_train must be finite numbers"),
+        ("a.npz", {"x": X, "y": np.full((3, 2), 1e300)}, "y must be finite numbers"),
+        ("a.npz", {"x": X[:1], "y": np.ones((1, 2))}, "fewer than two recordings"),
+        ("a.npy", {"array": X[0]}, "steer? gives values and learns from an .npz"),
+    ],
+)  # fmt: skip
+def test_files_without_targets_are_not_learnt_from(name: str, arrays, told: str, tmp_path) -> None:
+    with pytest.raises(DataError, match=told):
+        load_frames(saved(tmp_path / name, **arrays), SPEC)
+
+
+def test_still_frames_stay_held_when_some_are_taken(tmp_path) -> None:
+    still = read_frames(saved(tmp_path / "a.npz", x=X[:, 0]), SPEC)
+    some = still.take(torch.tensor([2, 0]))
+    assert some.frames.stride()[0] == 0
+    assert np.array_equal(some.frames.numpy(), np.broadcast_to(X[[2, 0], 0], (4, 2, 2, 3, 3)))
+    assert some.last.frames.shape == (1, 2, 2, 3, 3)
+    assert some.held(7).frames.shape[0] == 7

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 
-from bootstrap_core import Trainer, load_dataset
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.inference.overflow import Overflow
 from bootstrap_core.network.build import build_network
@@ -198,11 +197,6 @@ def test_other_inputs_are_refused(given: torch.Tensor, message: str) -> None:
     for run in (network, IntegerNetwork(network)):
         with pytest.raises(DataError, match=message):
             run(given)
-
-
-def test_training_is_refused() -> None:
-    with pytest.raises(SnnZooError, match="sigma-delta networks are not trained here"):
-        Trainer(make(CONV), load_dataset("mnist-sample").train)
 
 
 # --- streams

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import evaluate
+from bootstrap_core.analysis.values import score_values
 from bootstrap_core.data.datasets import Split, load_dataset
+from bootstrap_core.data.frames import Frames
 from bootstrap_core.network.batch_norm import MeanOnly, WeightScale
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
@@ -17,7 +19,7 @@ from bootstrap_core.network.sampler import RateSampler
 from bootstrap_core.training.distributed import Group, join_group
 from bootstrap_core.training.trainer import Trainer
 from specs.network import NetworkSpec
-from specs.training import TrainingSpec
+from specs.training import SnnGradient, TrainingSpec
 
 AUGMENT = {"flip": True, "elastic": 0.05, "erase": 0.2}
 RECIPES: dict[str, dict[str, Any]] = {
@@ -78,6 +80,29 @@ def train(group: Group, name: str) -> dict[str, Any]:
     return {"batches": batches, "state": state, "reports": reports, "mask": masks[0] if masks else None}
 
 
+def values(group: Group) -> dict[str, Any]:
+    """Train a network of values for two epochs, the second as SNN; return the final state and the reports."""
+    spec = {
+        "name": "steer",
+        "time_steps": 3,
+        "neuron": {"kind": "sigma_delta", "threshold": 0.05},
+        "input": {"shape": [6], "encoding": "frames"},
+        "blocks": [{"kind": "dense", "features": 8, "bias": True}, {"kind": "affine", "features": 2}],
+    }
+    recipe = TrainingSpec(
+        epochs=2, batch_size=17, validation=13, learning_rate=0.01, snn_epochs=1, snn_gradient=SnnGradient.TANDEM
+    )
+    frames = torch.randint(-64, 65, (3, 48, 6), generator=torch.Generator().manual_seed(0))
+    targets = torch.stack([frames[-1, :, 0], frames[-1, :, 1].abs()], 1) / 64
+    trainer = Trainer(
+        build_network(NetworkSpec.model_validate(spec), seed=0), Frames(frames.int(), targets), recipe, group=group
+    )
+    reports = [vars(trainer.run_epoch()) | {"seconds": 0} for _ in range(2)]
+    score = score_values(trainer.network, trainer.validation.take(slice(0, 1)), group=group)
+    figures = {name: value for name, value in vars(score).items() if name not in {"values", "seconds", "mode"}}
+    return {"state": trainer.network.state_dict(), "reports": reports, "score": figures}
+
+
 def sample(group: Group) -> dict[str, Any]:
     """Fill a sampler beyond its capacity from shares of batches."""
     sampler = RateSampler(capacity=100)
@@ -118,7 +143,12 @@ def collectives(group: Group) -> dict[str, Any]:
 def main(folder: Path) -> None:
     with join_group(timeout_s=120) as group:
         found = {name: train(group, name) for name in RECIPES}
-        found |= {"sampler": sample(group), "norms": norms(group), "collectives": collectives(group)}
+        found |= {
+            "values": values(group),
+            "sampler": sample(group),
+            "norms": norms(group),
+            "collectives": collectives(group),
+        }
         trained = network()
         trained.load_state_dict(found["snn"]["state"])
         scores = [evaluate(trained, digits().take(slice(0, n)), mode=Mode.SNN, group=group) for n in (1, 99)]

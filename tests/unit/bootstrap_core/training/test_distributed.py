@@ -105,6 +105,18 @@ def test_all_processes_have_the_same_bits(found: Found, name: str) -> None:
     assert all(torch.equal(ours["state"][key], tensor) for key, tensor in first["state"].items())
 
 
+def test_processes_learn_values_as_one(found: Found) -> None:
+    ours, other, alone = (found[key]["values"] for key in ((2, 0), (2, 1), (1, 0)))
+    assert ours["reports"] == other["reports"]
+    assert ours["score"] == other["score"] == alone["score"]
+    for key, tensor in alone["state"].items():
+        assert torch.equal(ours["state"][key], other["state"][key]), key
+        torch.testing.assert_close(ours["state"][key], tensor, rtol=1e-4, atol=1e-4, msg=key)
+    for mine, theirs in zip(ours["reports"], alone["reports"], strict=True):
+        for part in ("training", "validation_ann", "validation_snn"):
+            assert mine[f"{part}_error"] == pytest.approx(theirs[f"{part}_error"], rel=1e-3)
+
+
 def test_each_process_drops_inputs_of_its_own_images(found: Found) -> None:
     first, second = (found[2, rank]["dropout"]["mask"] for rank in range(2))
     assert not torch.equal(first[: len(second)], second)

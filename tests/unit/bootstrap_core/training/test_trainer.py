@@ -18,8 +18,9 @@ from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops import precision as precision_module
 from bootstrap_core.training.distributed import Group, Share
+from bootstrap_core.training.epoch_report import EpochReport
 from bootstrap_core.training.schedule import LayerModes
-from bootstrap_core.training.trainer import EpochReport, Trainer, fit
+from bootstrap_core.training.trainer import Trainer, fit
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
@@ -468,7 +469,13 @@ def batches_of(trainer: Trainer, n: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return `n` batches of 40 images and more, each drawn with its own generator."""
     orders = (torch.arange(len(trainer.training)).roll(i)[: 40 + i] for i in range(n))
     return [
-        trainer._batch(order, torch.Generator().manual_seed(i), Share(slice(0, len(order)), len(order)))
+        trainer.objective.batch(
+            order,
+            torch.Generator().manual_seed(i),
+            Share(slice(0, len(order)), len(order)),
+            trainer.network.device,
+            in_time=True,
+        )
         for i, order in enumerate(orders)
     ]
 
@@ -477,7 +484,9 @@ def test_mixup_adds_another_image_and_as_much_of_its_label(split: Split) -> None
     trainer = Trainer(network(), split, recipe(mixup=0.4))
     kept = []
     for images, labels, targets in batches_of(trainer, 20):
-        plain, _ = trainer._examples((torch.arange(len(trainer.training)).roll(len(images) - 40))[: len(images)])
+        plain, _ = trainer.objective._examples(
+            torch.arange(len(trainer.training)).roll(len(images) - 40)[: len(images)], trainer.network.device
+        )
         own = targets.gather(1, labels[:, None])[:, 0]
         same = labels == labels.roll(1)
         assert (targets.sum(1) - 1).abs().max() < 1e-6
@@ -495,7 +504,7 @@ def test_mixup_adds_another_image_and_as_much_of_its_label(split: Split) -> None
 def test_without_mixup_images_are_as_they_are_and_labels_are_learnt(split: Split) -> None:
     for images, labels, targets in batches_of(trainer := Trainer(network(), split, recipe()), 1):
         assert targets is labels
-        assert torch.equal(images, trainer._examples(torch.arange(len(images)))[0])
+        assert torch.equal(images, trainer.objective._examples(torch.arange(len(images)), images.device)[0])
 
 
 def test_mixed_images_train(split: Split) -> None:
@@ -719,8 +728,8 @@ def script(monkeypatch) -> Callable[..., None]:
             found = score(network, split, mode=Mode.SNN, progress=progress, group=group)
             return found, "a state" if next(overflows) else None
 
-        monkeypatch.setattr("bootstrap_core.training.trainer.evaluate", score)
-        monkeypatch.setattr("bootstrap_core.training.trainer.evaluate_exactly", score_exactly)
+        monkeypatch.setattr("bootstrap_core.training.objective.evaluate", score)
+        monkeypatch.setattr("bootstrap_core.training.objective.evaluate_exactly", score_exactly)
 
     return set_script
 

@@ -11,7 +11,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from bootstrap_core.data.datasets import Dataset, Split
-from bootstrap_core.training.trainer import EpochReport
+from bootstrap_core.training.epoch_report import AccuracyReport
+from bootstrap_core.training.trainer import REPORTED
 from converters.ann_to_snn.best_candidate import SpikingForms
 from converters.ann_to_snn.onnx_conversion import OnnxConversion, import_onnx
 from converters.model import Model
@@ -83,12 +84,17 @@ def gallery(model, dataset) -> GalleryFigures:
 
 
 @pytest.fixture(scope="session")
-def reports() -> list[EpochReport]:
+def reports() -> list[AccuracyReport]:
     """Reports of three epochs; the loss of the first overflows."""
+    rows = (
+        (math.inf, 0.5, 1.5, 0.625, 1.75, 0.375, True),
+        (0.5, 0.75, 1.0, 0.875, 1.25, 0.8125, True),
+        (0.25, 1.0, 1.0, 0.9375, 1.5, 0.8125, False),
+    )
+    figures = [f"{part}_{figure}" for part in REPORTED for figure in ("loss", "accuracy")]
     return [
-        EpochReport(0, 1.0, 0.01, math.inf, 0.5, 1.5, 0.625, 1.75, 0.375, True),
-        EpochReport(1, 1.0, 0.01, 0.5, 0.75, 1.0, 0.875, 1.25, 0.8125, True),
-        EpochReport(2, 1.0, 0.01, 0.25, 1.0, 1.0, 0.9375, 1.5, 0.8125, False),
+        AccuracyReport(epoch=epoch, seconds=1.0, learning_rate=0.01, **dict(zip((*figures, "best"), row, strict=True)))
+        for epoch, row in enumerate(rows)
     ]
 
 

@@ -62,7 +62,7 @@ def test_sigma_delta_neurons_have_no_parameters() -> None:
         ("sigma_delta, threshold: 0.5", "sigma_delt", "9: blocks[3].neuron.kind: must be one of cuba, sigma_delta"),
         ("threshold: 0.5", "treshold: 0.5", "9: blocks[3].neuron.treshold: no such key; did you mean threshold?"),
         ("time_steps: 9", "time_steps: 9\nlogit_scale: 2.0", "3: logit_scale: does not apply to sigma"),
-        ("time_steps: 9", "time_steps: 9\ntraining: {epochs: 1}", "training.epochs: sigma-delta networks are"),
+        ("time_steps: 9", "time_steps: 9\ntraining: {mixup: 0.2}", "training.mixup: does not apply to a network that"),
     ],
 )  # fmt: skip
 def test_what_has_no_meaning_is_refused_at_its_line(before: str, after: str, told: str) -> None:
@@ -72,8 +72,31 @@ def test_what_has_no_meaning_is_refused_at_its_line(before: str, after: str, tol
     assert told in str(error.value)
 
 
-def test_recipes_are_refused() -> None:
-    assert parse_spec(STEER).recipe_problem(TrainingSpec()) is not None
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"label_smoothing": 0.1}, "label_smoothing"),
+        ({"logit_scale": 2.0}, "logit_scale"),
+        ({"teacher": "mnist-dense"}, "teacher"),
+        ({"augment": {}}, "augment"),
+        ({"initialize": True}, "initialize"),
+        ({"crossover_epochs": [1]}, "crossover_epochs"),
+        ({"sample_period": 3}, "sample_period"),
+        ({"precision": "bfloat16"}, "precision"),
+        ({"snn_epochs": 2}, "snn_gradient"),
+        ({"snn_epochs": 2, "snn_gradient": "tandem", "self_distillation": 0.5}, "self_distillation"),
+    ],
+)
+def test_recipes_that_need_classes_or_spikes_are_refused(fields: dict[str, object], problem: str) -> None:
+    spec = parse_spec(STEER)
+    found = spec.recipe_problem(TrainingSpec.model_validate(fields))
+    assert found is not None
+    assert found[0] == problem
+
+
+def test_recipes_of_values_are_taken() -> None:
+    fields = {"snn_epochs": 2, "snn_gradient": "tandem", "ema_decay": 0.9, "weight_decay": 0.1, "images_per_epoch": 9}
+    assert parse_spec(STEER).recipe_problem(TrainingSpec.model_validate(fields)) is None
 
 
 def test_a_pool_of_sigma_delta_neurons_is_a_mean_unless_it_has_a_gain() -> None:

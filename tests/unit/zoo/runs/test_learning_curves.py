@@ -3,13 +3,13 @@ from dataclasses import asdict
 
 import pytest
 
-from bootstrap_core.training.trainer import EpochReport
+from bootstrap_core.training.epoch_report import AccuracyReport
 from specs import IntegrityError, SnnZooError
 from zoo.runs.card import Training
 from zoo.runs.learning_curves import read_curves, reports_of
 
 REPORTS = [
-    EpochReport(
+    AccuracyReport(
         epoch=epoch, seconds=2.5 + epoch, learning_rate=1.2345678e-4, training_loss=1.5, training_accuracy=0.5,
         validation_ann_loss=0.25, validation_ann_accuracy=0.6, validation_snn_loss=0.75,
         validation_snn_accuracy=accuracy, best=best,
@@ -24,7 +24,7 @@ def test_curves_are_the_columns_of_the_metrics_and_come_back_as_reports(tmp_path
     assert curves.seconds == (2.5, 3.5, 4.5, 5.5)
     assert curves.learning_rate[0] == 1.23457e-4
     found = reports_of(Training(recipe=None, epoch=2, validation_accuracy=0.8, curves=curves))
-    assert found == [EpochReport(**{**asdict(report), "learning_rate": 1.23457e-4}) for report in REPORTS]
+    assert found == [AccuracyReport(**{**asdict(report), "learning_rate": 1.23457e-4}) for report in REPORTS]
 
 
 def test_the_last_star_is_that_of_the_epoch_that_was_kept(tmp_path) -> None:

@@ -1,0 +1,210 @@
+"""Objectives: a network that gives values learns the targets of frames."""
+
+import copy
+import io
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from bootstrap_core import IntegerNetwork, Mode, build_network, fit, load_dataset
+from bootstrap_core.analysis.values import score_values
+from bootstrap_core.data.frames import Frames
+from bootstrap_core.network.network import Network
+from bootstrap_core.training.distributed import Group
+from bootstrap_core.training.epoch_report import EpochReport, ErrorReport
+from bootstrap_core.training.objective import Classification, Regression, objective_of
+from bootstrap_core.training.trainer import Trainer
+from specs.errors import DataError, SnnZooError
+from specs.network import NetworkSpec
+from specs.training import TrainingSpec
+
+STEPS, SIZE = 6, 10
+
+
+def bars(n: int, seed: int) -> Frames:
+    """Return recordings of a leaning bar that turns slowly, and its slope at the end."""
+    generator = torch.Generator().manual_seed(seed)
+    slopes = 2 * torch.rand(n, generator=generator) - 1
+    slopes = slopes + 0.06 * (torch.rand(n, generator=generator) - 0.5) * torch.arange(STEPS)[:, None]
+    place = torch.arange(SIZE) - (SIZE - 1) / 2
+    distance = place - slopes[..., None, None] * place[:, None]
+    return Frames((64 * torch.exp(-((distance / 1.5) ** 2))).round().int()[:, :, None], slopes[-1][:, None])
+
+
+def network(*, threshold: float = 0.0, seed: int = 0, **training: Any) -> Network:
+    document = {
+        "name": "bars",
+        "time_steps": STEPS,
+        "neuron": {"kind": "sigma_delta", "threshold": threshold},
+        "input": {"shape": [1, SIZE, SIZE], "encoding": "frames", "neuron": {"kind": "sigma_delta"}},
+        "blocks": [
+            {"kind": "conv", "channels": 6, "kernel": 3, "stride": 2, "bias": True},
+            {"kind": "conv", "channels": 8, "kernel": 3, "stride": 2, "bias": True},
+            {"kind": "flatten"},
+            {"kind": "dense", "features": 24, "bias": True, "weight_norm": True},
+            {"kind": "affine", "features": 1},
+        ],
+        "training": {"epochs": 6, "batch_size": 20, "validation": 60, "learning_rate": 0.005, **training},
+    }
+    return build_network(NetworkSpec.model_validate(document), seed=seed)
+
+
+@pytest.fixture(scope="module")
+def frames() -> Frames:
+    return bars(260, seed=0)
+
+
+def without_time(report: EpochReport) -> dict[str, Any]:
+    return {name: value for name, value in vars(report).items() if name != "seconds"}
+
+
+# --- What is learnt
+
+
+def test_a_network_learns_values_from_fresh_weights(frames: Frames) -> None:
+    net, reports = network(epochs=8), []
+    stats = fit(net, frames, on_epoch=reports.append)
+    assert stats.snn.min_error < 0.12 < float(frames.targets.std()) / 4
+    assert not any("accuracy" in name for report in reports for name in vars(report))
+    assert "accuracy" not in str(stats)
+    unseen = bars(100, seed=1)
+    exact, ann = score_values(IntegerNetwork(net), unseen), score_values(net, unseen, mode=Mode.ANN)
+    assert exact.rms_error < 0.12
+    assert exact.rms_error == pytest.approx(ann.rms_error, abs=0.02)  # messages of several steps are truncated
+
+
+def test_the_best_epoch_has_the_lowest_error_as_snn(frames: Frames) -> None:
+    net, reports = network(threshold=0.05, learning_rate=0.03), []
+    stats = fit(net, frames, on_epoch=reports.append)
+    errors = [report.validation_snn_error for report in reports]
+    lowest = [math.inf, *(min(errors[:i]) for i in range(1, len(errors)))]
+    assert [report.best for report in reports] == [error < before for error, before in zip(errors, lowest, strict=True)]
+    assert stats.snn.best_epoch == errors.index(min(errors))
+    validation = Trainer(network(), frames).validation
+    assert score_values(IntegerNetwork(net), validation).rms_error == pytest.approx(min(errors))
+
+
+def test_reports_have_the_root_of_the_loss_and_name_no_precision_that_was_not_used(frames: Frames) -> None:
+    trainer = Trainer(network(), frames)
+    report = trainer.run_epoch()
+    assert isinstance(report, ErrorReport)
+    for part in ("training", "validation_ann", "validation_snn"):
+        loss, error = getattr(report, f"{part}_loss"), getattr(report, f"{part}_error")
+        assert error == math.sqrt(loss)
+    assert (report.precision, report.training_score) == ("float64", report.training_error)
+    assert trainer.stats.records() == [
+        {
+            "epoch": 0,
+            "training": {"loss": report.training_loss, "error": report.training_error},
+            "testing": {"loss": report.validation_ann_loss, "error": report.validation_ann_error},
+            "snn": {"loss": report.validation_snn_loss, "error": report.validation_snn_error},
+        }
+    ]
+
+
+def test_snn_epochs_learn_what_a_threshold_hides(frames: Frames) -> None:
+    before = network(threshold=0.1)
+    fit(before, frames)
+    tuned = network(threshold=0.1, snn_epochs=6, snn_gradient="tandem", snn_learning_rate=0.005)
+    tuned.load_state_dict(before.state_dict())
+    unseen = bars(100, seed=1)
+    fit(tuned, frames)
+    errors = [score_values(IntegerNetwork(net), unseen).rms_error for net in (before, tuned)]
+    assert errors[1] < 0.75 * errors[0]
+
+
+# --- Examples
+
+
+def test_validation_recordings_are_drawn_by_the_seed(frames: Frames) -> None:
+    recipes = (TrainingSpec(validation=60, seed=seed) for seed in (0, 0, 1))
+    first, same, other = (Trainer(network(), frames, recipe) for recipe in recipes)
+    assert (len(first.training), len(first.validation)) == (200, 60)
+    assert torch.equal(first.validation.frames, same.validation.frames)
+    assert not torch.equal(first.validation.targets, other.validation.targets)
+    together = torch.cat([first.training.targets, first.validation.targets]).sort(0).values
+    assert torch.equal(together, frames.targets.sort(0).values)
+
+
+def test_an_ann_batch_has_the_last_frames_alone(frames: Frames) -> None:
+    objective, indices = Trainer(network(), frames).objective, torch.tensor([3, 1])
+    share, generator, cpu = Group().share(2), torch.Generator(), torch.device("cpu")
+    ann, snn = (objective.batch(indices, generator, share, cpu, in_time=in_time) for in_time in (False, True))
+    assert torch.equal(ann.inputs, objective.training.frames[-1:, indices])
+    assert torch.equal(snn.inputs, objective.training.frames[:, indices])
+    assert torch.equal(ann.targets, objective.training.targets[indices])
+
+
+def test_still_frames_train_too(frames: Frames) -> None:
+    still = Frames(frames.frames[-1:].expand(STEPS, -1, -1, -1, -1), frames.targets, are_still=True)
+    held, recorded = Trainer(network(), still), Trainer(network(), frames)
+    assert held.training.frames.stride()[0] == 0
+    assert held.run_epoch().training_error == recorded.run_epoch().training_error
+
+
+def test_as_many_recordings_in_a_batch_as_time_steps_are_no_reason_to_warn(frames: Frames) -> None:
+    options = {"batch_size": STEPS, "epochs": 1, "snn_epochs": 1, "snn_gradient": "tandem"}
+    Trainer(network(**options), Frames(frames.frames[1:], frames.targets)).run_epoch()
+
+
+def test_the_objective_follows_from_the_network(frames: Frames) -> None:
+    recipe = TrainingSpec(validation=60)
+    assert isinstance(objective_of(network().spec, recipe, frames), Regression)
+    document = network().spec.model_dump(mode="json") | {
+        "neuron": {},
+        "input": {"shape": [1, 28, 28]},
+        "training": None,
+    }
+    document["blocks"] = [{"kind": "flatten"}, {"kind": "affine", "features": 10}]
+    digits = load_dataset("mnist-sample").train
+    assert isinstance(objective_of(NetworkSpec.model_validate(document), recipe, digits), Classification)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (lambda x: load_dataset("mnist-sample").train, "bars gives values and learns from Frames, not a Split"),
+        (lambda x: Frames(x.frames), r"the frames need targets, float32 \[260, 1\]"),
+        (lambda x: Frames(x.frames, x.targets[:, 0]), r"float32 \[260, 1\], not torch.float32 \[260\]"),
+        (lambda x: Frames(x.frames, x.targets / 0), "targets must be finite numbers"),
+        (lambda x: Frames(x.frames * 9, x.targets), "frames with values up to 576"),
+        (lambda x: x.take(slice(0, 60)), r"training\.validation: must be below the number of training recordings .60"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_learnt_from_is_refused(given: Any, told: str, frames: Frames) -> None:
+    with pytest.raises(DataError, match=told):
+        Trainer(network(), given(frames))
+
+
+# --- Stopping and going on
+
+
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9, "snn_epochs": 2, "snn_gradient": "tandem"}])
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_run_resumed_goes_on_as_if_it_had_not_stopped(stop: int, options: dict[str, Any], frames: Frames) -> None:
+    whole, first, second = (
+        Trainer(network(seed=seed, threshold=0.05, **{**options, "epochs": 4}), frames) for seed in (0, 0, 99)
+    )
+    reports = [without_time(whole.run_epoch()) for _ in range(4)]
+    for _ in range(stop):
+        first.run_epoch()
+    buffer = io.BytesIO()
+    torch.save(first.state_dict(), buffer)
+    second.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
+    assert [without_time(second.run_epoch()) for _ in range(stop, 4)] == reports[stop:]
+    assert second.stats.records() == whole.stats.records()
+    for (name, ours), theirs in zip(
+        whole.network.state_dict().items(), second.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+    assert second.best == whole.best
+
+
+def test_a_state_of_accuracies_is_no_state_of_errors(frames: Frames) -> None:
+    trainer = Trainer(network(), frames)
+    state = copy.deepcopy(trainer.state_dict())
+    state["stats"]["snn"]["accuracy_log"] = []
+    with pytest.raises(SnnZooError, match=r"not the state of ErrorStats: snn.accuracy_log"):
+        trainer.load_state_dict(state)
