@@ -104,6 +104,16 @@ class NetworkSpec(StrictModel):
         """True if the outputs are spike trains, not logits of classes."""
         return self.output is Output.SPIKES
 
+    @property
+    def gives(self) -> str:
+        """What the outputs are, in words: `classes`, `values` or `spike trains`."""
+        return "values" if self.gives_values else "spike trains" if self.gives_spikes else "classes"
+
+    @property
+    def gives_classes(self) -> bool:
+        """True if the outputs are logits of classes."""
+        return not (self.gives_values or self.gives_spikes)
+
     def neuron_of(self, layer: LayerSpec) -> NeuronSpec:
         """Return the neuron spec of a layer: its own, or the network's."""
         return getattr(layer, "neuron", None) or self.neuron
@@ -130,6 +140,10 @@ class NetworkSpec(StrictModel):
         """Return the field of a recipe that does not fit this network, and the message; None if it fits."""
         if self.gives_values:
             return recipe.problem_for_values
+        if self.gives_spikes and (problem := recipe.problem_for_spikes):
+            return problem
+        if not self.gives_spikes and recipe.spike_tau != TrainingSpec.model_fields["spike_tau"].default:
+            return "spike_tau", "applies only to a network with output: spikes: remove it"
         what = self.without_ann
         if what is None:
             return None

@@ -1,5 +1,6 @@
 """Spec of a training run: data, augmentation, optimizer, and the bootstrap schedule."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -98,7 +99,8 @@ class TrainingSpec(StrictModel):
 
     What is learnt follows from the network: one that gives logits learns classes, by their cross-entropy, and keeps the
     epoch with the highest accuracy. One that gives values learns targets, by the mean square of its error, and keeps
-    the epoch with the lowest rms error; fields that need classes or spikes do not apply to it.
+    the epoch with the lowest rms error. One that gives spike trains learns others, by their van Rossum distance, and
+    keeps the epoch with the smallest. Fields that need classes do not apply to the last two.
 
     ANN epochs replace each neuron by its activation, a curve fitted to the neuron's measured rates. Every
     `sample_period` epochs, the first `sample_iterations` batches run as SNN and sample the neurons, the next
@@ -109,8 +111,8 @@ class TrainingSpec(StrictModel):
     data: str = "mnist"
     """Dataset: a name from `zoo data list`, an `.npz` file, or a folder or `.tar` that has a folder of images, WAV
     files or recordings of events for each class; see "Images" in `converters/README.md`. For a network that gives
-    values, an `.npz` of frames and targets; see "Frames" in `zoo/README.md`. A relative path starts at the working
-    folder."""
+    values or spike trains, an `.npz` of inputs and targets; see "Frames" and "Spike trains" in `zoo/README.md`. A
+    relative path starts at the working folder."""
     initialize: Flag = False
     """Scale initial weights layer by layer so that all layers spike on the training images. Deep networks need it."""
     start: str | None = None
@@ -169,6 +171,9 @@ class TrainingSpec(StrictModel):
     self_distillation: Annotated[Number, Field(ge=0, le=1)] = 0.0
     """Weight, from 0 to 1, of a distillation loss in the SNN epochs whose teacher is the network itself, as ANN, at the
     start of these epochs. A `teacher`, if given, then teaches the ANN epochs only."""
+    spike_tau: Annotated[Number, Field(gt=0)] = 5.0
+    """Time constant in time steps of the filter by which spike trains are compared; only for networks that give them. A
+    spike that comes much less than this too early or too late costs little."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Decay of an exponential moving average of the weights, for each batch. The averaged weights are evaluated and
     saved. A usual value is 0.999; 0 disables it."""
@@ -215,13 +220,24 @@ class TrainingSpec(StrictModel):
     @property
     def problem_for_values(self) -> tuple[str, str] | None:
         """First field that does not apply to networks that give values, and the message; None without one."""
-        for name, reason in _NOT_FOR_VALUES.items():
-            if getattr(self, name) != type(self).model_fields[name].default:
-                return name, f"does not apply to a network that gives values, {reason}: remove it"
+        if problem := self._unfit("values", _NOT_FOR_VALUES):
+            return problem
         if self.precision is Precision.BFLOAT16:
             return "precision", "must be auto: a network that gives values trains in float64, got bfloat16"
         if self.snn_epochs and self.snn_gradient is SnnGradient.SURROGATE:
             return "snn_gradient", "must be tandem: sigma-delta neurons have no surrogate gradient, got surrogate"
+        return None
+
+    @property
+    def problem_for_spikes(self) -> tuple[str, str] | None:
+        """First field that does not apply to networks that give spike trains, and the message; None without one."""
+        return self._unfit("spike trains", _NOT_FOR_SPIKES)
+
+    def _unfit(self, gives: str, unfit: Mapping[str, str]) -> tuple[str, str] | None:
+        """Return the first field in `unfit` that is set, and the message; None if none is."""
+        for name, reason in unfit.items():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                return name, f"does not apply to a network that gives {gives}, {reason}: remove it"
         return None
 
     def check_kind(self, *, events: bool, columns: bool = False) -> None:
@@ -277,6 +293,13 @@ _NOT_FOR_VALUES = {
     **dict.fromkeys(("sample_period", "sample_iterations"), "whose activations are ReLU and not fitted"),
 }
 """Fields that do not apply to networks that give values, and why."""
+
+_NOT_FOR_SPIKES = {
+    **dict.fromkeys(("label_smoothing", "logit_scale", "mixup"), "as it has no classes"),
+    **dict.fromkeys(("teacher", "distillation", "self_distillation"), "whose only loss is the distance of its spikes"),
+    "augment": "as a change of a recording may change its target",
+}
+"""Fields that do not apply to networks that give spike trains, and why."""
 
 _NEEDED = (
     ("snn_epochs", "SNN epochs", ("snn_learning_rate", "snn_gradient", "self_distillation")),

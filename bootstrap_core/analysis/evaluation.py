@@ -233,8 +233,9 @@ def evaluate(
         network, Runnable, "evaluate takes a Network or an IntegerNetwork", advice="build_network makes one from a spec"
     )
     mode = Mode(mode)
-    if network.spec.gives_values:
-        raise SnnZooError(f"{network.spec.name} gives values, not classes: zoo eval and zoo predict run it on frames")
+    if not network.spec.gives_classes:
+        what = f"{network.spec.name} gives {network.spec.gives}, not classes"
+        raise SnnZooError(f"{what}: zoo eval and zoo predict run it on {network.spec.input.encoding}")
     check_split(split, network.spec.n_classes)
     if len(split) == 0:
         raise DataError("no images to score: the split is empty")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["ACCURACY", "ERROR", "Measure"]
+__all__ = ["ACCURACY", "DISTANCE", "ERROR", "Measure"]
 
 
 @dataclass(frozen=True)
@@ -43,3 +43,5 @@ ACCURACY = Measure("accuracy", "accuracy", True, lambda score: f"{100 * score:.2
 """Share of the right classes, 0 to 1."""
 ERROR = Measure("rms error", "error", False, lambda error: f"{error:#.4g}")
 """Root of the mean square of the differences of values from their targets, in the unit of the targets."""
+DISTANCE = Measure("distance", "distance", False, lambda distance: f"{distance:.4g}")
+"""Van Rossum distance of a recording's spike trains from the wanted ones, summed over neurons; mean over recordings."""

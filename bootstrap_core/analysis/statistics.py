@@ -1,4 +1,4 @@
-"""Learning statistics: loss and accuracy or error of each epoch, the best so far, and their JSON file.
+"""Learning statistics: loss and score of each epoch, such as its accuracy, the best so far, and their JSON file.
 
 The three states are kept apart, because they are three different networks: `training` (in the mode of the schedule),
 `testing` (the piecewise-linear ANN) and `snn` (the same weights, running as spikes). Only the last gets deployed.
@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from bootstrap_core.analysis.measures import ACCURACY, ERROR, Measure
+from bootstrap_core.analysis.measures import ACCURACY, DISTANCE, ERROR, Measure
 from specs.errors import IntegrityError, SnnZooError
 from specs.files.whole_file import write_whole
 from specs.outline import few_lines
@@ -34,11 +34,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STATES",
+    "DistanceStat",
+    "DistanceStats",
     "EpochRecord",
     "ErrorStat",
     "ErrorStats",
     "LearningStat",
     "LearningStats",
+    "LossStat",
     "Measured",
     "Stat",
     "Stats",
@@ -50,11 +53,12 @@ STATES = ("training", "testing", "snn")
 
 
 class Measured(TypedDict, total=False):
-    """Mean loss of one state in one epoch, with its accuracy (0 to 1) or its rms error; None if not evaluated."""
+    """Mean loss of one state in one epoch, with its accuracy (0 to 1), rms error or distance; None if not evaluated."""
 
     loss: float | None
     accuracy: float | None
     error: float | None
+    distance: float | None
 
 
 class EpochRecord(TypedDict):
@@ -260,7 +264,27 @@ class LearningStat(Stat):
         )
 
 
-class ErrorStat(Stat):
+class LossStat(Stat):
+    """Loss of one state, from which the score follows."""
+
+    def add(self, loss: float, n: int) -> None:
+        """Add a batch of `n` samples with its mean loss to the open epoch."""
+        if n > 0:
+            self.loss_sum += loss * n
+            self.num_samples += n
+
+    def add_batch(self, loss: float, n: int, counts: Sequence[float]) -> None:
+        """See `Stat`; the score counts nothing besides the loss."""
+        self.add(loss, n)
+
+    def state(self) -> "_LossState":
+        """Return the open sums and the log."""
+        return _LossState(
+            loss_sum=float(self.loss_sum), num_samples=int(self.num_samples), loss_log=list(self.loss_log)
+        )
+
+
+class ErrorStat(LossStat):
     """Loss and rms error of one state of a network that gives values; the loss is the square of the error.
 
     Example:
@@ -271,16 +295,6 @@ class ErrorStat(Stat):
     """
 
     measure = ERROR
-
-    def add(self, loss: float, n: int) -> None:
-        """Add a batch of `n` samples, whose squared errors have the mean `loss`, to the open epoch."""
-        if n > 0:
-            self.loss_sum += loss * n
-            self.num_samples += n
-
-    def add_batch(self, loss: float, n: int, counts: Sequence[float]) -> None:
-        """See `Stat`; the score counts nothing besides the loss."""
-        self.add(loss, n)
 
     @property
     def error(self) -> float | None:
@@ -307,11 +321,21 @@ class ErrorStat(Stat):
         """Lowest rms error of the closed epochs, or None."""
         return self.best_score
 
-    def state(self) -> "_ErrorState":
-        """Return the open sums and the log."""
-        return _ErrorState(
-            loss_sum=float(self.loss_sum), num_samples=int(self.num_samples), loss_log=list(self.loss_log)
-        )
+
+class DistanceStat(LossStat):
+    """Mean distance of one state of a network that gives spike trains; it is the loss, too."""
+
+    measure = DISTANCE
+
+    @property
+    def score(self) -> float | None:
+        """The loss."""
+        return self.loss
+
+    @property
+    def score_log(self) -> list[float | None]:
+        """The `loss_log`."""
+        return self.loss_log
 
 
 def _root(loss: float | None) -> float | None:
@@ -440,7 +464,14 @@ class ErrorStats(Stats[ErrorStat]):
     """Losses and rms errors of the training of a network that gives values, in its three states; see `Stats`."""
 
     def __init__(self) -> None:
-        super().__init__(ErrorStat, _StatsState[_ErrorState])
+        super().__init__(ErrorStat, _StatsState[_LossState])
+
+
+class DistanceStats(Stats[DistanceStat]):
+    """Distances of the training of a network that gives spike trains, in its three states; see `Stats`."""
+
+    def __init__(self) -> None:
+        super().__init__(DistanceStat, _StatsState[_LossState])
 
 
 # JSON has no NaN or infinity, and a diverged epoch must still be recorded: such a loss is written as "nan" or "inf".
@@ -452,7 +483,7 @@ _Accuracy = Annotated[float, Field(ge=0, le=1)]
 
 def _not_negative(loss: float) -> float:
     if loss < 0:
-        raise ValueError("a mean of squares must not be below 0")
+        raise ValueError("a sum of squares must not be below 0")
     return loss
 
 
@@ -483,8 +514,8 @@ class _StatState(_State):
         return self
 
 
-class _ErrorState(_State):
-    """JSON form of an `ErrorStat`."""
+class _LossState(_State):
+    """JSON form of a `LossStat`."""
 
     loss_sum: _Square
     num_samples: NonNegativeInt

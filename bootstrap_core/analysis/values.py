@@ -1,28 +1,21 @@
 """Scores of a network that gives values: errors, messages and synaptic operations."""
 
 import math
-import time
-import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import Runnable, count_synops
+from bootstrap_core.analysis.evaluation import Runnable
 from bootstrap_core.analysis.measures import ERROR, Measure
+from bootstrap_core.analysis.recordings import run_recordings
 from bootstrap_core.data.frames import Frames
-from bootstrap_core.network.inputs import AxesWarning, count_steps
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.progress import Progress, no_progress
 from bootstrap_core.training.distributed import ALONE, Group
 from specs.errors import SnnZooError
-from specs.layers.block import has_neurons
 
 __all__ = ["ValueScore", "score_values"]
-
-BATCH = 16
-"""Number of recordings that run at once."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,6 @@ class ValueScore:
         return next((i for i, messages in enumerate(self.messages) if messages == 0), None)
 
 
-@torch.no_grad()
 def score_values(
     network: Runnable,
     given: Frames,
@@ -90,50 +82,30 @@ def score_values(
         network: a `Network`, or an `IntegerNetwork` (SNN only), whose `spec.gives_values`.
         given: frames, and perhaps targets.
         mode: SNN or ANN; the ANN takes the last frame alone.
-        time_steps: T, by default all steps of the frames.
-        progress: called after each batch with the number of recordings done and of all.
-        group: processes that score a part each; all return the figures of all recordings.
+        time_steps, progress, group: see `run_recordings`.
 
     Raises:
-        SnnZooError: the network gives classes, or there are no frames.
+        SnnZooError: the network does not give values, or there are no frames.
     """
     spec = network.spec
-    if not spec.gives_values or not len(given):
-        raise SnnZooError(
-            f"{spec.name} gives classes, not values: use evaluate" if len(given) else "no frames to score"
-        )
-    steps, n = count_steps(spec, time_steps, given.frames), len(given)
-    part = given.take(group.part(n))
-    values, seconds = [torch.zeros(0, spec.n_classes)], 0.0
-    rates, synops = (torch.zeros(len(spec.layers), dtype=torch.float64) for _ in range(2))
-    for frames in part.frames.split(BATCH, dim=1) if len(part) else ():
-        start = time.perf_counter()
-        with warnings.catch_warnings(action="ignore", category=AxesWarning):  # `Frames` have time first
-            found, tally = network.tally(frames.to(network.device), mode, time_steps=steps)
-        values.append(found.cpu())  # also waits for the device
-        seconds += time.perf_counter() - start
-        rates += torch.tensor(tally.rates, dtype=torch.float64) * frames.shape[1]
-        if mode.spiking:
-            synops += torch.tensor(count_synops(spec, tally), dtype=torch.float64)
-        progress(sum(map(len, values)), len(part))
-    own = torch.cat(values)
-    wrong = torch.zeros(1) if part.targets is None else (own - part.targets).double()
-    amount, square, *sums = group.add(
-        [float(wrong.abs().sum()), float(wrong.square().sum()), *rates.tolist(), *synops.tolist()]
-    )
-    rates, synops = torch.tensor(sums, dtype=torch.float64).chunk(2)
-    has_targets, n_values = given.targets is not None, n * spec.n_classes
+    if not spec.gives_values:
+        raise SnnZooError(f"{spec.name} gives {spec.gives}, not values")
+
+    def count(values: Tensor, targets: Tensor) -> list[float]:
+        wrong = (values - targets).double()
+        return [float(wrong.abs().sum()), float(wrong.square().sum())]
+
+    runs = run_recordings(network, given, count, mode=mode, time_steps=time_steps, progress=progress, group=group)
+    amount, square = (total / (runs.n * spec.n_classes) for total in runs.sums)
+    has_targets = given.targets is not None
     return ValueScore(
         mode=mode,
-        time_steps=steps,
-        n_samples=n,
-        values=own,
-        mean_error=amount / n_values if has_targets else None,
-        rms_error=math.sqrt(square / n_values) if has_targets else None,
-        messages=tuple(
-            float(rate) / n if has_neurons(layer) and mode.spiking else None
-            for layer, rate in zip(spec.layers, rates, strict=True)
-        ),
-        synops=tuple((synops / n / steps).tolist()) if mode.spiking else None,
-        seconds=seconds,
+        time_steps=runs.time_steps,
+        n_samples=runs.n,
+        values=runs.outputs,
+        mean_error=amount if has_targets else None,
+        rms_error=math.sqrt(square) if has_targets else None,
+        messages=runs.rates,
+        synops=runs.synops,
+        seconds=runs.seconds,
     )

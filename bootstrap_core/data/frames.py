@@ -1,10 +1,11 @@
-"""Frames for networks of sigma-delta neurons: integers that change from step to step, and their targets.
+"""Inputs that change from step to step, with targets: frames for values, and arrays of events for spike trains.
 
 - `.npy`: one recording, `[T, *shape]`, or one still frame, `[*shape]`, which is held for all steps.
 - `.npz`: many of them as `x`, `[N, T, *shape]` or `[N, *shape]`, and perhaps the targets `y`, `[N, values]`, of the
   values after the last step; or `x_train`, `y_train`, `x_test` and `y_test`.
 """
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,7 +27,16 @@ from specs.files.memory import refuse_beyond_memory
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 
-__all__ = ["FRAME_SUFFIXES", "FrameDataset", "Frames", "check_frame_file", "check_frames", "load_frames", "read_frames"]
+__all__ = [
+    "FRAME_SUFFIXES",
+    "FrameDataset",
+    "Frames",
+    "check_frame_file",
+    "check_frames",
+    "load_frames",
+    "read_frames",
+    "target_shape",
+]
 
 FRAME_SUFFIXES = {".npy", ".npz"}
 NUMBER_BYTES = 12
@@ -38,11 +48,11 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Frames:
-    """Recordings of frames.
+    """Recordings of frames, or of events in frames.
 
     Attributes:
         frames: int32 `[T, N, *shape]`.
-        targets: float32 `[N, values]`; None without targets.
+        targets: values, float32 `[N, values]`, or spike trains, float32 `[N, T, neurons]`; None without targets.
         are_still: True if each recording is one frame, held for all steps.
     """
 
@@ -73,6 +83,11 @@ class Frames:
         """The last frame of each recording, as recordings of one step."""
         return replace(self, frames=self.frames[-1:])
 
+    def cut(self, steps: int) -> "Frames":
+        """Return the first `steps` steps of each recording, and of targets that are spike trains."""
+        targets = self.targets if self.targets is None or self.targets.dim() == 2 else self.targets[:, :steps]
+        return replace(self, frames=self.frames[:steps], targets=targets)
+
     def held(self, steps: int) -> "Frames":
         """Return still frames held for `steps` steps, without a copy."""
         return replace(self, frames=self.frames[:1].expand(steps, *self.frames.shape[1:]))
@@ -95,16 +110,17 @@ class FrameDataset:
 
 
 def check_frames(given: object, spec: NetworkSpec) -> None:
-    """Raise `DataError` unless `given` are `Frames` with targets for a network that gives values."""
+    """Raise `DataError` unless `given` are `Frames` with targets for a network that gives values or spike trains."""
     advice = "read_frames reads a file of them"
-    check_type(given, Frames, f"{spec.name} gives values and learns from Frames", advice=advice, error=DataError)
+    check_type(given, Frames, f"{spec.name} gives {spec.gives} and learns from Frames", advice=advice, error=DataError)
     assert isinstance(given, Frames)
-    n, targets = len(given), given.targets
+    targets, shape = given.targets, target_shape(spec, len(given), len(given.frames))
     if targets is None:
-        raise DataError(f"{spec.name} learns values: the frames need targets, float32 [{n}, {spec.n_classes}]")
-    if targets.shape != (n, spec.n_classes) or targets.dtype != torch.float32 or not targets.isfinite().all():
+        raise DataError(f"{spec.name} learns {spec.gives}: the frames need targets, float32 {list(shape)}")
+    numbers = "0 and 1" if spec.gives_spikes else "finite numbers"
+    if targets.shape != shape or targets.dtype != torch.float32 or not _are_targets(targets, spec):
         found = f"{targets.dtype} {list(targets.shape)}"
-        raise DataError(f"targets must be finite numbers, float32 [{n}, {spec.n_classes}], not {found}")
+        raise DataError(f"targets must be {numbers}, float32 {list(shape)}, not {found}")
     with warnings.catch_warnings(action="ignore", category=AxesWarning):  # `Frames` have time first
         as_input(given.frames, spec)
 
@@ -112,7 +128,10 @@ def check_frames(given: object, spec: NetworkSpec) -> None:
 def check_frame_file(path: Path, spec: NetworkSpec) -> None:
     """Raise `DataError` if a file cannot have frames with targets, by its name."""
     if path.suffix.lower() != ".npz":
-        raise DataError(f"{spec.name} gives values and learns from an .npz of frames x and targets y, not from {path}")
+        raise DataError(
+            f"{spec.name} gives {spec.gives} and learns from an .npz of {spec.input.encoding} x and targets y, not "
+            f"from {path}"
+        )
 
 
 def load_frames(path: Path, spec: NetworkSpec) -> FrameDataset:
@@ -120,7 +139,7 @@ def load_frames(path: Path, spec: NetworkSpec) -> FrameDataset:
 
     Args:
         path: `.npz` with x and y, or x_train, y_train, x_test and y_test; see the module.
-        spec: spec of a network with `input.encoding: frames`.
+        spec: spec of a network with `input.encoding: frames` or `events`.
 
     Raises:
         DataError: the file cannot be read, or has no such arrays.
@@ -147,7 +166,7 @@ def read_frames(path: Path, spec: NetworkSpec, *, time_steps: int | None = None)
 
     Args:
         path: `.npy` or `.npz`, see the module.
-        spec: spec of a network with `input.encoding: frames`.
+        spec: spec of a network with `input.encoding: frames` or `events`.
         time_steps: steps for which a still frame is held, by default the spec's; of recordings, the number of steps
             that are taken, by default all.
 
@@ -171,37 +190,56 @@ def _frames_of(arrays: Mapping[str, Array], path: Path, spec: NetworkSpec, time_
     """Return the frames and targets of `x` and `y`, or with `part`, such as `_test`, at their end."""
     x = arrays.get(f"x{part}")
     if x is None:
-        raise DataError(f"{path} must have frames as an array x{part}; it has {', '.join(arrays)[:200] or 'none'}")
-    frames = _timed(x, path, spec, time_steps)
-    return replace(frames, targets=_targets(arrays.get(f"y{part}"), f"{path}: y{part}", len(frames), spec))
+        what, found = spec.input.encoding, ", ".join(arrays)[:200] or "none"
+        raise DataError(f"{path} must have {what} as an array x{part}; it has {found}")
+    frames = _timed(x, path, spec)
+    targets = _targets(arrays.get(f"y{part}"), f"{path}: y{part}", frames, spec)
+    if frames.are_still:
+        return replace(frames.held(time_steps or spec.time_steps), targets=targets)
+    try:
+        return replace(frames, targets=targets).cut(count_steps(spec, time_steps, frames.frames))
+    except SnnZooError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
-def _timed(x: Array, path: Path, spec: NetworkSpec, time_steps: int | None) -> Frames:
+def _timed(x: Array, path: Path, spec: NetworkSpec) -> Frames:
     """Return frames `[N, T, *shape]`, or still ones `[N, *shape]`, with time first."""
-    shape = spec.input.shape
+    shape, what = spec.input.shape, spec.input.encoding
     if x.ndim < 2:
-        raise DataError(f"{path}: frames must have the shape {list(shape)} in their last axes, not {list(x.shape)}")
+        raise DataError(f"{path}: {what} must have the shape {list(shape)} in their last axes, not {list(x.shape)}")
     if x.dtype.kind not in "biuf":
-        raise DataError(f"{path}: frames must be numbers, not {x.dtype}")
-    is_still = x.ndim == 1 + len(shape) and fit_input(x.shape[1:], shape)
+        raise DataError(f"{path}: {what} must be numbers, not {x.dtype}")
+    is_still = spec.gives_values and x.ndim == 1 + len(shape) and fit_input(x.shape[1:], shape)
     refuse_beyond_memory(NUMBER_BYTES * x.size, f"{path} with {x.size:,} numbers")
     try:
         given = torch.from_numpy((x[:, None] if is_still else x).astype(np.float64)).transpose(0, 1)
         with warnings.catch_warnings(action="ignore", category=AxesWarning):  # a file has its axes in one order
-            frames = as_input(given, spec).int()
-        steps = (time_steps or spec.time_steps) if is_still else count_steps(spec, time_steps, frames)
+            return Frames(as_input(given, spec).int(), are_still=is_still)
     except SnnZooError as error:
         raise DataError(f"{path}: {error}") from None
-    return Frames(frames, are_still=True).held(steps) if is_still else Frames(frames[:steps])
 
 
-def _targets(y: Array | None, what: str, n: int, spec: NetworkSpec) -> Tensor | None:
-    """Return the targets `[N, values]` of `n` recordings; None if there are none."""
+def target_shape(spec: NetworkSpec, n: int, steps: int) -> tuple[int, ...]:
+    """Return the shape of the targets of `n` recordings of T = `steps`; see `Frames`."""
+    return (n, steps, spec.n_classes) if spec.gives_spikes else (n, spec.n_classes)
+
+
+def _are_targets(targets: Tensor, spec: NetworkSpec) -> bool:
+    """Return whether targets are finite numbers, or for spike trains 0 and 1."""
+    fit = (targets == 0) | (targets == 1) if spec.gives_spikes else targets.isfinite()
+    return bool(fit.all())
+
+
+def _targets(y: Array | None, what: str, frames: Frames, spec: NetworkSpec) -> Tensor | None:
+    """Return the targets of recordings, see `Frames`; None if there are none."""
     if y is None:
         return None
-    fits = y.dtype.kind in "biuf" and y.shape[:1] == (n,) and y.size == n * spec.n_classes
+    shape = target_shape(spec, len(frames), len(frames.frames))
+    axes = len(shape) - 1  # of those before the readout's own
+    fits = y.dtype.kind in "biuf" and y.shape[:axes] == shape[:axes] and y.size == math.prod(shape)
     with np.errstate(over="ignore"):
-        numbers = y.astype(np.float32) if fits else np.zeros(0)
-    if not fits or not np.isfinite(numbers).all():
-        raise DataError(f"{what} must be finite numbers [{n}, {spec.n_classes}], not {y.dtype} {list(y.shape)[:8]}")
-    return torch.from_numpy(numbers).reshape(n, spec.n_classes)
+        numbers = torch.from_numpy(y.astype(np.float32) if fits else np.zeros(0))
+    if not fits or not _are_targets(numbers, spec):
+        numbers_words = "0 and 1" if spec.gives_spikes else "finite numbers"
+        raise DataError(f"{what} must be {numbers_words} {list(shape)}, not {y.dtype} {list(y.shape)[:8]}")
+    return numbers.reshape(shape)

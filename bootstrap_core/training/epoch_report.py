@@ -5,9 +5,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Discriminator, Tag
 
-from bootstrap_core.analysis.measures import ACCURACY, ERROR, Measure
+from bootstrap_core.analysis.measures import ACCURACY, DISTANCE, ERROR, Measure
 
-__all__ = ["AccuracyReport", "EpochReport", "ErrorReport", "Report"]
+__all__ = ["AccuracyReport", "DistanceReport", "EpochReport", "ErrorReport", "Report"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +82,29 @@ class ErrorReport(EpochReport):
     validation_snn_error: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class DistanceReport(EpochReport):
+    """Figures of one epoch of a network that gives spike trains; see `EpochReport`. It has no ANN."""
+
+    measure = DISTANCE
+
+    training_distance: float
+    validation_ann_distance: float | None
+    validation_snn_distance: float
+
+
 def _kind(report: object) -> str:
     """Return which report an object is, or a JSON document is of."""
     if isinstance(report, EpochReport):
         return report.measure.key
-    is_error = isinstance(report, dict) and f"validation_snn_{ERROR.key}" in report
-    return ERROR.key if is_error else ACCURACY.key
+    given = report if isinstance(report, dict) else {}
+    return next((x.key for x in (ERROR, DISTANCE) if f"validation_snn_{x.key}" in given), ACCURACY.key)
 
 
 Report = Annotated[
-    Annotated[AccuracyReport, Tag(ACCURACY.key)] | Annotated[ErrorReport, Tag(ERROR.key)], Discriminator(_kind)
+    Annotated[AccuracyReport, Tag(ACCURACY.key)]
+    | Annotated[ErrorReport, Tag(ERROR.key)]
+    | Annotated[DistanceReport, Tag(DISTANCE.key)],
+    Discriminator(_kind),
 ]
 """Type of any report, by which Pydantic reads a line of `metrics.jsonl`."""

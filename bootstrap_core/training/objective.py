@@ -1,4 +1,4 @@
-"""Objectives of training: what a network learns follows from what it gives, classes or values.
+"""Objectives of training: what a network learns follows from what it gives, classes, values or spike trains.
 
 An objective has the training examples. It makes batches of them, and knows their loss, their score, and the reports and
 statistics that name it. The `Trainer` has the rest: epochs, modes, the optimiser, teachers and checkpoints.
@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Score, evaluate, evaluate_exactly, score_exactly
-from bootstrap_core.analysis.statistics import ErrorStats, LearningStats
+from bootstrap_core.analysis.spike_trains import SpikeTrainScore, score_spike_trains, train_distances
+from bootstrap_core.analysis.statistics import DistanceStats, ErrorStats, LearningStats
 from bootstrap_core.analysis.values import ValueScore, score_values
 from bootstrap_core.data.frames import Frames, check_frames
 from bootstrap_core.data.splits import Split, check_split, time_first, train_validation_split
@@ -27,15 +28,25 @@ from bootstrap_core.ops.precision import product_dtype
 from bootstrap_core.progress import Progress
 from bootstrap_core.training.augmentation import are_columns, augmentation
 from bootstrap_core.training.distributed import Group, Share
-from bootstrap_core.training.epoch_report import AccuracyReport, EpochReport, ErrorReport
+from bootstrap_core.training.epoch_report import AccuracyReport, DistanceReport, EpochReport, ErrorReport
+from specs.errors import SnnZooError
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 
-__all__ = ["Batch", "Classification", "Examples", "Objective", "Regression", "distillation_loss", "objective_of"]
+__all__ = [
+    "Batch",
+    "Classification",
+    "Examples",
+    "Objective",
+    "Regression",
+    "SpikeTrains",
+    "distillation_loss",
+    "objective_of",
+]
 
 
 class Examples(Protocol):
-    """Training examples: inputs with targets, such as a `Split` with labels, or `Frames` with values."""
+    """Training examples: inputs with targets, such as a `Split` with labels, or `Frames` with others."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -201,13 +212,8 @@ class Classification(Objective[Split]):
         return evaluate_exactly(network, examples, progress=progress, group=group)
 
 
-class Regression(Objective[Frames]):
-    """Mean squared error of the values after the last step; the score is the rms error.
-
-    As ANN, a network sees the last frame of each recording alone.
-    """
-
-    stats, report = ErrorStats, ErrorReport
+class TargetObjective(Objective[Frames]):
+    """Base of what networks learn from targets that recordings have."""
 
     def check(self, examples: Frames) -> None:
         """See `Objective`."""
@@ -219,6 +225,19 @@ class Regression(Objective[Frames]):
         order = torch.randperm(len(examples), generator=generator)
         validation, training = order.tensor_split([self.recipe.validation])
         return examples.take(training.sort().values), examples.take(validation.sort().values)
+
+    def counts(self, outputs: Tensor, batch: Batch) -> list[float]:
+        """See `Objective`: nothing, as the score follows from the loss."""
+        return []
+
+
+class Regression(TargetObjective):
+    """Mean squared error of the values after the last step; the score is the rms error.
+
+    As ANN, a network sees the last frame of each recording alone.
+    """
+
+    stats, report = ErrorStats, ErrorReport
 
     def batch(
         self, indices: Tensor, generator: torch.Generator, share: Share, device: torch.device, *, in_time: bool
@@ -232,10 +251,6 @@ class Regression(Objective[Frames]):
     def loss(self, outputs: Tensor, batch: Batch, wanted: Tensor | None, part: float) -> Tensor:
         """See `Objective`; there is no teacher."""
         return F.mse_loss(outputs, batch.targets)
-
-    def counts(self, outputs: Tensor, batch: Batch) -> list[float]:
-        """See `Objective`: nothing, as the error follows from the loss."""
-        return []
 
     def product_dtype(self, device: str) -> torch.dtype:
         """Return float64, which holds activations exactly."""
@@ -253,9 +268,45 @@ class Regression(Objective[Frames]):
         return score_exactly(network, score, group=group, what="recordings")
 
 
+class SpikeTrains(TargetObjective):
+    """Van Rossum distance of the readout's spikes from the targets; it is the score, too. Such networks have no ANN."""
+
+    stats, report = DistanceStats, DistanceReport
+
+    def batch(
+        self, indices: Tensor, generator: torch.Generator, share: Share, device: torch.device, *, in_time: bool
+    ) -> Batch:
+        """See `Objective`; targets are time first, `[T, n, neurons]`."""
+        own = indices[share.rows]
+        assert self.training.targets is not None
+        targets = self.training.targets[own].transpose(0, 1).to(device)
+        return Batch(self.training.inputs(own).to(device), targets, targets)
+
+    def loss(self, outputs: Tensor, batch: Batch, wanted: Tensor | None, part: float) -> Tensor:
+        """See `Objective`; there is no teacher."""
+        return train_distances(outputs, batch.targets, self.recipe.spike_tau).mean()
+
+    def product_dtype(self, device: str) -> torch.dtype:
+        """See `Objective`."""
+        return product_dtype(self.recipe.precision, device)
+
+    def score_ann(self, network: Network, examples: Frames, *, progress: Progress, group: Group) -> Score:
+        """See `Objective`; never called, as there is no ANN."""
+        raise SnnZooError(f"{network.spec.name} gives spike trains and has no ANN")
+
+    def score_snn(
+        self, network: Network, examples: Frames, *, progress: Progress, group: Group
+    ) -> tuple[SpikeTrainScore, str | None]:
+        """See `Objective`."""
+        score = partial(score_spike_trains, given=examples, tau=self.recipe.spike_tau, progress=progress, group=group)
+        return score_exactly(network, score, group=group, what="recordings")
+
+
 def objective_of(spec: NetworkSpec, recipe: TrainingSpec, examples: Any) -> Objective[Any]:
     """Return the objective of a network; see `Objective` for the arguments and errors."""
-    kind: type[Objective[Any]] = Regression if spec.gives_values else Classification
+    kind: type[Objective[Any]] = Classification
+    if not spec.gives_classes:
+        kind = Regression if spec.gives_values else SpikeTrains
     return kind(spec, recipe, examples)
 
 

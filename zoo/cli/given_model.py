@@ -88,6 +88,8 @@ def print_layers(network: "NetworkSpec") -> None:
     )
     if network.gives_values:
         echo(f"output: {counted(network.n_classes, 'value')}, of sigma-delta neurons")
+    elif network.gives_spikes:
+        echo(f"output: {counted(network.n_classes, 'spike train')}")
 
 
 def read_and_say(source: str) -> "tuple[Model, bool]":
@@ -123,9 +125,11 @@ def say_doubts(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
 
 
 def need_classes(model: "Model", what: str) -> None:
-    """Raise `SnnZooError` if a model gives values, of which there is no `what`, such as "card"."""
-    if model.spec.gives_values:
-        raise SnnZooError(f"{model.spec.name} gives values, not classes, and has no {what}: zoo eval scores it")
+    """Raise `SnnZooError` if a model gives no classes, and so has no `what`, such as "card"."""
+    if not model.spec.gives_classes:
+        raise SnnZooError(
+            f"{model.spec.name} gives {model.spec.gives}, not classes, and has no {what}: zoo eval scores it"
+        )
 
 
 def say_fresh(trained: bool) -> None:

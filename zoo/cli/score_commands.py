@@ -119,6 +119,7 @@ def evaluate_model(
     """
     from bootstrap_core import IntegerNetwork, Mode, evaluate
     from bootstrap_core.inference.overflow import Overflow
+    from zoo.cli.spike_train_commands import evaluate_spike_trains
     from zoo.cli.value_commands import evaluate_values
     from zoo.sources import resolve_device
 
@@ -144,13 +145,18 @@ def evaluate_model(
     runnable: Runnable = network
     if engine == "integer":
         runnable = IntegerNetwork(network, overflow=Overflow(overflow or Overflow.REFUSE))
-    if model.spec.gives_values:
+    if not model.spec.gives_classes:
         if data is None or plot is not None:
             raise click.UsageError(
-                f"{model.spec.name} gives values, not classes: name its frames with --data FILE.npz or FILE.npy, "
-                "and leave out --plot"
+                f"{model.spec.name} gives {model.spec.gives}, not classes: name its {model.spec.input.encoding} with "
+                "--data FILE.npz or FILE.npy, and leave out --plot"
             )
-        evaluate_values(source, runnable, Path(data), mode, steps, limit, as_json=as_json)
+        if model.spec.gives_values:
+            evaluate_values(source, runnable, Path(data), mode, steps, limit, as_json=as_json)
+        elif mode == "ann":
+            raise click.UsageError(f"--mode ann: {model.spec.without_ann} has no ANN")
+        else:
+            evaluate_spike_trains(source, runnable, Path(data), steps, limit, as_json=as_json)
         return
     dataset = places.load(data or usual_data(model), input_shape(model), model.classes, model.spec).limited(limit)
     test = dataset.test
@@ -235,15 +241,17 @@ def predict(
             raise click.UsageError(f"--animate: must be FILE.gif, got {str(animate)!r}")
         refuse_existing(animate, force)
     model = read_and_say(source)[0]
-    if model.spec.gives_values:
+    if not model.spec.gives_classes:
+        from zoo.cli.spike_train_commands import predict_spike_trains
         from zoo.cli.value_commands import predict_values
 
         if classes or animate is not None or invert is not None:
             raise click.UsageError(
-                f"{model.spec.name} gives values, not classes: leave out --classes, --animate and --invert"
+                f"{model.spec.name} gives {model.spec.gives}, not classes: leave out --classes, --animate and --invert"
             )
         integers = IntegerNetwork(model.build(), overflow=Overflow(overflow or Overflow.REFUSE))
-        predict_values(integers, images, time_steps, as_json=as_json)
+        predicted = predict_values if model.spec.gives_values else predict_spike_trains
+        predicted(integers, images, time_steps, as_json=as_json)
         return
     DataPlaces(classes=classes).check_classes(model.spec.n_classes)
     network, names = model.build(), classes or model.classes

@@ -85,7 +85,7 @@ def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
     """Raise the errors that `zoo train` would raise for a recipe; each begins with the field."""
     try:
         find_user_data(recipe.data)
-        if network.gives_values:
+        if not network.gives_classes:
             from bootstrap_core.data.frames import check_frame_file
 
             check_frame_file(Path(recipe.data), network)

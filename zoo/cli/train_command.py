@@ -115,7 +115,8 @@ def train(
     set. After Ctrl-C, the same command with --resume continues.
 
     A network that gives values, such as a sigma-delta network, learns the targets y of frames x in an .npz (--data);
-    its score is the rms error.
+    its score is the rms error. One with output: spikes learns the spike trains y of events x; its score is their
+    distance.
 
     Epochs count from 1 in printed text, and from 0 in JSON, metrics.jsonl, cards and recipes.
 
@@ -184,7 +185,7 @@ def _start_run(
         if begins_with is not None:
             _say_learnt_validation(spec if model else f"the start model {recipe.start}", begins_with.model, recipe)
     dataset: Dataset | FrameDataset
-    if network.gives_values:
+    if not network.gives_classes:
         dataset = _load_frames(recipe.data, network, places)
     else:
         places.check_classes(network.n_classes)
@@ -217,7 +218,7 @@ def _load_frames(data: str, network: "NetworkSpec", places: DataPlaces) -> "Fram
     from bootstrap_core.data.frames import load_frames
 
     if places.classes:
-        raise SnnZooError(f"--classes: {network.name} gives values, not classes: leave it out")
+        raise SnnZooError(f"--classes: {network.name} gives {network.gives}, not classes: leave it out")
     try:
         return load_frames(Path(data), network)
     except DataError as error:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Evaluation, Score
 from bootstrap_core.analysis.measures import Measure
+from bootstrap_core.analysis.spike_trains import SpikeTrainScore
 from bootstrap_core.analysis.statistics import first_problem
 from bootstrap_core.analysis.values import ValueScore
 from bootstrap_core.data.datasets import Dataset, check_split
@@ -144,8 +145,8 @@ class TrainingRun:
 
     @property
     def samples(self) -> str:
-        """Word for the examples: `recordings` of a network that gives values, else `images`."""
-        return f"{self.spec.input.sample}s" if self.spec.gives_values else "images"
+        """Word for the examples: `images` of a network that gives classes, else what its input is called."""
+        return "images" if self.spec.gives_classes else f"{self.spec.input.sample}s"
 
     @property
     def best(self) -> EpochReport:
@@ -440,6 +441,9 @@ def _score_card(data: str, score: Score) -> dict[str, Any]:
     if isinstance(score, ValueScore):
         errors = {"recordings": score.n_samples, "mean_error": score.mean_error, "rms_error": score.rms_error}
         return {**common, **errors, "synops_per_step": None if score.synops is None else sum(score.synops)}
+    if isinstance(score, SpikeTrainScore):
+        figures = {"recordings": score.n_samples, "distance": score.distance, "tau": score.tau}
+        return {**common, **figures, "synops_per_step": sum(score.synops)}
     assert isinstance(score, Evaluation)
     synops = None if score.synops is None else sum(score.synops)
     return {**common, "images": score.n_images, "accuracy": score.accuracy, "synops": synops}

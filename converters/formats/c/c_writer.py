@@ -61,9 +61,9 @@ ENCODINGS = tuple(Encoding)
 OUTPUTS = {Output.RATE, Output.LAST}
 NEURONS = {"cuba", "sigma_delta"}
 KNOWN_FIELDS = {
-    "schema_version", "name", "description", "time_steps", "input", "blocks", "logit_scale", "output", "training", "kind",
+    "schema_version", "name", "description", "time_steps", "input", "blocks", "logit_scale", "training", "kind",
     "shape", "encoding", "bits", "bin_us", "border", "mean", "std", "weight", "bias", "exact_input", "log_mel",
-    "neuron",
+    "neuron", "output",
     "features", "channels", "kernel", "stride", "padding", "dilation", "groups", "gain", "skips", "source",
     "weight_norm", "dropout", "norm", "delay_shift", "threshold", "current_decay", "voltage_decay", "tau_grad",
     "scale_grad", "reset", "learn_decays", "recurrent", "delays", "per", "longest",
