@@ -94,7 +94,7 @@ class DistanceReport(EpochReport):
 
 
 def _kind(report: object) -> str:
-    """Return which report an object is, or a JSON document is of."""
+    """Return the key of the measure of a report, or of a JSON document, which has fields with this key."""
     if isinstance(report, EpochReport):
         return report.measure.key
     given = report if isinstance(report, dict) else {}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 NET = Path(__file__).parents[1] / "golden" / "sigma_delta" / "network.net"
 RECORDED = NET.with_name("lava_simulation.npz")
@@ -185,6 +186,15 @@ def test_a_stopped_run_resumes_and_a_trained_one_continues_with_another_threshol
     tuned = ("--set", "neuron.threshold=0.1", "--set", "training.snn_epochs=3", "--set", "training.snn_gradient=tandem")
     done = run("train", "whole/model.safetensors", "-o", "tuned", "--data", "frames.npz", *tuned)
     assert "before training: SNN rms error 0." in done.stderr
+
+
+def test_a_checkpoint_with_accuracies_is_refused(run, steer) -> None:
+    run("train", steer, "-o", "run", "--epochs", 1)
+    state = torch.load("run/checkpoint.pt", weights_only=True)
+    state["reports"] = [{name.replace("error", "accuracy"): v for name, v in row.items()} for row in state["reports"]]
+    torch.save(state, "run/checkpoint.pt")
+    told = run("train", steer, "-o", "run", "--epochs", 2, "--resume", code=1).stderr
+    assert "is not a checkpoint of snnzoo: reports: must have error fields" in told
 
 
 def test_training_and_test_recordings_of_a_file_are_used_as_such(run, steer) -> None:

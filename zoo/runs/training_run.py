@@ -273,6 +273,9 @@ class TrainingRun:
             raise SnnZooError(
                 f"{path} has another spec (differs in: {', '.join(differing)}): resume with the spec.yaml beside it"
             )
+        kind = self.trainer.objective.report
+        if any(not isinstance(report, kind) for report in known.reports):
+            raise IntegrityError(f"{path} is not a checkpoint of snnzoo: reports: must have {kind.measure.key} fields")
         try:
             self.trainer.load_state_dict(state)
         except IntegrityError as error:
