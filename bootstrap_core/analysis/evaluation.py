@@ -85,7 +85,7 @@ class Score(Protocol):
 
     @property
     def counts(self) -> tuple[float, ...]:
-        """What the score counts besides the loss; see `Stat.add_batch`."""
+        """Counts that the score needs besides the loss; see `Stat.add_batch`."""
         ...
 
     @property

@@ -79,7 +79,7 @@ class Batch(NamedTuple):
 
 
 class Objective(ABC, Generic[Kind]):
-    """What a network learns.
+    """Examples, loss and score of a training: all that depends on what the network learns.
 
     Args:
         spec, recipe: the network and its recipe.
