@@ -138,12 +138,12 @@ class NetworkSpec(StrictModel):
 
     def recipe_problem(self, recipe: TrainingSpec) -> tuple[str, str] | None:
         """Return the field of a recipe that does not fit this network, and the message; None if it fits."""
+        if not self.gives_spikes and recipe.spike_tau != TrainingSpec.model_fields["spike_tau"].default:
+            return "spike_tau", "applies only to a network with output: spikes: remove it"
         if self.gives_values:
             return recipe.problem_for_values
         if self.gives_spikes and (problem := recipe.problem_for_spikes):
             return problem
-        if not self.gives_spikes and recipe.spike_tau != TrainingSpec.model_fields["spike_tau"].default:
-            return "spike_tau", "applies only to a network with output: spikes: remove it"
         what = self.without_ann
         if what is None:
             return None

@@ -90,7 +90,7 @@ class Objective(ABC, Generic[Kind]):
         SpecError: a field of the recipe does not apply to such examples.
     """
 
-    stats: ClassVar[type[LearningStats] | type[ErrorStats]]
+    stats: ClassVar[type[LearningStats] | type[ErrorStats] | type[DistanceStats]]
     report: ClassVar[type[EpochReport]]
 
     def __init__(self, spec: NetworkSpec, recipe: TrainingSpec, examples: Kind) -> None:

@@ -107,6 +107,8 @@ def test_a_recurrent_network_trains_and_scores_without_an_ann(run, tmp_path) -> 
     assert (report.validation_ann_loss, report.validation_ann_accuracy) == (None, None)
     assert set(read_model(tmp_path / "run" / "model.safetensors").card["test"]) == {"snn"}
     assert run("eval", tmp_path / "run" / "model.safetensors", "--data", "mnist-sample", "--limit", "50").stdout
+    longer = ("--epochs", 2, "--set", "training.snn_epochs=2")
+    assert "epoch 2/2" in run("train", tmp_path / "spec.yaml", "-o", tmp_path / "run", "--resume", *longer).stderr
 
 
 def test_the_same_seed_gives_the_same_bytes(trained, run, tmp_path) -> None:

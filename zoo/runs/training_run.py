@@ -254,7 +254,8 @@ class TrainingRun:
 
         The trainer's state holds the whole recipe.
         """
-        changes = {"epochs": 1, "snn_epochs": 0, "crossover_epochs": (), "data": Path(self.recipe.data).name}
+        epochs = {"epochs": 1, "snn_epochs": 0 if self.spec.has_ann else 1, "crossover_epochs": ()}
+        changes = {**epochs, "data": Path(self.recipe.data).name}
         recipe = self.recipe.model_copy(update=changes)
         return self.spec.model_copy(update={"training": recipe})
 

@@ -58,7 +58,7 @@ def test_without_values_there_is_no_error_and_an_ann_has_no_messages(network) ->
 def test_classes_and_values_are_not_mixed_up(network) -> None:
     with pytest.raises(SnnZooError, match="steer gives values, not classes: zoo eval and zoo predict run it on frames"):
         evaluate(network, load_dataset("mnist-sample").test)
-    with pytest.raises(SnnZooError, match="no frames to score"):
+    with pytest.raises(SnnZooError, match="no recordings to score"):
         score_values(network, Frames(X[:, :0]))
 
 

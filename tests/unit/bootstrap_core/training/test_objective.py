@@ -1,4 +1,4 @@
-"""Objectives: a network that gives values learns the targets of frames."""
+"""Objectives: networks that give values or spike trains learn the targets of recordings."""
 
 import copy
 import io
@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from spike_trains import made_network, made_recordings
 
 from bootstrap_core import IntegerNetwork, Mode, build_network, fit, load_dataset
+from bootstrap_core.analysis.spike_trains import score_spike_trains
 from bootstrap_core.analysis.values import score_values
 from bootstrap_core.data.frames import Frames
 from bootstrap_core.network.network import Network
 from bootstrap_core.training.distributed import Group
 from bootstrap_core.training.epoch_report import EpochReport, ErrorReport
-from bootstrap_core.training.objective import Classification, Regression, objective_of
+from bootstrap_core.training.objective import Classification, Regression, SpikeTrains, objective_of
 from bootstrap_core.training.trainer import Trainer
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
@@ -208,3 +210,69 @@ def test_a_state_of_accuracies_is_no_state_of_errors(frames: Frames) -> None:
     state["stats"]["snn"]["accuracy_log"] = []
     with pytest.raises(SnnZooError, match=r"not the state of ErrorStats: snn.accuracy_log"):
         trainer.load_state_dict(state)
+
+
+# --- Spike trains
+
+
+def test_a_network_learns_the_spike_trains_of_another() -> None:
+    net, given, reports = made_network(), made_recordings(), []
+    before = score_spike_trains(net, given).distance
+    stats = fit(net, given, on_epoch=reports.append)
+    after = score_spike_trains(IntegerNetwork(net), given).distance
+    assert after < before / 2
+    assert stats.snn.best_score == min(report.validation_snn_distance for report in reports)
+    assert [report.best for report in reports].count(True) > 1
+    assert {report.validation_ann_distance for report in reports} == {None}
+    assert "distance" in str(stats)
+    assert "accuracy" not in str(stats)
+
+
+def test_training_of_spike_trains_continues_as_if_it_had_not_stopped() -> None:
+    given, whole, parts = made_recordings(100), [], []
+    trainer = Trainer(made_network(), given)
+    whole += [without_time(trainer.run_epoch()) for _ in range(3)]
+    first = Trainer(made_network(), given)
+    parts.append(without_time(first.run_epoch()))
+    second = Trainer(made_network(seed=5), given)
+    second.load_state_dict(first.state_dict())
+    parts += [without_time(second.run_epoch()) for _ in range(2)]
+    assert parts == whole
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        (
+            {"label_smoothing": 0.1},
+            "label_smoothing: does not apply to a network that gives spike trains, as it has no",
+        ),
+        ({"augment": {"shift": 1}}, "augment: does not apply to a network that gives spike trains, as a change of a"),
+        ({"snn_epochs": 2}, "snn_epochs: a network with output: spikes has no ANN"),
+    ],
+)
+def test_fields_that_spike_trains_do_not_need_are_refused(training: dict[str, Any], told: str) -> None:
+    recipe = TrainingSpec.model_validate({"epochs": 8, "snn_epochs": 8, "validation": 40} | training)
+    with pytest.raises(SnnZooError, match=rf"training\.{told}"):
+        Trainer(made_network(), made_recordings(60), recipe)
+
+
+def test_the_time_constant_is_of_spike_trains_alone() -> None:
+    told = "spike_tau: applies only to a network with output: spikes"
+    with pytest.raises(SnnZooError, match=told):
+        Trainer(network(), bars(80, seed=0), TrainingSpec(spike_tau=2.0, validation=20))
+    objective = objective_of(made_network().spec, TrainingSpec(validation=10), made_recordings(30))
+    assert isinstance(objective, SpikeTrains)
+
+
+@pytest.mark.parametrize(
+    ("targets", "told"),
+    [
+        (None, "trains learns spike trains: the frames need targets, float32"),
+        (torch.zeros(30, 20), "targets must be 0 and 1, float32"),
+        (torch.full((30, 20, 2), 0.5), "targets must be 0 and 1, float32"),
+    ],
+)
+def test_targets_of_spike_trains_are_checked(targets: torch.Tensor | None, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        Trainer(made_network(validation=5), Frames(made_recordings(30).frames, targets))

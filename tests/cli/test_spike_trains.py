@@ -1,0 +1,99 @@
+"""Networks of spike trains: trained, scored and run from files of events."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from spike_trains import INPUTS, STEPS, made_network, made_recordings
+
+from converters.model import Model
+from specs import dump_spec
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    given, path = made_recordings(60), tmp_path_factory.mktemp("trains") / "trains.npz"
+    np.savez(path, x=given.frames.transpose(0, 1).numpy().astype(np.uint8), y=given.targets.numpy().astype(np.uint8))
+    return path
+
+
+@pytest.fixture
+def spec(data, tmp_path) -> Path:
+    network = made_network(data=str(data), epochs=2, snn_epochs=2, validation=10)
+    (tmp_path / "trains.yaml").write_text(dump_spec(network.spec))
+    return tmp_path / "trains.yaml"
+
+
+def test_a_network_of_spike_trains_from_training_to_prediction(run, spec, data, tmp_path) -> None:
+    told = run("train", spec, "-o", tmp_path / "run")
+    assert "best SNN distance on the validation recordings so far" in told.stderr
+    assert "accuracy" not in told.stdout + told.stderr
+    model = tmp_path / "run" / "model.safetensors"
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    best = min(json.loads(line)["validation_snn_distance"] for line in lines)
+    assert f"{best:.4g}" in told.stdout
+    assert "output: 2 spike trains" in run("show", model).stdout
+    longer = ("--epochs", 3, "--set", "training.snn_epochs=3")
+    assert "epoch 3/3" in run("train", spec, "-o", tmp_path / "run", "--resume", *longer).stderr
+
+    scored = json.loads(run("eval", model, "--data", data, "--engine", "integer", "--json").stdout)
+    (score,) = scored["results"]
+    assert (score["recordings"], score["time_steps"], score["tau"]) == (60, STEPS, 5.0)
+    shown = run("eval", model, "--data", data, "--time-steps", "5,20").stdout
+    assert f"{score['distance']:.4g}" in shown
+    assert "SNN, T=5, torch" in shown
+
+    recording = np.load(data)["x"][0]
+    np.save(tmp_path / "one.npy", recording)
+    (row,) = json.loads(run("predict", model, tmp_path / "one.npy", "--json").stdout)["predictions"]
+    network = Model(*read(model)).build()
+    spikes = network(torch.from_numpy(recording)[:, None])[:, 0].detach()
+    assert row["spikes"] == [neuron.nonzero().flatten().tolist() for neuron in spikes.T]
+    assert (row["time_steps"], row["recording"]) == (STEPS, 0)
+    table = run("predict", model, tmp_path / "one.npy").stdout
+    assert "spikes in steps" in table
+    assert f"{recording.shape[0]}" in table
+
+
+def read(path: Path):
+    from converters import read_model
+
+    model = read_model(path)
+    return model.spec, model.tensors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("eval", "--data", "DATA", "--mode", "ann"), 2, "a network with output: spikes has no ANN"),
+        (("eval",), 2, "trains gives spike trains, not classes: name its events with --data"),
+        (("gallery", "-o", "page.html"), 1, "trains gives spike trains, not classes, and has no page"),
+        (("predict", "FILE", "--classes", "a,b"), 2, "trains gives spike trains, not classes: leave out --classes"),
+    ],
+)
+def test_what_needs_classes_is_refused(run, spec, data, tmp_path, monkeypatch, arguments, code, told) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("build", spec, "-o", "fresh.safetensors")
+    np.save("one.npy", np.zeros((STEPS, INPUTS), np.uint8))
+    names = {"DATA": str(data), "FILE": "one.npy"}
+    command, *others = arguments
+    done = run(command, "fresh.safetensors", *(names.get(word, word) for word in others), code=code)
+    assert told in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "told"),
+    [
+        (np.zeros((3, STEPS, INPUTS), np.uint8), np.zeros((3, STEPS), np.uint8), "y must be 0 and 1 [3, 20, 2]"),
+        (np.zeros((3, STEPS, INPUTS), np.uint8), np.full((3, STEPS, 2), 2), "y must be 0 and 1 [3, 20, 2]"),
+        (np.full((3, STEPS, INPUTS), 2), np.zeros((3, STEPS, 2)), "events with values up to 2"),
+        (np.zeros((3, INPUTS)), np.zeros((3, STEPS, 2)), "events of"),
+    ],
+)
+def test_wrong_recordings_and_targets_are_named(run, spec, tmp_path, x, y, told) -> None:
+    np.savez(tmp_path / "wrong.npz", x=x, y=y)
+    run("build", spec, "-o", tmp_path / "fresh.safetensors")
+    done = run("eval", tmp_path / "fresh.safetensors", "--data", tmp_path / "wrong.npz", code=1)
+    assert told in done.stderr
