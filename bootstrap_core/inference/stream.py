@@ -207,9 +207,10 @@ class _Layer:
         self.network_input, n = network_input, network_input.n
         self.neurons = block.constants() if isinstance(block, InputBlock) else block.operands().neurons
         self.delayed: _Delayed | None = None
-        if isinstance(block, SpikingBlock) and block.delay is not None:
+        delay = block.quantized_delay() if isinstance(block, SpikingBlock) else None
+        if isinstance(block, SpikingBlock) and delay is not None:
             dtype = torch.float64 if is_graded(sources[0]) else torch.float32
-            self.delayed = _Delayed(block, block.delay, (n, *shape), dtype)
+            self.delayed = _Delayed(block, delay, (n, *shape), dtype)
         reads_input = all(x is network_input.passed_on for x in sources)
         self.is_steady = network_input.is_still and self.delayed is None and reads_input
         self.drive = torch.empty(0)  # weighted input, `[N, ...]`
