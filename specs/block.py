@@ -159,8 +159,8 @@ class DelaySpec(StrictModel):
     longest: Annotated[Integer, Field(ge=0, le=MAX_DELAY)] = MAX_DELAY
     """Longest delay that is drawn or reached in training, in time steps; the default is the hardware's limit."""
     learn: Flag = False
-    """Training of the delays together with the weights, in SNN epochs with surrogate gradients; otherwise they stay as
-    they were drawn."""
+    """Training of the delays together with the weights, by batches that run as SNN with surrogate gradients (set
+    `snn_epochs`). The network always runs with whole steps. By default delays stay as they were drawn."""
 
     @model_serializer(mode="wrap")
     def _without_learn(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

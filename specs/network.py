@@ -118,11 +118,15 @@ class NetworkSpec(StrictModel):
         return None
 
     def idle(self, recipe: TrainingSpec) -> list[str]:
-        """Return warnings about fields of the network and of a recipe for it that are set but have no effect."""
-        as_spikes = recipe.snn_epochs and recipe.snn_gradient is SnnGradient.SURROGATE or recipe.crossover_epochs
+        """Return warnings about fields of the network and of a recipe for it that are set but have no effect.
+
+        Delays have gradients only in batches that run as SNN; without SNN epochs, these are the few that sample.
+        """
+        as_spikes = (recipe.snn_epochs and recipe.snn_gradient is SnnGradient.SURROGATE) or recipe.crossover_epochs
         learned = [i for i, block in enumerate(self.blocks) if getattr(getattr(block, "delays", None), "learn", False)]
         untrained = [
-            f"blocks[{i}].delays.learn has no effect without SNN epochs with surrogate gradients: set training.snn_epochs"
+            f"blocks[{i}].delays.learn has almost no effect without SNN epochs of surrogate gradients: set "
+            "training.snn_epochs"
             for i in learned
             if not as_spikes
         ]

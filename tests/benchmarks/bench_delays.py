@@ -4,7 +4,7 @@
 
 Each class has a time for each of 16 channels, 0 to 8 steps from the start of the pattern. A recording has one spike of
 each channel, up to a step early or late; the start is random. Neurons keep nothing from one step to the next, so they
-see a class only by delays that bring its spikes together. Writes `results/delays.json`.
+see only spikes that arrive together. Writes `results/delays.json`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from bootstrap_core.data.datasets import Split
 from specs.network import NetworkSpec
 
 CLASSES, CHANNELS, LONGEST, TIME_STEPS, JITTER = 6, 16, 8, 24, 1
-N_TRAINING, N_TEST = 1200, 1000
+VALIDATION, N_TEST = 200, 1000
 KINDS = {"none": {"longest": 0}, "fixed": {"longest": LONGEST}, "trained": {"longest": LONGEST, "learn": True}}
 SIZES = (8, 32)
 
@@ -36,7 +36,7 @@ def patterns(n: int, *, seed: int) -> Split:
     return Split(events[..., None, None], labels)
 
 
-def accuracy(delays: dict[str, Any], neurons: int, *, seed: int, epochs: int = 10, n_training: int = N_TRAINING) -> float:
+def accuracy(delays: dict[str, Any], neurons: int, *, seed: int, epochs: int = 10, n_training: int = 1000) -> float:
     """Train a network with these delays of single synapses; return its accuracy on test recordings."""
     document = {
         "name": "patterns",
@@ -53,13 +53,13 @@ def accuracy(delays: dict[str, Any], neurons: int, *, seed: int, epochs: int = 1
             "epochs": epochs,
             "snn_epochs": epochs,
             "batch_size": 50,
-            "validation": 200,
+            "validation": VALIDATION,
             "snn_learning_rate": 0.01,
             "logit_scale": TIME_STEPS,
         },
     }
     network = build_network(NetworkSpec.model_validate(document), seed=seed)
-    fit(network, patterns(n_training, seed=1))
+    fit(network, patterns(n_training + VALIDATION, seed=1))
     return evaluate(network, patterns(N_TEST, seed=2)).accuracy
 
 

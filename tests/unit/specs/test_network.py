@@ -218,7 +218,9 @@ def test_fixed_delays_are_written_as_before_they_could_be_trained(delays: dict[s
 )
 def test_delays_that_a_recipe_does_not_train_are_told(recipe: dict[str, Any], trains: bool) -> None:
     spec = parse_spec(text({**DENSE, "delays": {}}, {**DENSE, "delays": {"learn": True}}, READOUT))
-    told = "blocks[1].delays.learn has no effect without SNN epochs with surrogate gradients: set training.snn_epochs"
+    told = (
+        "blocks[1].delays.learn has almost no effect without SNN epochs of surrogate gradients: set training.snn_epochs"
+    )
     assert spec.idle(TrainingSpec(**recipe)) == ([] if trains else [told])
 
 
