@@ -17,7 +17,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from specs.block import (
+    from specs.errors import (
+        ConversionError,
+        DataError,
+        IntegrityError,
+        LostProcessError,
+        SnnZooError,
+        SpecError,
+        StateOverflowError,
+        TransferError,
+        UnsupportedError,
+    )
+    from specs.io import dump_spec, json_schema, load_spec, network_names, parse_spec
+    from specs.layers.block import (
         AffineSpec,
         AverageSpec,
         AvgPoolSpec,
@@ -35,21 +47,9 @@ if TYPE_CHECKING:
         SkipSpec,
         skips_of,
     )
-    from specs.errors import (
-        ConversionError,
-        DataError,
-        IntegrityError,
-        LostProcessError,
-        SnnZooError,
-        SpecError,
-        StateOverflowError,
-        TransferError,
-        UnsupportedError,
-    )
-    from specs.input import Encoding, InputSpec
-    from specs.io import dump_spec, json_schema, load_spec, network_names, parse_spec
+    from specs.layers.input import Encoding, InputSpec
+    from specs.layers.neuron import CubaSpec, LearnDecays, Reset, SigmaDeltaSpec
     from specs.network import NetworkSpec
-    from specs.neuron import CubaSpec, LearnDecays, Reset, SigmaDeltaSpec
     from specs.summary import LayerSummary, summarize
     from specs.training import AugmentSpec, LearningRateSchedule, TrainingSpec
 
@@ -98,7 +98,7 @@ __all__ = [
     "summarize",
 ]
 
-_MODULES = ("errors", "neuron", "input", "block", "training", "network", "summary", "io")
+_MODULES = ("errors", "layers.neuron", "layers.input", "layers.block", "training", "network", "summary", "io")
 """Modules with these names, in the order of search: those that import fastest come first."""
 
 

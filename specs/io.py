@@ -14,14 +14,14 @@ import yaml
 from pydantic import ValidationError
 
 from specs.arguments import check_spec, check_type
-from specs.block import BlockSpec, SkipSpec
 from specs.errors import SpecError
 from specs.fields import PATTERNS, StrictModel
 from specs.files.given_file import check_given_file
 from specs.files.limits import DOCUMENT_VALUES, SPEC_BYTES, SPEC_DEPTH, SPEC_PROBLEMS
 from specs.files.whole_file import write_whole
+from specs.layers.block import BlockSpec, SkipSpec
+from specs.layers.neuron import NEURON_KINDS
 from specs.network import SCHEMA_VERSION, NetworkSpec
-from specs.neuron import NEURON_KINDS
 from specs.training import FIND_DATA
 from specs.words import nearest, suggest
 

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from specs.block import BLOCK_KINDS, BlockSpec, LayerSpec, SkipSpec, kind_of, skips_of
 from specs.fields import VTH_MANT_MAX, Flag, Name, Number, Shape, StrictModel, TimeSteps, threshold_mant
 from specs.files.limits import NETWORK_BLOCKS, NETWORK_NEURONS, NETWORK_WEIGHTS
-from specs.input import Encoding, InputSpec, LogMelSpec
-from specs.layer import Layer, Role
-from specs.neuron import CubaSpec, NeuronSpec, Reset, SigmaDeltaSpec
+from specs.layers.block import BLOCK_KINDS, BlockSpec, LayerSpec, SkipSpec, kind_of, skips_of
+from specs.layers.input import Encoding, InputSpec, LogMelSpec
+from specs.layers.layer import Layer, Role
+from specs.layers.neuron import CubaSpec, NeuronSpec, Reset, SigmaDeltaSpec
 from specs.shapes import ShapeError
 from specs.training import SnnGradient, TrainingSpec
 from specs.words import counted

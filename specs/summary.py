@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 
 from specs.arguments import check_spec
-from specs.block import LayerSpec, skips_of
 from specs.fields import Shape
+from specs.layers.block import LayerSpec, skips_of
+from specs.layers.neuron import CubaSpec, LearnDecays
 from specs.network import NetworkSpec
-from specs.neuron import CubaSpec, LearnDecays
 
 __all__ = ["LayerSummary", "summarize"]
 

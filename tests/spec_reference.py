@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from specs import json_schema
-from specs.block import BLOCK_KINDS, kind_of
+from specs.layers.block import BLOCK_KINDS, kind_of
 
 __all__ = ["spec_reference"]
 

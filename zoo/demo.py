@@ -16,7 +16,7 @@ from converters.report.comparison import measure_conversion
 from converters.report.conversion_page import conversion_page
 from converters.report.gallery import gallery_page, measure_gallery
 from specs.files.whole_file import write_whole
-from specs.neuron import Reset
+from specs.layers.neuron import Reset
 from zoo.hub.catalog import find_models, packaged_models
 from zoo.hub.fetch import pull
 from zoo.model_format import ModelFormat

@@ -23,9 +23,9 @@ from bootstrap_core.data.splits import time_first
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
-from specs.block import has_neurons
 from specs.errors import DataError, SnnZooError
-from specs.input import LogMelSpec
+from specs.layers.block import has_neurons
+from specs.layers.input import LogMelSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -21,10 +21,10 @@ from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.progress import Progress, no_progress
 from bootstrap_core.training.distributed import ALONE, Group
 from specs.arguments import check_type
-from specs.block import has_neurons, skips_of
 from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.fields import Shape
-from specs.layer import Layer
+from specs.layers.block import has_neurons, skips_of
+from specs.layers.layer import Layer
 from specs.network import NetworkSpec
 from specs.outline import few_lines
 

@@ -12,8 +12,8 @@ from bootstrap_core.data.frames import Frames
 from bootstrap_core.network.inputs import AxesWarning, count_steps
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.progress import Progress, no_progress
-from specs.block import has_neurons
 from specs.errors import SnnZooError
+from specs.layers.block import has_neurons
 
 __all__ = ["ValueScore", "score_values"]
 

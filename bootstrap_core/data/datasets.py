@@ -36,7 +36,7 @@ from specs.dataset_sources import (
 from specs.errors import DataError, IntegrityError, TransferError
 from specs.files.download import cache_folder, download, expand_user, fetch_whole
 from specs.files.limits import DATASET_ARCHIVE_BYTES, DATASET_FILE_BYTES
-from specs.input import LogMelSpec
+from specs.layers.input import LogMelSpec
 
 __all__ = [
     "SAMPLE_NAME",

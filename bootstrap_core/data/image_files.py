@@ -30,7 +30,7 @@ from specs.files.given_file import check_given_file
 from specs.files.given_zip import open_zip
 from specs.files.limits import CLASS_NAMES_BYTES, IMAGE_CLASSES, IMAGE_PIXELS, IMAGES
 from specs.files.memory import refuse_beyond_memory
-from specs.input import LogMelSpec
+from specs.layers.input import LogMelSpec
 from specs.shapes import fit_input
 from specs.words import counted
 

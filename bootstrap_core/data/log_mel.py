@@ -7,7 +7,7 @@ from torch import Tensor
 
 from specs.errors import DataError
 from specs.files.memory import refuse_beyond_memory
-from specs.input import LogMelSpec
+from specs.layers.input import LogMelSpec
 
 __all__ = ["log_mel", "mel_filters", "resample"]
 

@@ -14,7 +14,7 @@ from bootstrap_core.progress import each_file
 from specs.errors import DataError, SnnZooError
 from specs.files.given_file import check_given_file
 from specs.files.limits import SOUND_BYTES
-from specs.input import LogMelSpec
+from specs.layers.input import LogMelSpec
 
 __all__ = ["picture_columns", "read_sound", "sound_inputs", "sound_picture"]
 

@@ -12,7 +12,7 @@ from bootstrap_core.pictures import figure, image_uri
 from specs.arguments import check_type
 from specs.dataset_sources import dataset_title
 from specs.errors import DataError
-from specs.input import LogMelSpec
+from specs.layers.input import LogMelSpec
 from specs.outline import few_lines
 from specs.words import counted
 

@@ -18,7 +18,7 @@ from specs.errors import DataError, IntegrityError
 from specs.files.given_file import check_given_file
 from specs.files.given_tar import tar_members
 from specs.files.limits import SOUND_BYTES
-from specs.input import LogMelSpec
+from specs.layers.input import LogMelSpec
 
 __all__ = ["read_recordings"]
 

@@ -20,10 +20,10 @@ from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.spiking_layer import Operands
 from bootstrap_core.ops.synapses import Connection
 from bootstrap_core.ops.weighted_input import weigh
-from specs.block import ConvSpec, IdentitySkip, LayerSpec, SkipSpec, skips_of
 from specs.fields import Shape
+from specs.layers.block import ConvSpec, IdentitySkip, LayerSpec, SkipSpec, skips_of
+from specs.layers.neuron import LearnDecays
 from specs.network import NetworkSpec
-from specs.neuron import LearnDecays
 
 __all__ = ["Block", "Place", "Signals", "SynapticBlock", "as_spikes", "fitted", "is_graded"]
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bootstrap_core.training.distributed import ALONE, Group
-from specs.block import Norm
+from specs.layers.block import Norm
 
 __all__ = ["SPREAD", "BatchNorm", "MeanOnly", "NormModule", "WeightScale", "build_norm"]
 

@@ -28,11 +28,20 @@ from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.spiking_layer import spiking_layer
 from bootstrap_core.ops.synapses import Connection
 from bootstrap_core.ops.weighted_input import part_by_delay, weigh_delayed
-from specs.block import AffineSpec, AverageSpec, AvgPoolSpec, ConvSpec, DelayTarget, DenseSpec, FlattenSpec, LayerSpec
 from specs.errors import SnnZooError
-from specs.input import Encoding, InputSpec
-from specs.layer import Layer
-from specs.neuron import Reset, SigmaDeltaSpec
+from specs.layers.block import (
+    AffineSpec,
+    AverageSpec,
+    AvgPoolSpec,
+    ConvSpec,
+    DelayTarget,
+    DenseSpec,
+    FlattenSpec,
+    LayerSpec,
+)
+from specs.layers.input import Encoding, InputSpec
+from specs.layers.layer import Layer
+from specs.layers.neuron import Reset, SigmaDeltaSpec
 
 __all__ = [
     "BUILDERS",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from specs.block import skips_of
+from specs.layers.block import skips_of
 from specs.network import NetworkSpec
 
 __all__ = ["sources_of", "walk"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from bootstrap_core.functional.convolution import bordered
 from specs.arguments import check_type
 from specs.errors import DataError, SnnZooError
-from specs.input import Encoding, InputSpec
+from specs.layers.input import Encoding, InputSpec
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 

@@ -8,7 +8,7 @@ from bootstrap_core.functional.cuba import CubaOutput
 from bootstrap_core.functional.quantize import quantize_decay
 from bootstrap_core.ops.neurons import NeuronConstants
 from specs.fields import threshold_mant
-from specs.neuron import CubaSpec, LearnDecays, Reset
+from specs.layers.neuron import CubaSpec, LearnDecays, Reset
 
 __all__ = ["CubaNeuron"]
 

@@ -18,7 +18,7 @@ from bootstrap_core.network.synapse import Synapse
 from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
 from specs.fields import threshold_mant
-from specs.neuron import SigmaDeltaSpec
+from specs.layers.neuron import SigmaDeltaSpec
 
 __all__ = ["DeltaInputBlock", "MessageBlock", "SigmaDeltaBlock", "SigmaDeltaNeuron", "ValueBlock"]
 

@@ -12,8 +12,8 @@ from bootstrap_core.functional.convolution import conv2d, padded
 from bootstrap_core.ops.products import convolve, linear
 from bootstrap_core.ops.synapses import Connection
 from bootstrap_core.ops.weight_grid import quantize_weight
-from specs.block import ConvSpec
 from specs.fields import Shape
+from specs.layers.block import ConvSpec
 
 __all__ = ["ConvSynapse", "DenseSynapse", "IdentitySynapse", "PoolSynapse", "Synapse"]
 

@@ -13,7 +13,7 @@ from bootstrap_core.functional.convolution import conv2d, evenly_padded
 from bootstrap_core.ops.library import runs_native
 from bootstrap_core.ops.precision import gradient_dtype
 from bootstrap_core.ops.synapses import fold, sources_of_places
-from specs.block import ConvSpec
+from specs.layers.block import ConvSpec
 from specs.shapes import axes_of
 
 __all__ = ["convolve", "linear"]

@@ -28,8 +28,8 @@ from bootstrap_core.ops.library import (
 from bootstrap_core.ops.neurons import by_step, map_of
 from bootstrap_core.ops.precision import gradient_dtype
 from bootstrap_core.ops.spikes import Spikes
-from specs.block import ConvSpec
 from specs.fields import Shape
+from specs.layers.block import ConvSpec
 from specs.shapes import Axis, axes_of, pads_of
 
 __all__ = ["Connection", "as_columns", "fold", "sources_of_places"]

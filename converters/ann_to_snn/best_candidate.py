@@ -21,9 +21,9 @@ from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization
 from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
 from converters.model import Model
 from specs.errors import StateOverflowError, UnsupportedError
-from specs.input import Encoding
-from specs.layer import Role
-from specs.neuron import Reset
+from specs.layers.input import Encoding
+from specs.layers.layer import Role
+from specs.layers.neuron import Reset
 
 __all__ = [
     "EVERY_FORM",

@@ -35,12 +35,12 @@ from converters.ann_to_snn.linear_fold import Conv, Dense, scale_inputs, scale_o
 from converters.ann_to_snn.refit import Reading, refit
 from converters.ann_to_snn.spiking_layers import SpikingLayer, SpikingSkip
 from converters.model import Model
-from specs.block import ConvSpec
 from specs.errors import UnsupportedError
 from specs.fields import threshold_mant
-from specs.input import Encoding
 from specs.io import name_from, spec_from_document
-from specs.neuron import CubaSpec, Reset
+from specs.layers.block import ConvSpec
+from specs.layers.input import Encoding
+from specs.layers.neuron import CubaSpec, Reset
 from specs.words import counted
 
 __all__ = ["Calibration", "InputForm", "calibrate", "shrink_for"]

@@ -50,8 +50,8 @@ from specs.arguments import check_path, check_type
 from specs.dataset_sources import find_user_data
 from specs.errors import ConversionError, DataError, StateOverflowError, UnsupportedError
 from specs.fields import Integer, Shape, StrictModel, TimeSteps
-from specs.input import Encoding
 from specs.io import document_as
+from specs.layers.input import Encoding
 from specs.network import NetworkSpec
 from specs.outline import few_lines
 from specs.shapes import fit_input

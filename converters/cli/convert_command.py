@@ -369,7 +369,7 @@ def _read(source: Path, hints: dict[str, Any]) -> "Model":
     from converters.formats.model_files import Hints, read_model
     from converters.formats.nir.nir_neurons import TimeConstants
     from specs.io import load_spec
-    from specs.neuron import Reset
+    from specs.layers.neuron import Reset
 
     for name in ("mean", "std"):
         if isinstance(hints[name], tuple):
@@ -395,8 +395,8 @@ def _convert_onnx(
     from converters.formats.model_files import CHAINS, check_writable, option_name
     from specs.dataset_sources import found_data
     from specs.errors import UnsupportedError
-    from specs.input import Encoding
-    from specs.neuron import Reset
+    from specs.layers.input import Encoding
+    from specs.layers.neuron import Reset
 
     mean, std, time_steps, reset = (hints.pop(name) for name in ("mean", "std", "time_steps", "reset"))
     useless = [option_name(name) for name, value in hints.items() if value is not None]

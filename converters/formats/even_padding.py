@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from converters.formats.refusals import problems_by_place
-from specs.block import AvgPoolSpec, ConvSpec, LayerSpec
 from specs.errors import UnsupportedError
 from specs.fields import Padding
+from specs.layers.block import AvgPoolSpec, ConvSpec, LayerSpec
 from specs.network import NetworkSpec
 from specs.shapes import pads_of
 

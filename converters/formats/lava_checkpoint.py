@@ -28,9 +28,9 @@ from converters.formats.netx.netx_reader import load_netx
 from converters.formats.refusals import SIGMA_DELTA, refuse_unknown_kinds
 from converters.formats.state_dict_file import open_state_dict
 from converters.model import Model
-from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, skips_of
 from specs.errors import ConversionError, IntegrityError, SpecError
 from specs.io import name_from, spec_from_document
+from specs.layers.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, skips_of
 from specs.network import NetworkSpec
 from specs.words import counted
 

@@ -25,8 +25,8 @@ from specs.arguments import check_path, check_type
 from specs.dataset_sources import found_data, stored_data
 from specs.errors import ConversionError, UnsupportedError
 from specs.files.file_digest import sha256_of
+from specs.layers.neuron import Reset
 from specs.network import NetworkSpec
-from specs.neuron import Reset
 from specs.shapes import pads_of
 
 __all__ = [

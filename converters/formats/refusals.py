@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Iterable
 
-from specs.block import kind_of
 from specs.errors import UnsupportedError
-from specs.layer import Layer
+from specs.layers.block import kind_of
+from specs.layers.layer import Layer
 from specs.network import NetworkSpec
 
 __all__ = ["SIGMA_DELTA", "problems_by_place", "refuse_unknown_kinds", "unknown_kinds"]

@@ -22,7 +22,7 @@ from converters.report.network_figures import (
     pick_examples,
     run_examples,
 )
-from specs.block import has_neurons
+from specs.layers.block import has_neurons
 
 __all__ = ["ConversionFigures", "correlation", "count_macs", "layer_correlations", "measure_conversion"]
 

@@ -12,8 +12,8 @@ from bootstrap_core.analysis.evaluation import Evaluation, accuracy_by_steps, ba
 from bootstrap_core.data.datasets import Dataset, Split
 from bootstrap_core.data.splits import time_first
 from bootstrap_core.inference.integer_network import IntegerNetwork
-from specs.block import has_neurons
 from specs.fields import Shape
+from specs.layers.block import has_neurons
 
 __all__ = [
     "BATCH",

@@ -14,11 +14,11 @@ from converters.formats.netx.netx_model import layer_of_block
 from converters.formats.netx.netx_report import decay_text, geometry_text, histogram, threshold_text
 from converters.model import Model
 from converters.report.rendering import render
-from specs.block import LayerSpec, has_neurons, skips_of
 from specs.fields import VTH_MANT_MAX, Shape
-from specs.input import InputSpec
+from specs.layers.block import LayerSpec, has_neurons, skips_of
+from specs.layers.input import InputSpec
+from specs.layers.neuron import Reset
 from specs.network import NetworkSpec
-from specs.neuron import Reset
 from specs.summary import summarize
 
 __all__ = [

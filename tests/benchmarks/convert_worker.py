@@ -23,7 +23,7 @@ from converters import read_model, write_model
 from converters.ann_to_snn.best_candidate import SpikingForms
 from converters.ann_to_snn.onnx_conversion import import_onnx
 from specs import SnnZooError
-from specs.neuron import Reset
+from specs.layers.neuron import Reset
 
 BATCH = 250
 

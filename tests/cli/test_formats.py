@@ -20,8 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converters.ann_to_snn.tuning import learning_rates
 from converters.formats.model_files import read_model
-from specs.block import has_neurons
-from specs.neuron import Reset
+from specs.layers.block import has_neurons
+from specs.layers.neuron import Reset
 from zoo.runs.card_files import packaged_card
 from zoo.runs.golden import golden_images
 

@@ -16,7 +16,7 @@ from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.network.sigma_delta import SigmaDeltaBlock
-from specs.input import Encoding
+from specs.layers.input import Encoding
 from specs.network import NetworkSpec
 
 POSITIVE_DECAYS = st.sampled_from([0.1, 0.25, 0.37, 0.5, 1.0])

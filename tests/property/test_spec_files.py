@@ -6,8 +6,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specs.block import skips_of
 from specs.io import dump_spec, parse_spec
+from specs.layers.block import skips_of
 from specs.network import NetworkSpec
 
 

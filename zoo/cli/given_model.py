@@ -58,7 +58,7 @@ def print_layers(network: "NetworkSpec") -> None:
     `5 conv + 2` is layer 5 with a skip from layer 2; `0 input, graded, 3 bits` takes pixels as integers of 3 bits; `1
     dense, recurrent` has synapses to itself.
     """
-    from specs.input import Encoding
+    from specs.layers.input import Encoding
     from specs.summary import summarize
 
     rows, entering = summarize(network), network.input

@@ -20,8 +20,8 @@ from specs.fields import Integer, Name, Number, StrictModel, TimeSteps
 from specs.files.file_digest import sha256_of
 from specs.files.given_file import check_given_file
 from specs.files.limits import CARD_IMAGE_BYTES
-from specs.input import InputSpec
 from specs.io import dump_document, load_document
+from specs.layers.input import InputSpec
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 from zoo.model_format import ModelFormat

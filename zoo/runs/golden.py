@@ -10,8 +10,8 @@ from torch import Tensor
 from bootstrap_core.data.datasets import Split
 from bootstrap_core.data.splits import time_first
 from bootstrap_core.inference.integer_network import IntegerNetwork
-from specs.block import has_neurons
 from specs.errors import IntegrityError, SnnZooError
+from specs.layers.block import has_neurons
 from zoo.runs.card import GOLDEN_LETTERS, Golden
 
 __all__ = ["golden_differences", "golden_images", "golden_of"]

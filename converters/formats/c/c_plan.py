@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, MESSAGE, SIGMA
-from specs.block import (
+from specs.fields import Shape
+from specs.layers.block import (
     AffineSpec,
     AverageSpec,
     AvgPoolSpec,
@@ -20,11 +21,10 @@ from specs.block import (
     Norm,
     skips_of,
 )
-from specs.fields import Shape
-from specs.input import Encoding, InputSpec
-from specs.layer import Layer
+from specs.layers.input import Encoding, InputSpec
+from specs.layers.layer import Layer
+from specs.layers.neuron import CubaSpec, LearnDecays
 from specs.network import NetworkSpec
-from specs.neuron import CubaSpec, LearnDecays
 from specs.summary import summarize
 
 __all__ = ["CCosts", "Plan", "Population", "Stage", "Synapses", "c_costs", "plan_of"]

@@ -33,14 +33,23 @@ from converters.formats.c.c_plan import Plan, Stage, c_costs, plan_of
 from converters.formats.refusals import SIGMA_DELTA, problems_by_place, unknown_kinds
 from converters.model import Model
 from specs.arguments import check_path, check_type
-from specs.block import AffineSpec, AverageSpec, AvgPoolSpec, ConvSpec, DelaySpec, DenseSpec, FlattenSpec, skips_of
 from specs.errors import ConversionError, UnsupportedError
 from specs.fields import StrictModel, threshold_mant
 from specs.files.whole_file import write_whole
-from specs.input import Encoding
-from specs.layer import Layer
+from specs.layers.block import (
+    AffineSpec,
+    AverageSpec,
+    AvgPoolSpec,
+    ConvSpec,
+    DelaySpec,
+    DenseSpec,
+    FlattenSpec,
+    skips_of,
+)
+from specs.layers.input import Encoding
+from specs.layers.layer import Layer
+from specs.layers.neuron import CubaSpec, LearnDecays
 from specs.network import NetworkSpec
-from specs.neuron import CubaSpec, LearnDecays
 from specs.shapes import pads_of
 from specs.words import counted
 

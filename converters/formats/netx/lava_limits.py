@@ -12,8 +12,8 @@ from converters.formats.even_padding import evened, unevened
 from converters.formats.hdf5.hdf5_node import IntArray
 from converters.formats.netx.netx_layers import ConvGeometry, NetxFile, NetxLayer
 from converters.formats.refusals import problems_by_place
-from specs.block import AverageSpec, ConvSpec
-from specs.input import Encoding
+from specs.layers.block import AverageSpec, ConvSpec
+from specs.layers.input import Encoding
 from specs.network import NetworkSpec
 
 __all__ = ["enlarge_kernel", "how_lava_runs", "limit_problems", "merge_groups", "restore_kernel", "split_groups"]

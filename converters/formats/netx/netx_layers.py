@@ -8,8 +8,8 @@ import numpy as np
 from bootstrap_core.fixed_point import DECAY_ONE, READOUT_THRESHOLD_MANT
 from converters.formats.hdf5.hdf5_node import IntArray
 from converters.formats.refusals import problems_by_place
-from specs.block import ConvSpec
 from specs.fields import Padding, Shape
+from specs.layers.block import ConvSpec
 
 __all__ = [
     "CUBA_NAMES",

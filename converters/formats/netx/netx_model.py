@@ -47,12 +47,21 @@ from converters.formats.netx.netx_writer import save_netx
 from converters.formats.refusals import SIGMA_DELTA, problems_by_place, refuse_unknown_kinds, unknown_kinds
 from converters.model import Model, check_fit
 from specs.arguments import check_path
-from specs.block import AffineSpec, AverageSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, LayerSpec, skips_of
 from specs.errors import ConversionError, IntegrityError, UnsupportedError
 from specs.fields import Shape
-from specs.input import Encoding
+from specs.layers.block import (
+    AffineSpec,
+    AverageSpec,
+    AvgPoolSpec,
+    ConvSpec,
+    DenseSpec,
+    FlattenSpec,
+    LayerSpec,
+    skips_of,
+)
+from specs.layers.input import Encoding
+from specs.layers.neuron import LearnDecays, Reset
 from specs.network import NetworkSpec
-from specs.neuron import LearnDecays, Reset
 
 __all__ = ["layer_of_block", "netx_of", "read_netx", "write_netx"]
 

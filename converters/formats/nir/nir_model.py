@@ -18,9 +18,9 @@ from converters.ann_to_snn.linear_fold import Conv
 from converters.formats.nir.nir_layers import Layer
 from converters.model import Model
 from specs.errors import SpecError, UnsupportedError
-from specs.input import InputSpec
 from specs.io import spec_from_document
-from specs.neuron import LearnDecays, Reset
+from specs.layers.input import InputSpec
+from specs.layers.neuron import LearnDecays, Reset
 from specs.words import counted
 
 __all__ = ["model_of"]

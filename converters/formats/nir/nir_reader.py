@@ -19,9 +19,9 @@ from converters.formats.nir.nir_writer import METADATA_FORMAT, METADATA_KEY, TEN
 from converters.model import Model, check_card
 from specs.arguments import check_path
 from specs.errors import ConversionError, IntegrityError, SpecError
-from specs.input import Encoding
 from specs.io import spec_from_document
-from specs.neuron import Reset
+from specs.layers.input import Encoding
+from specs.layers.neuron import Reset
 
 __all__ = ["read_nir"]
 

@@ -29,12 +29,12 @@ from converters.formats.nir.nir_neurons import neuron_node
 from converters.formats.refusals import problems_by_place, refuse_unknown_kinds
 from converters.model import Model
 from specs.arguments import check_path, check_type
-from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DelayTarget, DenseSpec, FlattenSpec, skips_of
 from specs.errors import ConversionError, UnsupportedError
 from specs.fields import Shape
 from specs.files.whole_file import write_whole
+from specs.layers.block import AffineSpec, AvgPoolSpec, ConvSpec, DelayTarget, DenseSpec, FlattenSpec, skips_of
+from specs.layers.neuron import Reset
 from specs.network import NetworkSpec
-from specs.neuron import Reset
 
 __all__ = ["DEFAULT_DT", "METADATA_FORMAT", "METADATA_KEY", "TENSORS_KEY", "graph_of", "write_nir"]
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from specs import CubaSpec, Encoding, InputSpec, LayerSpec, NetworkSpec, dump_spec, parse_spec
-from specs.input import LogMelSpec
+from specs.layers.input import LogMelSpec
 from specs.training import TrainingSpec
 
 READOUT = {"kind": "affine", "features": 2}

@@ -15,7 +15,7 @@ from bootstrap_core.data.image_files import UNLABELLED, load_images
 from bootstrap_core.data.stored_images import StoredImages
 from bootstrap_core.progress import file_progress
 from specs.errors import DataError, SnnZooError
-from specs.input import LogMelSpec
+from specs.layers.input import LogMelSpec
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 1, 6, 5), dtype=np.uint8)
 LABELS = np.arange(20) % 4

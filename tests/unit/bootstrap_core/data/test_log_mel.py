@@ -8,7 +8,7 @@ from sounds import tone
 from bootstrap_core.data import log_mel as module
 from bootstrap_core.data.log_mel import log_mel, mel_filters, resample
 from specs.errors import DataError, SnnZooError
-from specs.input import LogMelSpec
+from specs.layers.input import LogMelSpec
 
 SPEC = LogMelSpec(sample_rate=4000, window=64, hop=40, bands=6, frames=9, low_hz=100, high_hz=1900, range_db=40)
 NOISE = np.random.default_rng(0).normal(0, 0.1, 300) * np.hanning(300)

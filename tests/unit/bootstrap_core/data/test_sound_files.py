@@ -10,7 +10,7 @@ from bootstrap_core.data import sound_files
 from bootstrap_core.data.sound_files import picture_columns, read_sound, sound_inputs, sound_picture
 from specs.errors import DataError
 from specs.files.given_tar import tar_members
-from specs.input import LogMelSpec
+from specs.layers.input import LogMelSpec
 
 
 def test_samples_are_those_of_the_file(tmp_path) -> None:

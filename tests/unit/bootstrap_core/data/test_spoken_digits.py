@@ -15,7 +15,7 @@ from bootstrap_core.data.events.binning import EventBins
 from bootstrap_core.data.sound_files import picture_columns, sound_picture
 from specs.dataset_sources import doubts
 from specs.errors import DataError, IntegrityError
-from specs.input import LogMelSpec
+from specs.layers.input import LogMelSpec
 
 INDICES = (0, 4, 5, 12)
 SPEC = LogMelSpec(bands=8, frames=10)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from bootstrap_core.network.batch_norm import BatchNorm, MeanOnly, WeightScale, build_norm
-from specs.block import Norm
+from specs.layers.block import Norm
 
 
 def test_a_norm_is_built_by_its_name() -> None:

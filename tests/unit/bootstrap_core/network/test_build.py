@@ -16,9 +16,9 @@ from bootstrap_core.network.blocks import (
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, PoolSynapse
-from specs.block import BLOCK_KINDS
-from specs.input import InputSpec
 from specs.io import load_spec, network_names
+from specs.layers.block import BLOCK_KINDS
+from specs.layers.input import InputSpec
 from specs.network import NetworkSpec
 
 

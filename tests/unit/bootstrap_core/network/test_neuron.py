@@ -5,7 +5,7 @@ from torch import nn
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.ops.library import is_installed
 from bootstrap_core.ops.neurons import fire
-from specs.neuron import CubaSpec, LearnDecays, Reset
+from specs.layers.neuron import CubaSpec, LearnDecays, Reset
 
 DECAYS = {"current_decay": 0.37, "voltage_decay": 0.03}
 

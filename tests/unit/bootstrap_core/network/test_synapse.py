@@ -6,7 +6,7 @@ from bootstrap_core.functional import quantize_weight
 from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, PoolSynapse
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.weighted_input import weigh
-from specs.block import AvgPoolSpec, ConvSpec
+from specs.layers.block import AvgPoolSpec, ConvSpec
 
 CONV = ConvSpec(channels=4, kernel=(2, 3), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2)
 

@@ -40,7 +40,7 @@ from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.spiking_layer import Operands, spiking_layer
 from bootstrap_core.ops.synapses import Connection
 from bootstrap_core.ops.weighted_input import weigh
-from specs.block import ConvSpec
+from specs.layers.block import ConvSpec
 
 FOLDER = Path(ops.__file__).parent
 KINDS = {

@@ -8,7 +8,7 @@ from bootstrap_core.functional.convolution import conv2d
 from bootstrap_core.ops import precision
 from bootstrap_core.ops.precision import products_in
 from bootstrap_core.ops.products import convolve, linear
-from specs.block import ConvSpec
+from specs.layers.block import ConvSpec
 from specs.training import Precision
 
 

@@ -19,8 +19,8 @@ from bootstrap_core.ops.precision import products_in
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.spiking_layer import Fired, Operands, one_step_of_layer, spiking_layer
 from bootstrap_core.ops.synapses import Connection
-from specs.block import ConvSpec
 from specs.fields import Shape
+from specs.layers.block import ConvSpec
 from specs.training import Precision
 
 IDENTITY = ConvSpec(channels=6, kernel=(1, 1), groups=6)
@@ -461,7 +461,7 @@ from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.spiking_layer import Operands, spiking_layer
 from bootstrap_core.ops.synapses import Connection
 from bootstrap_core.ops.weighted_input import weigh
-from specs.block import ConvSpec
+from specs.layers.block import ConvSpec
 
 x = (torch.rand(9, 2, 3, 4, 5) < 0.5).float()
 spikes = Spikes.of(x).packed().flatten()

@@ -13,8 +13,8 @@ from bootstrap_core.ops.library import LANES
 from bootstrap_core.ops.precision import products_in
 from bootstrap_core.ops.spikes import Spikes, SteadyInput, pack
 from bootstrap_core.ops.synapses import Connection
-from specs.block import ConvSpec
 from specs.fields import Shape
+from specs.layers.block import ConvSpec
 from specs.training import Precision
 
 CONVOLUTIONS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {

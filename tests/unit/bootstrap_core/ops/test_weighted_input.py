@@ -10,7 +10,7 @@ from bootstrap_core.ops.precision import products_in
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.synapses import Connection
 from bootstrap_core.ops.weighted_input import part_by_delay, weigh, weigh_delayed
-from specs.block import ConvSpec
+from specs.layers.block import ConvSpec
 from specs.training import Precision
 
 CASES = {

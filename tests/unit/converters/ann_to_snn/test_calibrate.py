@@ -14,8 +14,8 @@ from converters.ann_to_snn.image_normalization import Normalization
 from converters.ann_to_snn.linear_fold import Conv, Dense, scale_inputs
 from converters.ann_to_snn.spiking_layers import MaxPooling, spiking_layers
 from specs import UnsupportedError, skips_of
-from specs.input import Encoding
-from specs.neuron import Reset
+from specs.layers.input import Encoding
+from specs.layers.neuron import Reset
 
 
 @pytest.fixture(autouse=True)

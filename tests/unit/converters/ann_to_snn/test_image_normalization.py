@@ -14,7 +14,7 @@ from converters.ann_to_snn.best_candidate import SpikingForms
 from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization, usual_normalizations
 from converters.ann_to_snn.onnx_conversion import import_onnx
 from specs import DataError
-from specs.input import Encoding
+from specs.layers.input import Encoding
 
 COLOURS = Normalization.of([0.35, 0.2, 0.5], [0.3, 0.2, 0.4])
 IMAGES = torch.rand(4, 3, 6, 5, generator=torch.Generator().manual_seed(0))

@@ -24,9 +24,9 @@ from converters.ann_to_snn.onnx_conversion import ImportCallbacks, import_onnx
 from converters.ann_to_snn.spiking_layers import MaxPooling, activations_first, spiking_layers
 from converters.onnx.import_ann import import_ann
 from specs import ConversionError, DataError, SpecError, UnsupportedError
-from specs.block import skips_of
-from specs.input import Encoding
-from specs.neuron import Reset
+from specs.layers.block import skips_of
+from specs.layers.input import Encoding
+from specs.layers.neuron import Reset
 
 MEAN, STD = 0.13, 0.31
 NORMAL = Normalization.of(MEAN, STD)

@@ -18,7 +18,7 @@ from converters.model import Model
 from converters.report.comparison import measure_conversion
 from converters.report.conversion_page import conversion_page
 from converters.report.gallery import GalleryFigures, gallery_page, measure_gallery
-from specs.input import Encoding
+from specs.layers.input import Encoding
 
 VOID = {"meta", "link", "img", "br", "input"}
 HOSTILE = '<script>alert("1")</script>'

@@ -20,8 +20,8 @@ from converters.formats.nir.nir_neurons import TimeConstants
 from converters.formats.nir.nir_reader import read_nir
 from converters.formats.nir.nir_writer import write_nir
 from specs import ConversionError, IntegrityError, NetworkSpec, SnnZooError, UnsupportedError
-from specs.block import AvgPoolSpec, ConvSpec, FlattenSpec
-from specs.neuron import Reset
+from specs.layers.block import AvgPoolSpec, ConvSpec, FlattenSpec
+from specs.layers.neuron import Reset
 
 DT = 1e-3
 

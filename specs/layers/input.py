@@ -14,8 +14,8 @@ from pydantic import (
 )
 
 from specs.fields import Flag, Integer, Levels, Number, Padding, Positive, Shape, StrictModel
-from specs.layer import Layer
-from specs.neuron import NeuronSpec
+from specs.layers.layer import Layer
+from specs.layers.neuron import NeuronSpec
 from specs.shapes import fit_input, pads_of
 from specs.words import counted
 

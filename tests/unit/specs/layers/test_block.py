@@ -3,8 +3,8 @@ from math import prod
 import pytest
 
 from specs import AffineSpec, AverageSpec, AvgPoolSpec, ConvSpec, CubaSpec, DenseSpec, FlattenSpec
-from specs.block import BLOCK_KINDS
-from specs.layer import Layer, Role
+from specs.layers.block import BLOCK_KINDS
+from specs.layers.layer import Layer, Role
 
 MAPS, FLAT = (4, 9, 8), (6,)
 LAYERS = [

@@ -18,9 +18,9 @@ from pydantic import (
 )
 
 from specs.fields import MAX_DELAY, Flag, Integer, Number, Padding, Positive, PositivePair, Shape, StrictModel
-from specs.input import InputSpec
-from specs.layer import Layer, Role
-from specs.neuron import CubaSpec, NeuronSpec, SigmaDeltaSpec
+from specs.layers.input import InputSpec
+from specs.layers.layer import Layer, Role
+from specs.layers.neuron import CubaSpec, NeuronSpec, SigmaDeltaSpec
 from specs.shapes import ShapeError, axes_of
 
 __all__ = [

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from specs import InputSpec
-from specs.input import LogMelSpec
+from specs.layers.input import LogMelSpec
 
 FLAT = (6,)
 

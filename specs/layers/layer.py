@@ -5,7 +5,7 @@ from enum import Enum, auto
 from typing import ClassVar
 
 from specs.fields import Shape, StrictModel
-from specs.neuron import NeuronSpec, SigmaDeltaSpec
+from specs.layers.neuron import NeuronSpec, SigmaDeltaSpec
 
 __all__ = ["Layer", "Role"]
 
@@ -70,7 +70,7 @@ class Layer(StrictModel):
 
         A list of one number broadcasts.
 
-        >>> from specs.block import ConvSpec
+        >>> from specs.layers.block import ConvSpec
         >>> ConvSpec(channels=8, kernel=3).fan_out((1, 4, 5))
         ([8], [1, 2, 2, 1], [1, 2, 3, 2, 1])
         """

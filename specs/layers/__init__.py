@@ -1,0 +1,1 @@
+"""Specs of the layers of a network: its input, its blocks and their neurons."""
