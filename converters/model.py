@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from bootstrap_core.data.image_files import Size, image_shape
+from bootstrap_core.network.blocks import SpikingBlock
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network, check_network
 from converters.weight_norm.migration_plan import migrate_state_dict
@@ -117,9 +118,12 @@ class Model:
 
     @classmethod
     def of(cls, network: Network, card: Mapping[str, Any] | None = None) -> "Model":
-        """Return a copy of the network's current state; the network is not changed."""
+        """Return a copy of the network's current state, delays in whole steps; the network is not changed."""
         check_network(network, "Model.of", ConversionError)
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+        for name, block in network.named_modules():
+            if isinstance(block, SpikingBlock) and (delay := block.quantized_delay()) is not None:
+                tensors[f"{name}.delay"] = delay.detach().cpu().clone()
         return cls(network.spec, tensors, card or {})
 
     def normalizing(self, mean: float | None, std: float | None) -> "Model":

@@ -158,6 +158,21 @@ class NetworkSpec(StrictModel):
             return "self_distillation", f"must be 0, as {what} has no ANN to teach it"
         return None
 
+    def idle(self, recipe: TrainingSpec) -> list[str]:
+        """Return warnings about fields of the network and of a recipe for it that are set but have no effect.
+
+        Delays have gradients only in batches that run as SNN; without SNN epochs, these are the few that sample.
+        """
+        as_spikes = (recipe.snn_epochs and recipe.snn_gradient is SnnGradient.SURROGATE) or recipe.crossover_epochs
+        learned = [i for i, block in enumerate(self.blocks) if getattr(getattr(block, "delays", None), "learn", False)]
+        untrained = [
+            f"blocks[{i}].delays.learn has almost no effect without SNN epochs of surrogate gradients: set "
+            "training.snn_epochs"
+            for i in learned
+            if not as_spikes
+        ]
+        return [*self.input.idle, *recipe.idle, *untrained]
+
     @property
     def resets(self) -> set[Reset]:
         """Resets of all layers with neurons; if there are none, that of the network. Sigma-delta neurons have none."""

@@ -570,6 +570,30 @@ def estimate_table() -> str:
     return "\n".join(lines)
 
 
+def delays_table() -> str:
+    """Return the table of trained and fixed delays."""
+    path = RESULTS / "delays.json"
+    return render_delays(json.loads(path.read_text("utf-8"))) if path.exists() else NOT_MEASURED
+
+
+def render_delays(report: dict[str, Any]) -> str:
+    """Return the table of a report by `bench_delays.py`."""
+    found = report["accuracies"]
+    kinds = list(next(iter(found.values())))
+    n_seeds = len(next(iter(found.values()))[kinds[0]])
+    return "\n".join([
+        f"{report['classes']} classes, {report['channels']} channels, delays up to {report['longest']} steps; mean of "
+        f"{counted(n_seeds, 'seed')}, lowest to highest; {dated(report)}.",
+        "",
+        f"| neurons | {' | '.join(f'delays: {kind}' for kind in kinds)} |",
+        "|---|" + "---|" * len(kinds),
+        *(
+            f"| {n} | {' | '.join(f'{mean(row):.1%} ({min(row):.1%} to {max(row):.1%})' for row in rows.values())} |"
+            for n, rows in found.items()
+        ),
+    ])  # fmt: skip
+
+
 def kills_table() -> str:
     """Return the table of commands that were ended by `kill -9`."""
     path = RESULTS / "kills.json"
@@ -774,6 +798,7 @@ TABLES = {
     "readers": readers_table,
     "faults": faults_table,
     "cluster": cluster_table,
+    "delays": delays_table,
     "estimate": estimate_table,
     "kills": kills_table,
     "engines": engines_table,

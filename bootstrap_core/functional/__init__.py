@@ -2,7 +2,13 @@
 
 from bootstrap_core.functional.cuba import CubaOutput, cuba, cuba_forward
 from bootstrap_core.functional.piecewise import piecewise
-from bootstrap_core.functional.quantize import quantize_bias, quantize_decay, quantize_weight, truncate_current
+from bootstrap_core.functional.quantize import (
+    quantize_bias,
+    quantize_decay,
+    quantize_delay,
+    quantize_weight,
+    truncate_current,
+)
 from bootstrap_core.functional.surrogate import exponential_surrogate
 
 __all__ = [
@@ -13,6 +19,7 @@ __all__ = [
     "piecewise",
     "quantize_bias",
     "quantize_decay",
+    "quantize_delay",
     "quantize_weight",
     "truncate_current",
 ]

@@ -15,7 +15,14 @@ from bootstrap_core.fixed_point import (
     WEIGHT_STEP,
 )
 
-__all__ = ["quantize_bias", "quantize_decay", "quantize_weight", "straight_through", "truncate_current"]
+__all__ = [
+    "quantize_bias",
+    "quantize_decay",
+    "quantize_delay",
+    "quantize_weight",
+    "straight_through",
+    "truncate_current",
+]
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -54,6 +61,15 @@ def quantize_bias(bias: Tensor) -> Tensor:
 def quantize_decay(decay: Tensor) -> Tensor:
     """Round decays to the grid of 1/4096 in [0, 1], half to even."""
     return straight_through(decay, torch.round(decay.detach() * DECAY_ONE).clamp_(0, DECAY_ONE) / DECAY_ONE)
+
+
+def quantize_delay(delay: Tensor, longest: int) -> Tensor:
+    """Round delays to whole time steps in [0, longest], half to even.
+
+    >>> quantize_delay(torch.tensor([-0.7, 0.5, 1.5, 7.6]), 7)
+    tensor([0., 0., 2., 7.])
+    """
+    return straight_through(delay, torch.round(delay.detach()).clamp_(0, longest) + 0.0)  # without -0
 
 
 def truncate_current(current: Tensor) -> Tensor:

@@ -273,9 +273,10 @@ class _Drive:
     ) -> None:
         self.block, self.network_input, self.sources = block, network_input, sources
         self.delayed: _Delayed | None = None
-        if isinstance(block, SpikingBlock) and block.delay is not None:
+        delay = block.quantized_delay() if isinstance(block, SpikingBlock) else None
+        if isinstance(block, SpikingBlock) and delay is not None:
             dtype = torch.float64 if is_graded(sources[0]) else torch.float32
-            self.delayed = _Delayed(block, block.delay, size, dtype)
+            self.delayed = _Delayed(block, delay, size, dtype)
         reads_input = all(x is network_input.passed_on for x in sources)
         self.is_steady = network_input.is_still and self.delayed is None and reads_input
         self.version = 0  # `network_input.changes` when it was computed; 0: not yet

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, READOUT_THRESHOLD_MANT, WEIGHT_STEP
-from bootstrap_core.functional.quantize import quantize_bias, quantize_weight, straight_through
+from bootstrap_core.functional.quantize import quantize_bias, quantize_delay, quantize_weight, straight_through
 from bootstrap_core.functional.sigma_delta import Activation
 from bootstrap_core.network.base_block import Block, Place, Signals, SynapticBlock, as_spikes, fitted, is_graded
 from bootstrap_core.network.batch_norm import SPREAD, BatchNorm, MeanOnly, NormModule, WeightScale, build_norm
@@ -195,7 +195,9 @@ class SpikingBlock(SynapticBlock):
     Attributes:
         recurrent: synapses from the block's neurons to themselves, or None.
         parts: of a frozen block with delays, its own synapses; see `part_by_delay`.
-        delay: delays of the block's own synapses, whole steps `[channels]` or `[outputs, inputs]`, or None.
+        delay: delays of the block's own synapses in steps, `[channels]` or `[outputs, inputs]`, or None; a parameter
+            if they are trained.
+        longest: longest delay that training may reach.
     """
 
     neuron: CubaNeuron
@@ -215,14 +217,16 @@ class SpikingBlock(SynapticBlock):
         super().__init__(synapse, neuron, channels=channels, **shared)
         self.norm, self.delay_shift, self.recurrent = norm, delay_shift, None
         self.register_buffer("delay", None)
+        self.longest = 0
         self.parts: list[tuple[Tensor, Connection]] = []
         self.sampler = RateSampler(subtracts=neuron.spec.reset is Reset.SUBTRACT)
 
     def freeze(self) -> None:
         """See `Block`."""
         super().freeze()
-        if self.delay is not None:
-            self.parts = part_by_delay(self.connections()[0], self.delay)
+        delay = self.quantized_delay()
+        if delay is not None:
+            self.parts = part_by_delay(self.connections()[0], delay)
 
     def quantized_bias(self) -> Tensor | None:
         """See `SynapticBlock`; a norm of the mean adds its own."""
@@ -234,6 +238,21 @@ class SpikingBlock(SynapticBlock):
             total = quantize_bias(-mean if total is None else total - mean)
         return total
 
+    @property
+    def learns_delay(self) -> bool:
+        """True if the delays are trained."""
+        return isinstance(self.delay, nn.Parameter)
+
+    def quantized_delay(self) -> Tensor | None:
+        """Return the delays that the hardware holds, whole steps, in the shape of `delay`; None without delays."""
+        return quantize_delay(self.delay, self.longest) if self.delay is not None and self.learns_delay else self.delay
+
+    @torch.no_grad()
+    def limit_delay(self) -> None:
+        """Bring trained delays back into their range, after a step of the optimizer."""
+        assert self.delay is not None
+        self.delay.clamp_(0, self.longest)
+
     def constants(self) -> NeuronConstants:
         """See `SynapticBlock`."""
         if self._frozen is not None:
@@ -243,9 +262,10 @@ class SpikingBlock(SynapticBlock):
 
     def weigh_own(self, x: Spikes, connection: Connection) -> Tensor:
         """See `SynapticBlock`; each input arrives after its delay."""
-        if self.delay is None:
+        delay = self.quantized_delay()
+        if delay is None:
             return super().weigh_own(x, connection)
-        return weigh_delayed(x, self.parts or part_by_delay(connection, self.delay))
+        return weigh_delayed(x, self.parts or part_by_delay(connection, delay))
 
     def synapses(self) -> list[tuple[Synapse, Tensor]]:
         """See `Block`."""
@@ -443,7 +463,8 @@ def _build_spiking(layer: DenseSpec | ConvSpec, place: Place, synapse: Synapse) 
     )
     if layer.delays is not None:
         shape = synapse.weight.shape if layer.delays.per is DelayTarget.SYNAPSE else (place.channels,)
-        block.delay = torch.randint(layer.delays.longest + 1, shape, generator=place.generator).float()
+        delay = torch.randint(layer.delays.longest + 1, shape, generator=place.generator).float()
+        block.delay, block.longest = nn.Parameter(delay) if layer.delays.learn else delay, layer.delays.longest
     return block
 
 

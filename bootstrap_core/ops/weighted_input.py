@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import WEIGHT_STEP
+from bootstrap_core.functional.delays import lags_of, late, weight_at
 from bootstrap_core.ops.library import Layer, Synapse, call, pointer, runs_native
 from bootstrap_core.ops.neurons import by_step, map_of
 from bootstrap_core.ops.spikes import Spikes
@@ -33,17 +34,19 @@ def weigh(spikes: Spikes, connection: Connection) -> Tensor:
 
 
 def part_by_delay(connection: Connection, delay: Tensor) -> list[tuple[Tensor, Connection]]:
-    """Return connections, each with the delays of its outputs, `[O]`, int64; together they are the given synapses.
+    """Return connections, each with the delays of its outputs, `[O]`; together they are the given synapses.
+
+    What they weigh has the gradient of the delays, see `functional.delays`. Delays without a gradient are int64.
 
     Args:
         connection: the synapses.
         delay: whole steps, `[O]` for all inputs of a neuron or channel, or `[O, I]` for each weight of dense synapses.
     """
     if delay.dim() == 1:
-        return [(delay.long(), connection)]
+        return [(delay if delay.requires_grad else delay.long(), connection)]
     return [
-        (torch.full((len(delay),), int(steps)), replace(connection, weight=connection.weight * (delay == steps)))
-        for steps in delay.unique()
+        (torch.full((len(delay),), lag), replace(connection, weight=weight_at(lag, connection.weight, delay)))
+        for lag in lags_of(delay)
     ]
 
 
@@ -55,15 +58,7 @@ def weigh_delayed(spikes: Spikes, parts: list[tuple[Tensor, Connection]]) -> Ten
         parts: the synapses, see `part_by_delay`.
     """
     weighed = ((delay, weigh(spikes, connection)) for delay, connection in parts)
-    return reduce(add, (_late(z.expand(spikes.steps, *z.shape[1:]), delay) for delay, z in weighed))
-
-
-def _late(z: Tensor, delay: Tensor) -> Tensor:
-    """Return a weighted input `[T, N, O, ...]`, for each of its outputs `delay` steps later; the first steps are 0."""
-    steps = torch.arange(len(z), device=z.device)[:, None] - delay.to(z.device)
-    at = steps.clamp_min(0).view(len(z), 1, -1, *[1] * (z.dim() - 3))
-    late = z.gather(0, at.expand(z.shape))
-    return late * (steps >= 0).view(at.shape)
+    return reduce(add, (late(z.expand(spikes.steps, *z.shape[1:]), delay) for delay, z in weighed))
 
 
 class _Weigh(torch.autograd.Function):

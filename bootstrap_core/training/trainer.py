@@ -17,6 +17,7 @@ from bootstrap_core.data.datasets import Split
 from bootstrap_core.data.frames import Frames
 from bootstrap_core.functional.dropout import masks_from
 from bootstrap_core.network.batch_norm import BatchNorm, NormModule
+from bootstrap_core.network.blocks import SpikingBlock
 from bootstrap_core.network.inputs import AxesWarning
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, check_network
@@ -40,6 +41,10 @@ __all__ = ["Teacher", "Trainer", "fit"]
 
 N_INITIALIZING = 256
 """Number of images to which initial weights are scaled."""
+
+DELAY_RATE = 100
+"""Learning rate of trained delays, in units of that of the weights. A delay is tens of steps where a weight is about 1;
+the factor is that of Hammouamri et al., see `functional.delays`."""
 
 RANK_STRIDE = 1 << 16
 """Distance between the seed counters of two ranks; larger than any number of epochs, so that no seed occurs twice."""
@@ -106,9 +111,8 @@ class Trainer:
         self.scheduler = Scheduler(
             recipe.sample_period, max(1, min(recipe.sample_iterations, self.n_batches - 1)), recipe.crossover_epochs
         )
-        self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-        )
+        self.delayed = [block for block in network.blocks if isinstance(block, SpikingBlock) and block.learns_delay]
+        self.optimizer = torch.optim.AdamW(self._parameter_groups(), fused=True)
         if recipe.initialize and not network.fitted:
             initialize(network, self.training.inputs(slice(0, N_INITIALIZING)).to(network.device))
         for module in network.modules():
@@ -126,6 +130,15 @@ class Trainer:
     def trained(self) -> Network:
         """Network that is scored and saved: the trained one or, with `ema_decay`, the moving average of its weights."""
         return self.network if self.average is None else self.average.network
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the groups of the optimizer, with their `rate` relative to the recipe's; delays do not decay."""
+        delays = [block.delay for block in self.delayed]
+        others = [p for p in self.network.parameters() if all(p is not delay for delay in delays)]
+        rate, decay = self.recipe.learning_rate, self.recipe.weight_decay
+        groups = [{"params": others, "lr": rate, "weight_decay": decay, "rate": 1}]
+        faster = {"params": delays, "lr": DELAY_RATE * rate, "weight_decay": 0.0, "rate": DELAY_RATE}
+        return [*groups, faster] if delays else groups
 
     def run_epoch(self, on_batch: Progress = no_progress, on_scored: Progress = no_progress) -> EpochReport:
         """Train one epoch and score the validation examples as ANN and as SNN.
@@ -206,12 +219,14 @@ class Trainer:
             if not math.isfinite(value):
                 raise SnnZooError(f"loss is {value} in epoch {epoch}, batch {iteration}: lower the learning rate")
             for group in self.optimizer.param_groups:
-                group["lr"] = self._learning_rate(epoch * self.n_batches + iteration)
+                group["lr"] = group["rate"] * self._learning_rate(epoch * self.n_batches + iteration)
             self.optimizer.zero_grad()
             with products_in(recipe.precision):
                 loss.backward()
             self.group.add_up(p.grad for p in network.parameters() if p.grad is not None)
             self.optimizer.step()
+            for block in self.delayed:
+                block.limit_delay()
             if self.average is not None:
                 self.average.update()
             self.stats.training.add_batch(value, len(indices), counts)

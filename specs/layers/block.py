@@ -151,13 +151,24 @@ class DelayTarget(StrEnum):
 
 
 class DelaySpec(StrictModel):
-    """Delays of the synapses of a block, in whole time steps; fixed, drawn at random when the network is built."""
+    """Delays of the synapses of a block, in whole time steps, drawn at random when the network is built."""
 
     per: DelayTarget = DelayTarget.NEURON
     """Place of delays: `neuron` delays all inputs of a neuron alike, in a `conv` block those of a channel; `synapse`
     has a delay for each weight, only in `dense` blocks."""
     longest: Annotated[Integer, Field(ge=0, le=MAX_DELAY)] = MAX_DELAY
-    """Longest delay that is drawn, in time steps; the default is the hardware's limit."""
+    """Longest delay that is drawn or reached in training, in time steps; the default is the hardware's limit."""
+    learn: Flag = False
+    """Training of the delays together with the weights, by batches that run as SNN with surrogate gradients (set
+    `snn_epochs`). The network always runs with whole steps. By default delays stay as they were drawn."""
+
+    @model_serializer(mode="wrap")
+    def _without_learn(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `learn` where delays are fixed, so that files of such networks stay as they were."""
+        document: dict[str, Any] = dump(self)
+        if not self.learn:
+            document.pop("learn", None)
+        return document
 
 
 class _Hidden(_Synapse):
@@ -175,8 +186,11 @@ class _Hidden(_Synapse):
     takes_graded_input = True
 
     def n_parameters(self, before: Shape) -> int:
-        """See `_Synapse`; a batch norm adds a gain for each channel."""
-        return super().n_parameters(before) + self.output_shape(before)[0] * (self.norm is Norm.BATCH)
+        """See `_Synapse`; a batch norm adds a gain for each channel, and trained delays count."""
+        of_channel = int(self.norm is Norm.BATCH)
+        if self.delays is not None and self.delays.learn:
+            of_channel += before[0] if self.delays.per is DelayTarget.SYNAPSE else 1
+        return super().n_parameters(before) + self.output_shape(before)[0] * of_channel
 
     @model_serializer(mode="wrap")
     def _without_what_most_lack(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

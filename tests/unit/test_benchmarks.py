@@ -330,6 +330,22 @@ CLUSTER = {
 }
 
 
+def test_trained_delays_tell_patterns_apart_that_fixed_ones_do_not(monkeypatch) -> None:
+    """The benchmark in short: fewer recordings, one seed."""
+    bench = load("bench_delays", TESTS / "benchmarks", monkeypatch)
+    short = {"seed": 1, "epochs": 8, "n_training": 600}
+    fixed, trained = (bench.accuracy(bench.KINDS[kind], 8, **short) for kind in ("fixed", "trained"))
+    assert trained > fixed + 0.15
+
+
+def test_the_table_of_delays_has_the_mean_and_the_range_of_the_seeds(tables) -> None:
+    found = {"8": {"none": [0.2, 0.3], "trained": [0.9, 0.8]}}
+    report = {"date": "2026-12-01", "commit": "abc", "classes": 6, "channels": 16, "longest": 8, "accuracies": found}
+    text = tables.render_delays(report)
+    assert "mean of 2 seeds" in text
+    assert "| 8 | 25.0% (20.0% to 30.0%) | 85.0% (80.0% to 90.0%) |" in text
+
+
 def test_a_cluster_s_table_has_differences_seconds_and_ratios(tables) -> None:
     text = tables.render_cluster(CLUSTER)
     assert "of the last batch (12) is 0.5000" in text

@@ -120,7 +120,7 @@ def own_card(source: str) -> "Card | None":
 def say_doubts(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
     """Print warnings about a network and its recipe: data that do not fit, and fields without effect."""
     doubt = doubts(recipe.data, network.input.shape, network.n_classes)
-    for warning in filter(None, [doubt, *network.input.idle, *recipe.idle]):
+    for warning in filter(None, [doubt, *network.idle(recipe)]):
         warn(warning)
 
 

@@ -194,7 +194,8 @@ def tensor_problems(network: Network, plan: Plan) -> Iterator[str]:
             yield f"block {each.index}: a current decay in the tensors, {found:g}, other than in the spec"
     for stage in plan.stages:
         i = stage.outputs.index
-        delay = getattr(network.block(i), "delay", None)
+        block = network.block(i)
+        delay = block.quantized_delay() if isinstance(block, SpikingBlock) else None
         if delay is not None and float(delay.max()) >= stage.rows:
             yield f"block {i}: a delay in the tensors, {int(delay.max())}, beyond the longest in the spec"
         if (most := _most_weighed(network, stage, plan)) > MOST:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import DECAY_ONE, STATE_MAX
 from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.network.blocks import SpikingBlock
 from bootstrap_core.network.network import Network
 from converters.formats.c.c_numbers import (
     Array,
@@ -66,7 +67,7 @@ KNOWN_FIELDS = {
     "neuron", "output",
     "features", "channels", "kernel", "stride", "padding", "dilation", "groups", "gain", "skips", "source",
     "weight_norm", "dropout", "norm", "delay_shift", "threshold", "current_decay", "voltage_decay", "tau_grad",
-    "scale_grad", "reset", "learn_decays", "recurrent", "delays", "per", "longest",
+    "scale_grad", "reset", "learn_decays", "recurrent", "delays", "per", "longest", "learn",
 }  # fmt: skip
 """Fields of specs that the source knows; a value in any other field is refused."""
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
@@ -201,8 +202,10 @@ def _numbers(network: Network, plan: Plan) -> dict[str, Any]:
             if synapses.convolution:
                 shapes.append({"name": synapses.shape_name, "numbers": conv_numbers(synapses, stage.outputs)})
         if stage.delays:
-            assert isinstance(block.delay, Tensor)
-            arrays.append(delays_of(stage, block.delay))
+            assert isinstance(block, SpikingBlock)
+            delay = block.quantized_delay()
+            assert delay is not None
+            arrays.append(delays_of(stage, delay))
     layers = [layer_record(network, each) for each in plan.neurons]
     arrays += [array for layer in layers for array in layer.arrays if array]
     bias = bias_of(network.readout, "readout") if plan.affine else None

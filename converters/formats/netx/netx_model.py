@@ -152,7 +152,8 @@ def layer_of_block(block: torch.nn.Module, before: Shape, after: Shape) -> NetxL
             synapse, bias = block.synapse, block.quantized_bias()
             geometry = None if synapse.spec is None else ConvGeometry.of(synapse.spec)
             neuron = replace(_neuron(block.neuron), sigma_output=isinstance(block, ValueBlock))
-            recurrent, delay = (getattr(block, name, None) for name in ("recurrent", "delay"))
+            spiking = block if isinstance(block, SpikingBlock) else None
+            recurrent, delay = (spiking.recurrent, spiking.quantized_delay()) if spiking else (None, None)
             return NetxLayer(
                 kind="conv" if geometry else "dense",
                 shape=after,

@@ -183,8 +183,9 @@ def _labelled_nodes(network: Network, dt: float) -> Iterator[tuple[str, Node]]:
                 yield f"{name}_neuron", _neuron(block, after, dt)
             case SpikingBlock():
                 yield f"{name}_synapse", _synapse(block, before, after, _has_direct_bias(block))
-                if block.delay is not None:
-                    yield f"{name}_{DELAYS}", Node("Delay", {"delay": _per_channel(block.delay * dt, after)})
+                delay = block.quantized_delay()
+                if delay is not None:
+                    yield f"{name}_{DELAYS}", Node("Delay", {"delay": _per_channel(delay * dt, after)})
                 yield from _skip_nodes(network, i, block)
                 yield f"{name}_neuron", _neuron(block, after, dt)
                 if block.recurrent is not None:

@@ -8,6 +8,7 @@ import yaml
 
 from specs import CubaSpec, Encoding, InputSpec, LayerSpec, NetworkSpec, dump_spec, parse_spec
 from specs.layers.input import LogMelSpec
+from specs.training import TrainingSpec
 
 READOUT = {"kind": "affine", "features": 2}
 FLATTEN = {"kind": "flatten"}
@@ -230,6 +231,31 @@ def test_specs_without_recurrence_and_delays_are_written_as_before() -> None:
     timed = {**RECURRENT, "delays": {"per": "synapse", "longest": 4}}
     spec = parse_spec(text(timed, READOUT))
     assert parse_spec(dump_spec(spec)) == spec
+
+
+@pytest.mark.parametrize("delays", [{}, {"learn": False}, {"learn": True}])
+def test_fixed_delays_are_written_as_before_they_could_be_trained(delays: dict[str, Any]) -> None:
+    spec = parse_spec(text({**DENSE, "delays": delays}, READOUT))
+    written = spec.model_dump(mode="json")["blocks"][0]["delays"]
+    assert written == {"per": "neuron", "longest": 62, **({"learn": True} if delays.get("learn") else {})}
+    assert parse_spec(dump_spec(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("recipe", "trains"),
+    [
+        ({}, False),
+        ({"snn_epochs": 2, "snn_gradient": "tandem"}, False),
+        ({"snn_epochs": 2}, True),
+        ({"crossover_epochs": [1]}, True),
+    ],
+)
+def test_delays_that_a_recipe_does_not_train_are_told(recipe: dict[str, Any], trains: bool) -> None:
+    spec = parse_spec(text({**DENSE, "delays": {}}, {**DENSE, "delays": {"learn": True}}, READOUT))
+    told = (
+        "blocks[1].delays.learn has almost no effect without SNN epochs of surrogate gradients: set training.snn_epochs"
+    )
+    assert spec.idle(TrainingSpec(**recipe)) == ([] if trains else [told])
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,21 @@ def test_learnt_decays_are_parameters_of_the_layers_that_spike(learn: str) -> No
     assert [layer.parameters for layer in summarize(spec)] == parameters(spec)
 
 
+@pytest.mark.parametrize("per", ["neuron", "synapse"])
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_trained_delays_are_parameters(per: str, recurrent: bool) -> None:
+    blocks = [
+        {"kind": "conv", "channels": 3, "kernel": 3, "delays": {"learn": True}},
+        {"kind": "flatten"},
+        {"kind": "dense", "features": 7, "recurrent": recurrent, "delays": {"per": per, "learn": True}},
+        {"kind": "dense", "features": 7, "delays": {"per": per}},
+        {"kind": "affine", "features": 3},
+    ]
+    document = {"name": "late", "time_steps": 4, "input": {"shape": (2, 5, 5), "encoding": "events"}, "blocks": blocks}
+    spec = NetworkSpec.model_validate(document)
+    assert [layer.parameters for layer in summarize(spec)] == parameters(spec)
+
+
 GEOMETRIES = [
     {"kernel": 3},
     {"kernel": 3, "padding": 1},

@@ -193,3 +193,48 @@ def test_delays_are_drawn_by_the_seed_and_belong_to_the_state() -> None:
     assert set(delay.tolist()) <= {0, 1, 2, 3, 4, 5}
     assert torch.equal(make((7,), delays={"longest": 5}).block(1).delay, delay)
     assert make((7,), delays={"per": "synapse"}).block(1).delay.shape == (8, 7)
+
+
+def trained(**delays: Any) -> Network:
+    """Return a network whose delays lie between whole steps, and outside of their range, as in training."""
+    network = make((7,), delays={"longest": 5, "learn": True, **delays})
+    with torch.no_grad():
+        delay = network.block(1).delay
+        delay.copy_(torch.linspace(-1.0, 6.5, delay.numel()).view_as(delay))
+    return network
+
+
+@pytest.mark.parametrize("per", ["neuron", "synapse"])
+def test_trained_delays_run_in_whole_steps(per: str) -> None:
+    network, x = trained(per=per), events(12, 3, 7)
+    whole = network.block(1).delay.detach().round().clamp(0, 5)
+    assert set(whole.flatten().tolist()) == {0, 1, 2, 3, 4, 5}
+    assert torch.equal(network.block(1).quantized_delay(), whole)
+    fixed = make((7,), delays={"longest": 5, "per": per})
+    fixed.load_state_dict(network.state_dict() | {"blocks.1.delay": whole})
+    expected = fixed(x)
+    assert torch.equal(network(x), expected)
+    exact = IntegerNetwork(network)
+    assert torch.equal(exact(x), expected)
+    stream = exact.stream()
+    assert torch.equal([stream.step(step) for step in x][-1], expected)
+
+
+@pytest.mark.parametrize("per", ["neuron", "synapse"])
+def test_a_loss_moves_delays_and_weights(per: str) -> None:
+    network, x = trained(per=per), events(12, 3, 7)
+    network(x).square().sum().backward()
+    assert network.block(1).delay.grad.abs().max() > 0
+    fixed = make((7,), delays={"longest": 5, "per": per})
+    fixed.load_state_dict(network.state_dict() | {"blocks.1.delay": network.block(1).quantized_delay()})
+    fixed(x).square().sum().backward()
+    ours, theirs = (each.block(1).synapse.weight.grad for each in (network, fixed))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_rates_do_not_depend_on_trained_delays() -> None:
+    network, x = trained(), events(12, 3, 7)
+    network(x, Mode.SAMPLE)
+    network(x, Mode.FIT)
+    network(x, Mode.ANN).square().sum().backward()
+    assert network.block(1).delay.grad is None

@@ -1,5 +1,6 @@
 """Weighted input of spikes in each step: numbers and gradients equal those of the definition."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -173,3 +174,61 @@ def test_a_steady_input_is_late_too() -> None:
         Spikes.of(pixels.expand(4, 1, 2)), part_by_delay(Connection(torch.ones(2, 2)), torch.tensor([0.0, 2.0]))
     )
     assert z[:, 0].tolist() == [[4, 0], [4, 0], [4, 4], [4, 4]]
+
+
+def convolved(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return a convolution without padding, `[T, N, O, H, W]`, written out."""
+    side, size = weight.shape[-1], x.shape[-1] - weight.shape[-1] + 1
+    z = np.zeros((*x.shape[:2], len(weight), size, size))
+    for row in range(size):
+        for column in range(size):
+            seen = x[:, :, :, row : row + side, column : column + side]
+            z[..., row, column] = np.einsum("tncab,ocab->tno", seen, weight)
+    return z
+
+
+def slope_of_delay(grad: np.ndarray, z: np.ndarray, delay: int) -> float:
+    """Return the derivative by a delay of a sum of `grad`, times `z` that many steps later: both `[T, ...]`."""
+    total = 0.0
+    for t in range(len(z)):
+        before, after = t - delay - 1, t - delay + 1 if delay else t  # a delay of 0 cannot be shorter
+        earlier = z[before] if before >= 0 else 0 * z[0]
+        later = z[after] if after >= 0 else 0 * z[0]
+        total += float((grad[t] * (earlier - later)).sum()) / (2 if delay else 1)
+    return total
+
+
+@pytest.mark.parametrize("bits", [1, 4])
+@pytest.mark.parametrize("kind", ["neuron", "synapse", "channel"])
+def test_delays_have_the_gradient_of_the_equation(kind: str, bits: int, in_both, drawn_weight) -> None:
+    """dL / dd = w sum_t (dL / dz[t]) (s[t - d - 1] - s[t - d + 1]) / 2, in NumPy."""
+    generator = torch.Generator().manual_seed(3)
+    maps, spec = ((3, 5, 5), ConvSpec(channels=4, kernel=(3, 3))) if kind == "channel" else ((7,), None)
+    weight = drawn_weight(4, 3, 3, 3) if spec else drawn_weight(4, 7)
+    x = (torch.rand(11, 2, *maps, generator=generator) * (1 << bits) - 0.5 * (bits == 1)).floor().clamp_min(0)
+    delay = torch.randint(0, 13, (4, 7) if kind == "synapse" else (4,), generator=generator).float()
+    delay.view(-1)[:2] = torch.tensor([0.0, 1.0])
+    assert 0 < x.mean() < x.max()
+
+    def run() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        leaves = delay.clone().requires_grad_(), weight.clone().requires_grad_()
+        spikes = Spikes.of(x.double()) if bits > 1 else Spikes.of(x).packed()
+        z = weigh_delayed(spikes, part_by_delay(Connection(leaves[1], spec), leaves[0]))
+        grad = torch.randn(z.shape, generator=torch.Generator().manual_seed(2)).to(z.dtype)
+        return z.detach(), grad, *torch.autograd.grad(z, leaves, grad)
+
+    numbers, w = x.double().numpy(), weight.double().numpy()
+    undelayed = convolved(numbers, w) if spec else np.einsum("tni,oi->tno", numbers, w)
+    for z, grad, of_delay, of_weight in in_both(run):
+        g = grad.double().numpy()
+        expected = np.zeros(delay.shape)
+        for at in np.ndindex(*delay.shape):
+            o, *inputs = at
+            own = w[o, inputs[0]] * numbers[:, :, inputs[0]] if inputs else undelayed[:, :, o]
+            expected[at] = slope_of_delay(g[:, :, o], own, int(delay[at]))
+        np.testing.assert_allclose(of_delay, expected, atol=1e-3, rtol=1e-4)
+        fixed = weight.clone().requires_grad_()
+        spikes = Spikes.of(x.double())
+        plain = weigh_delayed(spikes, part_by_delay(Connection(fixed, spec), delay))
+        assert torch.equal(plain.detach().to(z.dtype), z)
+        torch.testing.assert_close(torch.autograd.grad(plain, fixed, grad.double())[0], of_weight, atol=1e-4, rtol=1e-4)

@@ -20,7 +20,7 @@ from bootstrap_core.ops import precision as precision_module
 from bootstrap_core.training.distributed import Group, Share
 from bootstrap_core.training.epoch_report import EpochReport
 from bootstrap_core.training.schedule import LayerModes
-from bootstrap_core.training.trainer import Trainer, fit
+from bootstrap_core.training.trainer import DELAY_RATE, Trainer, fit
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
@@ -868,6 +868,61 @@ def test_a_recurrent_network_learns_as_snn_alone(recordings: Split) -> None:
     assert fit(net, recordings).snn.max_accuracy > 0.6
     with pytest.raises(SnnZooError, match=r"training\.snn_epochs: a recurrent network has no ANN"):
         Trainer(net, recordings, net.spec.training.model_copy(update={"snn_epochs": 3}))
+
+
+# --- trained delays
+
+
+def delayed(*, learn: bool = True, **training: Any) -> Network:
+    document = moving(**{"epochs": 3, "snn_epochs": 3, **training}).spec.model_dump(mode="json")
+    document["blocks"][0]["delays"] = {"longest": 3, "learn": learn}
+    document["blocks"][2]["delays"] = {"per": "synapse", "longest": 2, "learn": learn}
+    return build_network(NetworkSpec.model_validate(document), seed=0)
+
+
+def test_delays_have_a_faster_rate_of_their_own_and_do_not_decay(recordings: Split) -> None:
+    trainer = Trainer(delayed(weight_decay=0.25), recordings)
+    weights, delays = trainer.optimizer.param_groups
+    assert [tuple(each.shape) for each in delays["params"]] == [(6,), (24, 48)]
+    assert (weights["weight_decay"], delays["weight_decay"]) == (0.25, 0)
+    assert len(weights["params"]) + 2 == len(list(trainer.network.parameters()))
+    trainer.run_epoch()
+    assert delays["lr"] == pytest.approx(DELAY_RATE * weights["lr"])
+    (only,) = Trainer(delayed(learn=False), recordings).optimizer.param_groups
+    assert len(only["params"]) == len(weights["params"])
+
+
+def test_training_moves_delays_within_their_range(recordings: Split) -> None:
+    net = delayed()
+    before = [net.block(i).delay.detach().clone() for i in (1, 3)]
+    trainer = Trainer(net, recordings)
+    trainer.run_epoch()
+    for i, longest, old in zip((1, 3), (3, 2), before, strict=True):
+        delay = net.block(i).delay
+        assert not torch.equal(net.block(i).quantized_delay(), old)
+        assert 0 <= delay.min() < delay.max() <= longest
+        assert not torch.equal(delay, delay.round())
+
+
+def test_tandem_leaves_delays_as_they_are(recordings: Split) -> None:
+    net = delayed(epochs=1, snn_epochs=1, snn_gradient="tandem")
+    before = net.block(3).delay.detach().clone()
+    Trainer(net, recordings).run_epoch()
+    assert torch.equal(net.block(3).delay, before)
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_a_run_with_trained_delays_resumes_between_whole_steps(ema_decay: float, recordings: Split) -> None:
+    whole, first, second = (Trainer(delayed(ema_decay=ema_decay), recordings) for _ in range(3))
+    for _ in range(3):
+        whole.run_epoch()
+    first.run_epoch()
+    second.load_state_dict(saved(first))
+    for _ in range(2):
+        second.run_epoch()
+    assert state_bytes(second) == state_bytes(whole)
+    x = recordings.images.transpose(0, 1)
+    assert torch.equal(second.trained(x), whole.trained(x))
 
 
 @pytest.mark.parametrize("options", [{"augment": {"degrees": 5}}, {"mixup": 0.2}])

@@ -77,6 +77,21 @@ def test_a_model_is_a_copy(tmp_path) -> None:
     assert torch.equal(model.tensors["blocks.2.bias"], before)
 
 
+def test_trained_delays_are_whole_steps_in_a_model_and_go_on_training_from_its_file(tmp_path) -> None:
+    late = {"kind": "dense", "features": 4, "delays": {"longest": 3, "learn": True}}
+    spec = {"name": "late", "time_steps": 5, "input": {"shape": [6], "encoding": "events"}}
+    network = build_network(NetworkSpec.model_validate(spec | {"blocks": [late, {"kind": "affine", "features": 2}]}))
+    with torch.no_grad():
+        network.block(1).delay.copy_(torch.tensor([-0.3, 0.5, 1.7, 3.4]))
+    model = Model.of(network)
+    assert model.tensors["blocks.1.delay"].tolist() == [0, 0, 2, 3]
+    assert network.block(1).delay.tolist() == pytest.approx([-0.3, 0.5, 1.7, 3.4])
+    again = read_safetensors(write_model(model, tmp_path / "a.safetensors")).build()
+    assert isinstance(again.block(1).delay, torch.nn.Parameter)
+    events = (torch.rand(5, 3, 6) < 0.5).float()
+    assert torch.equal(again(events), network(events))
+
+
 def test_tensors_that_do_not_fit_are_all_named() -> None:
     model = Model.of(fitted_network())
     tensors = dict(model.tensors)

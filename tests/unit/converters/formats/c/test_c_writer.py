@@ -10,6 +10,7 @@ import torch
 from c_programs import answers, answers_by_step, as_bytes, compile_c, needs_compiler, run
 
 from bootstrap_core import IntegerNetwork, build_network
+from bootstrap_core.network.blocks import SpikingBlock
 from bootstrap_core.network.network import Network
 from converters import Model
 from converters.formats.c import c_writer
@@ -47,7 +48,7 @@ CHANGING = [
 ]
 FLAT_EVENTS = {"shape": [5], "encoding": "events"}
 LATE = {"kind": "dense", "features": 9, "bias": True, "neuron": LEAKY, "delays": {"longest": 3}}
-LATE_BY_WEIGHT = {**LATE, "delays": {"per": "synapse", "longest": 2}}
+LATE_BY_WEIGHT = {**LATE, "delays": {"per": "synapse", "longest": 2, "learn": True}}
 RECURRENT = {"kind": "dense", "features": 7, "recurrent": True, "neuron": SUBTRACTING}
 SHIFTED = {**RECURRENT, "delay_shift": True, "skips": [{"kind": "dense", "source": 0}]}
 LATE_MAPS = [{**MAPS[0], "delays": {"longest": 2}}, *MAPS[1:4], LATE_BY_WEIGHT]
@@ -104,7 +105,7 @@ OF_MESSAGES = [name for name, (entering, _) in NETWORKS.items() if entering.get(
 
 
 def make(entering: dict[str, Any], blocks: list[dict[str, Any]], **fields: Any) -> Network:
-    """Return a network with weights of both signs, biases, norms and decays as after training."""
+    """Return a network with weights of both signs, biases, norms, decays and delays as after training."""
     document = {"name": "tiny", "time_steps": 6, "input": entering, "blocks": blocks, **fields}
     if entering.get("encoding") == "frames":
         document["neuron"] = SENDING
@@ -116,6 +117,9 @@ def make(entering: dict[str, Any], blocks: list[dict[str, Any]], **fields: Any) 
                 tensor.mul_(1 if network.spec.gives_values else 3).add_(0.05)
             elif name.endswith("bias") or "running_mean" in name or ("decay" in name and len(tensor) > 1):
                 tensor.add_(torch.empty_like(tensor).uniform_(-0.1, 0.1, generator=generator))
+        for block in network.blocks:
+            if isinstance(block, SpikingBlock) and block.learns_delay:
+                block.delay.add_(torch.empty_like(block.delay).uniform_(-0.7, 0.7, generator=generator))
     return network
 
 

@@ -51,6 +51,23 @@ def test_delays_that_lava_would_ignore_are_refused(block, problem, tmp_path) -> 
         write_netx(network(block, {"kind": "flatten"}, recurrent), tmp_path / "a.net")
 
 
+@pytest.mark.parametrize("per", ["neuron", "synapse"])
+def test_trained_delays_are_written_in_whole_steps(per, tmp_path) -> None:
+    late = {"kind": "dense", "features": 4, "delays": {"per": per, "longest": 9, "learn": True}}
+    net = network({"kind": "flatten"}, late)
+    net = build_network(net.spec.model_copy(update={"blocks": (*net.spec.blocks[:2], net.spec.blocks[-1])}), seed=1)
+    with torch.no_grad():
+        net.block(2).delay.uniform_(-2, 12, generator=torch.Generator().manual_seed(0))
+    path = write_netx(net, tmp_path / "a.net")
+    with h5py.File(path) as file:
+        written = file["layer/2/delay"][()]
+    assert np.array_equal(written, net.block(2).delay.detach().round().clamp(0, 9).numpy())
+    images = torch.rand(3, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+    again = read_netx(path).build()
+    assert again.block(2).learns_delay
+    assert torch.equal(IntegerNetwork(again)(images), IntegerNetwork(net)(images))
+
+
 def test_export_load_export_gives_identical_bytes(tmp_path) -> None:
     """The export leaves weight norm in the network; lava-dl's strips it, so that its next load_state_dict fails."""
     net = network(CONV)

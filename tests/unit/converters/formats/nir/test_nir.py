@@ -921,6 +921,17 @@ def test_our_recurrent_networks_come_back_from_their_nodes(current_decay, tmp_pa
         assert torch.equal(again.run(x)[1].spikes[-2], expected[-2])
 
 
+def test_trained_delays_are_written_in_whole_steps(tmp_path) -> None:
+    document = timed_network().spec.model_dump(mode="json")
+    document["blocks"][0]["delays"]["learn"] = True
+    net, x = build_network(NetworkSpec.model_validate(document), seed=1), events() * 3
+    with torch.no_grad():
+        net.block(1).delay.copy_(torch.tensor([-1.0, 0.5, 1.5, 2.4, 2.6, 4.9, 7.0]))
+    path = write_nir(Model.of(net), tmp_path / "a.nir", dt=DT)
+    assert (nir.read(path).nodes["n02_block1_delays"].delay / DT).round().tolist() == [0, 0, 2, 2, 3, 5, 5]
+    assert torch.equal(read_nir(path).build()(x), net(x))
+
+
 def test_delays_of_single_weights_are_refused_by_name(tmp_path) -> None:
     blocks = [{"kind": "dense", "features": 4, "delays": {"per": "synapse"}}, {"kind": "affine", "features": 2}]
     spec = {"name": "a", "time_steps": 4, "input": {"shape": [3], "encoding": "events"}, "blocks": blocks}
