@@ -6,15 +6,15 @@ import signal
 from bootstrap_core.training.trainer import Trainer
 from zoo.cli import main
 
-original = Trainer._batch
+original = Trainer._modes
 
 
-def batch(self: Trainer, *arguments):
+def modes(self: Trainer, *arguments):
     if self.epoch == 1 and not self.group.leads:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(self, *arguments)
 
 
 if __name__ == "__main__":
-    Trainer._batch = batch
+    Trainer._modes = modes
     main()
