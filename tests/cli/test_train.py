@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +94,26 @@ def test_what_comes_before_the_first_thing_is_not_part_of_the_estimate(capsys, m
     for done in (1, 2):
         line(done, 1000)
     assert capsys.readouterr().err == "reading: 1,000 files, about 0 s left\n"
+
+
+def test_a_checkpoint_with_a_wrong_checksum_is_refused(run, trained, tmp_path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint.pt"
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    data = bytearray(path.read_bytes())
+    data[largest.header_offset + largest.file_size // 2] ^= 3  # a weight
+    path.write_bytes(data)
+    told = run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume", code=1).stderr
+    assert "is not a checkpoint of snnzoo: the checksum of " in told
+
+
+def test_the_checkpoint_of_another_network_is_told_by_what_differs(run, trained, tmp_path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    other = (trained / "spec.yaml").read_text().replace("name: ", "logit_scale: 2.0\nname: other-")
+    (tmp_path / "other.yaml").write_text(other)
+    told = " ".join(run("train", tmp_path / "other.yaml", "-o", tmp_path / "run", "--resume", code=1).stderr.split())
+    assert "has another spec (differs in: name, logit_scale)" in told
 
 
 def test_a_recurrent_network_trains_and_scores_without_an_ann(run, tmp_path) -> None:

@@ -11,6 +11,7 @@ If several processes train together, only the first one reads and writes the fol
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -263,6 +264,7 @@ class TrainingRun:
         path = self.folder / CHECKPOINT
         data = self.group.spread_bytes(_read_checked(path) if self.group.leads else b"")
         try:
+            _check_checksums(data)
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             known = _Checkpoint.model_validate(state)
         except ValidationError as error:
@@ -332,12 +334,21 @@ def _read_checked(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def _check_checksums(data: bytes) -> None:
+    """Raise `ValueError` if a part of a file of torch differs from its checksum, which torch does not compare."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"the checksum of {damaged} is wrong")
+
+
 def _differing(ours: Any, theirs: Any, name: str = "") -> list[str]:
     """Return the dotted names of the fields in which two dumped specs differ."""
     if ours == theirs:
         return []
-    if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
-        return [found for key in ours for found in _differing(ours[key], theirs[key], f"{name}.{key}".lstrip("."))]
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        keys = {**ours, **theirs}
+        pairs = ((ours.get(key), theirs.get(key), f"{name}.{key}".lstrip(".")) for key in keys)
+        return [found for pair in pairs for found in _differing(*pair)]
     return [name]
 
 
