@@ -28,7 +28,7 @@ Problem = tuple[tuple[str | int, ...], str]
 
 
 class Output(StrEnum):
-    """What a network gives, as read from its last block, the readout."""
+    """Output of a network, as read from its last block, the readout."""
 
     RATE = "rate"
     LAST = "last"
@@ -69,10 +69,10 @@ class NetworkSpec(StrictModel):
     """Factor on the logits in probabilities and in the loss of an evaluation; it does not change the class. Conversions
     fit it to the ANN, so that probabilities mean the same. Training does not use it: see `training.logit_scale`."""
     output: Output = Output.RATE
-    """What the network gives: `rate` and `last` give logits of classes, the mean output of the readout over all time
-    steps (of neurons, their rates), or that of an `affine` readout in the last step alone; `spikes` gives the spikes of
-    the readout's neurons in each step, for targets that are spike trains. Without effect on sigma-delta neurons, which
-    give values. With `last` or `spikes`, the network has no ANN, as rates do not tell when spikes come."""
+    """Output of the network. `rate`: logits, the mean output of the readout over all time steps; for a readout with
+    neurons, their rates. `last`: logits, the output of an `affine` readout in the last time step. `spikes`: spike
+    trains, those of the readout's neurons. With `last` or `spikes` the network has no ANN, since rates do not tell when
+    spikes come. Networks of sigma-delta neurons give values and take only `rate`."""
     training: TrainingSpec | None = None
     """Training recipe for `zoo train`; the default values apply if it is omitted."""
 
@@ -91,7 +91,7 @@ class NetworkSpec(StrictModel):
 
     @property
     def n_classes(self) -> int:
-        """Number of logits; of a network that gives values or spikes, the number of these in a step."""
+        """Number of logits, of values, or of spike trains, whichever the network gives."""
         return math.prod(self.shapes[-1])
 
     @property
@@ -106,7 +106,7 @@ class NetworkSpec(StrictModel):
 
     @property
     def gives(self) -> str:
-        """What the outputs are, in words: `classes`, `values` or `spike trains`."""
+        """Kind of the outputs, for messages: `classes`, `values` or `spike trains`."""
         return "values" if self.gives_values else "spike trains" if self.gives_spikes else "classes"
 
     @property
@@ -131,7 +131,7 @@ class NetworkSpec(StrictModel):
 
     @property
     def without_ann(self) -> str | None:
-        """What makes the network run as SNN alone, such as `a recurrent network`; None if it has an ANN."""
+        """Kind of a network that has no ANN, for messages, such as `a recurrent network`; None if it has one."""
         if any(layer.own_fan_out for layer in self.layers):
             return "a recurrent network"
         return None if self.output is Output.RATE else f"a network with output: {self.output}"
@@ -193,7 +193,7 @@ class NetworkSpec(StrictModel):
         return self.model_copy(update={"input": self.input.model_copy(update={"log_mel": log_mel})})
 
     @model_serializer(mode="wrap")
-    def _without_what_most_lack(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_new_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out newer fields that have their default, so that files of networks without them stay as they were."""
         document: dict[str, Any] = dump(self)
         for name in ("logit_scale", "output"):

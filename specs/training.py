@@ -97,10 +97,11 @@ _APPLY = {
 class TrainingSpec(StrictModel):
     """Training recipe. The defaults train the networks of lava-dl's bootstrap tutorial on MNIST.
 
-    What is learnt follows from the network: one that gives logits learns classes, by their cross-entropy, and keeps the
-    epoch with the highest accuracy. One that gives values learns targets, by the mean square of its error, and keeps
-    the epoch with the lowest rms error. One that gives spike trains learns others, by their van Rossum distance, and
-    keeps the epoch with the smallest. Fields that need classes do not apply to the last two.
+    The output of the network decides what it learns. A network that gives logits learns classes: the loss is the
+    cross-entropy, and the epoch with the highest accuracy is kept. One that gives values learns their targets: the loss
+    is the mean squared error, and the epoch with the lowest rms error is kept. One that gives spike trains learns
+    wanted ones: the loss is the van Rossum distance, and the epoch with the smallest distance is kept. Fields about
+    classes, such as `label_smoothing`, apply only to networks that give logits.
 
     ANN epochs replace each neuron by its activation, a curve fitted to the neuron's measured rates. Every
     `sample_period` epochs, the first `sample_iterations` batches run as SNN and sample the neurons, the next
@@ -172,8 +173,8 @@ class TrainingSpec(StrictModel):
     """Weight, from 0 to 1, of a distillation loss in the SNN epochs whose teacher is the network itself, as ANN, at the
     start of these epochs. A `teacher`, if given, then teaches the ANN epochs only."""
     spike_tau: Annotated[Number, Field(gt=0)] = 5.0
-    """Time constant in time steps of the filter by which spike trains are compared; only for networks that give them. A
-    spike that comes much less than this too early or too late costs little."""
+    """Time constant of the van Rossum distance between spike trains, in time steps; only for networks with `output:
+    spikes`. A spike that is early or late by much less than this costs little."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Decay of an exponential moving average of the weights, for each batch. The averaged weights are evaluated and
     saved. A usual value is 0.999; 0 disables it."""

@@ -69,7 +69,7 @@ class Runnable(Protocol):
 
 
 class Score(Protocol):
-    """Result of `evaluate`, or of `score_values` with targets."""
+    """Result of `evaluate`, `score_values` or `score_spike_trains`."""
 
     measure: ClassVar[Measure]
 

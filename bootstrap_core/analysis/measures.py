@@ -11,15 +11,15 @@ class Measure:
     """Figure by which a network is judged.
 
     Attributes:
-        name: name for people.
-        key: name in JSON, and the end of the names of fields.
-        rises: True if a higher figure is better.
+        name: name in printed texts.
+        key: name in JSON, and the end of the names of fields, as in `validation_snn_accuracy`.
+        higher_is_better: True if a higher figure is a better one.
         style: format of the figure as text.
     """
 
     name: str
     key: str
-    rises: bool
+    higher_is_better: bool
     style: Callable[[float], str]
 
     def rank(self, score: float) -> float:
@@ -28,7 +28,7 @@ class Measure:
         >>> ERROR.rank(0.1) > ERROR.rank(0.2), ACCURACY.rank(0.1) > ACCURACY.rank(0.2)
         (True, False)
         """
-        return score if self.rises else -score
+        return score if self.higher_is_better else -score
 
     def text(self, score: float | None) -> str:
         """Return a score as text; None as a dash.
@@ -39,9 +39,9 @@ class Measure:
         return "-" if score is None else self.style(score)
 
 
-ACCURACY = Measure("accuracy", "accuracy", True, lambda score: f"{100 * score:.2f} %")
-"""Share of the right classes, 0 to 1."""
-ERROR = Measure("rms error", "error", False, lambda error: f"{error:#.4g}")
+ACCURACY = Measure("accuracy", "accuracy", higher_is_better=True, style=lambda score: f"{100 * score:.2f} %")
+"""Share of the examples that get the right class, 0 to 1."""
+ERROR = Measure("rms error", "error", higher_is_better=False, style=lambda error: f"{error:#.4g}")
 """Root of the mean square of the differences of values from their targets, in the unit of the targets."""
-DISTANCE = Measure("distance", "distance", False, lambda distance: f"{distance:.4g}")
+DISTANCE = Measure("distance", "distance", higher_is_better=False, style=lambda distance: f"{distance:.4g}")
 """Van Rossum distance of a recording's spike trains from the wanted ones, summed over neurons; mean over recordings."""

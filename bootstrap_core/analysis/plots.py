@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bootstrap_core.analysis.gradient_flow import GradientFlow
-from bootstrap_core.analysis.measures import ACCURACY, ERROR
+from bootstrap_core.analysis.measures import ACCURACY, DISTANCE, ERROR
 from bootstrap_core.analysis.statistics import EpochRecord, Stats
 from specs.errors import SnnZooError
 from specs.files.whole_file import write_whole
@@ -63,8 +63,8 @@ def draw_curves(
 ) -> "Figure":
     """Draw loss (log scale) and accuracy (per cent) over the epochs; a star marks an epoch of the SNN.
 
-    Of a network that gives values, draw the rms error (log scale) alone, as the loss is its square. A straight line
-    bridges epochs in which a state was not evaluated.
+    For a network that gives values or spike trains, draw the rms error or the distance alone (log scale), as the loss
+    follows from it. A straight line bridges epochs in which a state was not evaluated.
 
     Args:
         stats_or_records: statistics, or their `records()`, such as the lines of a metrics file.
@@ -76,8 +76,10 @@ def draw_curves(
         SnnZooError: no epoch is closed, or matplotlib is not installed.
     """
     records = stats_or_records.records() if isinstance(stats_or_records, Stats) else list(stats_or_records)
-    has_errors = any(_measured(records, state, ERROR.key) for state in _STATE_STYLES)
-    measure, keys = (ERROR, (ERROR.key,)) if has_errors else (ACCURACY, ("loss", ACCURACY.key))
+    measure = next(
+        (x for x in (ERROR, DISTANCE) if any(x.key in (record.get("snn") or {}) for record in records)), ACCURACY
+    )
+    keys = ("loss", ACCURACY.key) if measure is ACCURACY else (measure.key,)
     curves = {key: {state: _measured(records, state, key) for state in _STATE_STYLES} for key in keys}
     if not any(curve for states in curves.values() for curve in states.values()):
         raise SnnZooError("no curve to draw: no epoch with samples has been closed (LearningStats.update() closes one)")
@@ -93,8 +95,8 @@ def draw_curves(
         starred = [(epoch, score) for epoch, score in states["snn"] if kept in {None, epoch - 1}]
         if key == measure.key and starred:
             epoch, best = max(starred, key=lambda point: measure.rank(point[1]))
-            told = f"{best:.2%}" if measure is ACCURACY else measure.text(best)
-            label = f"best SNN {told}, epoch {epoch}"
+            text = f"{best:.2%}" if measure is ACCURACY else measure.text(best)
+            label = f"best SNN {text}, epoch {epoch}"
             style = {"color": _STATE_STYLES["snn"]["color"], "markeredgecolor": "black", "markeredgewidth": 0.7}
             axes.plot([epoch], [_shown(key, best)], "*", markersize=13, label=label, zorder=3, **style)
         _dress(axes, *_CURVE_WORDS[key])
@@ -109,12 +111,13 @@ _CURVE_WORDS = {
     "loss": ("Loss", "epoch", "mean loss"),
     ACCURACY.key: ("Accuracy", "epoch", "accuracy (%)"),
     ERROR.key: ("Error", "epoch", ERROR.name),
+    DISTANCE.key: ("Distance", "epoch", DISTANCE.name),
 }
 """Title, and names of the axes, of each curve."""
 
 
 def _shown(key: str, value: float) -> float:
-    """Return a figure as it is drawn: accuracies in per cent; a diverged loss or error leaves a gap."""
+    """Return a figure as it is drawn: accuracies in per cent; what is not finite leaves a gap."""
     if key == ACCURACY.key:
         return 100 * value
     return value if math.isfinite(value) else math.nan

@@ -1,4 +1,4 @@
-"""Scores of a network that gives spike trains: their distance from the wanted ones, rates and synaptic operations."""
+"""Scores of a network that gives spike trains: distances from the targets, rates and synaptic operations."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Runnable
 from bootstrap_core.analysis.measures import DISTANCE, Measure
-from bootstrap_core.analysis.recordings import run_recordings
+from bootstrap_core.analysis.recording_runs import run_recordings
 from bootstrap_core.data.frames import Frames
 from bootstrap_core.functional.van_rossum import van_rossum_distance
 from bootstrap_core.network.mode import Mode
@@ -26,11 +26,11 @@ class SpikeTrainScore:
     Attributes:
         time_steps: T.
         n_samples: number of recordings.
-        spikes: spikes of the readout, float32 `[N, T, neurons]`; of several processes, those of the own part.
+        spikes: spikes of the readout, float32 `[N, T, neurons]`; of several processes, those of this one.
         tau: time constant of the distance, in time steps.
         distance: mean distance per recording; None without targets.
         n_spikes, n_wanted: mean number of spikes per recording, and of its target; the latter None without targets.
-        rates: mean rate of each layer, input first; None for layers without neurons.
+        rates: mean spikes per neuron and step, by layer, input first; None for layers without neurons.
         synops: mean synaptic operations per recording and step, by layer, input first.
         seconds: time spent in the network alone.
     """
@@ -89,10 +89,10 @@ def score_spike_trains(
     spec = network.spec
     if not spec.gives_spikes:
         raise SnnZooError(f"{spec.name} gives {spec.gives}, not spike trains")
-    constant = (spec.training or TrainingSpec()).spike_tau if tau is None else tau
+    tau = (spec.training or TrainingSpec()).spike_tau if tau is None else tau
 
     def count(spikes: Tensor, targets: Tensor) -> list[float]:
-        distances = train_distances(spikes.transpose(0, 1).double(), targets.transpose(0, 1).double(), constant)
+        distances = train_distances(spikes.transpose(0, 1).double(), targets.transpose(0, 1).double(), tau)
         return [float(distances.sum()), float(spikes.sum()), float(targets.sum())]
 
     runs = run_recordings(network, given, count, mode=Mode.SNN, time_steps=time_steps, progress=progress, group=group)
@@ -103,7 +103,7 @@ def score_spike_trains(
         time_steps=runs.time_steps,
         n_samples=runs.n,
         spikes=runs.outputs,
-        tau=constant,
+        tau=tau,
         distance=distance if has_targets else None,
         n_spikes=n_spikes,
         n_wanted=n_wanted if has_targets else None,
@@ -114,7 +114,7 @@ def score_spike_trains(
 
 
 def train_distances(spikes: Tensor, targets: Tensor, tau: float) -> Tensor:
-    """Return the distance of each recording, `[N]`, summed over neurons; differentiable.
+    """Return the distance of each recording from its targets, `[N]`, summed over neurons; differentiable.
 
     Args:
         spikes: spikes `[T, N, ...]`.

@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 STATES = ("training", "testing", "snn")
-"""Names of the states of `LearningStats`, in the order in which they are printed and drawn."""
+"""Names of the states of `Stats`, in the order in which they are printed and drawn."""
 
 
 class Measured(TypedDict, total=False):
@@ -62,7 +62,7 @@ class Measured(TypedDict, total=False):
 
 
 class EpochRecord(TypedDict):
-    """Losses and accuracies of one epoch: one line of a metrics file, one point of the curves. Epochs count from 0."""
+    """Losses and scores of one epoch: one line of a metrics file, one point of the curves. Epochs count from 0."""
 
     epoch: int
     training: Measured
@@ -93,7 +93,7 @@ class Stat(ABC):
 
     @abstractmethod
     def add_batch(self, loss: float, n: int, counts: Sequence[float]) -> None:
-        """Add a batch of `n` samples with its mean loss, and what else the score counts."""
+        """Add a batch of `n` samples: its mean loss, and the `counts` that the score needs besides it."""
 
     @property
     def loss(self) -> float | None:
@@ -265,7 +265,7 @@ class LearningStat(Stat):
 
 
 class LossStat(Stat):
-    """Loss of one state, from which the score follows."""
+    """Losses of one state of a network whose score follows from the loss."""
 
     def add(self, loss: float, n: int) -> None:
         """Add a batch of `n` samples with its mean loss to the open epoch."""

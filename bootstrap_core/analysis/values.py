@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Runnable
 from bootstrap_core.analysis.measures import ERROR, Measure
-from bootstrap_core.analysis.recordings import run_recordings
+from bootstrap_core.analysis.recording_runs import run_recordings
 from bootstrap_core.data.frames import Frames
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.progress import Progress, no_progress
@@ -26,7 +26,7 @@ class ValueScore:
         mode: SNN or ANN.
         time_steps: T.
         n_samples: number of recordings.
-        values: values after the last step, float32 `[N, values]`; of several processes, those of the own part.
+        values: values after the last step, float32 `[N, values]`; of several processes, those of this one.
         mean_error, rms_error: mean of the absolute differences from the targets, and root of the mean of their
             squares; None without targets.
         messages: mean messages per neuron and step, by layer, input first; None for layers without neurons, and as ANN.

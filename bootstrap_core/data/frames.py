@@ -1,8 +1,8 @@
 """Inputs that change from step to step, with targets: frames for values, and arrays of events for spike trains.
 
 - `.npy`: one recording, `[T, *shape]`, or one still frame, `[*shape]`, which is held for all steps.
-- `.npz`: many of them as `x`, `[N, T, *shape]` or `[N, *shape]`, and perhaps the targets `y`, `[N, values]`, of the
-  values after the last step; or `x_train`, `y_train`, `x_test` and `y_test`.
+- `.npz`: many of them as `x`, `[N, T, *shape]` or `[N, *shape]`, and perhaps their targets `y`: `[N, values]` of the
+  last step, or spike trains `[N, T, neurons]`; or `x_train`, `y_train`, `x_test` and `y_test`.
 """
 
 import math
@@ -42,7 +42,7 @@ FRAME_SUFFIXES = {".npy", ".npz"}
 NUMBER_BYTES = 12
 """Bytes of a pixel while it is checked, in float64 and then in int32."""
 TEST_PART = 5
-"""Every fifth recording is for testing if a file has no test set."""
+"""One of so many recordings, drawn at random, is for testing if a file has no test set."""
 Array = npt.NDArray[Any]
 
 
@@ -117,16 +117,15 @@ def check_frames(given: object, spec: NetworkSpec) -> None:
     targets, shape = given.targets, target_shape(spec, len(given), len(given.frames))
     if targets is None:
         raise DataError(f"{spec.name} learns {spec.gives}: the frames need targets, float32 {list(shape)}")
-    numbers = "0 and 1" if spec.gives_spikes else "finite numbers"
     if targets.shape != shape or targets.dtype != torch.float32 or not _are_targets(targets, spec):
         found = f"{targets.dtype} {list(targets.shape)}"
-        raise DataError(f"targets must be {numbers}, float32 {list(shape)}, not {found}")
+        raise DataError(f"targets must be {_allowed(spec)}, float32 {list(shape)}, not {found}")
     with warnings.catch_warnings(action="ignore", category=AxesWarning):  # `Frames` have time first
         as_input(given.frames, spec)
 
 
 def check_frame_file(path: Path, spec: NetworkSpec) -> None:
-    """Raise `DataError` if a file cannot have frames with targets, by its name."""
+    """Raise `DataError` unless the name of a file ends in .npz, as only such files hold targets."""
     if path.suffix.lower() != ".npz":
         raise DataError(
             f"{spec.name} gives {spec.gives} and learns from an .npz of {spec.input.encoding} x and targets y, not "
@@ -225,9 +224,14 @@ def target_shape(spec: NetworkSpec, n: int, steps: int) -> tuple[int, ...]:
 
 
 def _are_targets(targets: Tensor, spec: NetworkSpec) -> bool:
-    """Return whether targets are finite numbers, or for spike trains 0 and 1."""
+    """Return whether all targets are of the kind that `_allowed` names."""
     fit = (targets == 0) | (targets == 1) if spec.gives_spikes else targets.isfinite()
     return bool(fit.all())
+
+
+def _allowed(spec: NetworkSpec) -> str:
+    """Return the numbers that targets may have, in words."""
+    return "0 and 1" if spec.gives_spikes else "finite numbers"
 
 
 def _targets(y: Array | None, what: str, frames: Frames, spec: NetworkSpec) -> Tensor | None:
@@ -235,11 +239,10 @@ def _targets(y: Array | None, what: str, frames: Frames, spec: NetworkSpec) -> T
     if y is None:
         return None
     shape = target_shape(spec, len(frames), len(frames.frames))
-    axes = len(shape) - 1  # of those before the readout's own
+    axes = len(shape) - 1  # [N] or [N, T]; the values or neurons behind them may have any shape
     fits = y.dtype.kind in "biuf" and y.shape[:axes] == shape[:axes] and y.size == math.prod(shape)
     with np.errstate(over="ignore"):
         numbers = torch.from_numpy(y.astype(np.float32) if fits else np.zeros(0))
     if not fits or not _are_targets(numbers, spec):
-        numbers_words = "0 and 1" if spec.gives_spikes else "finite numbers"
-        raise DataError(f"{what} must be {numbers_words} {list(shape)}, not {y.dtype} {list(y.shape)[:8]}")
+        raise DataError(f"{what} must be {_allowed(spec)} {list(shape)}, not {y.dtype} {list(y.shape)[:8]}")
     return numbers.reshape(shape)

@@ -22,11 +22,11 @@ Learnable Spacings, for delays of single synapses.
 import torch
 from torch import Tensor
 
-__all__ = ["lags_of", "late", "weight_at"]
+__all__ = ["delayed_input", "lags_of", "weight_at"]
 
 
 def lags_of(delay: Tensor) -> list[int]:
-    """Return the delays at which synapses must be weighed: those that occur, and their neighbours for a gradient.
+    """Return the delays to weigh synapses at: those that occur and, if they need a gradient, those a step away.
 
     >>> lags_of(torch.tensor([[0.0, 4.0]])), lags_of(torch.tensor([[0.0, 4.0]], requires_grad=True))
     ([0, 4], [0, 1, 3, 4, 5])
@@ -38,7 +38,7 @@ def lags_of(delay: Tensor) -> list[int]:
 def weight_at(lag: int, weight: Tensor, delay: Tensor) -> Tensor:
     """Return the weights, `[O, I]`, of the synapses whose delay is `lag`; those of the others are 0.
 
-    Added up over `lags_of(delay)`, what they weigh has the gradient of the delays.
+    The sum of the weighted inputs over `lags_of(delay)` has the gradient of the delays.
 
     Args:
         lag: delay in steps.
@@ -53,12 +53,12 @@ def weight_at(lag: int, weight: Tensor, delay: Tensor) -> Tensor:
     return weight * here
 
 
-def late(z: Tensor, delay: Tensor) -> Tensor:
-    """Return a weighted input `[T, N, O, ...]`, for each of its outputs some steps later; the first steps are 0.
+def delayed_input(z: Tensor, delay: Tensor) -> Tensor:
+    """Return a weighted input `[T, N, O, ...]` delayed by a number of steps for each output; the first steps are 0.
 
     Args:
         z: weighted input.
-        delay: whole steps, `[O]`.
+        delay: whole steps, `[O]`, which get a gradient if they require one.
     """
     arriving = _shifted(z, delay.detach())
     if not delay.requires_grad:
@@ -70,12 +70,12 @@ def late(z: Tensor, delay: Tensor) -> Tensor:
 
 
 def _neighbours(delay: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the delays of a step more and of a step less, at least 0."""
+    """Return the delays one step longer and one step shorter, the latter at least 0."""
     return delay.detach() + 1, (delay.detach() - 1).clamp_min(0)
 
 
 def _change(delay: Tensor) -> Tensor:
-    """Return zeros that have the gradient of the delay."""
+    """Return zeros whose gradient is that of the delay."""
     return delay - delay.detach()
 
 

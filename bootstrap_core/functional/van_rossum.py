@@ -1,8 +1,9 @@
-"""Distance of spike trains.
+"""Van Rossum distance between spike trains.
 
 Each train is filtered with a decaying exponential, `f[t] = exp(-1 / tau) f[t - 1] + s[t]`, and the distance is
-`sum_t (f[t] - g[t])^2 / tau`, t in time steps. Without an end, a spike that the other train lacks costs nearly 1/2, and
-a shifted spike from 0, for no shift, to nearly 1, for a shift much longer than tau.
+`sum_t (f[t] - g[t])^2 / tau`, t in time steps. If trains go on long
+enough after it, a missing spike costs nearly 1/2. A shifted one costs from 0 to nearly 1, for shifts much longer than
+tau.
 
 Source: van Rossum 2001, A Novel Spike Distance, Neural Computation 13(4), equation 2.2.
 """
@@ -14,7 +15,7 @@ __all__ = ["van_rossum_distance"]
 
 
 def van_rossum_distance(spikes: Tensor, others: Tensor, tau: float) -> Tensor:
-    """Return the distance of each two trains, `[N, ...]`; differentiable.
+    """Return the distance between the trains at the same place of both tensors, `[N, ...]`; differentiable.
 
     Args:
         spikes, others: spike trains `[T, N, ...]`, 0 and 1.

@@ -44,7 +44,7 @@ class Stream:
 
     Args:
         network: frozen network.
-        overflow: what happens where a state leaves 24 bits.
+        overflow: refusal of states that leave 24 bits, or the behaviour of the chip.
         overflows: counter to which such states are added, by block.
 
     Attributes:
@@ -134,7 +134,7 @@ class _Input:
     Attributes:
         passed_on: what the first layer with neurons reads: spikes, or the image if that layer is the input block.
         buffer: memory of `passed_on`, `[N, ...]`, which each new input overwrites.
-        is_still: whether it is an image, which usually stays the same.
+        is_still: True if it is an image, which usually stays the same.
         changes: number of inputs so far that differed from the one before.
     """
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import WEIGHT_STEP
-from bootstrap_core.functional.delays import lags_of, late, weight_at
+from bootstrap_core.functional.delays import delayed_input, lags_of, weight_at
 from bootstrap_core.ops.library import Layer, Synapse, call, pointer, runs_native
 from bootstrap_core.ops.neurons import by_step, map_of
 from bootstrap_core.ops.spikes import Spikes
@@ -36,7 +36,8 @@ def weigh(spikes: Spikes, connection: Connection) -> Tensor:
 def part_by_delay(connection: Connection, delay: Tensor) -> list[tuple[Tensor, Connection]]:
     """Return connections, each with the delays of its outputs, `[O]`; together they are the given synapses.
 
-    What they weigh has the gradient of the delays, see `functional.delays`. Delays without a gradient are int64.
+    The sum of their weighted inputs has the gradient of the delays, see `functional.delays`. Returned delays are int64,
+    unless they require a gradient.
 
     Args:
         connection: the synapses.
@@ -58,7 +59,7 @@ def weigh_delayed(spikes: Spikes, parts: list[tuple[Tensor, Connection]]) -> Ten
         parts: the synapses, see `part_by_delay`.
     """
     weighed = ((delay, weigh(spikes, connection)) for delay, connection in parts)
-    return reduce(add, (late(z.expand(spikes.steps, *z.shape[1:]), delay) for delay, z in weighed))
+    return reduce(add, (delayed_input(z.expand(spikes.steps, *z.shape[1:]), delay) for delay, z in weighed))
 
 
 class _Weigh(torch.autograd.Function):

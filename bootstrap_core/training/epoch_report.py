@@ -12,7 +12,7 @@ __all__ = ["AccuracyReport", "DistanceReport", "EpochReport", "ErrorReport", "Re
 
 @dataclass(frozen=True, kw_only=True)
 class EpochReport:
-    """Figures of one epoch: losses are means over images or recordings. Scores are those of the `measure`.
+    """Figures of one epoch. Losses are means over images or recordings; scores are those of the `measure`.
 
     Attributes:
         measure: what the scores are.
@@ -21,7 +21,7 @@ class EpochReport:
         learning_rate: learning rate of its first batch.
         training_loss: on augmented training images, in the modes of the schedule, while the weights change.
         validation_ann_loss, validation_snn_loss: on the validation images after the epoch; that of the ANN is None for
-            a recurrent network, which has none.
+            a network without one.
         best: True if the score as SNN on the validation images is better than in all epochs before; an epoch without an
             overflow is better than any with one.
         overflow: message that says which state left the hardware's 24 bits on the validation images, or None.
@@ -49,7 +49,7 @@ class EpochReport:
 
     @property
     def validation_ann_score(self) -> float | None:
-        """Score on the validation images as ANN; None for a recurrent network."""
+        """Score on the validation images as ANN; None for a network without one."""
         score: float | None = getattr(self, f"validation_ann_{self.measure.key}")
         return score
 
@@ -84,7 +84,7 @@ class ErrorReport(EpochReport):
 
 @dataclass(frozen=True, kw_only=True)
 class DistanceReport(EpochReport):
-    """Figures of one epoch of a network that gives spike trains; see `EpochReport`. It has no ANN."""
+    """Figures of one epoch of a network that gives spike trains; see `EpochReport`. Those as ANN are None."""
 
     measure = DISTANCE
 

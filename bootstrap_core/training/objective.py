@@ -1,9 +1,9 @@
-"""Objectives of training: what a network learns follows from what it gives, classes, values or spike trains.
+"""Objectives of training: networks learn classes, values or spike trains, whichever they give.
 
-An objective has the training examples. It makes batches of them, and knows their loss, their score, and the reports and
-statistics that name it. The `Trainer` has the rest: epochs, modes, the optimiser, teachers and checkpoints.
+An objective holds the training examples, makes batches of them, computes loss and score, and names the classes of
+statistics and reports. The `Trainer` has the rest: epochs, modes, the optimiser, teachers and checkpoints.
 
-To add one: a subclass of `Objective` for its kind of examples, its `Stat`, its `EpochReport`, and a case in
+To add one, write a `Measure`, a `Stat` and its `Stats`, an `EpochReport`, a subclass of `Objective`, and a case in
 `objective_of`.
 """
 
@@ -46,7 +46,7 @@ __all__ = [
 
 
 class Examples(Protocol):
-    """Training examples: inputs with targets, such as a `Split` with labels, or `Frames` with others."""
+    """Training examples: inputs with targets, such as a `Split` with labels, or `Frames` with targets."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -69,8 +69,8 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: as the network takes them.
-        answers: what its outputs are scored by.
-        targets: what the loss compares its outputs with; the answers, unless inputs are mixed.
+        answers: labels, values or spikes that the score compares the outputs with.
+        targets: those that the loss compares them with; they differ from the answers only if images are mixed.
     """
 
     inputs: Tensor
@@ -79,7 +79,7 @@ class Batch(NamedTuple):
 
 
 class Objective(ABC, Generic[Kind]):
-    """Examples, loss and score of a training: all that depends on what the network learns.
+    """Examples, loss and score of a training: everything that depends on the kind of target.
 
     Args:
         spec, recipe: the network and its recipe.
@@ -125,12 +125,15 @@ class Objective(ABC, Generic[Kind]):
         """
 
     @abstractmethod
-    def loss(self, outputs: Tensor, batch: Batch, wanted: Tensor | None, part: float) -> Tensor:
-        """Return the mean loss of outputs, of which a part is that from a teacher's outputs if these are `wanted`."""
+    def loss(self, outputs: Tensor, batch: Batch, taught: Tensor | None, part: float) -> Tensor:
+        """Return the mean loss of the outputs.
+
+        With a teacher, a `part` from 0 to 1 of the loss is the divergence from its outputs, `taught`.
+        """
 
     @abstractmethod
     def counts(self, outputs: Tensor, batch: Batch) -> list[float]:
-        """Return what the score counts besides the loss; see `Stat.add_batch`."""
+        """Return the counts that the score needs besides the loss; see `Stat.add_batch`."""
 
     @abstractmethod
     def product_dtype(self, device: str) -> torch.dtype:
@@ -188,10 +191,10 @@ class Classification(Objective[Split]):
             images = images.float().div_(255)
         return images, self.training.labels[indices].to(device)
 
-    def loss(self, outputs: Tensor, batch: Batch, wanted: Tensor | None, part: float) -> Tensor:
+    def loss(self, outputs: Tensor, batch: Batch, taught: Tensor | None, part: float) -> Tensor:
         """See `Objective`."""
         logits = outputs.float() * self.recipe.logit_scale
-        return distillation_loss(logits, batch.targets, wanted, part, self.recipe.label_smoothing)
+        return distillation_loss(logits, batch.targets, taught, part, self.recipe.label_smoothing)
 
     def counts(self, outputs: Tensor, batch: Batch) -> list[float]:
         """Return the number of right classes."""
@@ -213,7 +216,7 @@ class Classification(Objective[Split]):
 
 
 class TargetObjective(Objective[Frames]):
-    """Base of what networks learn from targets that recordings have."""
+    """Base of the objectives whose examples are `Frames` with targets."""
 
     def check(self, examples: Frames) -> None:
         """See `Objective`."""
@@ -227,7 +230,7 @@ class TargetObjective(Objective[Frames]):
         return examples.take(training.sort().values), examples.take(validation.sort().values)
 
     def counts(self, outputs: Tensor, batch: Batch) -> list[float]:
-        """See `Objective`: nothing, as the score follows from the loss."""
+        """Return nothing: the score follows from the loss."""
         return []
 
 
@@ -248,7 +251,7 @@ class Regression(TargetObjective):
         targets = examples.targets[own].to(device)
         return Batch(examples.inputs(own).to(device), targets, targets)
 
-    def loss(self, outputs: Tensor, batch: Batch, wanted: Tensor | None, part: float) -> Tensor:
+    def loss(self, outputs: Tensor, batch: Batch, taught: Tensor | None, part: float) -> Tensor:
         """See `Objective`; there is no teacher."""
         return F.mse_loss(outputs, batch.targets)
 
@@ -269,7 +272,7 @@ class Regression(TargetObjective):
 
 
 class SpikeTrains(TargetObjective):
-    """Van Rossum distance of the readout's spikes from the targets; it is the score, too. Such networks have no ANN."""
+    """Van Rossum distance of the readout's spikes from the targets, as loss and as score. Such networks have no ANN."""
 
     stats, report = DistanceStats, DistanceReport
 
@@ -282,7 +285,7 @@ class SpikeTrains(TargetObjective):
         targets = self.training.targets[own].transpose(0, 1).to(device)
         return Batch(self.training.inputs(own).to(device), targets, targets)
 
-    def loss(self, outputs: Tensor, batch: Batch, wanted: Tensor | None, part: float) -> Tensor:
+    def loss(self, outputs: Tensor, batch: Batch, taught: Tensor | None, part: float) -> Tensor:
         """See `Objective`; there is no teacher."""
         return train_distances(outputs, batch.targets, self.recipe.spike_tau).mean()
 

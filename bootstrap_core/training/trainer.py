@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Score
-from bootstrap_core.analysis.statistics import ErrorStats, LearningStats, Stat, Stats, first_problem
+from bootstrap_core.analysis.statistics import LearningStats, Stat, Stats, first_problem
 from bootstrap_core.data.datasets import Split
 from bootstrap_core.data.frames import Frames
 from bootstrap_core.functional.dropout import masks_from
@@ -27,7 +27,7 @@ from bootstrap_core.ops.precision import products_in
 from bootstrap_core.progress import Progress, no_progress
 from bootstrap_core.training.averaging import MovingAverage
 from bootstrap_core.training.distributed import ALONE, Group
-from bootstrap_core.training.epoch_report import AccuracyReport, EpochReport, ErrorReport
+from bootstrap_core.training.epoch_report import AccuracyReport, EpochReport
 from bootstrap_core.training.initialization import initialize
 from bootstrap_core.training.objective import Batch, Objective, objective_of
 from bootstrap_core.training.schedule import LayerModes, Scheduler
@@ -59,7 +59,8 @@ Teacher = Callable[[Tensor], Tensor]
 class Trainer:
     """Bootstrap training of a network, one epoch at a time.
 
-    A network that gives logits learns the labels of a `Split`; one that gives values the targets of `Frames`.
+    A network that gives logits learns the labels of a `Split`; one that gives values or spike trains, the targets of
+    `Frames`.
 
     All random numbers of an epoch come from generators seeded with (seed, epoch), so a run resumed from `state_dict`
     continues exactly as if it had not stopped. Several processes, each with a trainer of the same arguments, share each
@@ -237,11 +238,11 @@ class Trainer:
 
     def _loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         teacher, part = self._teacher()
-        wanted = None
+        taught = None
         if teacher is not None:
             with torch.no_grad(), torch.autocast(outputs.device.type, torch.bfloat16, enabled=self._may_round()):
-                wanted = teacher(batch.inputs).float()
-        return self.objective.loss(outputs, batch, wanted, part)
+                taught = teacher(batch.inputs).float()
+        return self.objective.loss(outputs, batch, taught, part)
 
     def _teacher(self) -> tuple[Teacher | None, float]:
         """Return the teacher of this epoch, or None, and its share of the loss."""
@@ -365,9 +366,9 @@ def fit(
     recipe: TrainingSpec | None = None,
     *,
     teacher: Teacher | None = None,
-    on_epoch: Callable[[ErrorReport], object] = ...,
+    on_epoch: Callable[[Any], object] = ...,
     group: Group = ALONE,
-) -> ErrorStats: ...
+) -> Stats[Any]: ...
 
 
 def fit(
@@ -385,6 +386,10 @@ def fit(
         network: network to train, in place.
         split, recipe, teacher, group: see `Trainer`.
         on_epoch: called with the report of each epoch.
+
+    Returns:
+        `LearningStats` with accuracies; `ErrorStats` for a network that gives values, `DistanceStats` for one that
+        gives spike trains.
 
     >>> from bootstrap_core import build_network, load_dataset
     >>> from specs import load_spec

@@ -338,13 +338,13 @@ def byte_bar(label: str) -> Iterator[Callable[[int, int | None], object]]:
 class ProgressLine:
     """Progress with an estimate of the time left; call it with the numbers of things done and of all.
 
-    On a terminal it is its last line, which disappears at the end. Elsewhere the estimate is printed once, if the work
-    takes long. Time counts from the first call, as what comes before it, such as finding the files, is another work.
+    On a terminal it is the last line, which disappears at the end. Elsewhere the estimate is printed once, if the work
+    takes long. Time counts from the first call, since finding the files, for example, is no part of the work.
     """
 
     def __init__(self, label: str, unit: str) -> None:
         self.label, self.unit, self.shows, self.has_said = label, unit, shows_progress(), is_quiet()
-        self.done_before: int | None = None  # at `start`; None: not begun
+        self.done_before: int | None = None  # things done at `start`; None before the work begins
         self.start = self.shown = 0.0
 
     def __call__(self, done: int, total: int) -> None:

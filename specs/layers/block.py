@@ -159,8 +159,8 @@ class DelaySpec(StrictModel):
     longest: Annotated[Integer, Field(ge=0, le=MAX_DELAY)] = MAX_DELAY
     """Longest delay that is drawn or reached in training, in time steps; the default is the hardware's limit."""
     learn: Flag = False
-    """Training of the delays together with the weights, by batches that run as SNN with surrogate gradients (set
-    `snn_epochs`). The network always runs with whole steps. By default delays stay as they were drawn."""
+    """Training of the delays: `true` trains them together with the weights, in SNN epochs with surrogate gradients (set
+    `snn_epochs`). The network always runs with delays of whole steps. By default delays stay as they were drawn."""
 
     @model_serializer(mode="wrap")
     def _without_learn(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class _Hidden(_Synapse):
         return super().n_parameters(before) + self.output_shape(before)[0] * of_channel
 
     @model_serializer(mode="wrap")
-    def _without_what_most_lack(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_new_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out delays and recurrence where there are none, so that files of other networks stay as they were."""
         document: dict[str, Any] = dump(self)
         for name in ("recurrent", "delays"):

@@ -144,7 +144,7 @@ class InputSpec(Layer):
         return document
 
     @model_serializer(mode="wrap")
-    def _without_what_most_lack(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_new_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out newer fields that have their default, so that files of networks without them stay as they were."""
         document: dict[str, Any] = dump(self)
         for name in ("padding", "border", "log_mel"):

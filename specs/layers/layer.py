@@ -10,7 +10,7 @@ from specs.layers.neuron import NeuronSpec, SigmaDeltaSpec
 __all__ = ["Layer", "Role"]
 
 NOT_FOR_SIGMA_DELTA = ("recurrent", "delays", "skips", "norm", "dropout")
-"""Fields of blocks that sigma-delta neurons do not have, whose messages are changes."""
+"""Fields of blocks that do not apply to sigma-delta neurons, whose messages are changes."""
 
 
 class Role(Enum):

@@ -61,8 +61,8 @@ WARM_UP = 256
 @click.option(
     "--data",
     shell_complete=complete_data,
-    help="Dataset, .npz file, or folder with a folder of images for each class, named like the class; for a model of "
-    "values frames, .npz or .npy. [default: the dataset that the model was trained on]",
+    help="Dataset, .npz file, or folder with a folder of images for each class, named like the class; a model of "
+    "values or spike trains takes .npz or .npy. [default: the dataset that the model was trained on]",
 )
 @click.option(
     "--engine",
@@ -112,15 +112,16 @@ def evaluate_model(
     """Score a model on test images.
 
     Prints accuracy and speed, and for each layer the rate (spikes per neuron and time step) and the synops (synaptic
-    operations) per image. SOURCE is a model file or the name of a model. Of a model of values, such as a sigma-delta
-    network, it prints errors, messages and synops; --data is an .npz with frames x and, if they are known, values y.
+    operations) per image. SOURCE is a model file or the name of a model.
+
+    For a model of values, such as a sigma-delta network, it prints errors, messages and synops, for a model of spike
+    trains distances, rates and synops. --data is then an .npz with inputs x and, if they are known, targets y.
 
     Example: zoo eval mnist-dense --data mnist-sample --time-steps 1,4,16
     """
     from bootstrap_core import IntegerNetwork, Mode, evaluate
     from bootstrap_core.inference.overflow import Overflow
-    from zoo.cli.spike_train_commands import evaluate_spike_trains
-    from zoo.cli.value_commands import evaluate_values
+    from zoo.cli.recording_commands import evaluate_recordings
     from zoo.sources import resolve_device
 
     steps = _parse_steps(time_steps)
@@ -151,12 +152,9 @@ def evaluate_model(
                 f"{model.spec.name} gives {model.spec.gives}, not classes: name its {model.spec.input.encoding} with "
                 "--data FILE.npz or FILE.npy, and leave out --plot"
             )
-        if model.spec.gives_values:
-            evaluate_values(source, runnable, Path(data), mode, steps, limit, as_json=as_json)
-        elif mode == "ann":
+        if mode == "ann" and not model.spec.has_ann:
             raise click.UsageError(f"--mode ann: {model.spec.without_ann} has no ANN")
-        else:
-            evaluate_spike_trains(source, runnable, Path(data), steps, limit, as_json=as_json)
+        evaluate_recordings(source, runnable, Path(data), mode, steps, limit, as_json=as_json)
         return
     dataset = places.load(data or usual_data(model), input_shape(model), model.classes, model.spec).limited(limit)
     test = dataset.test
@@ -225,10 +223,12 @@ def predict(
     """Classify images of any size, sounds, or events.
 
     Prints the two likeliest classes of each file; --json has the scores of all classes. A folder stands for the files
-    in it. Models of sounds take WAV files of 16 bits; models of events .bin, .bs1, .bs2, .npz and .npy; models of
-    values, such as sigma-delta networks, frames as .npy or .npz, and they print values instead. Images are made
+    in it. Models of sounds take WAV files of 16 bits; models of events .bin, .bs1, .bs2, .npz and .npy. Images are made
     grey or coloured, and resized, as the network needs. For models of MNIST and Fashion-MNIST the object is also cut
     out, made light on dark, and centred as in these datasets. stderr says what was done to each file.
+
+    Models of values, such as sigma-delta networks, and models of spike trains take .npy and .npz. They print values
+    after the last step, or the steps in which each neuron spikes, instead of classes.
 
     Example: zoo predict mnist-dense seven.png --animate seven.gif
     """
@@ -242,16 +242,14 @@ def predict(
         refuse_existing(animate, force)
     model = read_and_say(source)[0]
     if not model.spec.gives_classes:
-        from zoo.cli.spike_train_commands import predict_spike_trains
-        from zoo.cli.value_commands import predict_values
+        from zoo.cli.recording_commands import predict_recordings
 
         if classes or animate is not None or invert is not None:
             raise click.UsageError(
                 f"{model.spec.name} gives {model.spec.gives}, not classes: leave out --classes, --animate and --invert"
             )
         integers = IntegerNetwork(model.build(), overflow=Overflow(overflow or Overflow.REFUSE))
-        predicted = predict_values if model.spec.gives_values else predict_spike_trains
-        predicted(integers, images, time_steps, as_json=as_json)
+        predict_recordings(integers, images, time_steps, as_json=as_json)
         return
     DataPlaces(classes=classes).check_classes(model.spec.n_classes)
     network, names = model.build(), classes or model.classes

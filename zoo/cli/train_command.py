@@ -283,8 +283,8 @@ def _train(run: "TrainingRun") -> None:
     run.score_start(ProgressLine("scoring the start model", samples))
     if not (quiet or run.finished):
         if run.start_score is not None:
-            told = f"SNN {measure.name} {measure.text(run.start_score)} on the validation {samples}"
-            echo(f"before training: {told}", err=True)
+            score = f"SNN {measure.name} {measure.text(run.start_score)}"
+            echo(f"before training: {score} on the validation {samples}", err=True)
         echo(f"*: best SNN {measure.name} on the validation {samples} so far, saved as {run.model_path.name}", err=True)
         echo(_columns(_header(measure), run.recipe.epochs, measure), err=True)
     try:

@@ -4,7 +4,7 @@
 - `checkpoint.pt`: everything that `--resume` needs; written at the start and after each epoch
 - `metrics.jsonl`: an `EpochReport` on each line
 - `model.safetensors`: the network of the epoch with the best score as SNN on the validation examples
-- `curves.png`: loss and accuracy, or rms error, if matplotlib is installed
+- `curves.png`: loss and accuracy, or the rms error or distance alone, if matplotlib is installed
 
 If several processes train together, only the first one reads and writes the folder.
 """
@@ -60,7 +60,7 @@ OUTCOMES = MODEL, METRICS, CURVES = TRAINED, "metrics.jsonl", "curves.png"
 FILES = *OUTCOMES, CHECKPOINT, SPEC
 NORM = ".parametrizations.weight.original0"
 """End of the name of a weight norm's lengths in a state dict."""
-_Line: TypeAdapter[EpochReport] = TypeAdapter(Report)
+_REPORT: TypeAdapter[EpochReport] = TypeAdapter(Report)
 
 
 class TrainingRun:
@@ -152,7 +152,7 @@ class TrainingRun:
     @property
     def best(self) -> EpochReport:
         """Report of the epoch whose network is kept."""
-        return next(_Line.validate_python(report) for report in reversed(self.reports) if report["best"])
+        return next(_REPORT.validate_python(report) for report in reversed(self.reports) if report["best"])
 
     def score_start(self, progress: Progress = no_progress) -> None:
         """Set `start_score` if the run starts from a model; call it before the first epoch."""
@@ -438,7 +438,7 @@ def read_metrics(folder: Path) -> list[EpochReport]:
     reports = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            reports.append(_Line.validate_json(line))
+            reports.append(_REPORT.validate_json(line))
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"][1:]))  # the first is the kind of report

@@ -10,7 +10,7 @@ from torch import nn
 
 from bootstrap_core.analysis import plots
 from bootstrap_core.analysis.gradient_flow import GradientFlow
-from bootstrap_core.analysis.statistics import ErrorStats, LearningStats
+from bootstrap_core.analysis.statistics import DistanceStats, ErrorStats, LearningStats
 from specs.errors import SnnZooError
 
 pytest.importorskip("matplotlib")
@@ -104,6 +104,17 @@ def test_errors_are_drawn_once_with_the_lowest_marked() -> None:
     assert (axes.get_ylabel(), axes.get_yscale()) == ("rms error", "log")
     kept = lines(plots.draw_curves(stats.records(), kept=2).axes[0])
     assert "best SNN 0.6000, epoch 3" in kept
+
+
+def test_distances_are_drawn_once_with_the_smallest_marked() -> None:
+    stats = DistanceStats()
+    for distance in (3.0, 1.5, 2.0):
+        stats.training.add(distance, 2)
+        stats.snn.add(distance, 2)
+        stats.update()
+    (axes,) = plots.draw_curves(stats).axes
+    assert [list(points) for points in lines(axes)["best SNN 1.5, epoch 2"]] == [[2], [1.5]]
+    assert (axes.get_ylabel(), axes.get_yscale()) == ("distance", "log")
 
 
 def test_curves_of_nothing_are_refused() -> None:

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from bootstrap_core.functional.delays import lags_of, late, weight_at
+from bootstrap_core.functional.delays import delayed_input, lags_of, weight_at
 
 
 def test_each_output_is_late_by_its_own_delay() -> None:
     z = torch.arange(1.0, 5.0)[:, None, None].expand(4, 1, 3)
     expected = [[1, 0, 0], [2, 0, 0], [3, 1, 0], [4, 2, 0]]
-    assert late(z, torch.tensor([0.0, 2.0, 9.0]))[:, 0].tolist() == expected
+    assert delayed_input(z, torch.tensor([0.0, 2.0, 9.0]))[:, 0].tolist() == expected
 
 
 def test_weights_of_all_lags_are_the_weights() -> None:
@@ -26,6 +26,6 @@ def test_the_gradient_is_half_of_what_two_steps_of_delay_change(delay: float) ->
     """Exactly so for a loss that is linear in the weighted input."""
     z, towards = torch.randn(9, 4, 1, 2, 2), torch.randn(9, 4, 1, 2, 2)
     learned = torch.tensor([delay], requires_grad=True)
-    (late(z, learned) * towards).sum().backward()
-    longer, shorter = ((late(z, torch.tensor([delay + by])) * towards).sum() for by in (1, -1))
+    (delayed_input(z, learned) * towards).sum().backward()
+    longer, shorter = ((delayed_input(z, torch.tensor([delay + by])) * towards).sum() for by in (1, -1))
     torch.testing.assert_close(learned.grad.squeeze(), (longer - shorter) / 2)

@@ -31,8 +31,8 @@ class RecordingRuns:
         time_steps: T.
         n: number of recordings.
         outputs: outputs of the network, in the shape of targets; of several processes, those of the own part.
-        sums: what `count` returned, summed over all recordings; zeros without targets.
-        rates: mean outputs per neuron and step that are not 0, by layer; None for layers without neurons, and as ANN.
+        sums: what `count` returned, summed over all recordings.
+        rates: share of the outputs that are not 0, by layer, input first; None for layers without neurons, and as ANN.
         synops: mean synaptic operations per recording and step, by layer, input first; None as ANN.
         seconds: time spent in the network alone.
     """
@@ -62,11 +62,12 @@ def run_recordings(
     Args:
         network: a `Network`, or an `IntegerNetwork` (SNN only).
         given: recordings, and perhaps targets.
-        count: function of outputs and targets; it returns sums.
+        count: function that returns sums over recordings, from outputs and targets; without targets it gets the outputs
+            twice.
         mode: SNN or ANN.
         time_steps: T, by default all steps of the recordings.
         progress: called after each batch with the number of recordings done and of all.
-        group: processes that run a part each; all return the figures of all recordings.
+        group: processes that run a part each; all return the figures of all recordings, and the outputs of their part.
 
     Raises:
         SnnZooError: there are no recordings.
