@@ -261,6 +261,8 @@ class NetworkSpec(StrictModel):
             )
         if self.output is Output.LAST and last.kind != "affine":
             yield ("output",), f"last is for an affine readout, got {last.kind}: set it to rate"
+        if self.gives_spikes and not self.input.is_events:
+            yield ("output",), f"spikes needs input.encoding: events, got {self.input.encoding}"
         if self.gives_spikes and last.role is Role.LOGITS:
             yield ("output",), f"spikes needs a readout with neurons, {_either(spiking)}, got {last.kind}"
         if self.input.encoding is Encoding.GRADED and not self.blocks[0].takes_graded_input:

@@ -173,7 +173,8 @@ def read_frames(path: Path, spec: NetworkSpec, *, time_steps: int | None = None)
         DataError: the file cannot be read, is too large, has no such arrays, or fewer than `time_steps` steps.
     """
     arrays = _read(path)
-    return _frames_of(arrays, path, spec, time_steps, "_test" if "x_test" in arrays else "")
+    is_divided = bool({"x_train", "x_test"} & arrays.keys())
+    return _frames_of(arrays, path, spec, time_steps, "_test" if is_divided else "")
 
 
 def _read(path: Path) -> Mapping[str, Array]:
@@ -188,9 +189,12 @@ def _read(path: Path) -> Mapping[str, Array]:
 def _frames_of(arrays: Mapping[str, Array], path: Path, spec: NetworkSpec, time_steps: int | None, part: str) -> Frames:
     """Return the frames and targets of `x` and `y`, or with `part`, such as `_test`, at their end."""
     x = arrays.get(f"x{part}")
+    what = spec.input.encoding
     if x is None:
-        what, found = spec.input.encoding, ", ".join(arrays)[:200] or "none"
+        found = ", ".join(arrays)[:200] or "none"
         raise DataError(f"{path} must have {what} as an array x{part}; it has {found}")
+    if part and "x" in arrays:
+        raise DataError(f"{path} has {what} as x and as x{part}: it must have either x, or x_train and x_test")
     frames = _timed(x, path, spec)
     targets = _targets(arrays.get(f"y{part}"), f"{path}: y{part}", frames, spec)
     if frames.are_still:
@@ -215,7 +219,8 @@ def _timed(x: Array, path: Path, spec: NetworkSpec) -> Frames:
         with warnings.catch_warnings(action="ignore", category=AxesWarning):  # a file has its axes in one order
             return Frames(as_input(given, spec).int(), are_still=is_still)
     except SnnZooError as error:
-        raise DataError(f"{path}: {error}") from None
+        order = f"; in the file, recordings come first: x [N, T, {', '.join(map(str, shape))}]"
+        raise DataError(f"{path}: {error}{order if given.shape[2:] != shape else ''}") from None
 
 
 def target_shape(spec: NetworkSpec, n: int, steps: int) -> tuple[int, ...]:
@@ -243,6 +248,8 @@ def _targets(y: Array | None, what: str, frames: Frames, spec: NetworkSpec) -> T
     fits = y.dtype.kind in "biuf" and y.shape[:axes] == shape[:axes] and y.size == math.prod(shape)
     with np.errstate(over="ignore"):
         numbers = torch.from_numpy(y.astype(np.float32) if fits else np.zeros(0))
-    if not fits or not _are_targets(numbers, spec):
+    if not fits:
         raise DataError(f"{what} must be {_allowed(spec)} {list(shape)}, not {y.dtype} {list(y.shape)[:8]}")
+    if not _are_targets(numbers, spec):
+        raise DataError(f"{what} must be {_allowed(spec)}; it has values from {numbers.min():g} to {numbers.max():g}")
     return numbers.reshape(shape)

@@ -109,6 +109,10 @@ def load_images(
     """
     path = check_path(path, "load_images takes the path of an .npz file, a folder or a .tar", error=DataError)
     is_folders = path.is_dir() or check_data_file(path)
+    if not is_folders and events is not None:
+        raise DataError(
+            f"{path} has images, and the network takes recordings: give a folder with a folder of them for each class"
+        )
     if not is_folders:
         return _from_npz(path, shape, seed)
     first, *others = class_folders(path)

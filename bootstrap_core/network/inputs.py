@@ -119,7 +119,7 @@ def _as_timed(given: Tensor, spec: NetworkSpec) -> Tensor:
     shape, least, largest, what = entering.shape, entering.least, entering.largest, entering.encoding
     wanted = (
         f"{spec.name} takes {what} as a tensor [T, N, {', '.join(map(str, shape))}], time first, integers in "
-        f"{least}..{largest}"
+        f"{least}..{largest}{', in units of 1/64' if what is Encoding.FRAMES else ''}"
     )
     check_type(given, Tensor, wanted, error=DataError)
     of_step = tuple(given.shape[2:])

@@ -162,6 +162,13 @@ class DelaySpec(StrictModel):
     """Training of the delays: `true` trains them together with the weights, in SNN epochs with surrogate gradients (set
     `snn_epochs`). The network always runs with delays of whole steps. By default delays stay as they were drawn."""
 
+    @field_validator("learn")
+    @classmethod
+    def _check_learn(cls, learn: bool, info: ValidationInfo) -> bool:
+        if learn and info.data.get("longest") == 0:
+            raise ValueError("needs a longest delay of at least 1 step, got longest: 0")
+        return learn
+
     @model_serializer(mode="wrap")
     def _without_learn(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out `learn` where delays are fixed, so that files of such networks stay as they were."""

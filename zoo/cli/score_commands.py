@@ -120,6 +120,7 @@ def evaluate_model(
     Example: zoo eval mnist-dense --data mnist-sample --time-steps 1,4,16
     """
     from bootstrap_core import IntegerNetwork, Mode, evaluate
+    from bootstrap_core.data.frames import FRAME_SUFFIXES
     from bootstrap_core.inference.overflow import Overflow
     from zoo.cli.recording_commands import evaluate_recordings
     from zoo.sources import resolve_device
@@ -147,11 +148,11 @@ def evaluate_model(
     if engine == "integer":
         runnable = IntegerNetwork(network, overflow=Overflow(overflow or Overflow.REFUSE))
     if not model.spec.gives_classes:
-        if data is None or plot is not None:
-            raise click.UsageError(
-                f"{model.spec.name} gives {model.spec.gives}, not classes: name its {model.spec.input.encoding} with "
-                "--data FILE.npz or FILE.npy, and leave out --plot"
-            )
+        what = f"{model.spec.name} gives {model.spec.gives}, not classes"
+        if plot is not None or places.classes:
+            raise click.UsageError(f"{what}: leave out {'--classes' if plot is None else '--plot'}")
+        if data is None or Path(data).suffix.lower() not in FRAME_SUFFIXES:
+            raise click.UsageError(f"{what}: name its {model.spec.input.encoding} with --data FILE.npz or FILE.npy")
         if mode == "ann" and not model.spec.has_ann:
             raise click.UsageError(f"--mode ann: {model.spec.without_ann} has no ANN")
         evaluate_recordings(source, runnable, Path(data), mode, steps, limit, as_json=as_json)

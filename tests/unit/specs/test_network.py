@@ -191,6 +191,7 @@ def test_a_recipe_of_a_recurrent_network_trains_it_as_snn(training: dict[str, An
     ("output", "readout", "told"),
     [
         ("last", DENSE, "output: last is for an affine readout, got dense: set it to rate"),
+        ("spikes", DENSE, "output: spikes needs input.encoding: events, got spike"),
         ("spikes", READOUT, "output: spikes needs a readout with neurons, dense, conv or avg_pool, got affine"),
         ("count", READOUT, "output"),
     ],
@@ -201,13 +202,14 @@ def test_an_output_fits_the_readout(output: str, readout: dict[str, Any], told: 
 
 @pytest.mark.parametrize(("output", "readout"), [("last", READOUT), ("spikes", DENSE)])
 def test_an_output_of_single_steps_trains_as_snn(output: str, readout: dict[str, Any], refusal) -> None:
-    spec = parse_spec(text(readout, output=output))
+    events = {"shape": [9], "encoding": "events"}
+    spec = parse_spec(text(readout, output=output, input=events))
     assert (spec.has_ann, spec.without_ann) == (False, f"a network with output: {output}")
     assert spec.gives_spikes is (output == "spikes")
     assert parse_spec(dump_spec(spec)) == spec
-    told = refusal(text(readout, output=output, training={"epochs": 5}))
+    told = refusal(text(readout, output=output, input=events, training={"epochs": 5}))
     assert f"training.snn_epochs: a network with output: {output} has no ANN" in told
-    parse_spec(text(readout, output=output, training={"epochs": 5, "snn_epochs": 5}))
+    parse_spec(text(readout, output=output, input=events, training={"epochs": 5, "snn_epochs": 5}))
 
 
 def test_the_usual_output_is_not_written() -> None:
