@@ -8,7 +8,7 @@ from bootstrap_core.analysis.plots import save_png
 from zoo.runs.card_files import card_names, packaged_card
 
 PICTURE = Path(__file__).parent / "pictures" / "accuracy.png"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#bbaa00")
 """Colours that colour-blind people can distinguish (source: Okabe and Ito, "Color Universal Design", 2008)."""
 LEAST_IMAGES = 1000
 """Number of test images below which a model is left out: one image would be more than 0.1 %."""
@@ -16,7 +16,7 @@ LEAST_IMAGES = 1000
 
 def main() -> None:
     """Write the picture."""
-    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    figure = Figure(figsize=(8.2, 4.0), layout="constrained")
     axes = figure.subplots()
     all_steps: set[int] = set()
     cards = [
@@ -24,7 +24,7 @@ def main() -> None:
         for card in map(packaged_card, card_names())
         if card.data.test_images >= LEAST_IMAGES and not card.input.is_events  # whose T is time of the recording
     ]
-    for card, colour in zip(cards, COLOURS, strict=False):
+    for card, colour in zip(cards, COLOURS[: len(cards)], strict=True):
         errors = {t: 100 - 100 * accuracy for t, accuracy in card.test.by_steps.items() if accuracy is not None}
         axes.plot(
             list(errors), list(errors.values()), color=colour, marker=".", label=f"{card.name}, T = {card.time_steps}"
@@ -39,7 +39,7 @@ def main() -> None:
     axes.set_ylabel("errors (% of the test images)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
-    axes.legend(frameon=False, fontsize=9, loc=(0.62, 0.27))
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     print(save_png(figure, PICTURE))
 
 
