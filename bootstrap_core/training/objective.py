@@ -40,6 +40,7 @@ __all__ = [
     "Objective",
     "Regression",
     "SpikeTrains",
+    "TargetObjective",
     "distillation_loss",
     "objective_of",
 ]
