@@ -87,7 +87,7 @@ def test_what_needs_classes_is_refused(run, spec, data, tmp_path, monkeypatch, a
     ("x", "y", "told"),
     [
         (np.zeros((3, STEPS, INPUTS), np.uint8), np.zeros((3, STEPS), np.uint8), "y must be 0 and 1 [3, 20, 2]"),
-        (np.zeros((3, STEPS, INPUTS), np.uint8), np.full((3, STEPS, 2), 2), "y must be 0 and 1; it has values from 2 to 2"),
+        (np.zeros((3, STEPS, INPUTS), np.uint8), np.full((3, STEPS, 2), 2), "y must be 0 and 1; it has values from 2"),
         (np.full((3, STEPS, INPUTS), 2), np.zeros((3, STEPS, 2)), "events with values up to 2"),
         (np.zeros((3, INPUTS)), np.zeros((3, STEPS, 2)), "events of"),
     ],
