@@ -139,6 +139,7 @@ def test_networks_and_data_of_other_kinds_are_refused(run, spec, moves, tmp_path
     told = run("eval", spec, "--data", "mnist-sample", code=1).stderr
     assert "mnist-sample has images; the network takes recordings of events" in " ".join(told.split())
     np.savez(tmp_path / "still.npz", x=np.zeros((10, 2, 8, 8), np.uint8), y=np.arange(10) % 3)
-    assert "do not fit" in run("eval", spec, "--data", tmp_path / "still.npz", code=1).stderr
+    told = run("eval", spec, "--data", tmp_path / "still.npz", code=1).stderr
+    assert "still.npz has images, and the network takes recordings" in " ".join(told.split())
     told = run("train", spec, "-o", tmp_path / "run", "--set", "training.augment.degrees=5", code=1).stderr
     assert "training.augment.degrees: applies to images, not to events: remove it" in " ".join(told.split())

@@ -96,7 +96,8 @@ def dense_layers(draw: st.DrawFn) -> dict[str, Any]:
 def time_options(draw: st.DrawFn, kind: str) -> dict[str, Any]:
     """Draw delays and, for a dense block, recurrent synapses; often neither."""
     per = draw(st.sampled_from(["none", "neuron", *(["synapse"] if kind == "dense" else [])]))
-    delays = {"per": per, "longest": draw(st.integers(0, 4)), "learn": draw(st.booleans())}
+    longest = draw(st.integers(0, 4))
+    delays = {"per": per, "longest": longest, "learn": longest > 0 and draw(st.booleans())}
     options: dict[str, Any] = {} if per == "none" else {"delays": delays}
     return options | ({"recurrent": draw(st.booleans())} if kind == "dense" else {})
 
