@@ -186,7 +186,7 @@ def test_going_on_beyond_24_bits_is_refused() -> None:
     ("given", "message"),
     [
         (torch.zeros(6, 2, 6, 6), r"steer takes frames as a tensor \[T, N, 2, 6, 6\], time first, integers in -128..127"
-         r", in units of 1/64; they could be 6 time steps of one recording .*, or 6 still frames \(hold each for T steps"),
+         r", in units of 1/64; they could be 6 time steps of one recording .*, or 6 still frames \(hold each for"),
         (torch.full((1, 1, 2, 6, 6), 128), "frames with values up to 128: .*; clamp them, or raise input.bits"),
         (torch.full((1, 1, 2, 6, 6), -129), "frames with values down to -129: .*; clamp them, or raise input.bits"),
         (torch.full((1, 1, 2, 6, 6), 0.5), "frames with values that are not whole numbers"),
