@@ -16,7 +16,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-deep bench-scaling bench-stream bench-migrate bench-readers bench-cluster bench-delays estimate-cluster fuzz profile check-c check-camera check-engines check-migrate check-netx check-nir check-onnx check-exporters check-kills train notebook docs docs-api wheel clean
+.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-deep bench-scaling bench-stream bench-migrate bench-readers bench-cluster bench-delays bench-values estimate-cluster fuzz profile check-c check-camera check-engines check-migrate check-netx check-nir check-onnx check-exporters check-kills train notebook docs docs-api wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,6 +120,10 @@ fuzz: $(BIN)/.fuzz  ## Read files changed at random: make fuzz FORMAT='nir torch
 bench-delays: install  ## Train networks with trained and with fixed delays, some minutes
 	$(BIN)/python tests/benchmarks/bench_delays.py $(BENCH_OPTIONS)
 	$(BIN)/python tests/make_readme_tables.py --print delays
+
+bench-values: install  ## Train the network of values of bootstrap_core/README.md for several thresholds, two minutes
+	$(BIN)/python tests/benchmarks/bench_values.py
+	$(BIN)/python tests/make_readme_tables.py --print values
 
 bench-cluster: install  ## Train in one process and in two: losses and time
 	$(BIN)/python tests/benchmarks/bench_cluster.py $(if $(DATA_DIR),--data "$(DATA_DIR)") $(BENCH_OPTIONS)

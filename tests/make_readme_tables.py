@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -594,6 +595,30 @@ def render_delays(report: dict[str, Any]) -> str:
     ])  # fmt: skip
 
 
+def values_table() -> str:
+    """Return the table of a network of values, for thresholds of its messages."""
+    path = RESULTS / "values.json"
+    return render_values(json.loads(path.read_text("utf-8"))) if path.exists() else NOT_MEASURED
+
+
+def render_values(report: dict[str, Any]) -> str:
+    """Return the table of a report by `bench_values.py`."""
+    return "\n".join([
+        f"The slopes have a standard deviation of {report['deviation']:.2f}, and the ANN has an error of "
+        f"{report['ann']:.4f} and {report['macs']:,} MACs; the first run took {report['seconds']:.0f} s; "
+        f"{dated(report)}.",
+        "",
+        "| threshold | rms error, not tuned | tuned | messages per neuron and step | synops per step |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {Fraction(row['threshold'])} | {row['untuned']:.4f} | "
+            f"{'-' if row['tuned'] is None else format(row['tuned'], '.4f')} | "
+            f"{', '.join(f'{each:.2f}' for each in row['messages'])} | {row['synops']:,.0f} |"
+            for row in report["rows"]
+        ),
+    ])  # fmt: skip
+
+
 def kills_table() -> str:
     """Return the table of commands that were ended by `kill -9`."""
     path = RESULTS / "kills.json"
@@ -799,6 +824,7 @@ TABLES = {
     "faults": faults_table,
     "cluster": cluster_table,
     "delays": delays_table,
+    "values": values_table,
     "estimate": estimate_table,
     "kills": kills_table,
     "engines": engines_table,

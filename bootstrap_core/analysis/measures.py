@@ -43,5 +43,5 @@ ACCURACY = Measure("accuracy", "accuracy", higher_is_better=True, style=lambda s
 """Share of the examples that get the right class, 0 to 1."""
 ERROR = Measure("rms error", "error", higher_is_better=False, style=lambda error: f"{error:#.4g}")
 """Root of the mean square of the differences of values from their targets, in the unit of the targets."""
-DISTANCE = Measure("distance", "distance", higher_is_better=False, style=lambda distance: f"{distance:.4g}")
+DISTANCE = Measure("distance", "distance", higher_is_better=False, style=lambda distance: f"{distance:#.4g}")
 """Van Rossum distance of a recording's spike trains from the wanted ones, summed over neurons; mean over recordings."""

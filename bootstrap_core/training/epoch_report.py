@@ -19,12 +19,12 @@ class EpochReport:
         epoch: index of the epoch, from 0.
         seconds: duration of the epoch.
         learning_rate: learning rate of its first batch.
-        training_loss: on augmented training images, in the modes of the schedule, while the weights change.
-        validation_ann_loss, validation_snn_loss: on the validation images after the epoch; that of the ANN is None for
+        training_loss: on augmented training examples, in the modes of the schedule, while the weights change.
+        validation_ann_loss, validation_snn_loss: on the validation examples after the epoch; that of the ANN is None for
             a network without one.
-        best: True if the score as SNN on the validation images is better than in all epochs before; an epoch without an
+        best: True if the score as SNN on the validation examples is better than in all epochs before; an epoch without an
             overflow is better than any with one.
-        overflow: message that says which state left the hardware's 24 bits on the validation images, or None.
+        overflow: message that says which state left the hardware's 24 bits on the validation examples, or None.
         precision: type of the factors of matrix products, "float32", "bfloat16" or "float64"; for `auto`, the type it
             chose.
     """
@@ -43,19 +43,19 @@ class EpochReport:
 
     @property
     def training_score(self) -> float:
-        """Score on the training images."""
+        """Score on the training examples."""
         score: float = getattr(self, f"training_{self.measure.key}")
         return score
 
     @property
     def validation_ann_score(self) -> float | None:
-        """Score on the validation images as ANN; None for a network without one."""
+        """Score on the validation examples as ANN; None for a network without one."""
         score: float | None = getattr(self, f"validation_ann_{self.measure.key}")
         return score
 
     @property
     def validation_snn_score(self) -> float:
-        """Score on the validation images as SNN."""
+        """Score on the validation examples as SNN."""
         score: float = getattr(self, f"validation_snn_{self.measure.key}")
         return score
 

@@ -211,8 +211,8 @@ class Trainer:
             tandem = modes == LayerModes(Mode.SNN) and recipe.snn_gradient is SnnGradient.TANDEM
             rounds = (tandem or modes == LayerModes(Mode.ANN)) and self._may_round()
             cast = torch.autocast(network.device.type, torch.bfloat16, enabled=rounds)
-            time_first = warnings.catch_warnings(action="ignore", category=AxesWarning)  # as batches have it
-            with products_in(recipe.precision), cast, time_first:
+            unwarned = warnings.catch_warnings(action="ignore", category=AxesWarning)  # batches are time first
+            with products_in(recipe.precision), cast, unwarned:
                 outputs: Tensor = network.tandem(batch.inputs) if tandem else network(batch.inputs, modes)
             loss = self._loss(outputs, batch) * share.weight
             counts = [count / share.repeats for count in self.objective.counts(outputs, batch)]

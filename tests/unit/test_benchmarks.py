@@ -346,6 +346,16 @@ def test_the_table_of_delays_has_the_mean_and_the_range_of_the_seeds(tables) -> 
     assert "| 8 | 25.0% (20.0% to 30.0%) | 85.0% (80.0% to 90.0%) |" in text
 
 
+def test_the_table_of_values_has_a_row_for_each_threshold(tables) -> None:
+    first = {"threshold": 0.0, "untuned": 0.04, "tuned": None, "messages": [0.25, 0.5], "synops": 15000.4}
+    second = {"threshold": 0.0625, "untuned": 0.16, "tuned": 0.06, "messages": [0.1, 0.2], "synops": 3000.0}
+    report = {"date": "2026-12-01", "commit": "abc", "ann": 0.03, "deviation": 0.6, "macs": 37144, "seconds": 12.3}
+    text = tables.render_values(report | {"rows": [first, second]})
+    assert "an error of 0.0300 and 37,144 MACs" in text
+    assert "| 0 | 0.0400 | - | 0.25, 0.50 | 15,000 |" in text
+    assert "| 1/16 | 0.1600 | 0.0600 | 0.10, 0.20 | 3,000 |" in text
+
+
 def test_a_cluster_s_table_has_differences_seconds_and_ratios(tables) -> None:
     text = tables.render_cluster(CLUSTER)
     assert "of the last batch (12) is 0.5000" in text

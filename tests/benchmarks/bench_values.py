@@ -1,0 +1,69 @@
+"""Train the network of values in bootstrap_core/README.md, and tune it as SNN for thresholds of its messages.
+
+    python tests/benchmarks/bench_values.py
+
+Spec and data are those of the README; each threshold is one run of its commands. Writes `results/values.json`.
+"""
+
+import json
+import re
+import time
+from contextlib import chdir
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from programs import RESULTS, stamp
+
+from bootstrap_core import IntegerNetwork, build_network, fit
+from bootstrap_core.analysis.values import score_values
+from bootstrap_core.data.frames import load_frames
+from bootstrap_core.network.network import Network
+from bootstrap_core.training.trainer import Trainer
+from specs import parse_spec
+from specs.network import NetworkSpec
+
+README = RESULTS.parents[2] / "bootstrap_core" / "README.md"
+THRESHOLDS = (1 / 64, 1 / 32, 1 / 16, 1 / 8)
+EPOCHS = 12
+TUNING = {"epochs": EPOCHS, "snn_epochs": EPOCHS, "snn_gradient": "tandem", "snn_learning_rate": 0.003}
+
+
+def main() -> None:
+    text = README.read_text("utf-8")
+    blocks = re.findall(r"^```(yaml|python)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    (spec,) = (parse_spec(block) for language, block in blocks if language == "yaml")
+    (code,) = (block for language, block in blocks if language == "python" and "def bars" in block)
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as folder, chdir(folder):
+        exec(compile(code, str(README), "exec"), {})
+        data = load_frames(Path("bars.npz"), spec)
+    start = time.perf_counter()
+    network = build_network(spec, seed=0)
+    stats = fit(network, data.train)
+    seconds = time.perf_counter() - start
+
+    def row(trained: Network, threshold: float, untuned: float | None, tuned: float | None) -> dict[str, object]:
+        score = score_values(IntegerNetwork(trained), data.test)
+        messages = [each for each in score.messages[1:] if each is not None]
+        figures = {"threshold": threshold, "untuned": untuned, "tuned": tuned}
+        return {**figures, "messages": messages, "synops": sum(score.synops)}
+
+    rows = [row(network, 0.0, stats.snn.min_error, None)]
+    for threshold in THRESHOLDS:
+        document = spec.model_dump(mode="json")
+        document["neuron"]["threshold"] = threshold
+        document["training"] |= TUNING
+        tuned = build_network(NetworkSpec.model_validate(document), seed=0)
+        tuned.load_state_dict(network.state_dict())
+        before = score_values(IntegerNetwork(tuned), Trainer(tuned, data.train).validation).rms_error
+        after = fit(tuned, data.train).snn.min_error
+        rows.append(row(tuned, threshold, before, after))
+    macs = sum(block.n_synops(before) for block, before in zip(spec.blocks, spec.shapes, strict=False))
+    deviation = float(data.train.targets.std())
+    report = {**stamp(), "ann": stats.testing.min_error, "deviation": deviation, "macs": macs, "seconds": seconds}
+    (RESULTS / "values.json").write_text(json.dumps({**report, "rows": rows}, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
