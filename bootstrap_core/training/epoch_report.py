@@ -20,10 +20,10 @@ class EpochReport:
         seconds: duration of the epoch.
         learning_rate: learning rate of its first batch.
         training_loss: on augmented training examples, in the modes of the schedule, while the weights change.
-        validation_ann_loss, validation_snn_loss: on the validation examples after the epoch; that of the ANN is None for
-            a network without one.
-        best: True if the score as SNN on the validation examples is better than in all epochs before; an epoch without an
-            overflow is better than any with one.
+        validation_ann_loss, validation_snn_loss: on the validation examples after the epoch; that of the ANN is None
+            for a network without one.
+        best: True if the score as SNN on the validation examples is better than in all epochs before; an epoch without
+            an overflow is better than any with one.
         overflow: message that says which state left the hardware's 24 bits on the validation examples, or None.
         precision: type of the factors of matrix products, "float32", "bfloat16" or "float64"; for `auto`, the type it
             chose.
