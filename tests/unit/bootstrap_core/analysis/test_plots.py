@@ -113,7 +113,7 @@ def test_distances_are_drawn_once_with_the_smallest_marked() -> None:
         stats.snn.add(distance, 2)
         stats.update()
     (axes,) = plots.draw_curves(stats).axes
-    assert [list(points) for points in lines(axes)["best SNN 1.5, epoch 2"]] == [[2], [1.5]]
+    assert [list(points) for points in lines(axes)["best SNN 1.500, epoch 2"]] == [[2], [1.5]]
     assert (axes.get_ylabel(), axes.get_yscale()) == ("distance", "log")
 
 
