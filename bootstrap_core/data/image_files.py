@@ -5,7 +5,7 @@ import math
 import reprlib
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,8 @@ def load_images(
     An `.npz` has `x` `[N, C, H, W]`, `[N, H, W, C]`, `[N, H, W]` or `[N, features]`, uint8 or floats in 0..1, and `y`
     if there are labels; or `x_train`, `y_train`, `x_test`, `y_test`. The names `images` and `labels` mean the same, and
     `train_images` and so on. `classes` has the names of the classes. Images that `np.savez` wrote, uncompressed, may be
-    larger than memory: they stay in the file and are read when they are used.
+    larger than memory: they stay in the file and are read when they are used. With `events`, `x` has the number of
+    events in each time step instead, `[N, T, C, H, W]` or `[N, T, features]`, as whole numbers.
 
     A folder, or a `.tar` of it, has a folder of image files for each class, sorted by name; or `train` and `test` with
     such folders in them. A `.tar` is not unpacked. If their pixels take more than `STORED_FROM` bytes, images are
@@ -100,7 +101,7 @@ def load_images(
         log_mel: how sounds become pictures, by default as `LogMelSpec()`; if it is given, other files are refused.
         events: how recordings of events become frames, by default as `EventBins()`; if it is given, other files are
             refused. With `log_mel`, sounds become the columns of their pictures, uint8 `[N, T, 1, bands, 1]`, of
-            `events.bits` bits.
+            `events.bits` bits. The arrays of an `.npz` are such frames already: it must have their shape and T.
 
     Raises:
         DataError: the files cannot be read, are not such an `.npz`, folder or `.tar`, or are not what the network
@@ -109,12 +110,8 @@ def load_images(
     """
     path = check_path(path, "load_images takes the path of an .npz file, a folder or a .tar", error=DataError)
     is_folders = path.is_dir() or check_data_file(path)
-    if not is_folders and events is not None:
-        raise DataError(
-            f"{path} has images, and the network takes recordings: give a folder with a folder of them for each class"
-        )
     if not is_folders:
-        return _from_npz(path, shape, seed)
+        return _from_npz(path, shape, seed, events)
     first, *others = class_folders(path)
     form = _form_of(path, first, shape, log_mel, events)
     return _from_folders(path, first, others, form, seed, bits=None if events is None else events.bits)
@@ -158,10 +155,15 @@ MOST_OTHERS = 5
 Array = npt.NDArray[np.generic] | StoredArray
 
 
-def _from_npz(path: Path, shape: Shape | None, seed: int) -> Dataset:
+def _from_npz(path: Path, shape: Shape | None, seed: int, events: EventBins | None) -> Dataset:
     arrays = _arrays(path)
+
+    def convert(x: npt.NDArray[np.generic]) -> Tensor:
+        given = _tensor(x)
+        return _as_bytes(path, _as_images(path, shape, given)) if events is None else _as_counts(path, events, given)
+
     train, *others = (
-        _split(path, shape, arrays[f"x{part}"], arrays.get(f"y{part}"))
+        _split(path, convert, arrays[f"x{part}"], arrays.get(f"y{part}"))
         for part in ("", "_train", "_test")
         if f"x{part}" in arrays
     )
@@ -291,10 +293,7 @@ def _array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: s
         return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
 
 
-def _split(path: Path, shape: Shape | None, x: Array, y: Array | None) -> Split:
-    def convert(x: npt.NDArray[np.generic]) -> Tensor:
-        return _as_bytes(path, _as_images(path, shape, _tensor(x)))
-
+def _split(path: Path, convert: Callable[[npt.NDArray[np.generic]], Tensor], x: Array, y: Array | None) -> Split:
     images = StoredImages.of(x, convert) if isinstance(x, StoredArray) else convert(x)
     if y is None:
         return Split(images, torch.zeros(len(images), dtype=torch.int64))
@@ -360,6 +359,23 @@ def _as_bytes(path: Path, x: Tensor) -> Tensor:
     if high > 1:
         raise DataError(f"{found} {high:g}: divide by 255, or save as uint8")
     return (x * 255).round().to(torch.uint8).contiguous()
+
+
+def _as_counts(path: Path, bins: EventBins, x: Tensor) -> Tensor:
+    """Return the number of events in each time step, uint8 `[N, T, C, H, W]`, counted as `bins` does."""
+    if not fit_input(tuple(x.shape[2:]), bins.shape):
+        taken = ", ".join(map(str, bins.shape))
+        raise DataError(f"{path}: x must have the shape [N, T, {taken}] of events, not {list(x.shape)}")
+    if bins.time_steps not in {None, x.shape[1]}:
+        raise DataError(
+            f"{path}: x has {counted(x.shape[1], 'time step')}, and the network takes {bins.time_steps}: cut or extend "
+            "the array, or change time_steps"
+        )
+    low, high = map(float, x.aminmax())
+    if low < 0 or not math.isfinite(high) or (x.is_floating_point() and bool((x % 1 != 0).any())):
+        raise DataError(f"{path}: numbers of events must be whole numbers from 0 on; these are {low:g} to {high:g}")
+    counts = x.to(torch.uint8) if high < 256 else x.clamp(max=255).to(torch.uint8)
+    return counts.clamp(max=2**bins.bits - 1).reshape(*x.shape[:2], *bins.frame)
 
 
 def _drawn(split: Split, seed: int) -> tuple[Split, Split]:

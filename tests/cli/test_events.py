@@ -8,7 +8,9 @@ import pytest
 from c_programs import compile_c, needs_compiler
 from c_programs import run as run_program
 
+from bootstrap_core.data.events.binning import EventBins
 from bootstrap_core.data.events.recordings import Events, write_bs2
+from bootstrap_core.data.image_files import load_images
 
 SIDE, LAST_US = 8, 60_000
 DIRECTIONS = {"down": (0, 1), "left": (-1, 0), "right": (1, 0)}
@@ -100,6 +102,18 @@ def test_recordings_train_a_network_that_names_others(run, spec, moves, tmp_path
     assert "animation of the events of a test recording of class down, ON amber and OFF blue" in page.read_text()
 
 
+def test_arrays_of_events_are_the_recordings_that_they_were_made_of(run, spec, moves, tmp_path) -> None:
+    dataset = load_images(moves, events=EventBins((2, SIDE, SIDE), time_steps=5))
+    arrays = {"x_train": dataset.train, "x_test": dataset.test}
+    labels = {"y_train": dataset.train.labels, "y_test": dataset.test.labels, "classes": np.array(dataset.classes)}
+    np.savez(tmp_path / "moves.npz", **{name: split.images[:] for name, split in arrays.items()}, **labels)
+    scores = []
+    for data in (moves, tmp_path / "moves.npz"):
+        found = run("train", spec, "-o", tmp_path / f"run-{data.suffix}", "--data", data, "--epochs", "2", "--json")
+        scores.append({**json.loads(found.stdout), "model": "", "data": ""})
+    assert scores[0] == scores[1]
+
+
 @needs_compiler
 def test_recordings_are_scored_in_c(run, spec, moves, tmp_path) -> None:
     model, source, raw = (tmp_path / name for name in ("moves.safetensors", "moves.c", "moves.raw"))
@@ -140,6 +154,6 @@ def test_networks_and_data_of_other_kinds_are_refused(run, spec, moves, tmp_path
     assert "mnist-sample has images; the network takes recordings of events" in " ".join(told.split())
     np.savez(tmp_path / "still.npz", x=np.zeros((10, 2, 8, 8), np.uint8), y=np.arange(10) % 3)
     told = run("eval", spec, "--data", tmp_path / "still.npz", code=1).stderr
-    assert "still.npz has images, and the network takes recordings" in " ".join(told.split())
+    assert "still.npz: x must have the shape [N, T, 2, 8, 8] of events" in " ".join(told.split())
     told = run("train", spec, "-o", tmp_path / "run", "--set", "training.augment.degrees=5", code=1).stderr
     assert "training.augment.degrees: applies to images, not to events: remove it" in " ".join(told.split())

@@ -143,6 +143,46 @@ def test_what_is_no_dataset_is_told(arrays, message, tmp_path) -> None:
         load_images(save(tmp_path / "a.npz", **arrays))
 
 
+EVENTS = np.random.default_rng(0).integers(0, 5, (20, 3, 2, 4, 5))
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "int8", "uint16", "float32", "float16"])
+def test_arrays_of_events_are_counts_of_as_many_bits_as_the_network_takes(dtype, tmp_path) -> None:
+    path = save(tmp_path / "a.npz", x_train=EVENTS[:12].astype(dtype), y_train=LABELS[:12],
+                x_test=EVENTS[12:].astype(dtype), y_test=LABELS[12:])  # fmt: skip
+    dataset = load_images(path, events=EventBins((2, 4, 5), time_steps=3, bits=2))
+    assert dataset.test.has_events
+    for split, events in ((dataset.train, EVENTS[:12]), (dataset.test, EVENTS[12:])):
+        assert torch.equal(split.images[:], torch.from_numpy(events).clamp(max=3).to(torch.uint8))
+    rows = save(tmp_path / "rows.npz", x=(EVENTS > 2).reshape(20, 3, 40), y=LABELS)
+    flat = load_images(rows, events=EventBins((40,), time_steps=3))
+    assert flat.train.images.shape == (16, 3, 1, 1, 40)
+    assert int(flat.train.images[:].sum() + flat.test.images[:].sum()) == (EVENTS > 2).sum()
+
+
+def test_large_arrays_of_events_stay_in_their_file(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(image_files, "STORED_FROM", 100)
+    path = save(tmp_path / "a.npz", x=EVENTS.astype(np.float32), y=LABELS)
+    dataset = load_images(path, events=EventBins((2, 4, 5), time_steps=3, bits=3))
+    assert isinstance(dataset.test.images, StoredImages)
+    assert int(dataset.train.images[:].sum() + dataset.test.images[:].sum()) == EVENTS.sum()
+
+
+@pytest.mark.parametrize(
+    ("x", "reason"),
+    [
+        (EVENTS[:, :2], r"x has 2 time steps, and the network takes 3: cut or extend the array, or change time_steps"),
+        (EVENTS[:, 0], r"x must have the shape \[N, T, 2, 4, 5\] of events, not \[20, 2, 4, 5\]"),
+        (EVENTS - 1, "whole numbers from 0 on; these are -1 to 3"),
+        (EVENTS / 2, "whole numbers from 0 on; these are 0 to 2"),
+        (np.where(EVENTS > 3, np.nan, EVENTS), "whole numbers from 0 on"),
+    ],
+)
+def test_what_are_no_events_is_told(x, reason, tmp_path) -> None:
+    with pytest.raises(DataError, match=reason):
+        load_images(save(tmp_path / "a.npz", x=x, y=LABELS), events=EventBins((2, 4, 5), time_steps=3))
+
+
 def test_other_files_are_told(tmp_path) -> None:
     (tmp_path / "a.npz").write_bytes(b"text")
     with pytest.raises(DataError, match=r"is not a dataset: expected an \.npz"):
