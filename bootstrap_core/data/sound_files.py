@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from specs.files.given_file import check_given_file
 from specs.files.limits import SOUND_BYTES
 from specs.layers.input import LogMelSpec
 
-__all__ = ["picture_columns", "read_sound", "sound_inputs", "sound_picture"]
+__all__ = ["SoundPictures", "picture_columns", "read_sound", "sound_inputs", "sound_picture"]
 
 BITS, FULL_SCALE = 16, 1 << 15
 """Size of a sample, and its value for the full amplitude."""
@@ -33,6 +34,36 @@ def sound_inputs(files: Sequence[ImageFile], spec: LogMelSpec, bits: int | None 
     """Return WAV files as pictures, uint8 `[N, 1, bands, frames]`; with `bits`, as `picture_columns` makes of them."""
     pictures = torch.stack([sound_picture(file, spec) for file in each_file(files)])
     return pictures if bits is None else picture_columns(pictures, bits)
+
+
+class SoundPictures:
+    """WAV files as an array of pictures, like those of `sound_inputs`; each is made when it is first read, and kept.
+
+    Args:
+        files: the files; errors of `read_sound` are raised when their rows are read.
+        spec: how a recording becomes a picture.
+        bits: number of bits of a pixel, for pictures in columns; None for whole pictures.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, files: Sequence[ImageFile], spec: LogMelSpec, bits: int | None = None) -> None:
+        self._files, self._spec, self._bits = files, spec, bits
+        self._made: dict[int, Tensor] = {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape `(N, 1, bands, frames)`, or of columns `(N, frames, 1, bands, 1)`."""
+        one, bands, frames = self._spec.picture
+        return (len(self._files), *((one, bands, frames) if self._bits is None else (frames, one, bands, 1)))
+
+    def read(self, rows: Tensor) -> npt.NDArray[np.uint8]:
+        """Return the pictures of some files, uint8 `[n, ...]`, in the order given."""
+        wanted = rows.tolist()
+        for row in set(wanted) - self._made.keys():
+            self._made[row] = sound_inputs([self._files[row]], self._spec, self._bits)[0]
+        found: npt.NDArray[np.uint8] = torch.stack([self._made[row] for row in wanted]).numpy()
+        return found
 
 
 def sound_picture(file: ImageFile, spec: LogMelSpec) -> Tensor:

@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from bootstrap_core.data.class_folders import SOUND_SUFFIX, ImageFile
-from bootstrap_core.data.sound_files import sound_inputs
+from bootstrap_core.data.sound_files import SoundPictures
 from bootstrap_core.data.splits import Split
+from bootstrap_core.data.stored_images import StoredImages
 from specs.errors import DataError, IntegrityError
 from specs.files.given_file import check_given_file
 from specs.files.given_tar import tar_members
@@ -27,7 +28,7 @@ TEST_INDICES = 5
 
 
 def read_recordings(places: Mapping[Path, str], log_mel: LogMelSpec, bits: int | None = None) -> tuple[Split, Split]:
-    """Return the training and the test recordings of a folder or a tar, as pictures.
+    """Return the training and the test recordings of a folder or a tar, as pictures, each made when it is first used.
 
     Args:
         places: digest of the recordings by the path of the folder or tar, one of them; see `DatasetFiles.sha256`.
@@ -36,7 +37,7 @@ def read_recordings(places: Mapping[Path, str], log_mel: LogMelSpec, bits: int |
 
     Raises:
         IntegrityError: these are not the recordings of the dataset, or the tar is damaged.
-        DataError: they cannot be read.
+        DataError: they cannot be read; of a single file, when it is used.
     """
     ((place, sha256),) = places.items()
     members: list[ImageFile] = [*place.glob(f"*{SOUND_SUFFIX}")] if place.is_dir() else [*tar_members(place)]
@@ -48,9 +49,10 @@ def read_recordings(places: Mapping[Path, str], log_mel: LogMelSpec, bits: int |
             "replace or remove it"
         )
     found = [match for name in sorted(files) if (match := NAME.fullmatch(name))]
-    pictures = sound_inputs([files[match[0]] for match in found], log_mel, bits)
+    pictures = SoundPictures([files[match[0]] for match in found], log_mel, bits)
     labels, indices = (torch.tensor([int(match[i]) for match in found]) for i in (1, 2))
-    train, test = (Split(pictures[part], labels[part]) for part in (indices >= TEST_INDICES, indices < TEST_INDICES))
+    every = Split(StoredImages.of(pictures, torch.from_numpy), labels)
+    train, test = (every.take(part.nonzero().flatten()) for part in (indices >= TEST_INDICES, indices < TEST_INDICES))
     return train, test
 
 

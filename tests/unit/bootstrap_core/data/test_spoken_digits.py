@@ -10,6 +10,7 @@ import torch
 from sounds import save_wav, tone
 from valid_files import tar
 
+from bootstrap_core.data import sound_files
 from bootstrap_core.data.datasets import SOURCES, DatasetSource, find_dataset, load_dataset, pull_dataset
 from bootstrap_core.data.events.binning import EventBins
 from bootstrap_core.data.sound_files import picture_columns, sound_picture
@@ -55,7 +56,7 @@ def test_the_split_is_that_of_the_dataset_in_a_tar_and_in_a_folder(recordings, r
         assert dataset.train.labels.tolist() == [3, 3, 7, 7]
         assert dataset.test.labels.tolist() == [3, 3, 7, 7]
         train = [sound_picture(recordings / f"{d}_jackson_{i}.wav", SPEC) for d in (3, 7) for i in (12, 5)]
-        assert torch.equal(dataset.train.images, torch.stack(train))
+        assert torch.equal(dataset.train.images[:], torch.stack(train))
         assert dataset.classes == tuple("0123456789")
         assert (dataset.log_mel, dataset.in_cards, dataset.title) == (SPEC, False, "Free Spoken Digit Dataset")
         assert "CC BY-SA 4.0" in str(dataset.credit)
@@ -65,8 +66,19 @@ def test_the_split_is_that_of_the_dataset_in_a_tar_and_in_a_folder(recordings, r
 def test_recordings_in_time_steps_are_the_columns_of_their_pictures(recordings, registry) -> None:
     options = {"data_dir": recordings.parent, "registry": registry, "log_mel": SPEC}
     pictures, steps = load_dataset(NAME, **options), load_dataset(NAME, **options, events=EventBins((8,), bits=4))
-    assert torch.equal(steps.test.images, picture_columns(pictures.test.images, bits=4))
+    assert torch.equal(steps.test.images[:], picture_columns(pictures.test.images[:], bits=4))
     assert (steps.log_mel, steps.test.has_events, pictures.test.has_events) == (SPEC, True, False)
+
+
+def test_a_picture_is_made_once_and_when_it_is_first_used(recordings, registry, monkeypatch) -> None:
+    read = list[str]()
+    monkeypatch.setattr(
+        sound_files, "sound_picture", lambda file, spec: read.append(file.name) or sound_picture(file, spec)
+    )
+    dataset = load_dataset(NAME, data_dir=recordings.parent, registry=registry, log_mel=SPEC)
+    read.clear()
+    assert torch.equal(dataset.test.images[[1, 0, 1]], dataset.test.images[:2][[1, 0, 1]])
+    assert read == ["3_jackson_4.wav"]  # the first picture of all was made for its size
 
 
 def test_other_recordings_are_refused(recordings, registry) -> None:
