@@ -5,8 +5,8 @@ from typing import Any
 
 __all__ = ["card_rows"]
 
-LARGE = 1000
-"""Magnitude from which numbers that are not whole are rounded."""
+LARGE, DIGITS = 1000, 6
+"""Magnitude from which numbers that are not whole are rounded to whole ones, and the digits of smaller ones."""
 TEXT_LENGTH = 1000
 """Largest number of characters of a fact."""
 
@@ -43,5 +43,7 @@ def _text(key: str, value: Any, facts: Mapping[str, Any]) -> str:
 
 
 def _number(value: Any) -> str:
-    """Return a value as text, large numbers that are not whole rounded."""
-    return f"{value:,.0f}" if isinstance(value, float) and abs(value) >= LARGE else str(value)
+    """Return a value as text; numbers that are not whole are rounded."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= LARGE else f"{value:.{DIGITS}g}"

@@ -35,6 +35,8 @@ def test_a_network_of_spike_trains_from_training_to_prediction(run, spec, data, 
     best = min(json.loads(line)["validation_snn_distance"] for line in lines)
     assert f"{best:.4g}" in told.stdout
     assert "output: 2 spike trains" in run("show", model).stdout
+    assert "C source cannot express" in run("data", "export", model, "-o", tmp_path / "a.raw", code=1).stderr
+    assert json.loads(run("check", spec, "--json").stdout)["gives"] == "spike trains"
     longer = ("--epochs", 3, "--set", "training.snn_epochs=3")
     assert "epoch 3/3" in run("train", spec, "-o", tmp_path / "run", "--resume", *longer).stderr
 

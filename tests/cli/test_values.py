@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from c_programs import compile_c, needs_compiler
+from c_programs import run as run_program
 
 NET = Path(__file__).parents[1] / "golden" / "sigma_delta" / "network.net"
 RECORDED = NET.with_name("lava_simulation.npz")
@@ -51,6 +53,16 @@ def test_eval_prints_errors_messages_and_synops(run, frames, tmp_path) -> None:
     assert as_ann["steps_per_second"] is None
     few = json.loads(run("eval", NET, "--data", tmp_path / "many.npz", "--limit", 1, "--json").stdout)
     assert few["results"][0]["recordings"] == 1
+
+
+@needs_compiler
+def test_exported_frames_give_the_same_values_in_c(run, frames, tmp_path) -> None:
+    raw, source = tmp_path / "frames.raw", tmp_path / "net.c"
+    assert f"{raw}: 1 recordings of 12 steps" in run("data", "export", NET, "--data", frames, "-o", raw).stdout
+    run("convert", NET, "-o", source)
+    lines = run_program(compile_c(source, "-DSNN_STDIN"), raw.read_bytes(), "12").stdout.splitlines()
+    with np.load(RECORDED) as arrays:
+        assert [[int(number) for number in line.split()] for line in lines] == [arrays["sigma"][-1].tolist()]
 
 
 def test_more_steps_than_recordings_have_are_left_out_and_still_frames_are_held(run, frames, tmp_path) -> None:

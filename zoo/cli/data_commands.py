@@ -25,6 +25,7 @@ from converters.cli.options import (
     limit_option,
     places_options,
 )
+from specs.errors import SnnZooError
 from zoo.cli.given_model import input_shape, read_and_say, usual_data
 
 __all__ = ["data"]
@@ -104,11 +105,13 @@ def data_export(
     """Write test images as raw bytes, for programs in C.
 
     SOURCE is a model file or the name of a model. Images are resized, sounds become pictures, and events are counted,
-    as the C source of this model needs it. Labels are written to a text file beside it, a number a line.
+    as the C source of this model needs it. Labels are written to a text file beside it, a number a line. For a network
+    that gives values, --data is a file of frames, and no labels are written.
 
     Example: zoo data export mnist-dense --data mnist-sample -o images.raw
     """
-    from converters.formats.c.c_inputs import labels_path, write_inputs
+    from bootstrap_core.data.frames import read_frames
+    from converters.formats.c.c_inputs import labels_path, write_frames, write_inputs
 
     labels = labels_path(output)
     if labels == output:
@@ -116,16 +119,26 @@ def data_export(
     for path in (output, labels):
         refuse_existing(path, force)
     model = read_and_say(source)[0]
-    dataset = places.load(name or usual_data(model), input_shape(model), model.classes, model.spec).limited(limit)
-    if dataset.limit_note:
-        say(f"note: {dataset.limit_note}")
-    test = dataset.test
-    write_inputs(test, model.spec, output)
-    steps = test.images.shape[1] if test.has_events else None
+    spec = model.spec
+    if spec.gives_spikes:
+        raise SnnZooError(f"{spec.name} gives spike trains, which C source cannot express")
+    name = name or usual_data(model)
+    steps: int | None
+    if spec.gives_values:
+        frames = read_frames(Path(name), spec).limited(limit)
+        write_frames(frames, spec, output)
+        n, steps = len(frames), len(frames.frames)
+    else:
+        dataset = places.load(name, input_shape(model), model.classes, spec).limited(limit)
+        if dataset.limit_note:
+            say(f"note: {dataset.limit_note}")
+        write_inputs(dataset.test, spec, output)
+        n, steps = len(dataset.test), dataset.test.images.shape[1] if dataset.test.has_events else None
     if as_json:
-        found = {"path": str(output), "labels": str(labels), "inputs": len(test), "time_steps": steps}
-        echo(json_text({**found, "bytes": output.stat().st_size}))
+        found = {"path": str(output), "labels": None if spec.gives_values else str(labels), "inputs": n}
+        echo(json_text({**found, "time_steps": steps, "bytes": output.stat().st_size}))
         return
     what = "images" if steps is None else f"recordings of {steps} steps"
-    echo(f"{output}: {len(test):,} {what}, {output.stat().st_size // max(1, len(test)):,} bytes each")
-    echo(f"{labels}: their classes")
+    echo(f"{output}: {n:,} {what}, {output.stat().st_size // max(1, n):,} bytes each")
+    if not spec.gives_values:
+        echo(f"{labels}: their classes")

@@ -66,7 +66,8 @@ def check(spec: str, assignments: tuple[str, ...], as_json: bool) -> None:
             raise type(error)(f"{_place(spec, str(error).partition(':')[0], assignments)}{error}") from None
     if as_json:
         layers = [asdict(row) for row in summarize(network)]
-        echo(json_text({"name": network.name, "time_steps": network.time_steps, "layers": layers}))
+        about = {"name": network.name, "time_steps": network.time_steps, "gives": network.gives}
+        echo(json_text({**about, "layers": layers}))
     else:
         print_layers(network)
     if network.training:

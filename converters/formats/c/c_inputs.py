@@ -1,16 +1,17 @@
-"""Write images and recordings as the programs of C sources read them: raw numbers, one input after the other."""
+"""Write images, recordings and frames as the programs of C sources read them: raw numbers, one after the other."""
 
 from pathlib import Path
 
 import torch
 
+from bootstrap_core.data.frames import Frames
 from bootstrap_core.data.splits import Split
 from specs.errors import DataError
 from specs.files.whole_file import whole_file, write_whole
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 
-__all__ = ["labels_path", "write_inputs"]
+__all__ = ["labels_path", "write_frames", "write_inputs"]
 
 BATCH = 256
 
@@ -50,4 +51,25 @@ def write_inputs(split: Split, spec: NetworkSpec, path: Path) -> Path:
         for first in range(0, len(split), BATCH):
             file.write(split.images[first : first + BATCH].to(number).contiguous().numpy().tobytes())
     write_whole(labels_path(path), "".join(f"{label}\n" for label in split.labels.tolist()).encode())
+    return path
+
+
+def write_frames(given: Frames, spec: NetworkSpec, path: Path) -> Path:
+    """Write recordings of frames for a program made with -DPREFIX_STDIN of a network that gives values.
+
+    Pixels have 8 bits with sign, or 16 if the network's have more than 8, in this machine's byte order, in the order
+    step, channel, row, column.
+
+    Args:
+        given: recordings as `read_frames` returns them for this network.
+        spec: the network that takes them.
+        path: file to write; it is overwritten.
+
+    Returns:
+        `path`.
+    """
+    number = torch.int16 if spec.input.bits > 8 else torch.int8
+    with whole_file(path) as file:
+        for i in range(len(given)):
+            file.write(given.inputs(slice(i, i + 1)).to(number).contiguous().numpy().tobytes())
     return path
