@@ -16,6 +16,8 @@ from converters.ann_to_snn.onnx_conversion import import_onnx
 from specs import DataError
 from specs.layers.input import Encoding
 
+pytestmark = pytest.mark.usefixtures("few_images")
+
 COLOURS = Normalization.of([0.35, 0.2, 0.5], [0.3, 0.2, 0.4])
 IMAGES = torch.rand(4, 3, 6, 5, generator=torch.Generator().manual_seed(0))
 

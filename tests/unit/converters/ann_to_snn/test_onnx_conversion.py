@@ -28,6 +28,8 @@ from specs.layers.block import skips_of
 from specs.layers.input import Encoding
 from specs.layers.neuron import Reset
 
+pytestmark = pytest.mark.usefixtures("few_images")
+
 MEAN, STD = 0.13, 0.31
 NORMAL = Normalization.of(MEAN, STD)
 SPIKES, GRADED = (SpikingForms(encodings=[encoding]) for encoding in (Encoding.SPIKE, Encoding.GRADED))
@@ -277,7 +279,8 @@ def test_a_conversion_that_loses_much_is_told(mlp, digits, monkeypatch) -> None:
 
 
 def test_weights_with_hardly_any_grid_left_are_told(mlp, digits) -> None:
-    options = {"dataset": digits, "mean": MEAN, "std": STD, "epochs": 0, "forms": GRADED}
+    few = replace(digits, test=digits.test.take(slice(0, 200)))
+    options = {"dataset": few, "mean": MEAN, "std": STD, "epochs": 0, "forms": GRADED}
     assert not any("of their grid" in note for note in import_onnx(mlp, time_steps=4, **options).notes)
     long = import_onnx(mlp, time_steps=200, **options)
     (told,) = (note for note in long.notes if "of their grid" in note)
@@ -365,7 +368,7 @@ def test_the_model_runs_exactly_as_scored_in_every_format(cnn, digits, tmp_path,
 
 
 def test_the_figures_are_those_of_the_contract(mlp, digits) -> None:
-    figures = import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, epochs=0).report
+    figures = import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, epochs=0, forms=SPIKES).report
     assert [node["op"] for node in figures["nodes"]] == ["Flatten", "Gemm", "Relu", "Gemm", "Relu", "Gemm"]
     hidden = ["block 2, dense, 2 neurons for each unit"] * 2 + ["block 3, dense, 4 neurons for each unit"] * 2
     assert [node["reason"] for node in figures["nodes"][1:]] == [*hidden, "block 4, affine"]
