@@ -317,25 +317,21 @@ def say_sample(dataset: "Dataset | FrameDataset") -> None:
     """Print a note if the scores are of the embedded sample, or of test images that were drawn at random."""
     from bootstrap_core.data.frames import FrameDataset
 
-    if isinstance(dataset, FrameDataset):
-        if dataset.is_drawn:
-            n_test, n = len(dataset.test), len(dataset.train) + len(dataset.test)
-            say(
-                f"note: scored on {n_test:,} of the {n:,} recordings of {dataset.name}, drawn at random, because it "
-                "has no separate test recordings (arrays x_train, y_train, x_test and y_test)"
-            )
-        return
-    if dataset.is_sample:
-        say(f"note: scored on {dataset.source}")
+    what, places = "recordings", "arrays x_train, y_train, x_test and y_test"
+    n_test, limit_note = len(dataset.test), None
+    if not isinstance(dataset, FrameDataset):
+        what = "recordings" if dataset.test.has_events else "images"
+        places = "folders train and test, or arrays x_train and x_test"
+        n_test, limit_note = dataset.drawn_from or n_test, dataset.limit_note
+        if dataset.is_sample:
+            say(f"note: scored on {dataset.source}")
     if dataset.is_drawn:
-        n_test = dataset.drawn_from or len(dataset.test)
-        n = len(dataset.train) + n_test
         say(
-            f"note: scored on {n_test:,} of the {n:,} images of {dataset.source}, drawn at random, because it has no "
-            "separate test images (folders train and test, or arrays x_train and x_test)"
+            f"note: scored on {n_test:,} of the {len(dataset.train) + n_test:,} {what} of {dataset.name}, drawn at "
+            f"random, because it has no separate test {what} ({places})"
         )
-    if note := dataset.limit_note:
-        say(f"note: {note}")
+    if limit_note:
+        say(f"note: {limit_note}")
 
 
 def recorded_steps(steps: Sequence[int | None], longest: int) -> list[int | None]:

@@ -146,8 +146,8 @@ class TrainingRun:
 
     @property
     def samples(self) -> str:
-        """Word for the examples: `images` of a network that gives classes, else what its input is called."""
-        return "images" if self.spec.gives_classes else f"{self.spec.input.sample}s"
+        """Word for the examples: `images` or `recordings`."""
+        return f"{self.spec.input.sample}s"
 
     @property
     def best(self) -> EpochReport:
