@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from specs.errors import DataError
-from specs.files.given_file import real_path
+from specs.files.given_file import check_given_file, real_path
 from specs.files.given_tar import TarMember, tar_members
 from specs.files.limits import IMAGE_FILE_BYTES
 
@@ -20,6 +20,7 @@ __all__ = [
     "ImageFile",
     "class_folders",
     "content_of",
+    "read_file",
 ]
 
 ImageFile = Path | TarMember
@@ -109,6 +110,14 @@ def content_of(name: str) -> Content | None:
     (<Content.IMAGES: 'images'>, None)
     """
     return CONTENTS.get(PurePosixPath(name).suffix.lower())
+
+
+def read_file(file: ImageFile, limit: int) -> bytes:
+    """Return the bytes of a file. Raises `DataError` if it cannot be read, or has more than `limit` bytes."""
+    n_bytes = check_given_file(file, error=DataError) if isinstance(file, Path) else file.n_bytes
+    if n_bytes > limit:
+        raise DataError(f"{file} has {n_bytes:,} bytes, more than the limit of {limit:,}")
+    return file.read_bytes() if isinstance(file, Path) else file.read()
 
 
 def _on_disk(path: Path) -> ClassFolders:

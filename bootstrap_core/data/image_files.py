@@ -19,7 +19,7 @@ from torch import Tensor
 from bootstrap_core.data.class_folders import ClassFolders, Content, ImageFile, class_folders
 from bootstrap_core.data.events.binning import EventBins, recorded_files
 from bootstrap_core.data.sound_files import sound_inputs
-from bootstrap_core.data.splits import Dataset, Split
+from bootstrap_core.data.splits import Dataset, Split, draw_test
 from bootstrap_core.data.stored_images import STORED_FROM, Header, StoredArray, StoredImages, read_header, stored_array
 from bootstrap_core.progress import each_file
 from specs.arguments import check_path
@@ -56,8 +56,6 @@ CHANNELS = 1, 3
 """Numbers of channels of an image: grey, or RGB."""
 UNLABELLED = "unlabelled"
 """Name of the only class of a dataset without labels."""
-TEST_PART = 5
-"""Every fifth image is for testing if the files have no test set."""
 ORIENTATION, SIDEWAYS = 0x0112, {5, 6, 7, 8}
 """Exif tag for the orientation of the camera, and its values for images that are stored on their side."""
 PAPERS, MORE = ("white", "black"), 2
@@ -168,7 +166,7 @@ def _from_npz(path: Path, shape: Shape | None, seed: int, events: EventBins | No
         if f"x{part}" in arrays
     )
     is_drawn = not others
-    train, test = _drawn(train, seed) if is_drawn else (train, *others)
+    train, test = map(train.take, draw_test(len(train), seed=seed, source=f"{path}")) if is_drawn else (train, *others)
     classes: tuple[str, ...] = (UNLABELLED,)
     if arrays.keys() & IMAGES_OF.keys():
         n_classes = int(max(train.labels.max(), test.labels.max())) + 1
@@ -378,14 +376,6 @@ def _as_counts(path: Path, bins: EventBins, x: Tensor) -> Tensor:
     return counts.clamp(max=2**bins.bits - 1).reshape(*x.shape[:2], *bins.frame)
 
 
-def _drawn(split: Split, seed: int) -> tuple[Split, Split]:
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    n_test = max(1, len(split) // TEST_PART)
-    if len(split) < 2:
-        raise DataError("fewer than two images: at least one must be for training and one for testing")
-    return split.take(order[n_test:]), split.take(order[:n_test])
-
-
 def _form_of(
     path: Path, folders: ClassFolders, shape: Shape | None, log_mel: LogMelSpec | None, events: EventBins | None
 ) -> Form:
@@ -418,7 +408,7 @@ def _from_folders(
         if unknown := sorted(other.classes.keys() - first.classes.keys()):
             raise DataError(f"{other.place} has classes that are missing in {first.place}: {', '.join(unknown)}")
     splits = [_read_classes(folders, form, names, bits) for folders in (first, *others)]
-    train, test = splits if others else _drawn(splits[0], seed)
+    train, test = splits if others else map(splits[0].take, draw_test(len(splits[0]), seed=seed, source=f"{path}"))
     told = form if isinstance(form, LogMelSpec) else None
     return Dataset(f"{path}", train, test, names, f"{path}", is_drawn=not others, log_mel=told)
 

@@ -2,18 +2,16 @@
 
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.class_folders import ImageFile
+from bootstrap_core.data.class_folders import ImageFile, read_file
 from bootstrap_core.data.log_mel import log_mel, resample
 from bootstrap_core.progress import each_file
 from specs.errors import DataError, SnnZooError
-from specs.files.given_file import check_given_file
 from specs.files.limits import SOUND_BYTES
 from specs.layers.input import LogMelSpec
 
@@ -104,10 +102,7 @@ def read_sound(file: ImageFile) -> tuple[Tensor, int]:
     Source: Microsoft and IBM, Multimedia Programming Interface and Data Specifications 1.0, 1991, "Waveform Audio File
     Format"; Microsoft, WAVEFORMATEXTENSIBLE.
     """
-    n_bytes = check_given_file(file, error=DataError) if isinstance(file, Path) else file.n_bytes
-    if n_bytes > SOUND_BYTES:
-        raise DataError(f"{file} has {n_bytes:,} bytes, more than the limit of {SOUND_BYTES:,}")
-    data = file.read_bytes() if isinstance(file, Path) else file.read()
+    data = read_file(file, SOUND_BYTES)
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         raise DataError(f"{file} is not a WAV file: {REMEDY}" if data else f"{file} is empty")
     header = _chunk(file, data, b"fmt ", "header")

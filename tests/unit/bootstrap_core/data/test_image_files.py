@@ -126,7 +126,7 @@ def test_a_file_may_name_its_classes(names, tmp_path) -> None:
         ({"x": PIXELS, "y": LABELS, "classes": np.array([["a", "b"]])}, r"one axis and .* got \[1, 2\]"),
         ({"x": PIXELS, "classes": np.array([*"abcd"])}, "has classes but no labels"),
         ({"images": PIXELS, "y_train": LABELS}, "has y_train, but labels of its images must be called y"),
-        ({"x": PIXELS[:1], "y": LABELS[:1]}, "fewer than two"),
+        ({"x": PIXELS[:1], "y": LABELS[:1]}, "at least 2 inputs"),
         ({"x": PIXELS, "y": LABELS / 3}, r"label 0\.333333: labels must be class numbers"),
         ({"x": PIXELS, "y": np.stack([np.arange(20), LABELS], 1)}, r"labels of shape \[20, 2\] must be one-hot"),
         ({"x": PIXELS, "y": np.zeros((20, 4))}, "must be one-hot"),
