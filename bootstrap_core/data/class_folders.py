@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 ImageFile = Path | TarMember
-"""Image file or recording, on disk or in a tar archive."""
+"""Image, sound, or recording of events, on disk or in a tar archive."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 SOUND_SUFFIX = ".wav"
 EVENT_SUFFIXES = {".bin", ".bs1", ".bs2", ".npy", ".npz"}
@@ -50,11 +50,11 @@ CONTENTS = {
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """Image files of each class; classes and files are sorted by name.
+    """Files of each class; classes and files are sorted by name.
 
     Attributes:
         place: path of the folder or archive, for messages.
-        classes: image files by the name of their class.
+        classes: files by the name of their class.
     """
 
     place: str
@@ -69,7 +69,7 @@ class ClassFolders:
 
     @property
     def files(self) -> tuple[ImageFile, ...]:
-        """All image files, class by class."""
+        """All files, class by class."""
         return tuple(chain(*self.classes.values()))
 
     @property
@@ -89,10 +89,10 @@ class ClassFolders:
 def class_folders(path: Path) -> list[ClassFolders]:
     """Return the class folders in a folder or tar archive: those in `train` and in `test` if it has both, or else one.
 
-    Folders around all images of a tar archive are ignored, and so are other files than images.
+    Folders around all class folders of a tar archive are ignored, and so are files of other kinds; see `content_of`.
 
     Raises:
-        DataError: there are no class folders, or one without images, or links out of the folder.
+        DataError: there are no class folders, or one without files, or links out of the folder.
         IntegrityError: the tar archive is damaged, or too large.
     """
     if not path.is_dir():

@@ -1,4 +1,4 @@
-"""Images with their class numbers: splits, datasets of a training and a test split, and validation splits."""
+"""Images with their class numbers: splits, datasets of a training and a test split, and random splits."""
 
 import reprlib
 from dataclasses import dataclass, replace
