@@ -1,4 +1,4 @@
-"""Classify images of any size, framed like those that the network was trained on; or sounds; or events of a camera."""
+"""Classification of files: images of any size, framed like those of the training, sounds, or recordings of events."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +37,7 @@ Read = TypeVar("Read")
 CONTENT = 0.2
 """Brightness above which a pixel is content, from 0 for the background to 1 for the brightest pixel."""
 BLANK, SHORT = "blank", "too short"
+"""Words in `Prediction.done` after which the class means nothing."""
 BATCH = 250
 """Number of images classified at once."""
 LEAST_CONTRAST = 0.1
@@ -71,11 +72,11 @@ class Prediction:
 
     Attributes:
         path: path of the file.
-        image: the image as the network saw it, `[C, H, W]` in 0..1; of events the number in each step, `[T, C, H, W]`;
-            of a sound in time steps the columns of its picture, `[T, 1, bands, 1]`.
+        image: input of the network: an image or the picture of a sound, `[C, H, W]` in 0..1; the number of events in
+            each step, `[T, C, H, W]`; or the columns of the picture of a sound, `[T, 1, bands, 1]`.
         label: index of the class.
         scores: probability of each class, the softmax of the logits times the `logit_scale` of the spec.
-        done: size or length of the file, and changes made to the image, for people.
+        done: size or length of the file, and changes made to its content, for people.
     """
 
     path: Path
@@ -95,7 +96,7 @@ class Prediction:
 
     @property
     def doubt(self) -> str | None:
-        """Reason why the class means nothing, as the end of a sentence that begins with the file; None without one."""
+        """Reason why the class means nothing, to follow the name of the file in a sentence; None without a reason."""
         return "is blank for the network" if self.is_blank else f"is {SHORT}" if SHORT in self.done else None
 
 
@@ -110,22 +111,21 @@ def predict_files(
     on_unreadable: Callable[[DataError], object] | None = None,
     on_skipped: Callable[[str], object] = lambda note: None,
 ) -> list[Prediction]:
-    """Classify image files, after fitting them to the network's input; or sounds, if that has a `log_mel`; or events.
+    """Classify files of images, of sounds or of events, whichever the network takes.
 
-    Files are read like a user's own training images: turned upright, converted to grey or three colours, and resized.
-    If the network was trained on a dataset of `FRAMINGS`, files of another size are framed like it instead: their
+    Images are read like a user's own training images: turned upright, converted to grey or three colours, and resized.
+    If the network was trained on a dataset of `FRAMINGS`, images of another size are framed like it instead: their
     content is cut out, scaled, and centred.
 
     Args:
         network: network to run as SNN; an `IntegerNetwork` keeps to the chip's limits.
-        paths: image files that Pillow can read; for a network of sounds WAV files, for one of events recordings that
-            `read_events` reads. A folder stands for those in it.
+        paths: image files that Pillow can read, WAV files, or recordings that `read_events` reads. A folder stands for
+            those in it.
         data: name of the dataset that the network was trained on.
-        shape: `(C, H, W)` of its images or frames; by default the shape of the network's input, or for images a square
-            if that is flat.
-        invert: whether to swap light and dark. By default this is decided for datasets of `FRAMINGS`, which are light
-            on dark: an image is inverted if it goes farther below the brightness of its edge than above, as ink on
-            paper does.
+        shape: `(C, H, W)` of its images or frames; by default the shape of the network's input, or if that is flat, a
+            square for images.
+        invert: whether to swap light and dark. By default only images for datasets of `FRAMINGS`, which are light on
+            dark, are inverted: those that go farther below the brightness of their edge than above, like ink on paper.
         time_steps: T, by default the spec's; of recordings of events as many steps are read.
         on_unreadable: called with the error of a file that cannot be read, which is left out; by default it is raised.
         on_skipped: called with a note if a folder also has other files, which are left out.
@@ -219,7 +219,7 @@ def animate_prediction(
 
 
 def _files_in(path: Path, suffixes: set[str], on_skipped: Callable[[str], object]) -> list[Path]:
-    """Return the files with these suffixes in a folder, sorted; `path` itself if it is none or has none."""
+    """Return the files with these suffixes in a folder, sorted; `path` itself if it is a file, or has none of them."""
     files = [file for file in path.iterdir() if file.name[0] != "."] if path.is_dir() else []
     found = sorted(file for file in files if file.suffix.lower() in suffixes)
     if found and len(found) < len(files):
@@ -305,18 +305,19 @@ def _as_grey(image: "Image") -> Tensor:
     return torch.from_numpy(np.asarray(image.convert("L")).astype(np.float32) / 255)
 
 
-def _edge(grey: Tensor) -> Tensor:
-    return torch.cat([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+def _background(grey: Tensor) -> Tensor:
+    """Return the median brightness of the edge of a grey image `[H, W]`."""
+    return torch.cat([grey[0], grey[-1], grey[:, 0], grey[:, -1]]).median()
 
 
 def _is_dark_on_light(grey: Tensor) -> bool:
-    background = _edge(grey).median()
+    background = _background(grey)
     return bool(background - grey.min() > grey.max() - background)
 
 
 def _frame(grey: Tensor, framing: Framing, height: int, width: int) -> Tensor:
     """Cut out the content of a grey image `[H, W]`; scale and centre it on black, as `framing` says."""
-    background = _edge(grey).median()
+    background = _background(grey)
     spread = (grey.max() - background).clamp_min(1 / 255)
     light = ((grey - background) / spread).clamp(0, 1)
     rows, columns = ((light > CONTENT).any(axis).nonzero().flatten() for axis in (1, 0))

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from specs.errors import DataError
-from specs.files.given_file import real_path
+from specs.files.given_file import check_given_file, real_path
 from specs.files.given_tar import TarMember, tar_members
 from specs.files.limits import IMAGE_FILE_BYTES
 
@@ -20,10 +20,11 @@ __all__ = [
     "ImageFile",
     "class_folders",
     "content_of",
+    "read_file",
 ]
 
 ImageFile = Path | TarMember
-"""Image file or recording, on disk or in a tar archive."""
+"""Image, sound, or recording of events, on disk or in a tar archive."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 SOUND_SUFFIX = ".wav"
 EVENT_SUFFIXES = {".bin", ".bs1", ".bs2", ".npy", ".npz"}
@@ -49,11 +50,11 @@ CONTENTS = {
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """Image files of each class; classes and files are sorted by name.
+    """Files of each class; classes and files are sorted by name.
 
     Attributes:
         place: path of the folder or archive, for messages.
-        classes: image files by the name of their class.
+        classes: files by the name of their class.
     """
 
     place: str
@@ -68,7 +69,7 @@ class ClassFolders:
 
     @property
     def files(self) -> tuple[ImageFile, ...]:
-        """All image files, class by class."""
+        """All files, class by class."""
         return tuple(chain(*self.classes.values()))
 
     @property
@@ -88,10 +89,10 @@ class ClassFolders:
 def class_folders(path: Path) -> list[ClassFolders]:
     """Return the class folders in a folder or tar archive: those in `train` and in `test` if it has both, or else one.
 
-    Folders around all images of a tar archive are ignored, and so are other files than images.
+    Folders around all class folders of a tar archive are ignored, and so are files of other kinds; see `content_of`.
 
     Raises:
-        DataError: there are no class folders, or one without images, or links out of the folder.
+        DataError: there are no class folders, or one without files, or links out of the folder.
         IntegrityError: the tar archive is damaged, or too large.
     """
     if not path.is_dir():
@@ -109,6 +110,14 @@ def content_of(name: str) -> Content | None:
     (<Content.IMAGES: 'images'>, None)
     """
     return CONTENTS.get(PurePosixPath(name).suffix.lower())
+
+
+def read_file(file: ImageFile, limit: int) -> bytes:
+    """Return the bytes of a file. Raises `DataError` if it cannot be read, or has more than `limit` bytes."""
+    n_bytes = check_given_file(file, error=DataError) if isinstance(file, Path) else file.n_bytes
+    if n_bytes > limit:
+        raise DataError(f"{file} has {n_bytes:,} bytes, more than the limit of {limit:,}")
+    return file.read_bytes() if isinstance(file, Path) else file.read()
 
 
 def _on_disk(path: Path) -> ClassFolders:

@@ -1,8 +1,8 @@
-"""Inputs that change from step to step, with targets: frames for values, and arrays of events for spike trains.
+"""Recordings that networks of values and of spike trains learn from: frames, or events in frames, with targets.
 
 - `.npy`: one recording, `[T, *shape]`, or one still frame, `[*shape]`, which is held for all steps.
-- `.npz`: many of them as `x`, `[N, T, *shape]` or `[N, *shape]`, and perhaps their targets `y`: `[N, values]` of the
-  last step, or spike trains `[N, T, neurons]`; or `x_train`, `y_train`, `x_test` and `y_test`.
+- `.npz`: many of them as `x`, `[N, T, *shape]` or `[N, *shape]`, and perhaps their targets `y`: the values after the
+  last step, `[N, values]`, or spike trains, `[N, T, neurons]`. Or `x_train`, `y_train`, `x_test` and `y_test`.
 """
 
 import math
@@ -17,11 +17,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bootstrap_core.data.class_folders import read_file
 from bootstrap_core.data.events.recordings import read_arrays
+from bootstrap_core.data.splits import draw_test
 from bootstrap_core.network.inputs import AxesWarning, as_input, count_steps
 from specs.arguments import check_type
 from specs.errors import DataError, SnnZooError
-from specs.files.given_file import check_given_file
 from specs.files.limits import EVENT_FILE_BYTES
 from specs.files.memory import refuse_beyond_memory
 from specs.network import NetworkSpec
@@ -41,8 +42,6 @@ __all__ = [
 FRAME_SUFFIXES = {".npy", ".npz"}
 NUMBER_BYTES = 12
 """Bytes of a pixel while it is checked, in float64 and then in int32."""
-TEST_PART = 5
-"""One of so many recordings, drawn at random, is for testing if a file has no test set."""
 Array = npt.NDArray[Any]
 
 
@@ -153,11 +152,8 @@ def load_frames(path: Path, spec: NetworkSpec) -> FrameDataset:
     first, *others = parts.values()
     if others:
         return FrameDataset(str(path), first, others[0], is_drawn)
-    n_test = max(1, len(first) // TEST_PART)
-    if len(first) < 2:
-        raise DataError(f"{path} has fewer than two recordings: one must be for training and one for testing")
-    order = torch.randperm(len(first), generator=torch.Generator().manual_seed(0))
-    return FrameDataset(str(path), first.take(order[n_test:]), first.take(order[:n_test]), is_drawn)
+    training, test = draw_test(len(first), seed=0, source=str(path))
+    return FrameDataset(str(path), first.take(training), first.take(test), is_drawn)
 
 
 def read_frames(path: Path, spec: NetworkSpec, *, time_steps: int | None = None) -> Frames:
@@ -179,10 +175,8 @@ def read_frames(path: Path, spec: NetworkSpec, *, time_steps: int | None = None)
 
 def _read(path: Path) -> Mapping[str, Array]:
     """Read the arrays of an `.npz` by their names, or of an `.npy` as x."""
-    if check_given_file(path, error=DataError) > EVENT_FILE_BYTES:
-        raise DataError(f"{path} has more than the limit of {EVENT_FILE_BYTES:,} bytes")
     several = path.suffix.lower() == ".npz"
-    arrays = read_arrays(path.read_bytes(), str(path), zipped=several)
+    arrays = read_arrays(read_file(path, EVENT_FILE_BYTES), str(path), zipped=several)
     return arrays if several else {"x": arrays[""][None]}
 
 
@@ -246,10 +240,10 @@ def _targets(y: Array | None, what: str, frames: Frames, spec: NetworkSpec) -> T
     shape = target_shape(spec, len(frames), len(frames.frames))
     axes = len(shape) - 1  # [N] or [N, T]; the values or neurons behind them may have any shape
     fits = y.dtype.kind in "biuf" and y.shape[:axes] == shape[:axes] and y.size == math.prod(shape)
-    with np.errstate(over="ignore"):
-        numbers = torch.from_numpy(y.astype(np.float32) if fits else np.zeros(0))
     if not fits:
         raise DataError(f"{what} must be {_allowed(spec)} {list(shape)}, not {y.dtype} {list(y.shape)[:8]}")
+    with np.errstate(over="ignore"):
+        numbers = torch.from_numpy(y.astype(np.float32))
     if not _are_targets(numbers, spec):
         raise DataError(f"{what} must be {_allowed(spec)}; it has values from {numbers.min():g} to {numbers.max():g}")
     return numbers.reshape(shape)

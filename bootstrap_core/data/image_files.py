@@ -2,14 +2,12 @@
 
 import io
 import math
-import reprlib
 import warnings
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,21 +16,20 @@ from torch import Tensor
 
 from bootstrap_core.data.class_folders import ClassFolders, Content, ImageFile, class_folders
 from bootstrap_core.data.events.binning import EventBins, recorded_files
+from bootstrap_core.data.image_arrays import CHANNELS, UNLABELLED, load_arrays
 from bootstrap_core.data.sound_files import sound_inputs
-from bootstrap_core.data.splits import Dataset, Split
-from bootstrap_core.data.stored_images import STORED_FROM, Header, StoredArray, StoredImages, read_header, stored_array
+from bootstrap_core.data.splits import Dataset, Split, draw_test
+from bootstrap_core.data.stored_images import STORED_FROM, StoredImages
 from bootstrap_core.progress import each_file
 from specs.arguments import check_path
-from specs.dataset_sources import check_class_names, check_data_file
-from specs.errors import DataError, IntegrityError, SnnZooError
+from specs.dataset_sources import check_data_file
+from specs.errors import DataError, SnnZooError
 from specs.fields import Shape
 from specs.files.given_file import check_given_file
-from specs.files.given_zip import open_zip
-from specs.files.limits import CLASS_NAMES_BYTES, IMAGE_CLASSES, IMAGE_PIXELS, IMAGES
+from specs.files.limits import IMAGE_PIXELS
 from specs.files.memory import refuse_beyond_memory
 from specs.layers.input import LogMelSpec
 from specs.shapes import fit_input
-from specs.words import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,16 +49,10 @@ Size = tuple[int, int, int]
 """Size of an image, `(C, H, W)`."""
 Form = Size | LogMelSpec | EventBins
 """Form that files get: the size of images, or how sounds become pictures or recordings frames."""
-CHANNELS = 1, 3
-"""Numbers of channels of an image: grey, or RGB."""
-UNLABELLED = "unlabelled"
-"""Name of the only class of a dataset without labels."""
-TEST_PART = 5
-"""Every fifth image is for testing if the files have no test set."""
 ORIENTATION, SIDEWAYS = 0x0112, {5, 6, 7, 8}
 """Exif tag for the orientation of the camera, and its values for images that are stored on their side."""
-PAPERS, MORE = ("white", "black"), 2
-"""Backgrounds for transparent images. Black is taken if it gives more than `MORE` times the contrast of white."""
+PAPERS, BLACK_ABOVE = ("white", "black"), 2
+"""Backgrounds for transparent images; black is taken if its contrast is more than `BLACK_ABOVE` times that of white."""
 DEEP_FORMATS = ("PNG", "PPM")
 """Formats whose images have 16 bits where Pillow reports mode `I`."""
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -78,30 +69,30 @@ def load_images(
 ) -> Dataset:
     """Read a user's images, sounds, or recordings of an event camera.
 
-    An `.npz` has `x` `[N, C, H, W]`, `[N, H, W, C]`, `[N, H, W]` or `[N, features]`, uint8 or floats in 0..1, and `y`
-    if there are labels; or `x_train`, `y_train`, `x_test`, `y_test`. The names `images` and `labels` mean the same, and
-    `train_images` and so on. `classes` has the names of the classes. Images that `np.savez` wrote, uncompressed, may be
+    An `.npz` has images `x`, `[N, C, H, W]`, `[N, H, W, C]`, `[N, H, W]` or `[N, features]`, uint8 or floats in 0..1,
+    and perhaps labels `y`; or `x_train`, `y_train`, `x_test` and `y_test`. The names `images`, `labels`, `train_images`
+    and so on mean the same. `classes` has the names of the classes. Images that `np.savez` wrote, uncompressed, may be
     larger than memory: they stay in the file and are read when they are used. With `events`, `x` has the number of
     events in each time step instead, `[N, T, C, H, W]` or `[N, T, features]`, as whole numbers.
 
-    A folder, or a `.tar` of it, has a folder of image files for each class, sorted by name; or `train` and `test` with
-    such folders in them. A `.tar` is not unpacked. If their pixels take more than `STORED_FROM` bytes, images are
-    decoded when they are used. Instead of images the folders may have WAV files, which become pictures as `log_mel`
-    says; or recordings of events (`.bin`, `.bs1`, `.bs2`, `.npz`, `.npy`), which become frames uint8 `[N, T, C, H, W]`
-    as `events` says. `train` and `test` may then begin with a capital letter.
+    A folder, or a `.tar` of it, has a folder of files for each class, sorted by name; or `train` and `test`, also
+    `Train` and `Test`, with such folders in them. A `.tar` is not unpacked. The files are images; or WAV files, which
+    become pictures as `log_mel` says; or recordings of events (`.bin`, `.bs1`, `.bs2`, `.npz`, `.npy`), which become
+    frames uint8 `[N, T, C, H, W]` as `events` says. Images whose pixels take `STORED_FROM` bytes or more are decoded
+    when they are used.
 
     Without a test set, a fifth of the images is for testing, drawn by `seed`.
 
     Args:
         path: an `.npz`, a folder, or a `.tar`.
-        shape: input shape of the network. Rows of as many features become images of this shape. Image files are
-            converted to grey or RGB and resized to it. By default, or if the shape is flat and the first image has as
-            many values, all image files get the size of the first.
+        shape: input shape of the network. Rows of an `.npz` with as many features become images of this shape. Image
+            files are converted to grey or RGB and resized to it; by default, or if it is flat and the first image has
+            as many values, to the size of the first.
         seed: seed for drawing the test images.
         log_mel: how sounds become pictures, by default as `LogMelSpec()`; if it is given, other files are refused.
         events: how recordings of events become frames, by default as `EventBins()`; if it is given, other files are
-            refused. With `log_mel`, sounds become the columns of their pictures, uint8 `[N, T, 1, bands, 1]`, of
-            `events.bits` bits. The arrays of an `.npz` are such frames already: it must have their shape and T.
+            refused. An `.npz` must already have frames of this shape and T. With `log_mel`, sounds become the columns
+            of their pictures, uint8 `[N, T, 1, bands, 1]`, of `events.bits` bits.
 
     Raises:
         DataError: the files cannot be read, are not such an `.npz`, folder or `.tar`, or are not what the network
@@ -111,7 +102,7 @@ def load_images(
     path = check_path(path, "load_images takes the path of an .npz file, a folder or a .tar", error=DataError)
     is_folders = path.is_dir() or check_data_file(path)
     if not is_folders:
-        return _from_npz(path, shape, seed, events)
+        return load_arrays(path, shape=shape, seed=seed, events=events)
     first, *others = class_folders(path)
     form = _form_of(path, first, shape, log_mel, events)
     return _from_folders(path, first, others, form, seed, bits=None if events is None else events.bits)
@@ -130,260 +121,6 @@ def image_shape(shape: Shape) -> Size | None:
         if math.prod(shape) == channels * side**2:
             return channels, side, side
     return None
-
-
-IMAGES_OF = {"y": "x", "y_train": "x_train", "y_test": "x_test"}
-"""Array of images for each array of labels."""
-CLASSES = "classes"
-"""Array of class names."""
-OWN_NAMES = (*IMAGES_OF, *IMAGES_OF.values(), CLASSES)
-OTHER_NAMES = {
-    "images": "x",
-    "labels": "y",
-    "train_images": "x_train",
-    "train_labels": "y_train",
-    "test_images": "x_test",
-    "test_labels": "y_test",
-}
-"""Further names of arrays; they count if the file does not use the own name."""
-KEYS = {**{name: name for name in OWN_NAMES}, **OTHER_NAMES}
-"""Arrays that are read, by the names that they may have in a file, in lower case."""
-COPIES = 3
-"""Copies of an array in memory at a time: as it is, times 255, and as bytes."""
-MOST_OTHERS = 5
-"""Number of other arrays that an error names at most."""
-Array = npt.NDArray[np.generic] | StoredArray
-
-
-def _from_npz(path: Path, shape: Shape | None, seed: int, events: EventBins | None) -> Dataset:
-    arrays = _arrays(path)
-
-    def convert(x: npt.NDArray[np.generic]) -> Tensor:
-        given = _tensor(x)
-        return _as_bytes(path, _as_images(path, shape, given)) if events is None else _as_counts(path, events, given)
-
-    train, *others = (
-        _split(path, convert, arrays[f"x{part}"], arrays.get(f"y{part}"))
-        for part in ("", "_train", "_test")
-        if f"x{part}" in arrays
-    )
-    is_drawn = not others
-    train, test = _drawn(train, seed) if is_drawn else (train, *others)
-    classes: tuple[str, ...] = (UNLABELLED,)
-    if arrays.keys() & IMAGES_OF.keys():
-        n_classes = int(max(train.labels.max(), test.labels.max())) + 1
-        classes = _class_names(path, arrays.get(CLASSES), n_classes)
-    return Dataset(f"{path}", train, test, classes, f"{path}", is_drawn=is_drawn)
-
-
-def _class_names(path: Path, names: Array | None, n_classes: int) -> tuple[str, ...]:
-    """Return the names of the classes in a file; without names, their numbers."""
-    if not isinstance(names, np.ndarray):
-        return tuple(map(str, range(n_classes)))
-    if len(names) < n_classes:
-        raise DataError(f"{path}: {CLASSES} has {len(names)} names, but there is the label {n_classes - 1}")
-    return check_class_names(names.tolist(), f"{path}: {CLASSES}")
-
-
-def _arrays(path: Path) -> dict[str, Array]:
-    """Return the arrays of an .npz that make up a dataset, by their names in `KEYS`."""
-    entries, headers, others = dict[str, zipfile.ZipInfo](), dict[str, Header](), list[str]()
-    try:
-        with open_zip(path) as archive:
-            named = [(entry, entry.filename.removesuffix(".npy")) for entry in archive.infolist()]
-            for entry, given in sorted(named, key=lambda pair: pair[1].lower() in OTHER_NAMES):
-                name = KEYS.get(given.lower())
-                if name is None or name in entries:
-                    others.append(reprlib.repr(given).strip("'"))
-                else:
-                    with archive.open(entry) as stream:
-                        headers[name] = _header(stream, entry.file_size, f"{path}: {given}", names=name == CLASSES)
-                    entries[name] = entry
-            chosen = _chosen(
-                path, {name: entry.filename.removesuffix(".npy") for name, entry in entries.items()}, others
-            )
-            for name in chosen:
-                _check_shape(path, name, headers)
-            return {name: _array(path, archive, entries[name], name) for name in chosen}
-    except DataError:
-        raise
-    except IntegrityError as error:
-        raise DataError(f"{path} is not an .npz of plain arrays: {error}") from None
-
-
-def _chosen(path: Path, given: Mapping[str, str], others: list[str]) -> list[str]:
-    """Return the arrays to read: a training and a test set, or else one set of images.
-
-    Args:
-        path: path of the file, for errors.
-        given: names of the arrays in the file, by their names in `KEYS`.
-        others: names of its other arrays.
-
-    Raises:
-        DataError: images or labels are missing, or labels belong to other images.
-    """
-    parts = ["_train", "_test"] if {"x_train", "x_test"} <= given.keys() else [""]
-    if parts == [""] and "x" not in given:
-        names = ", ".join([*given.values(), *others[:MOST_OTHERS]]) or "none"
-        raise DataError(f"{path} must have an array x (and y), or x_train and x_test; it has {names}")
-    if strays := [given[name] for name, images in IMAGES_OF.items() if name in given and images not in given]:
-        raise DataError(
-            f"{path} has {strays[0]}, but labels of its images must be called y{parts[0]}: rename or remove it"
-        )
-    labels = [f"y{part}" for part in parts if f"y{part}" in given]
-    if len(labels) == 1 < len(parts):
-        missing = next(f"y{part}" for part in parts if f"y{part}" not in given)
-        raise DataError(
-            f"{path} has {given[labels[0]]} but no {missing}: add it, or store all images as x and all labels as y"
-        )
-    if CLASSES in given and not labels:
-        raise DataError(f"{path} has {CLASSES} but no labels: add labels as y{parts[0]}, or remove {CLASSES}")
-    return [*(f"x{part}" for part in parts), *labels, *({CLASSES} & given.keys())]
-
-
-def _header(stream: IO[bytes], n_bytes: int, where: str, *, names: bool) -> Header:
-    """Return the header of an array of numbers, or of names, of this size: NumPy allocates memory before it reads."""
-    try:
-        header = read_header(stream)
-    except ValueError as error:  # NumPy raises it for a malformed header
-        raise DataError(f"{where} is not an array: {' '.join(str(error).split())[:200]}") from None
-    shape, dtype = header.shape, header.dtype
-    if names and dtype.kind not in "iuU":
-        raise DataError(f"{where} holds {dtype.name[:40]}, not text: store the names with np.array(names, dtype=str)")
-    if not names and (dtype.kind not in "biuf" or dtype.itemsize > 8):
-        raise DataError(f"{where} holds {dtype.name[:40]}, not numbers")
-    if header.n_bytes != n_bytes:
-        raise DataError(f"{where} is of shape {list(shape)[:8]} and dtype {dtype}, but has {n_bytes:,} bytes")
-    return header
-
-
-def _check_shape(path: Path, name: str, headers: Mapping[str, Header]) -> None:
-    """Raise `DataError` for too many images, labels or names, before memory is allocated for them."""
-    header, n_labels = headers[name], _n_rows(headers[name].shape)
-    if name in IMAGES_OF:
-        n_images, n_columns = _n_rows(headers[IMAGES_OF[name]].shape), math.prod(header.shape[1:])
-        if n_labels != n_images:
-            found = f"{counted(n_images, 'image')} and {counted(n_labels, 'label')}"
-            raise DataError(f"{path}: {found}: each image needs one label")
-        if n_columns > IMAGE_CLASSES:
-            raise DataError(f"{path}: labels of {n_columns:,} classes, more than the limit of {IMAGE_CLASSES:,}")
-    elif name == CLASSES:
-        if len(header.shape) != 1 or header.n_bytes > CLASS_NAMES_BYTES:
-            raise DataError(
-                f"{path}: {CLASSES} must have one axis and at most {CLASS_NAMES_BYTES:,} bytes, got "
-                f"{list(header.shape)[:8]} and {header.n_bytes:,}"
-            )
-    elif 0 in header.shape:
-        raise DataError(f"{path}: the array of images is empty: {list(header.shape)[:8]}")
-    elif n_labels > IMAGES:
-        raise DataError(f"{path}: {n_labels:,} images, more than the limit of {IMAGES:,}")
-
-
-def _n_rows(shape: tuple[int, ...]) -> int:
-    return shape[0] if shape and 0 not in shape else 0
-
-
-def _array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Array:
-    """Read one array; large images stay in the file if they can be read from there in parts."""
-    is_large = entry.file_size >= STORED_FROM and name in IMAGES_OF.values()
-    if is_large and (found := stored_array(path, archive, entry)):
-        return found
-    refuse_beyond_memory(COPIES * entry.file_size, f"{path}: reading {name}")
-    with archive.open(entry) as stream:
-        return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
-
-
-def _split(path: Path, convert: Callable[[npt.NDArray[np.generic]], Tensor], x: Array, y: Array | None) -> Split:
-    images = StoredImages.of(x, convert) if isinstance(x, StoredArray) else convert(x)
-    if y is None:
-        return Split(images, torch.zeros(len(images), dtype=torch.int64))
-    assert isinstance(y, np.ndarray)  # labels are never left in the file
-    return Split(images, _labels(path, y))
-
-
-def _labels(path: Path, y: npt.NDArray[Any]) -> Tensor:
-    """Return class numbers, int64 `[N]`, of labels `[N]`, or one-hot `[N, classes]`."""
-    rows = y.reshape(len(y), -1)
-    if rows.shape[1] > 1:
-        numbers = rows.argmax(1)
-        ones = np.take_along_axis(rows, numbers[:, None], 1)[:, 0] == 1
-        if not (ones & (np.count_nonzero(rows, axis=1) == 1)).all():
-            raise DataError(f"{path}: labels of shape {list(y.shape)} must be one-hot: one 1 in each row, else 0")
-        return torch.from_numpy(numbers)
-    values = torch.from_numpy(rows[:, 0].astype(np.float64))
-    wrong = ~((values >= 0) & (values < IMAGE_CLASSES) & (values % 1 == 0))
-    if wrong.any():
-        raise DataError(
-            f"{path}: label {float(values[wrong][0]):g}: labels must be class numbers, whole numbers from 0 to "
-            f"{IMAGE_CLASSES - 1}"
-        )
-    return values.long()
-
-
-def _tensor(array: npt.NDArray[np.generic]) -> Tensor:
-    """Convert an array to a tensor, in native byte order; torch cannot compare unsigned integers beyond a byte."""
-    wide = array.dtype.kind == "u" and array.dtype.itemsize > 1
-    return torch.from_numpy(np.ascontiguousarray(array, "int64" if wide else array.dtype.newbyteorder("=")))
-
-
-def _as_images(path: Path, shape: Shape | None, x: Tensor) -> Tensor:
-    match x.ndim:
-        case 2 if shape is not None and len(shape) == 3 and math.prod(shape) == x.shape[1]:
-            return x.reshape(-1, *shape)
-        case 2:
-            return x[:, None, None]
-        case 3:
-            return x[:, None]
-        case 4 if shape == x.shape[1:]:
-            return x
-        case 4 if shape == (x.shape[3], *x.shape[1:3]) or (x.shape[3] in CHANNELS and x.shape[1] not in CHANNELS):
-            return x.permute(0, 3, 1, 2)
-        case 4:
-            return x
-        case _:
-            expected = "[C, H, W], [H, W, C], [H, W] or [features]"
-            raise DataError(f"{path}: images of shape {list(x.shape[1:])}, expected {expected}")
-
-
-def _as_bytes(path: Path, x: Tensor) -> Tensor:
-    if x.dtype == torch.uint8:
-        return x.contiguous()
-    if not x.is_floating_point():
-        raise DataError(f"{path}: images are {str(x.dtype).removeprefix('torch.')}; save them as uint8, from 0 to 255")
-    low, high = map(float, x.aminmax()) if x.numel() else (0.0, 0.0)
-    found = f"{path}: images as floats must be from 0 to 1, got"
-    if not math.isfinite(low + high):
-        raise DataError(f"{found} numbers that are not finite")
-    if low < 0:
-        raise DataError(f"{found} {low:g}: save the images before mean and std normalise them")
-    if high > 1:
-        raise DataError(f"{found} {high:g}: divide by 255, or save as uint8")
-    return (x * 255).round().to(torch.uint8).contiguous()
-
-
-def _as_counts(path: Path, bins: EventBins, x: Tensor) -> Tensor:
-    """Return the number of events in each time step, uint8 `[N, T, C, H, W]`, counted as `bins` does."""
-    if not fit_input(tuple(x.shape[2:]), bins.shape):
-        taken = ", ".join(map(str, bins.shape))
-        raise DataError(f"{path}: x must have the shape [N, T, {taken}] of events, not {list(x.shape)}")
-    if bins.time_steps not in {None, x.shape[1]}:
-        raise DataError(
-            f"{path}: x has {counted(x.shape[1], 'time step')}, and the network takes {bins.time_steps}: cut or extend "
-            "the array, or change time_steps"
-        )
-    low, high = map(float, x.aminmax())
-    if low < 0 or not math.isfinite(high) or (x.is_floating_point() and bool((x % 1 != 0).any())):
-        raise DataError(f"{path}: numbers of events must be whole numbers from 0 on; these are {low:g} to {high:g}")
-    counts = x.to(torch.uint8) if high < 256 else x.clamp(max=255).to(torch.uint8)
-    return counts.clamp(max=2**bins.bits - 1).reshape(*x.shape[:2], *bins.frame)
-
-
-def _drawn(split: Split, seed: int) -> tuple[Split, Split]:
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    n_test = max(1, len(split) // TEST_PART)
-    if len(split) < 2:
-        raise DataError("fewer than two images: at least one must be for training and one for testing")
-    return split.take(order[n_test:]), split.take(order[:n_test])
 
 
 def _form_of(
@@ -418,9 +155,9 @@ def _from_folders(
         if unknown := sorted(other.classes.keys() - first.classes.keys()):
             raise DataError(f"{other.place} has classes that are missing in {first.place}: {', '.join(unknown)}")
     splits = [_read_classes(folders, form, names, bits) for folders in (first, *others)]
-    train, test = splits if others else _drawn(splits[0], seed)
-    told = form if isinstance(form, LogMelSpec) else None
-    return Dataset(f"{path}", train, test, names, f"{path}", is_drawn=not others, log_mel=told)
+    train, test = splits if others else map(splits[0].take, draw_test(len(splits[0]), seed=seed, source=f"{path}"))
+    log_mel = form if isinstance(form, LogMelSpec) else None
+    return Dataset(f"{path}", train, test, names, f"{path}", is_drawn=not others, log_mel=log_mel)
 
 
 def _size_for(shape: Shape | None, file: ImageFile) -> Size:
@@ -510,7 +247,7 @@ def plain_image(file: ImageFile, image: "Image") -> "Image":
         return upright
     ink = _of_bytes(upright).convert("RGBA")
     on_white, on_black = (Image.alpha_composite(Image.new("RGBA", ink.size, paper), ink) for paper in PAPERS)
-    return on_black if _contrast(on_black) > MORE * _contrast(on_white) else on_white
+    return on_black if _contrast(on_black) > BLACK_ABOVE * _contrast(on_white) else on_white
 
 
 def _of_bytes(image: "Image") -> "Image":

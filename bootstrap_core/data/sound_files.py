@@ -1,28 +1,26 @@
-"""Recordings in WAV files, as the log-mel pictures that networks of sounds take, whole or column by column."""
+"""WAV files as the log-mel pictures that networks of sounds take, whole or column by column."""
 
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.class_folders import ImageFile
+from bootstrap_core.data.class_folders import ImageFile, read_file
 from bootstrap_core.data.log_mel import log_mel, resample
 from bootstrap_core.progress import each_file
 from specs.errors import DataError, SnnZooError
-from specs.files.given_file import check_given_file
 from specs.files.limits import SOUND_BYTES
 from specs.layers.input import LogMelSpec
 
 __all__ = ["SoundPictures", "picture_columns", "read_sound", "sound_inputs", "sound_picture"]
 
 BITS, FULL_SCALE = 16, 1 << 15
-"""Size of a sample, and its value for the full amplitude."""
+"""Bits of a sample, and its value at full amplitude."""
 PCM, FLOATS, EXTENSIBLE = 1, 3, 0xFFFE
-"""Codes of formats: integers, floats, and that the code follows in the extension of the header."""
+"""Codes of formats: integers, floats, and a format whose code is in the extension of the header."""
 HEADER = struct.Struct("<HHIIHH")
 """Format, channels, samples per second, bytes per second, bytes of all channels' samples, bits of a sample."""
 EXTENSION = struct.Struct("<HHIH")
@@ -31,7 +29,7 @@ REMEDY = "convert it, as with: ffmpeg -i IN -ac 1 -c:a pcm_s16le OUT.wav"
 
 
 def sound_inputs(files: Sequence[ImageFile], spec: LogMelSpec, bits: int | None = None) -> Tensor:
-    """Return WAV files as pictures, uint8 `[N, 1, bands, frames]`; with `bits`, as `picture_columns` makes of them."""
+    """Return pictures of WAV files, uint8 `[N, 1, bands, frames]`; with `bits`, the `picture_columns` of these."""
     pictures = torch.stack([sound_picture(file, spec) for file in each_file(files)])
     return pictures if bits is None else picture_columns(pictures, bits)
 
@@ -104,10 +102,7 @@ def read_sound(file: ImageFile) -> tuple[Tensor, int]:
     Source: Microsoft and IBM, Multimedia Programming Interface and Data Specifications 1.0, 1991, "Waveform Audio File
     Format"; Microsoft, WAVEFORMATEXTENSIBLE.
     """
-    n_bytes = check_given_file(file, error=DataError) if isinstance(file, Path) else file.n_bytes
-    if n_bytes > SOUND_BYTES:
-        raise DataError(f"{file} has {n_bytes:,} bytes, more than the limit of {SOUND_BYTES:,}")
-    data = file.read_bytes() if isinstance(file, Path) else file.read()
+    data = read_file(file, SOUND_BYTES)
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         raise DataError(f"{file} is not a WAV file: {REMEDY}" if data else f"{file} is empty")
     header = _chunk(file, data, b"fmt ", "header")
@@ -131,11 +126,11 @@ def _chunk(file: ImageFile, data: bytes, name: bytes, what: str) -> bytes:
     """Return the content of the first chunk called `name` in a WAV file; raise `DataError` if it is not whole."""
     start = 12
     while start + 8 <= len(data):
-        n_bytes, is_it = int.from_bytes(data[start + 4 : start + 8], "little"), data[start : start + 4] == name
+        n_bytes, is_wanted = int.from_bytes(data[start + 4 : start + 8], "little"), data[start : start + 4] == name
         start += 8
-        if is_it and start + n_bytes <= len(data):
+        if is_wanted and start + n_bytes <= len(data):
             return data[start : start + n_bytes]
-        if is_it:
+        if is_wanted:
             raise DataError(f"{file} is cut short: it has {len(data) - start:,} of {n_bytes:,} bytes of {what}")
         start += n_bytes + n_bytes % 2
     raise DataError(f"{file} is cut short: it ends before its {what}")

@@ -1,4 +1,4 @@
-"""Images with their class numbers: splits, datasets of a training and a test split, and validation splits."""
+"""Images with their class numbers: splits, datasets of a training and a test split, and random splits."""
 
 import reprlib
 from dataclasses import dataclass, replace
@@ -16,18 +16,23 @@ from specs.layers.input import LogMelSpec
 from specs.outline import few_lines
 from specs.words import counted
 
-__all__ = ["Dataset", "Split", "check_split", "hint_from_one", "time_first", "train_validation_split"]
+__all__ = ["Dataset", "Split", "check_split", "draw_test", "hint_from_one", "time_first", "train_validation_split"]
 
+TEST_PART = 5
+"""One of so many inputs is for testing if a file has no test set."""
 SHOWN_IMAGES, SHOWN_WIDTH = 20, 56
 """Number of images that a notebook shows of a split, and their width there in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images uint8 [N, C, H, W], 0 black to 255 white, or events uint8 [N, T, C, H, W], and class numbers, int64 [N].
+    """Images or recordings of events with their class numbers.
 
-    Images larger than memory stay in their file; `images[...]` returns a tensor in both cases. Recordings of event
-    cameras have the number of events in each time step, and are read when they are first used.
+    Attributes:
+        images: uint8 `[N, C, H, W]`, 0 black to 255 white; or the number of events in each time step, uint8
+            `[N, T, C, H, W]`. Images larger than memory stay in their file, and recordings are read when they are first
+            used; `images[...]` returns a tensor in all cases.
+        labels: class numbers, int64 `[N]`.
 
     Raises `DataError` for other shapes or dtypes, or for NumPy arrays.
     """
@@ -194,6 +199,18 @@ def check_split(split: object, n_classes: int) -> None:
 def hint_from_one(least: int, most: int, n_classes: int) -> str:
     """Return the end of a message on labels beyond the classes: advice if they seem to count from 1."""
     return "; if the labels count from 1, subtract 1" if least == 1 and most == n_classes else ""
+
+
+def draw_test(n: int, *, seed: int, source: str) -> tuple[Tensor, Tensor]:
+    """Draw a fifth of `n` inputs for testing; return the indices of the others, for training, and of these.
+
+    Raises `DataError`, which names `source`, if there are fewer than two.
+    """
+    if n < 2:
+        raise DataError(f"{source}: needs at least 2 inputs, one for training and one for testing, got {n}")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    n_test = max(1, n // TEST_PART)
+    return order[n_test:], order[:n_test]
 
 
 def train_validation_split(split: Split, *, n_validation: int, seed: int) -> tuple[Split, Split]:

@@ -11,12 +11,11 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from bootstrap_core.data.class_folders import SOUND_SUFFIX, ImageFile
+from bootstrap_core.data.class_folders import SOUND_SUFFIX, ImageFile, read_file
 from bootstrap_core.data.sound_files import SoundPictures
 from bootstrap_core.data.splits import Split
 from bootstrap_core.data.stored_images import StoredImages
-from specs.errors import DataError, IntegrityError
-from specs.files.given_file import check_given_file
+from specs.errors import IntegrityError
 from specs.files.given_tar import tar_members
 from specs.files.limits import SOUND_BYTES
 from specs.layers.input import LogMelSpec
@@ -42,7 +41,8 @@ def read_recordings(places: Mapping[Path, str], log_mel: LogMelSpec, bits: int |
     ((place, sha256),) = places.items()
     members: list[ImageFile] = [*place.glob(f"*{SOUND_SUFFIX}")] if place.is_dir() else [*tar_members(place)]
     files = {name: file for file in members if (name := PurePosixPath(file.name).name).endswith(SOUND_SUFFIX)}
-    listing = "".join(f"{_sha256_of(files[name])}  {name}\n" for name in sorted(files))
+    digests = {name: hashlib.sha256(read_file(files[name], SOUND_BYTES)).hexdigest() for name in sorted(files)}
+    listing = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
     if hashlib.sha256(listing.encode()).hexdigest() != sha256:
         raise IntegrityError(
             f"{place}: its {len(files):,} WAV files are not those of the dataset (zoo/README.md names the version): "
@@ -54,10 +54,3 @@ def read_recordings(places: Mapping[Path, str], log_mel: LogMelSpec, bits: int |
     every = Split(StoredImages.of(pictures, torch.from_numpy), labels)
     train, test = (every.take(part.nonzero().flatten()) for part in (indices >= TEST_INDICES, indices < TEST_INDICES))
     return train, test
-
-
-def _sha256_of(file: ImageFile) -> str:
-    n_bytes = check_given_file(file, error=DataError) if isinstance(file, Path) else file.n_bytes
-    if n_bytes > SOUND_BYTES:
-        raise DataError(f"{file} has {n_bytes:,} bytes, more than the limit of {SOUND_BYTES:,}")
-    return hashlib.sha256(file.read_bytes() if isinstance(file, Path) else file.read()).hexdigest()

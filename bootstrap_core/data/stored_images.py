@@ -123,7 +123,7 @@ def stored_array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -
 
 @dataclass(frozen=True, eq=False)
 class StoredImages:
-    """Images uint8 `[N, C, H, W]` that stay in their files; an index `images[...]` reads those that it selects.
+    """Images uint8 `[N, C, H, W]` that stay in their files; `images[...]` reads only the images that it selects.
 
     Recordings of event cameras are `[N, T, C, H, W]`.
 

@@ -1,4 +1,4 @@
-"""Data model of an ordinary ANN, and its evaluation in torch: the starting point of a conversion.
+"""An ANN as data, and its evaluation in torch: the starting point of a conversion.
 
 An importer builds an `Ann` from a file. `run_ann` returns its logits and activations, which all later steps compare
 with. The ANN is data rather than a torch module, so that those steps can fold, reorder and replace its nodes.
@@ -142,7 +142,7 @@ def run_ann(ann: Ann, images: Tensor, *, keep: bool = False) -> tuple[Tensor, di
             for name in node.inputs:
                 if last_use[name] == i:
                     values.pop(name, None)
-    return values[ann.nodes[-1].name], values if keep else {}
+    return values[ann.nodes[-1].name], (values if keep else {})
 
 
 def apply_operation(operation: Operation, *inputs: Tensor) -> Tensor:
@@ -151,10 +151,9 @@ def apply_operation(operation: Operation, *inputs: Tensor) -> Tensor:
     match operation:
         case Dense(weight, bias):
             return F.linear(x, weight, bias)
-        case Conv():
-            o, last = operation, torch.channels_last  # up to twice as fast, also a pool after it
-            weight = o.weight.contiguous(memory_format=last)
-            found = conv2d(x, weight, o, o.bias)
+        case Conv(weight, bias):
+            last = torch.channels_last  # up to twice as fast, also a pool after it
+            found = conv2d(x, weight.contiguous(memory_format=last), operation, bias)
             return found.contiguous(memory_format=last)
         case AvgPool(kernel, stride, padding):
             return F.avg_pool2d(padded(x, padding), kernel, stride)

@@ -38,11 +38,11 @@ __all__ = [
 
 FEWEST, MOST = 256, 4096
 """Bounds of the number of calibration images; fewer for large networks."""
-NUMBERS = 1 << 22
-"""Number of activations, over all images, that is enough for calibration; large networks need fewer images."""
-FEWEST_TO_JUDGE, N_JUDGING, JUDGED = 500, 4000, 2
+ENOUGH_ACTIVATIONS = 1 << 22
+"""Number of activations, of all images together, that is enough for calibration."""
+FEWEST_TO_JUDGE, MOST_TO_JUDGE, JUDGED = 500, 4000, 2
 """Bounds of the number of images to judge by, and their ratio to those that calibrate."""
-MOST_IMAGES = MOST + N_JUDGING
+MOST_IMAGES = MOST + MOST_TO_JUDGE
 """Largest number of images that a conversion uses."""
 BATCH = 250
 GRADED_BITS = (8, 7, 6, 5, 4, 3)
@@ -78,7 +78,7 @@ class Candidate:
     Attributes:
         model: the network.
         calibrations: calibrations of its layers of neurons.
-        layers: layers that it was made from; each is one block. Input and flattening are further blocks.
+        layers: layers that it was made from. Each became one block; input and flattening are further blocks.
         input_form: form of the input.
         max_pooling: replacement of max pooling.
         reset: reset of the voltage after a spike.
@@ -114,11 +114,11 @@ class Candidate:
 def images_wanted(ann: Ann) -> int:
     """Return the number of images that `best_candidate` can use."""
     n = _n_calibrating(activations_first(ann))
-    return n + min(N_JUDGING, JUDGED * n)
+    return n + min(MOST_TO_JUDGE, JUDGED * n)
 
 
 def _n_calibrating(ann: Ann) -> int:
-    return min(MOST, max(FEWEST, NUMBERS // sum(prod(node.shape) for node in ann.nodes)))
+    return min(MOST, max(FEWEST, ENOUGH_ACTIVATIONS // sum(prod(node.shape) for node in ann.nodes)))
 
 
 def best_candidate(
@@ -134,8 +134,8 @@ def best_candidate(
 ) -> Candidate:
     """Calibrate the ANN in each form, and return the one that agrees most with it.
 
-    The first 256 to 4,096 images calibrate; the others, up to 4,000, are judged. If fewer than 500 others are left, the
-    images that calibrate are judged too, as chance would decide among a few. Labels are not needed.
+    The first 256 to 4,096 images calibrate; up to 4,000 of the others judge. If fewer than 500 others are left, chance
+    would decide, so the images that calibrate judge, too. Labels are not needed.
 
     Args:
         ann: the ANN.
@@ -155,7 +155,7 @@ def best_candidate(
     n = _n_calibrating(ann)
     calibrating = images[:n]
     held_out = len(images) >= n + FEWEST_TO_JUDGE
-    judged = (images[n:] if held_out else images)[:N_JUDGING]
+    judged = (images[n:] if held_out else images)[:MOST_TO_JUDGE]
     with torch.no_grad():
         answers = torch.cat([run_ann(ann, normalization(part))[0].argmax(1) for part in judged.split(BATCH)])
     fit: Fit = partial(

@@ -48,7 +48,7 @@ __all__ = ["Calibration", "InputForm", "calibrate", "shrink_for"]
 PARTS = tuple(torch.linspace(0.05, 1.0, 24).tolist())
 """Thresholds to try for a layer, ascending, relative to its largest activation."""
 OFFSETS = (0.0, 0.5)
-"""Voltages to try that the bias adds over all steps, relative to the threshold.
+"""Voltages to try for the bias to add over all steps, relative to the threshold.
 
 With half a threshold, rates are rounded to the nearest number of spikes; without it, to the one below.
 """
@@ -58,7 +58,7 @@ SLACK = 0.05
 Neurons with a lower threshold fire sooner. With few time steps, every layer loses some before its first spikes.
 """
 HIGH, MOST_GAIN = 0.999, 8.0
-"""Quantile of the activations that is made equal for all channels of a layer, and the largest factor for that."""
+"""Quantile of the activations that is made equal for all channels of a layer, and the largest factor on weights."""
 N_SAMPLED = 1 << 14
 """Largest number of activations on which thresholds are tried, drawn from all neurons and images."""
 TAU_GRAD = 0.005
@@ -97,7 +97,7 @@ class Calibration:
         saturated: part of the activations that are above the scale, 0..1.
         offset: voltage that the bias adds over all steps so that rates are rounded and not truncated, relative to the
             threshold.
-        shrink: factor below the whole grid on the weights, so that voltages stay in the hardware's range; 1 if they do.
+        shrink: factor on the weights, at most 1, so that voltages stay in the hardware's range.
     """
 
     block: int
@@ -155,10 +155,6 @@ def calibrate(
 ) -> tuple[Model, list[Calibration]]:
     """Make a spiking network of the layers; return it with the calibrations of its layers of neurons, in order.
 
-    Each layer is calibrated on the spikes that the layers before it really send. Its weights are refitted to them, so
-    that it makes up for part of the error so far. Its threshold is the smallest whose rates come close to the ANN's
-    activations.
-
     Args:
         ann: ANN that the layers were made from.
         layers: spiking layers, the readout last.
@@ -194,8 +190,8 @@ class _Calibrator:
         balanced: bool,
         reset: Reset,
     ) -> None:
-        self.images, self.time_steps, self.form, self.balanced = images, time_steps, form, balanced
-        self.reset = reset
+        self.images, self.time_steps, self.form = images, time_steps, form
+        self.balanced, self.reset = balanced, reset
         # this height makes the gradient of a rate 1 / threshold, as for a neuron that loses none of its input
         self.surrogate = {"tau_grad": TAU_GRAD, "scale_grad": 4000 * TAU_GRAD / (time_steps + 1)}
         self.normalization = ann.normalization.after(normalization)
@@ -241,7 +237,7 @@ class _Calibrator:
             else:
                 index = len(document["blocks"]) + 1
                 synapses = [_Synapses(linear, spikes, scale), *skips]
-                block, weights, spikes, scale = self._weighted(layer, synapses, levels, index, found)
+                block, weights, spikes, scale = self._calibrated(layer, synapses, levels, index, found)
                 tensors |= {f"blocks.{index}.{key}": value.float() for key, value in weights.items()}
             document["blocks"].append(block)
         spec = spec_from_document(document, origin=name)
@@ -299,7 +295,7 @@ class _Calibrator:
         scaled = scale_inputs(linear, 1 / std)
         return replace(scaled, bias=scaled.bias - scale_inputs(scaled, mean).weight.flatten(1).sum(1))
 
-    def _weighted(
+    def _calibrated(
         self,
         layer: SpikingLayer,
         synapses: Sequence[_Synapses],
@@ -312,7 +308,7 @@ class _Calibrator:
         The readout's spikes are never used: they are its weighted input.
         """
         if levels == 1:  # graded pixels have no error to make up for
-            synapses = self._mended(layer, synapses)
+            synapses = self._refitted(layer, synapses)
         wanted, gains = layer.wanted(self.outputs[layer.target]), None
         if layer.activation is not None:
             if not wanted.any():
@@ -336,7 +332,7 @@ class _Calibrator:
 
         def driven(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
             """Return weighted input and bias after quantisation."""
-            return _weigh(synapses, quantize_weight(weight.float())), quantize_bias(bias.float() * levels)
+            return _weighted_input(synapses, quantize_weight(weight.float())), quantize_bias(bias.float() * levels)
 
         z, bias = driven(fit.weight, fit.bias)
         shrink = shrink_for(self._reach(z, bias))
@@ -368,7 +364,7 @@ class _Calibrator:
         neuron = CubaNeuron(CubaSpec(**self._neuron(mant / MANT)), channels=1)
         return fire(z, neuron.constants(bias), len(z))
 
-    def _mended(self, layer: SpikingLayer, synapses: Sequence[_Synapses]) -> list[_Synapses]:
+    def _refitted(self, layer: SpikingLayer, synapses: Sequence[_Synapses]) -> list[_Synapses]:
         """Return the synapses with weights refitted to make up for the error of the layers before."""
         neurons = layer.activation is not None
         wanted = layer.weighed(self.outputs[self.inputs[layer.target][0] if neurons else layer.target].double())
@@ -477,7 +473,7 @@ def _over_places(factors: Tensor, x: Tensor) -> Tensor:
     return factors.reshape(-1, *[1] * (x.dim() - 2))
 
 
-def _weigh(synapses: Sequence[_Synapses], weight: Tensor) -> Tensor:
+def _weighted_input(synapses: Sequence[_Synapses], weight: Tensor) -> Tensor:
     """Return the weighted input of each step, `[T or 1, N, ...]`, of all synapses together; `weight` is flat."""
     each_weight = zip(synapses, _weights(synapses, weight), strict=True)
     first, *others = (weigh(each.spikes, Connection(part, _as_spec(each.linear))) for each, part in each_weight)

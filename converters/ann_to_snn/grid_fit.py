@@ -26,13 +26,13 @@ from specs.fields import VTH_MANT_MAX, threshold_mant
 __all__ = ["GridFit", "fit_to_grid"]
 
 TOLERANCE, NOISE = 1e-3, 4e-6
-"""Largest distance from the grid that still counts as on it: in grid steps, and relative to the largest number.
+"""Largest distance of a number that counts as on the grid: in grid steps, and relative to the largest number.
 
-Both must hold. Numbers from float32 files are off by less. The second excludes numbers that would all round to 0.
+Both bounds hold. Numbers from float32 files are off by less. The second excludes numbers that would all round to 0.
 """
 
-KEPT_LEVELS = 8
-"""Largest divisor of a factor that exceeds `most`: of the 128 levels of a weight of either sign, 16 are left."""
+LARGEST_DIVISOR = 8
+"""Largest divisor of a factor above `most`: it leaves 16 of the 128 levels of a weight of either sign."""
 WHOLE_FACTORS = range(1, 65)
 POWERS = range(-12, 13)
 
@@ -91,7 +91,7 @@ def fit_to_grid(
         )
     factor, exact = _choose_factor(weight, bias, threshold, levels, smallest, largest)
     if not exact:
-        factor = max(min(factor, most), factor / KEPT_LEVELS, smallest)
+        factor = max(min(factor, most), factor / LARGEST_DIVISOR, smallest)
     scaled, scaled_bias = weight * factor, None if bias is None else bias * factor
     if exact:
         scaled = torch.round(scaled / WEIGHT_STEP) * WEIGHT_STEP
@@ -144,7 +144,7 @@ def _choose_factor(
 
 
 def _on_grid(multiples: Tensor) -> bool:
-    """Return whether all numbers are whole; the first few decide most cases."""
+    """Return whether all numbers are whole, within the tolerance; the first 256 decide most cases."""
     flat = multiples.flatten()
     if not flat.numel():
         return True

@@ -51,7 +51,7 @@ class Normalization:
         return (images - mean) / std
 
     def each(self, channels: int) -> tuple[Tensor, Tensor]:
-        """Return mean and std of each channel (of each number, for flat images), float64 `[channels]`."""
+        """Return mean and std of each channel, or of each number of flat images, float64 `[channels]`."""
         mean, std = (torch.tensor(x, dtype=torch.float64) for x in (self.mean, self.std))
         return mean.repeat_interleave(channels // len(mean)), std.repeat_interleave(channels // len(std))
 
@@ -87,7 +87,7 @@ class Normalization:
             return "pixels from 0 to 1"
         if self == RAW:
             return "pixels from 0 to 255"
-        mean, std = (",".join(f"{x:.4g}" for x in numbers) for numbers in (self.mean, self.std))
+        mean, std = self._texts()
         return f"pixels from 0 to 1, minus {mean}, divided by {std}"
 
     @property
@@ -95,8 +95,13 @@ class Normalization:
         """Options of `convert` for this normalization."""
         if self == RAW:
             return "--raw"
-        mean, std = (",".join(f"{x:.4g}" for x in numbers) for numbers in (self.mean, self.std))
+        mean, std = self._texts()
         return f"--mean {mean} --std {std}"
+
+    def _texts(self) -> tuple[str, str]:
+        """Return mean and std as text, with a comma between channels."""
+        mean, std = (",".join(f"{x:.4g}" for x in numbers) for numbers in (self.mean, self.std))
+        return mean, std
 
     def as_json(self) -> dict[str, Any]:
         """Return `mean` and `std` as JSON values: a number each, or a list with one for each channel."""

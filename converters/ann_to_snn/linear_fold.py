@@ -7,6 +7,7 @@ must be depthwise, as a pool is; others are refused.
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,9 +36,9 @@ Pair = tuple[int, int]
 MAX_WEIGHTS = 1 << 26
 """Largest number of weights of a folded layer; a small file may ask for a huge kernel."""
 MAX_POOL_WEIGHTS = 1 << 22
-"""Largest number of weights of a pool, which a few bytes can ask for; scaling these to the grid takes 1 to 2 s."""
+"""Largest number of weights of a pool; a few bytes can ask for more, and scaling these to the grid takes 1 to 2 s."""
 MAX_PRODUCTS = 1 << 30
-"""Largest number of products of weights in folding two layers."""
+"""Largest number of products of weights when two layers are folded."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Dense:
 
     weight: Tensor
     bias: Tensor
+    groups: ClassVar[int] = 1
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def fold_conv(first: Conv, second: Conv, shape: Shape) -> Conv:
     sides = zip(pads_of(first.padding), pads_of(second.padding), (*s1, *s1), strict=True)
     return Conv(
         weight,
-        second.bias + _weighted(first.bias, second),
+        second.bias + _sums(first.bias, second),
         stride=(s1[0] * s2[0], s1[1] * s2[1]),
         padding=fewest_sides(tuple(p2 * step + p1 for p1, p2, step in sides)),
         dilation=(axes[0].dilation, axes[1].dilation),
@@ -269,8 +271,8 @@ def _joint_weight(first: Conv, second: Conv, axes: list[_Axis]) -> tuple[Tensor,
     return weight, groups
 
 
-def _weighted(bias: Tensor, conv: Conv) -> Tensor:
-    """Return the output of each channel for an input that is constant in each channel, `bias`."""
+def _sums(bias: Tensor, conv: Conv) -> Tensor:
+    """Return the weighted sum in each output channel, `[channels]`, if all inputs of a channel are its `bias`."""
     per_group = bias.reshape(conv.groups, -1)  # [C] -> [groups, C / groups]
     weight = conv.weight.sum((2, 3)).reshape(conv.groups, -1, per_group.shape[1])
     return torch.einsum("goi,gi->go", weight, per_group).flatten()

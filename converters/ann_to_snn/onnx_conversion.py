@@ -69,17 +69,17 @@ LOGIT_IMAGES = 1000
 FEWEST_TO_TUNE = 2
 """Least number of training images for tuning: one to learn from, one to judge by."""
 SHRUNK = 0.05
-"""Part of its grid below which a layer's weights are noted: six levels of either sign."""
+"""Part of the grid of its weights below which a note names a layer: six levels of either sign are left."""
 DOUBTFUL = 0.5
-"""Accuracy of the ANN below which a note asks whether it takes other images."""
-MUCH = 0.005
-"""Loss of accuracy above which a note suggests more time steps or epochs."""
+"""Accuracy of the ANN, 0..1, below which a note says that it may take other images."""
+MOST_LOSS = 0.005
+"""Loss of accuracy, 0..1, above which a note suggests more time steps or epochs."""
 FEWEST_TO_SCORE = 100
 """Number of test images below which a note says how far the accuracy may be off."""
 DOUBT_IMAGES = 1000
 """Number of training images on which several normalizations are compared."""
 LEAST_ESTIMATE_S = 5
-"""Seconds of an epoch from which on its estimated time is shown."""
+"""Shortest estimate of an epoch's duration, in seconds, that is shown."""
 STANDARD_ERRORS = 3
 """Required margin between two normalizations, in standard errors."""
 
@@ -93,7 +93,7 @@ class ImportCallbacks:
     """Functions that `import_onnx` calls with intermediate results; an exception from one ends the conversion.
 
     Attributes:
-        on_step: called with the text of each step before it begins, for people, with an estimate of a long one's time.
+        on_step: called before each step with a text for people, which estimates the duration of a long step.
         on_imported: called with the ANN as soon as it is imported.
         on_doubt: called with a note if the images seem to need another normalization, before any step that takes long.
         on_calibrated: called with the network before the readout is fitted and before tuning; only its tensors change
@@ -136,7 +136,7 @@ class OnnxConversion:
         score: evaluation of the final network at its own T, with rates and synops; by the float engine if a state
             leaves 24 bits; None without data.
         notes: assumptions and warnings, for people.
-        doubt: the one of the notes that the images seem to need another normalization; None if they do not.
+        doubt: the note that the images seem to need another normalization; None without such a note.
         seconds: duration of the conversion.
     """
 
@@ -242,7 +242,7 @@ def import_onnx(
             a folder of images for each class, or a function that loads them for the shape that the ANN takes. None
             calibrates on noise, without tuning and scores.
         labelled: False if the labels of the dataset mean nothing: then the ANN's answers replace them. By default
-            True, unless the only class is `UNLABELLED`.
+            True unless the only class is `UNLABELLED`.
         mean, std: normalization of the images that the ANN takes, `(x - mean) / std` for x in 0..1: one number each, or
             one for each channel.
         time_steps: T.
@@ -308,12 +308,12 @@ def import_onnx(
         notes += [*_lost(done, time_steps, epochs), *_scored_on_few(dataset.test)]
         notes += [note] if (note := dataset.limit_note) else []
     notes += done.notes
-    told = {"source": path.name, "epochs": epochs, "seed": seed, **normalization.as_json()}
+    facts = {"source": path.name, "epochs": epochs, "seed": seed, **normalization.as_json()}
     for option, choices in (("input", forms.encodings), ("max_pool", forms.max_pooling), ("reset", forms.resets)):
         if len(choices) == 1:  # of several, converting again chooses again
-            told[option] = str(choices[0])
+            facts[option] = str(choices[0])
     return OnnxConversion(
-        model=replace(_as_model(network, told, dataset, labelled, done.recipe), notes=tuple(notes)),
+        model=replace(_as_model(network, facts, dataset, labelled, done.recipe), notes=tuple(notes)),
         imported=imported,
         candidate=candidate,
         dataset=dataset,
@@ -367,26 +367,6 @@ class _Learnt:
     score: Evaluation | None = None
     recipe: TrainingSpec | None = None
     notes: tuple[str, ...] = ()
-
-
-def _lost(done: _Learnt, time_steps: int, epochs: int) -> list[str]:
-    """Return a note if the SNN is much less accurate than the ANN."""
-    if done.ann is None or done.score is None or done.ann - done.score.accuracy <= MUCH:
-        return []
-    tuning = f"more epochs of tuning than {epochs}" if epochs else "tuning"
-    return [
-        f"accuracy falls from {done.ann:.1%} (ANN) to {done.score.accuracy:.1%} (SNN): more time steps than "
-        f"{time_steps} (--time-steps) or {tuning} (--epochs) may help"
-    ]
-
-
-def _scored_on_few(test: Split) -> list[str]:
-    """Return a note if an accuracy on so few test images says little."""
-    n = len(test)
-    if n >= FEWEST_TO_SCORE:
-        return []
-    images = "one test image" if n == 1 else f"{n} test images"
-    return [f"scored on only {images}: each is {100 / n:.3g} points of the accuracy; use at least {FEWEST_TO_SCORE}"]
 
 
 def _learn(
@@ -443,13 +423,27 @@ def _tuned(
     return tune(network, train, teacher, epochs, seed=seed, on_epoch=callbacks.on_epoch)
 
 
+def _scored(network: Network, split: Split, steps: Sequence[int]) -> tuple[dict[int, float | None], Evaluation | None]:
+    """Return the accuracy for each T, and the evaluation at the first, the network's own, by the integer engine.
+
+    None stands for a run in which a state leaves 24 bits.
+    """
+    exact = IntegerNetwork(network)
+    try:
+        score = evaluate(exact, split, also_after=steps[1:])
+    except StateOverflowError:
+        shorter = accuracy_by_steps(exact, split, steps[1:])
+        return {t: shorter.get(t) for t in steps}, None
+    return {t: score.by_steps[t] for t in steps}, score
+
+
 def _as_model(
-    network: Network, told: dict[str, Any], dataset: Dataset | None, labelled: bool, recipe: TrainingSpec | None
+    network: Network, facts: dict[str, Any], dataset: Dataset | None, labelled: bool, recipe: TrainingSpec | None
 ) -> Model:
-    """Return the network with a card that describes its conversion, and with the recipe of its tuning."""
-    card: dict[str, Any] = {"conversion": told}
+    """Return the network with a card, whose `conversion` is `facts`, and with the recipe of its tuning."""
+    card: dict[str, Any] = {"conversion": facts}
     if dataset is not None:
-        told["data"] = dataset.name
+        facts["data"] = dataset.name
         if labelled:
             card["classes"] = list(dataset.classes)
         card["image_shape"] = list(dataset.test.images.shape[1:])
@@ -474,6 +468,26 @@ def _padded(candidate: Candidate, normalization: Normalization) -> list[str]:
     if is_bordered or not isinstance(first, Conv) or not any(first.padding) or not any(normalization.mean):
         return []
     return ["the ANN pads images with their mean, the network pads them with black: near edges they differ"]
+
+
+def _lost(done: _Learnt, time_steps: int, epochs: int) -> list[str]:
+    """Return a note if the SNN is much less accurate than the ANN."""
+    if done.ann is None or done.score is None or done.ann - done.score.accuracy <= MOST_LOSS:
+        return []
+    tuning = f"more epochs of tuning than {epochs}" if epochs else "tuning"
+    return [
+        f"accuracy falls from {done.ann:.1%} (ANN) to {done.score.accuracy:.1%} (SNN): more time steps than "
+        f"{time_steps} (--time-steps) or {tuning} (--epochs) may help"
+    ]
+
+
+def _scored_on_few(test: Split) -> list[str]:
+    """Return a note if there are so few test images that an accuracy on them says little."""
+    n = len(test)
+    if n >= FEWEST_TO_SCORE:
+        return []
+    images = "one test image" if n == 1 else f"{n} test images"
+    return [f"scored on only {images}: each is {100 / n:.3g} points of the accuracy; use at least {FEWEST_TO_SCORE}"]
 
 
 def _check(ann: Ann, dataset: Dataset, labelled: bool) -> list[str]:
@@ -557,17 +571,3 @@ def _calibration_images(ann: Ann, dataset: Dataset | None, seed: int) -> Tensor:
     blurred = F.avg_pool2d(noise, 3, 1, 1)
     low, high = blurred.amin((1, 2, 3), keepdim=True), blurred.amax((1, 2, 3), keepdim=True)
     return (blurred - low) / (high - low).clamp_min(1e-6)
-
-
-def _scored(network: Network, split: Split, steps: Sequence[int]) -> tuple[dict[int, float | None], Evaluation | None]:
-    """Return the accuracy for each T, and the evaluation at the first, the network's own, by the integer engine.
-
-    None stands for a run in which a state leaves 24 bits.
-    """
-    exact = IntegerNetwork(network)
-    try:
-        score = evaluate(exact, split, also_after=steps[1:])
-    except StateOverflowError:
-        shorter = accuracy_by_steps(exact, split, steps[1:])
-        return {t: shorter.get(t) for t in steps}, None
-    return {t: score.by_steps[t] for t in steps}, score

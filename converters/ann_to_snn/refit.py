@@ -1,8 +1,8 @@
 """Refit of a layer's weights, by ridge regression, to what the layers before it really send.
 
 Inputs are the linear maps that a layer adds up, their inputs averaged over time, and the ANN's weighted input. The
-result is the maps, changed so that their sum comes closer to the latter. Rates differ from the ANN's activations in a
-systematic way, and the weights that read them can make up for part of it. The strength of the penalty is chosen on
+result is the maps, changed so that their sum comes closer to the ANN's weighted input. Rates differ from the ANN's
+activations in a systematic way, and the weights that read them can make up for part of it. The penalty is chosen on
 images that were not fitted to, so that too few images do no harm.
 """
 
@@ -46,8 +46,8 @@ def refit(
 ) -> list[Dense | Conv]:
     """Return the maps, changed so that their sum on these inputs comes closer to `wanted`.
 
-    Maps of another kind than the first, or with other groups, stay as they are; the bias is that of the first. The
-    penalty is chosen on the half of the images that was not fitted to; if no change helps there, all maps stay.
+    Only maps of the first one's kind, with as many groups, change; of the biases only that of the first. The penalty is
+    chosen on the half of the images that was not fitted to; if no change helps there, all maps stay.
 
     Args:
         readings: maps whose sum is the weighted input.
@@ -56,21 +56,22 @@ def refit(
         generator: random generator, which draws places of feature maps.
     """
     first, n = readings[0].linear, len(wanted)
-    groups = first.groups if isinstance(first, Conv) else 1
-    changed = [
-        i for i, (linear, _, is_fixed) in enumerate(readings)
-        if not is_fixed and type(linear) is type(first) and (linear.groups if isinstance(linear, Conv) else 1) == groups
-    ]  # fmt: skip
     maps = [each.linear for each in readings]
     if n < 2:
         return maps
-    found = sum((_weighted(each.linear, each.inputs) for each in readings[1:]), _weighted(first, readings[0].inputs))
+    changed = [
+        i
+        for i, (linear, _, is_fixed) in enumerate(readings)
+        if not is_fixed and type(linear) is type(first) and linear.groups == first.groups
+    ]
+    own, *others = (_weighted_input(each.linear, each.inputs) for each in readings)
+    found = sum(others, own)
     missing = wanted - found
     if rectified:
         missing = torch.where(wanted > 0, missing, -found.clamp_min(0))
     joint = [readings[i] for i in changed]
     half = n // 2
-    rows = [_rows(joint, missing, groups, part, generator) for part in (slice(half), slice(half, n))]
+    rows = [_rows(joint, missing, first.groups, part, generator) for part in (slice(half), slice(half, n))]
     judged, ridge = rows[1], _Ridge(rows[0])
     least, best = float(judged.missing.square().mean()), None
     for strength in STRENGTHS:
@@ -88,7 +89,7 @@ def refit(
     return maps
 
 
-def _weighted(linear: Dense | Conv, x: Tensor) -> Tensor:
+def _weighted_input(linear: Dense | Conv, x: Tensor) -> Tensor:
     if isinstance(linear, Dense):
         return F.linear(x.flatten(1).double(), linear.weight, linear.bias)
     return conv2d(x.double(), linear.weight, linear, linear.bias)

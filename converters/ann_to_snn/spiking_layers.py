@@ -1,6 +1,6 @@
 """Layers that can spike: each is a linear map, and the activation that the rates of its neurons stand for.
 
-Inputs are an ANN, and a replacement for max pooling. The result is a list of `SpikingLayer`, the readout last. The
+Inputs are an ANN and the replacement of max pooling. The result is a list of `SpikingLayer`, the readout last. The
 hardware has only synapses and neurons, so all linear nodes up to an activation are folded into one map, and each
 activation ends a layer. Where a layer reads a sum of branches, one branch is its own input, and the others are skips.
 Units with a leaky activation, and units of a narrow layer, become several neurons each (`Population`).
@@ -25,9 +25,9 @@ __all__ = ["MaxPooling", "Population", "SpikingLayer", "SpikingSkip", "activatio
 
 ACTIVATIONS = (nets.Relu, nets.Clip, nets.LeakyRelu, nets.PRelu)
 MOST_BRANCHES = 64
-"""Largest number of branches in a sum; each time that a sum is added to itself, their number doubles."""
+"""Largest number of branches in a sum; it doubles whenever a sum is added to itself."""
 LARGEST_READOUT = 1 << 26
-"""Largest number of weights of a dense readout that replaces a final convolution and pool."""
+"""Largest number of weights of a dense readout that replaces a final convolution or pool."""
 NARROW = 128
 """Least number of neurons in a dense layer; in a narrower one, units get several neurons, whose errors average out."""
 GAINS = 4.0
@@ -76,8 +76,7 @@ class Population:
 
     def decoded(self, linear: Dense | Conv) -> Dense | Conv:
         """Return the map from all neurons, given the map from the units."""
-        groups = linear.groups if isinstance(linear, Conv) else 1
-        channels, parts = self.decoding.shape
+        groups, (channels, parts) = linear.groups, self.decoding.shape
         each = self.decoding.reshape(groups, 1, channels // groups, parts, 1)
         outputs, _, *kernel = linear.weight.shape
         maps = linear.weight.reshape(groups, outputs // groups, channels // groups, 1, -1)  # last: places or kernel
@@ -206,7 +205,7 @@ def _falls(activation: nets.Operation) -> bool:
 
 @dataclass(frozen=True)
 class _Branch:
-    """Linear map of a layer's output, up to the next activation. A value is a sum of branches.
+    """Linear map of a layer's output, up to the next activation. The output of a node is a sum of branches.
 
     Attributes:
         source: layer that it reads; 0 is the image, 1 the first layer.
@@ -232,14 +231,14 @@ class _Branch:
         """True if the branch is the output of the ANN's layer itself, one neuron for each unit."""
         return self.linear is None and self.average is None and self.population is None
 
-    def convolved(self, node: str, conv: Conv) -> "_Branch":
+    def with_conv(self, node: str, conv: Conv) -> "_Branch":
         """Return the branch with a convolution after it; `node` is named in errors."""
         first = self.linear or self.average
         if isinstance(first, Dense) or (isinstance(first, Conv) and not (first.depthwise or conv.depthwise)):
             raise UnsupportedError(f"{node}: weights after weights, with no activation between them, are not supported")
         return replace(self, linear=fold_conv(first, conv, self.units) if first else conv, average=None)
 
-    def weighed(self, dense: Dense) -> "_Branch":
+    def with_dense(self, dense: Dense) -> "_Branch":
         """Return the branch with a dense layer after it."""
         match self.linear:
             case Conv() as first:
@@ -250,7 +249,7 @@ class _Branch:
                 linear = spread(self.average, dense, self.units) if self.average else dense
         return replace(self, linear=linear, average=None)
 
-    def averaged(self, node: str, kernel: Pair, stride: Pair, padding: Padding) -> "_Branch":
+    def with_average(self, node: str, kernel: Pair, stride: Pair, padding: Padding) -> "_Branch":
         """Return the branch with average pooling after it; `node` is named in errors."""
         if isinstance(self.linear, Dense):
             raise UnsupportedError(f"{node}: average pooling of the outputs of a dense layer is not supported")
@@ -274,10 +273,11 @@ class _Branch:
 
 
 _Value = tuple[_Branch, ...]
+"""Output of a node: the sum of these branches."""
 
 
 class _Lowering:
-    """Walk over the nodes, whose values are sums of branches; each activation makes a layer from such a sum."""
+    """Walk over the nodes of an ANN, in which each activation makes a layer of the sum of branches that it reads."""
 
     def __init__(self, ann: Ann, max_pooling: MaxPooling) -> None:
         self.max_pooling = max_pooling
@@ -301,14 +301,14 @@ class _Lowering:
                 return value + others[0]
             case nets.Conv(weight, bias, stride, padding, dilation, groups):
                 convs = (Conv(weight.double(), b, stride, padding, dilation, groups) for b in _once(bias, value))
-                return tuple(branch.convolved(node.name, conv) for branch, conv in zip(value, convs, strict=True))
+                return tuple(branch.with_conv(node.name, conv) for branch, conv in zip(value, convs, strict=True))
             case nets.Dense(weight, bias):
                 layers = (Dense(weight.double(), b) for b in _once(bias, value))
-                return tuple(branch.weighed(dense) for branch, dense in zip(value, layers, strict=True))
+                return tuple(branch.with_dense(dense) for branch, dense in zip(value, layers, strict=True))
             case nets.AvgPool(kernel, stride, padding):
-                return tuple(branch.averaged(node.name, kernel, stride, padding) for branch in value)
+                return tuple(branch.with_average(node.name, kernel, stride, padding) for branch in value)
             case nets.MaxPool(kernel, stride, padding) if self.max_pooling is MaxPooling.AVERAGE:
-                return tuple(branch.averaged(node.name, kernel, stride, padding) for branch in value)
+                return tuple(branch.with_average(node.name, kernel, stride, padding) for branch in value)
             case nets.MaxPool(kernel, stride, padding):
                 branch = value[0]
                 if branch.source == 0:
@@ -379,7 +379,7 @@ def _population(activation: nets.Operation, shape: Shape) -> Population | None:
     return Population(drive, encoding, decoding) if drive.shape[1] > 1 else None
 
 
-def _slopes_of(activation: nets.Operation | None, channels: int) -> Tensor | None:
+def _slopes_of(activation: nets.Operation, channels: int) -> Tensor | None:
     """Return the slopes of an activation for negative inputs, `[channels]`; None if none of them is above 0."""
     match activation:
         case nets.LeakyRelu(slope):

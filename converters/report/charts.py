@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -109,7 +109,7 @@ LEARNERS = (
 
 def learning_charts(reports: Sequence[AccuracyReport]) -> tuple[LineChart, LineChart]:
     """Return the charts of accuracy and of loss over the epochs, which count from 1."""
-    kept = [report for report in reports if report.best]  # the last was kept; other programs may mark none
+    kept = [report for report in reports if report.best]  # the last one was kept; other programs may mark none
     best = kept[-1] if kept else max(reports, key=lambda report: report.validation_snn_accuracy)
     last = reports[-1]
     accuracy = _learning_chart(
@@ -136,8 +136,7 @@ def _learning_chart(reports: Sequence[AccuracyReport], figure: str, description:
     n_epochs = max(report.epoch for report in reports) + 1
     x = Axis(1.0, max(2.0, n_epochs), LEFT + 8, RIGHT - 8, "epoch")
     y = Axis(levels[0], levels[-1], BOTTOM, TOP, figure)
-    text = "{:.4g} %" if figure == "accuracy" else "{:g}"
-    unit = 100 if figure == "accuracy" else 1
+    unit, text = (100, "{:.4g} %") if figure == "accuracy" else (1, "{:g}")
     return LineChart(
         f"{figure.capitalize()} over the epochs",
         description,
@@ -163,14 +162,14 @@ def output_chart(over_time: Tensor, classes: Sequence[str], label: int) -> LineC
     levels = ticks(float(over_time.min()), float(over_time.max()), 4)
     y = Axis(levels[0], levels[-1], BOTTOM, TOP, "mean output")
     x = Axis(1.0, max(2.0, len(rows)), LEFT + 8, RIGHT - 8, "time step")
-    marked = {label: ("label", classes[label])} | {answer: ("snn", classes[answer])}
-    order = [c for c in range(len(classes)) if c not in marked] + list(marked)
+    styles = {label: "label"} | {answer: "snn"}
+    order = [c for c in range(len(classes)) if c not in styles] + list(styles)
     lines = tuple(
         Line(
-            marked.get(c, ("other", classes[c]))[1],
-            marked.get(c, ("other", ""))[0],
+            classes[c],
+            styles.get(c, "other"),
             (tuple((x.at(t + 1), y.at(row[c])) for t, row in enumerate(rows)),),
-            dotted=c in marked,
+            dotted=c in styles,
         )
         for c in order
     )
@@ -208,8 +207,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def _labelled(axis: Axis, marks: Sequence[tuple[float, str]]) -> Axis:
-    labels = tuple((axis.at(value), text) for value, text in marks)
-    return Axis(axis.low, axis.high, axis.start, axis.end, axis.label, labels)
+    return replace(axis, labels=tuple((axis.at(value), text) for value, text in marks))
 
 
 def _percent(part: float) -> str:

@@ -29,7 +29,7 @@ from specs.words import counted
 __all__ = ["GalleryFigures", "gallery_page", "measure_gallery"]
 
 N_EXAMPLES, N_MISTAKES = 12, 2
-"""Number of images shown, and how many of them are mistakes; more only if too few others are right."""
+"""Number of images shown, and of mistakes among them; more mistakes only if too few other images are left."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +39,8 @@ class GalleryFigures:
     Attributes:
         dataset: dataset of the test images.
         score: evaluation of the spiking network by the integer engine.
-        ann: accuracy as ANN on the same images, and on those of `network.by_steps`; None if the activations were never
-            fitted.
+        ann: accuracies as ANN, on the images of `score` and on those of `network.by_steps`; None if the activations
+            were never fitted.
         network: figures by time steps, class and layer.
         examples: images, sorted by class.
         seconds: duration of the measurement.

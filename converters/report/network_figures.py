@@ -37,6 +37,7 @@ N_SCORED = 2000
 N_WATCHED = 500
 """Largest number of test images on which dead units are counted."""
 N_EXAMPLES = 6
+"""Number of images in the report of a conversion."""
 N_DRAWN = 96
 """Largest number of neurons in a raster."""
 BATCH = 64
@@ -124,10 +125,10 @@ class NetworkFigures:
 
     Attributes:
         classes: names of the answers.
-        by_steps: accuracy for each T on the `scored` images; None where a state leaves 24 bits.
+        by_steps: accuracy for each T on the images of `scored`, 0..1; None where a state leaves 24 bits.
         confusion: confusions on the same images, at the network's own T.
         logits: logits of the same images, `[N, classes]`.
-        scored: test images for the four figures above.
+        scored: test images of the three figures above.
         layers: activity of each layer, input first; rates and synops on all test images, dead units on `watched`.
         watched: test images on which dead units are counted.
     """
@@ -256,6 +257,7 @@ def run_examples(exact: IntegerNetwork, split: Split, indices: Sequence[int]) ->
 
 
 def _raster(layer: str, spikes: Tensor) -> Raster:
+    """Return the raster of a layer, given all its spikes, `[T, neurons]`."""
     n = spikes.shape[1]
-    drawn = torch.arange(min(n, N_DRAWN)) * n // min(n, N_DRAWN)
-    return Raster(layer, spikes[:, drawn].to(torch.int8), n)
+    n_drawn = min(n, N_DRAWN)
+    return Raster(layer, spikes[:, torch.arange(n_drawn) * n // n_drawn].to(torch.int8), n)

@@ -62,7 +62,7 @@ class GraphLayer:
         shape: shape of the output.
         facts: further facts, one phrase each.
         sources: indices of the layers that its skips read.
-        weights: weights of all its synapses; None if there are none, if all are equal, or if they were never trained.
+        weights: weights of all its synapses; None without weights, or if all are equal or were never trained.
     """
 
     name: str
@@ -74,7 +74,7 @@ class GraphLayer:
 
 @dataclass(frozen=True)
 class NetworkGraph:
-    """Network in words: its name, a line about the whole of it, and its layers, input first."""
+    """Network in words: its name, its time steps and size in one line (`about`), and its layers, input first."""
 
     name: str
     about: str
@@ -111,12 +111,7 @@ def graph_of_model(model: Model, *, trained: bool = True) -> NetworkGraph:
 
 
 def graph_of_netx(file: NetxFile, name: str) -> NetworkGraph:
-    """Return the graph of a netx file, also if this package cannot run its neurons.
-
-    Args:
-        file: content of the file.
-        name: title of the drawing.
-    """
+    """Return the graph of a netx file, also of neurons that cannot be run; `name` is the title of the drawing."""
     layers = tuple(
         GraphLayer(
             f"{i} {layer.kind}",
@@ -171,7 +166,7 @@ def _spec_facts(spec: NetworkSpec, layer: LayerSpec, skips: list[IntArray]) -> I
         return
     if isinstance(layer, InputSpec) and (layer.mean, layer.std) != (0, 1):
         yield f"x = (pixel - {layer.mean:g}) / {layer.std:g}"
-    if has_neurons(layer) and Reset.SUBTRACT in {getattr(spec.neuron_of(layer), "reset", None)}:
+    if has_neurons(layer) and getattr(spec.neuron_of(layer), "reset", None) is Reset.SUBTRACT:
         yield "a spike subtracts the threshold"
     if spec.delay_shift_of(layer):
         yield "spikes leave a step later"

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from torch import Tensor
+
 from bootstrap_core.analysis.spike_events import film, signed_events
 from bootstrap_core.pictures import film_uri, image_uri, raster_uri
 from converters.report.charts import HEIGHT, LEARNERS, WIDTH, accuracy_chart, learning_charts, output_chart
@@ -84,7 +86,7 @@ class ScoreRow:
     ann_part: float | None = None
 
 
-def score_rows(example: Example, ann: Any = None) -> list[ScoreRow]:
+def score_rows(example: Example, ann: Tensor | None = None) -> list[ScoreRow]:
     """Return the scores of an image by class, for at most `MAX_ROWS` classes.
 
     Args:
@@ -110,6 +112,7 @@ def film_steps(example: Example) -> int:
 
 
 def _parts(scores: list[float]) -> list[float]:
+    """Return the position of each score between the lowest and the highest, 0..1."""
     low, high = min(scores), max(scores)
     return [round((score - low) / (high - low), 4) if high > low else 0.0 for score in scores]
 

@@ -229,7 +229,7 @@ def test_training_and_test_recordings_of_a_file_are_used_as_such(run, steer) -> 
         (("--set", "training.snn_epochs=1"), "training.snn_gradient: must be tandem"),
         (("--classes", "left,right"), "--classes: steer gives values, not classes: leave it out"),
         (("--data", "unlabelled.npz"), "unlabelled.npz must have the targets of x as an array y"),
-        (("--data", "single.npz"), "single.npz has fewer than two recordings"),
+        (("--data", "single.npz"), "single.npz: needs at least 2 inputs"),
     ],
 )  # fmt: skip
 def test_what_does_not_teach_values_is_refused(arguments, told, run, steer) -> None:

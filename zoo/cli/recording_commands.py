@@ -34,9 +34,9 @@ def evaluate_recordings(
     *,
     as_json: bool,
 ) -> None:
-    """Score the network of the model `source` on the recordings in a file.
+    """Score the network of the model `source` on the recordings in a file, and print the scores and the synops.
 
-    Of values it prints errors and messages, of spike trains distances and rates, of both synops.
+    Scores are errors and messages for values, distances and rates for spike trains.
     """
     from bootstrap_core.analysis.spike_trains import score_spike_trains
     from bootstrap_core.analysis.values import score_values
@@ -96,7 +96,7 @@ def _spike_train_document(score: "SpikeTrainScore") -> dict[str, Any]:
 
 
 def _steps_per_second(score: "ValueScore | SpikeTrainScore") -> float | None:
-    """Return the speed in time steps, all recordings together; None as ANN, which has no steps."""
+    """Return the number of time steps in a second, of all recordings together; None for an ANN, which has no steps."""
     return score.n_samples * score.time_steps / score.seconds if score.mode.spiking else None
 
 
@@ -165,11 +165,11 @@ def _print_spike_train_scores(spec: "NetworkSpec", scores: "list[SpikeTrainScore
 def predict_recordings(
     network: "IntegerNetwork", paths: Sequence[Path], time_steps: int | None, *, as_json: bool
 ) -> None:
-    """Print what a network gives for each recording in the files.
+    """Print the outputs of a network for each recording in the files.
 
-    Values are those after the last step, as JSON also those of each step; of spike trains, the steps in which each
-    neuron of the readout spikes. A folder stands for the recordings in it. Raises `DataError` at the end if a file
-    cannot be read.
+    Outputs are the values after the last step, as JSON also those of each step, or the steps in which each neuron of
+    the readout spikes. A folder stands for the recordings in it. Raises `DataError` at the end if a file cannot be
+    read.
     """
     from bootstrap_core.data.frames import FRAME_SUFFIXES, read_frames
     from zoo.prediction import read_files

@@ -45,13 +45,13 @@ if TYPE_CHECKING:
     from bootstrap_core.network.mode import Mode
     from converters.model import Model
     from specs.network import NetworkSpec
+    from zoo.prediction import Prediction
 
 __all__ = ["evaluate_model", "predict"]
 
-STEPS = "--time-steps"
-OVERFLOW = "--overflow"
+STEPS, OVERFLOW = "--time-steps", "--overflow"
 NEAR_CHANCE = 0.25
-"""Accuracy below which a note asks for the order of the classes, as a part of the way from chance to 1."""
+"""Accuracy below which a note says what may be wrong, as a part of the way from chance to 1."""
 WARM_UP = 256
 """Number of images that run before the timing begins."""
 
@@ -172,16 +172,12 @@ def evaluate_model(
         if mode == "ann" and model.card_entry("conversion"):
             say("note: ANN means this network with its fitted activations, not the ANN that it was converted from")
         _say_overflows([(f"T = {score.time_steps}: ", score.overflows) for score in scores])
-        if (
-            mode == "snn"
-            and engine == "torch"
-            and network.device.type == "cpu"
-            and not chosen
-            and model.overflow is None
-        ):
-            say("note: --engine integer computes the same spikes, mostly faster, and checks the chip's 24 bits")
-        if mode == "snn" and engine == "torch" and any(t and t > model.spec.time_steps for t in steps):
-            say("note: with more time steps a state may leave the chip's 24 bits; only --engine integer checks that")
+        if mode == "snn" and engine == "torch":
+            if network.device.type == "cpu" and not chosen and model.overflow is None:
+                say("note: --engine integer computes the same spikes, mostly faster, and checks the chip's 24 bits")
+            if any(t and t > model.spec.time_steps for t in steps):
+                beyond_spec = "with more time steps a state may leave the chip's 24 bits"
+                say(f"note: {beyond_spec}; only --engine integer checks that")
     if scores and plot is not None:
         _plot_scores(plot, scores, evaluate(network, test, mode=Mode.ANN) if network.fitted else None)
     if beyond:
@@ -272,17 +268,7 @@ def predict(
         if p.doubt:
             warn(f"{p.path} {p.doubt}: its class means nothing")
     if predictions and as_json:
-        rows = [
-            {
-                "image": str(p.path),
-                "class": p.label,
-                "name": names[p.label],
-                "scores": p.scores,
-                "blank": p.is_blank,
-                "done": p.done,
-            }
-            for p in predictions
-        ]
+        rows = [_prediction_as_json(p, names[p.label]) for p in predictions]
         echo(json_text({"predictions": rows, "overflows": overflows}))
     elif predictions:
         print_table(
@@ -299,7 +285,19 @@ def predict(
         raise DataError("\n".join(map(str, unreadable)))
 
 
+def _prediction_as_json(prediction: "Prediction", name: str) -> dict[str, Any]:
+    return {
+        "image": str(prediction.path),
+        "class": prediction.label,
+        "name": name,
+        "scores": prediction.scores,
+        "blank": prediction.is_blank,
+        "done": prediction.done,
+    }
+
+
 def _parse_steps(text: str | None) -> list[int | None]:
+    """Return the numbers of `--time-steps`; None stands for the spec's."""
     try:
         steps: list[int | None] = [None] if text is None else [int(part) for part in text.split(",")]
     except ValueError:
@@ -341,7 +339,7 @@ def _score_each(
 
 
 def _say_chance(model: "Model", accuracy: float, *, own_images: bool) -> None:
-    """Print what may be wrong if a trained model is less than `NEAR_CHANCE` of the way from chance to 1."""
+    """Print what may be wrong if a converted or trained model is near chance; see `NEAR_CHANCE`."""
     chance, entering = 1 / model.spec.n_classes, model.spec.input
     if accuracy >= chance + NEAR_CHANCE * (1 - chance):
         return

@@ -1,4 +1,4 @@
-"""Bins of time: how many events of each polarity a pixel has in each time step."""
+"""Counting of events in bins of time: how many of each polarity each pixel has in each time step."""
 
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +28,7 @@ MOST_BINS = 4096
 """Largest number of bins; a spec has no more time steps."""
 MOST_BITS = 8
 COUNT = np.dtype([("cell", "<u4"), ("count", "u1")])
-"""A pixel of a time step and a channel that has events, as its index in `[T, C, H, W]`, and their number."""
+"""Index in `[T, C, H, W]` of a pixel that has events in a time step, and their number."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class EventBins:
             recordings of neurons, which have no rows.
         time_steps: number of bins; None takes as many as the recording needs.
         bin_us: width of a bin in microseconds.
-        bits: number of bits of a count, at most 8. More events than `2**bits - 1` count as so many.
+        bits: number of bits of a count, at most 8; a larger number of events counts as `2**bits - 1`.
 
     Raises `DataError` for other values.
     """
@@ -53,12 +53,12 @@ class EventBins:
     def __post_init__(self) -> None:
         if len(self.shape) not in {1, 3} or (len(self.shape) == 3 and self.shape[0] not in {1, 2}):
             raise DataError(f"events need an input of shape [2, H, W], [1, H, W] or [features], not {list(self.shape)}")
-        has_steps = self.time_steps is None or 1 <= self.time_steps <= MOST_BINS
-        if not 1 <= self.bits <= MOST_BITS or self.bin_us < 1 or not has_steps:
-            raise DataError(
-                f"bits = {self.bits}, bin_us = {self.bin_us} and time_steps = {self.time_steps} must be from 1 to "
-                f"{MOST_BITS}, at least 1, and from 1 to {MOST_BINS}"
-            )
+        if not 1 <= self.bits <= MOST_BITS:
+            raise DataError(f"bits: must be from 1 to {MOST_BITS}, got {self.bits}")
+        if self.bin_us < 1:
+            raise DataError(f"bin_us: must be at least 1, got {self.bin_us}")
+        if self.time_steps is not None and not 1 <= self.time_steps <= MOST_BINS:
+            raise DataError(f"time_steps: must be from 1 to {MOST_BINS}, got {self.time_steps}")
 
     @classmethod
     def of(cls, spec: NetworkSpec, shape: Shape | None = None) -> "EventBins | None":
@@ -79,6 +79,10 @@ class EventBins:
         channels, height, width = self.shape if len(self.shape) == 3 else (1, 1, *self.shape)
         return channels, height, width
 
+    def n_steps(self, events: Events) -> int:
+        """Return T: `time_steps`, or as many as the recording needs."""
+        return self.time_steps or int(events.t.max(initial=0)) // self.bin_us + 1
+
     def counts(self, events: Events, where: str) -> tuple[npt.NDArray[np.void], int]:
         """Return the counts of a recording, in the order of their cells, and its number of events after the last bin.
 
@@ -98,7 +102,7 @@ class EventBins:
                     f"{width} columns: input.shape must be that of the camera"
                 )
         step = events.t // self.bin_us
-        n_steps = self.time_steps or int(step.max(initial=0)) + 1
+        n_steps = self.n_steps(events)
         if n_steps > MOST_BINS:
             raise DataError(f"{where}: {n_steps:,} bins of {self.bin_us:,} us, at most {MOST_BINS:,}: make them wider")
         if n_steps * prod(self.frame) > 1 << 32:
@@ -130,7 +134,7 @@ def bin_events(events: Events, bins: EventBins = EventBins(), where: str = "reco
     (torch.Size([2, 2, 4, 4]), [[0, 1, 0, 3]], 1)
     """
     counts, n_after = bins.counts(events, where)
-    n_steps = bins.time_steps or int(events.t.max(initial=0)) // bins.bin_us + 1
+    n_steps = bins.n_steps(events)
     refuse_beyond_memory(n_steps * prod(bins.frame), f"{where}: {n_steps} frames of {list(bins.frame)}")
     frames = np.zeros((n_steps, *bins.frame), np.uint8)
     frames.reshape(-1)[counts["cell"]] = counts["count"]

@@ -88,10 +88,8 @@ class Camera:
     def place(self, ms: float) -> tuple[float, float]:
         """Return the place of the image's centre at a time, in pixels right and down from that of the sensor."""
         parts = [(saccade, saccade.part(ms)) for saccade in self.saccades]
-        x, y = self.start
-        return x + sum(part * saccade.x for saccade, part in parts), y + sum(
-            part * saccade.y for saccade, part in parts
-        )
+        right, down = sum(part * saccade.x for saccade, part in parts), sum(part * saccade.y for saccade, part in parts)
+        return self.start[0] + right, self.start[1] + down
 
 
 def simulate(images: Tensor, camera: Camera = Camera(), *, seed: int = 0) -> Iterator[Events]:
@@ -147,7 +145,7 @@ def _signs(scene: Tensor, camera: Camera, generator: torch.Generator) -> Tensor:
 
 
 def _scene(images: Tensor, camera: Camera, generator: torch.Generator) -> Tensor:
-    """Return logarithms of the intensity `[N, H, W]`, with a margin; each image is a little off its place."""
+    """Return logarithms of the intensity, `[N, H, W]` with a margin; each image is moved at random, see `wander`."""
     height, width = (size + 2 * MARGIN for size in camera.size)
     wander = camera.wander * torch.randn(len(images), 1, 1, 2, generator=generator)
     x = torch.arange(width) - (width - 1) / 2

@@ -2,8 +2,8 @@
 
 Formats of five bytes for each event have no header, so the suffix selects the format:
 
-- `.bin` of N-MNIST and `.bs2` of SLAYER: 40 bits, big endian: x in 8, y in 8, polarity in 1, microseconds in 23. An
-  event with y = 240 is none: it adds 8,192 microseconds to all later times, as in the files of N-Caltech101.
+- `.bin` of N-MNIST and `.bs2` of SLAYER: 40 bits, big endian: x in 8, y in 8, polarity in 1, microseconds in 23. With
+  y = 240 they are a mark of the clock, not an event: it adds 8,192 microseconds to all later times, as in N-Caltech101.
 - `.bs1` of SLAYER: the number of a neuron in 16 bits in place of x and y.
 - `.npz` and `.npy`: arrays x, y, p and t, or one structured array with these fields, as in tonic.
 
@@ -13,16 +13,15 @@ reader in MATLAB; slayerPytorch, `spikeFileIO.py`.
 
 import io
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from bootstrap_core.data.class_folders import ImageFile
+from bootstrap_core.data.class_folders import ImageFile, read_file
 from bootstrap_core.data.stored_images import read_header
 from specs.errors import DataError, IntegrityError
-from specs.files.given_file import check_given_file
 from specs.files.given_zip import open_zip
 from specs.files.limits import EVENT_FILE_BYTES
 
@@ -61,7 +60,7 @@ class Events(NamedTuple):
 
     @classmethod
     def of(cls, arrays: Arrays, where: str) -> "Events":
-        """Return events of arrays of numbers `[n]` each, checked and sorted by time; those of one time stay in order.
+        """Return the events in arrays of numbers, `[n]` each, checked and sorted by time; equal times stay in order.
 
         Without `y` all events are in row 0, without `p` all are ON. Raises `DataError` for other numbers than whole
         ones from 0 on; polarities may also be -1 and 1.
@@ -71,10 +70,10 @@ class Events(NamedTuple):
         p = _whole(arrays["p"], "p", where) if "p" in arrays else np.ones_like(x)
         if len({len(x), len(y), len(p), len(t)}) > 1:
             raise DataError(f"{where}: x, y, p and t have {len(x):,}, {len(y):,}, {len(p):,} and {len(t):,} values")
-        if (x.min(initial=0) < 0) or (y.min(initial=0) < 0) or (t.min(initial=0) < 0):
-            name, array = next((name, array) for name, array in (("x", x), ("y", y), ("t", t)) if array.min() < 0)
-            place = int((array < 0).argmax())
-            raise DataError(f"{where}: {name} of event {place:,} is {array[place]}: {UNITS[name]} count from 0")
+        for name, array in (("x", x), ("y", y), ("t", t)):
+            if array.min(initial=0) < 0:
+                place = int((array < 0).argmax())
+                raise DataError(f"{where}: {name} of event {place:,} is {array[place]}: {UNITS[name]} count from 0")
         if (signed := p == -1).any():
             p = np.where(signed, 0, p + (p == 0) * 2)  # 0 beside -1 is an error, found below
         if ((p < 0) | (p > 1)).any():
@@ -92,10 +91,7 @@ def read_events(file: ImageFile) -> Events:
     Raises `DataError`, with the file and the place in it, if the file cannot be read, is cut short, too large, of
     another format, or has no events.
     """
-    n_bytes = check_given_file(file, error=DataError) if isinstance(file, Path) else file.n_bytes
-    if n_bytes > EVENT_FILE_BYTES:
-        raise DataError(f"{file} has {n_bytes:,} bytes, more than the limit of {EVENT_FILE_BYTES:,}")
-    data = file.read_bytes() if isinstance(file, Path) else file.read()
+    data = read_file(file, EVENT_FILE_BYTES)
     suffix = PurePosixPath(file.name).suffix.lower()
     read = _READERS.get(suffix)
     if read is None:

@@ -136,7 +136,7 @@ def test_a_file_may_have_a_test_set_of_its_own(tmp_path) -> None:
         ("a.npz", {"x_train": X, "y_train": np.ones((3, 2))}, "must have frames as an array x_test; it has x_t"),
         ("a.npz", {"x_train": X, "y_train": np.ones(3)}, "a.npz: y_train must be finite numbers"),
         ("a.npz", {"x": X, "y": np.full((3, 2), 1e300)}, "y must be finite numbers"),
-        ("a.npz", {"x": X[:1], "y": np.ones((1, 2))}, "fewer than two recordings"),
+        ("a.npz", {"x": X[:1], "y": np.ones((1, 2))}, "at least 2 inputs"),
         ("a.npy", {"array": X[0]}, "steer? gives values and learns from an .npz"),
     ],
 )  # fmt: skip

@@ -20,7 +20,7 @@ LABELS = np.arange(20) % 4
 
 @pytest.fixture
 def _all_stored(monkeypatch) -> None:
-    monkeypatch.setattr("bootstrap_core.data.image_files.STORED_FROM", 0)
+    monkeypatch.setattr("bootstrap_core.data.image_arrays.STORED_FROM", 0)
 
 
 def opened(path: Path, name: str = "x") -> StoredArray | None:
@@ -35,7 +35,7 @@ def opened(path: Path, name: str = "x") -> StoredArray | None:
 def test_stored_images_are_the_same_as_loaded_ones(x, tmp_path, monkeypatch) -> None:
     np.savez(tmp_path / "a.npz", x=x, y=LABELS)
     stored = load_images(tmp_path / "a.npz")
-    monkeypatch.setattr("bootstrap_core.data.image_files.STORED_FROM", 1 << 28)
+    monkeypatch.setattr("bootstrap_core.data.image_arrays.STORED_FROM", 1 << 28)
     loaded = load_images(tmp_path / "a.npz")
     for ours, theirs in ((stored.train, loaded.train), (stored.test, loaded.test)):
         assert isinstance(ours.images, StoredImages)

@@ -270,7 +270,7 @@ def test_an_ann_that_errs_too_much_makes_one_doubt_its_images(mlp, digits) -> No
 
 
 def test_a_conversion_that_loses_much_is_told(mlp, digits, monkeypatch) -> None:
-    monkeypatch.setattr(onnx_conversion, "MUCH", 0.03)
+    monkeypatch.setattr(onnx_conversion, "MOST_LOSS", 0.03)
     options = {"dataset": digits, "mean": MEAN, "std": STD, "epochs": 0, "forms": SPIKES}
     for steps, loses in ((1, True), (8, False)):
         found = import_onnx(mlp, time_steps=steps, **options)
@@ -462,7 +462,7 @@ def test_the_pooling_that_keeps_most_answers_is_chosen(cnn, digits) -> None:
 
 
 def test_a_few_images_more_do_not_choose_alone(cnn, digits, monkeypatch) -> None:
-    monkeypatch.setattr("converters.ann_to_snn.best_candidate.NUMBERS", 1)
+    monkeypatch.setattr("converters.ann_to_snn.best_candidate.ENOUGH_ACTIVATIONS", 1)
     ann, images = import_ann(cnn).ann, digits.train.images[: FEWEST + FEWEST_TO_JUDGE].float() / 255
     options = {"name": "x", "time_steps": 2, "forms": SPIKES, "normalization": NORMAL}
     few, many = (best_candidate(ann, images[:n], **options) for n in (FEWEST + 1, len(images)))
