@@ -8,7 +8,7 @@ from bootstrap_core.analysis.plots import save_png
 from zoo.runs.card_files import card_names, packaged_card
 
 PICTURE = Path(__file__).parent / "pictures" / "accuracy.png"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#bbaa00")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#bbaa00", "#999999")
 """Colours that colour-blind people can distinguish (source: Okabe and Ito, "Color Universal Design", 2008)."""
 LEAST_IMAGES = 1000
 """Number of test images below which a model is left out: one image would be more than 0.1 %."""
