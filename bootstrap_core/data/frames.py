@@ -63,8 +63,11 @@ class Frames:
         return self.frames.shape[1]
 
     def limited(self, n: int | None) -> "Frames":
-        """Return the first `n` recordings; all for None."""
-        return self.take(slice(0, n))
+        """Return `n` recordings in their order, drawn at random, the same ones each time; None keeps all."""
+        if n is None or n >= len(self):
+            return self
+        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:n]
+        return self.take(drawn.sort().values)
 
     def take(self, indices: Tensor | slice) -> "Frames":
         """Return the recordings at `indices`, in this order."""

@@ -274,7 +274,7 @@ def convert(
         model = replace(model, card={**model.card, "classes": list(places.classes)})
     if fold:
         model = model.folded()
-    more = {note: None for output in outputs for note in format_notes(model.spec, output.suffix)}
+    more = {note: None for output in outputs for note in format_notes(model, output.suffix)}
     model = replace(model, notes=(*model.notes, *more))
     figures["notes"] = [*figures["notes"], *more]
     say_notes(model, said=None if conversion is None else conversion.doubt)

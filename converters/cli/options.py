@@ -39,6 +39,7 @@ __all__ = [
     "places_options",
     "recorded_steps",
     "run_options",
+    "say_drawn",
     "say_sample",
     "set_option",
     "use_threads",
@@ -314,24 +315,32 @@ def set_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def say_sample(dataset: "Dataset | FrameDataset") -> None:
-    """Print a note if the scores are of the embedded sample, or of test images that were drawn at random."""
+    """Print notes if the scores are of the embedded sample, of a part drawn for testing, or of some test images."""
     from bootstrap_core.data.frames import FrameDataset
 
-    what, places = "recordings", "arrays x_train, y_train, x_test and y_test"
-    n_test, limit_note = len(dataset.test), None
+    say_drawn(dataset)
+    if isinstance(dataset, FrameDataset):
+        return
+    if dataset.is_sample:
+        say(f"note: scored on {dataset.source}")
+    if dataset.limit_note:
+        say(f"note: {dataset.limit_note}")
+
+
+def say_drawn(dataset: "Dataset | FrameDataset") -> None:
+    """Print a note if the test images or recordings were drawn at random from all."""
+    from bootstrap_core.data.frames import FrameDataset
+
+    if not dataset.is_drawn:
+        return
+    what, places, n_test = "recordings", "arrays x_train, y_train, x_test and y_test", len(dataset.test)
     if not isinstance(dataset, FrameDataset):
         what = "recordings" if dataset.test.has_events else "images"
-        places = "folders train and test, or arrays x_train and x_test"
-        n_test, limit_note = dataset.drawn_from or n_test, dataset.limit_note
-        if dataset.is_sample:
-            say(f"note: scored on {dataset.source}")
-    if dataset.is_drawn:
-        say(
-            f"note: scored on {n_test:,} of the {len(dataset.train) + n_test:,} {what} of {dataset.name}, drawn at "
-            f"random, because it has no separate test {what} ({places})"
-        )
-    if limit_note:
-        say(f"note: {limit_note}")
+        places, n_test = "folders train and test, or arrays x_train and x_test", dataset.drawn_from or n_test
+    say(
+        f"note: {n_test:,} of the {len(dataset.train) + n_test:,} {what} of {dataset.name} are for testing, drawn at "
+        f"random, because it has no separate test {what} ({places})"
+    )
 
 
 def recorded_steps(steps: Sequence[int | None], longest: int) -> list[int | None]:

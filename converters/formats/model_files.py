@@ -120,6 +120,8 @@ WRITERS: dict[str, Callable[[Model, Path], Path]] = {
 
 CHAINS = {suffix for suffix, write in WRITERS.items() if write is _write_netx}
 """Suffixes of formats that cannot hold skips."""
+NAMES_LENGTH = 200
+"""Largest number of characters of class names that a note repeats."""
 
 MODEL_SUFFIXES = {*FileKind, *WRITERS, ".pth", ".h5"} - {C_SOURCE}
 """Suffixes that mark a name as that of a model file; C source is none, as nothing reads it back."""
@@ -208,9 +210,14 @@ def file_entry(path: Path) -> dict[str, str]:
     return {"path": str(path), "format": path.suffix[1:], "sha256": sha256_of(path)}
 
 
-def format_notes(spec: NetworkSpec, suffix: str) -> list[str]:
-    """Return notes on how a network in a file of this suffix differs from the network itself."""
+def format_notes(model: Model, suffix: str) -> list[str]:
+    """Return notes on how a model in a file of this suffix differs from the model itself."""
+    spec = model.spec
     notes = how_lava_runs(spec) if suffix in CHAINS else []
+    if suffix in CHAINS and spec.gives_classes and model.classes != tuple(map(str, range(spec.n_classes))):
+        names = ",".join(model.classes)
+        given = f" {names}" if len(names) <= NAMES_LENGTH else ""
+        notes.append(f"a {suffix} file holds no names of classes: where you use it, give them with --classes{given}")
     if suffix in {FileKind.SAFETENSORS, C_SOURCE}:
         return notes
     notes += enlarged_kernels(spec)

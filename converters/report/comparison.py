@@ -10,6 +10,7 @@ from torch import Tensor
 from bootstrap_core.analysis.evaluation import batches
 from bootstrap_core.data.datasets import Split
 from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.network.inputs import as_input
 from converters.ann_to_snn.ann import Ann, Conv, Dense, run_ann
 from converters.ann_to_snn.onnx_conversion import OnnxConversion, ann_input
 from converters.ann_to_snn.spiking_layers import activations_first
@@ -118,7 +119,7 @@ def layer_correlations(conversion: OnnxConversion, exact: IntegerNetwork, split:
         rates = exact.rates(images)
         _, values = run_ann(ann, ann_input(ann, images.float() / 255, conversion.normalization), keep=True)
         if has_neurons(layers[0]):
-            moments[0] += _moments(images, rates[0])
+            moments[0] += _moments(as_input(images, exact.spec), rates[0])
         for i, source in sources.items():
             output, found = values[source.target], rates[i]
             if source.activation is not None:

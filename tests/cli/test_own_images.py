@@ -121,7 +121,13 @@ def test_folders_have_the_numbers_that_the_model_has_for_their_names(run, digits
 
 def test_what_part_of_a_folder_is_scored_is_told(run, digits) -> None:
     told = " ".join(run("eval", "mnist-dense-shallow", "--data", digits).stderr.split())
-    assert f"scored on 8 of the 40 images of {digits}, drawn at random, because it has no separate test images" in told
+    assert (
+        f"8 of the 40 images of {digits} are for testing, drawn at random, because it has no separate test images"
+        in told
+    )
+    exported = run("data", "export", "mnist-dense-shallow", "--data", digits, "-o", digits.parent / "a.raw")
+    assert "8 images, 784 bytes each" in exported.stdout
+    assert "8 of the 40 images" in exported.stderr
     digits.rename(digits.parent / "test")
     for part in ("train", "test"):
         shutil.copytree(digits.parent / "test", digits / part)

@@ -51,15 +51,18 @@ def test_eval_prints_errors_messages_and_synops(run, frames, tmp_path) -> None:
     assert (ann[0], ann[-1]) == ("ANN", "-")
     as_ann = json.loads(run("eval", NET, "--data", frames, "--mode", "ann", "--json").stdout)["results"][0]
     assert as_ann["steps_per_second"] is None
-    few = json.loads(run("eval", NET, "--data", tmp_path / "many.npz", "--limit", 1, "--json").stdout)
-    assert few["results"][0]["recordings"] == 1
+    few = run("eval", NET, "--data", tmp_path / "many.npz", "--limit", 1, "--json")
+    assert json.loads(few.stdout)["results"][0]["recordings"] == 1
+    assert "note: scored on 1 of the 2 recordings, drawn at random" in few.stderr
 
 
 @needs_compiler
 def test_exported_frames_give_the_same_values_in_c(run, frames, tmp_path) -> None:
     raw, source = tmp_path / "frames.raw", tmp_path / "net.c"
-    assert f"{raw}: 1 recordings of 12 steps" in run("data", "export", NET, "--data", frames, "-o", raw).stdout
+    assert f"{raw}: 1 recording of 12 steps" in run("data", "export", NET, "--data", frames, "-o", raw).stdout
     run("convert", NET, "-o", source)
+    told = run("data", "export", NET, "--data", frames, "-o", tmp_path / "b.raw", "--classes", "a,b", code=1).stderr
+    assert "gives values, not classes: leave it out" in " ".join(told.split())
     lines = run_program(compile_c(source, "-DSNN_STDIN"), raw.read_bytes(), "12").stdout.splitlines()
     with np.load(RECORDED) as arrays:
         assert [[int(number) for number in line.split()] for line in lines] == [arrays["sigma"][-1].tolist()]
@@ -167,7 +170,7 @@ def test_train_learns_values_and_names_errors(run, steer) -> None:
         assert "accuracy" not in text
     told = run("train", steer, "-o", "again")
     assert "rms error" in told.stdout
-    assert "scored on 20 of the 100 recordings of" in told.stderr
+    assert "20 of the 100 recordings of" in told.stderr
     assert Path("run/curves.png").stat().st_size > 1000
     assert Path("run/model.safetensors").read_bytes() == Path("again/model.safetensors").read_bytes()
 

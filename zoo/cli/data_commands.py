@@ -12,7 +12,6 @@ from converters.cli.console import (
     json_option,
     json_text,
     refuse_existing,
-    say,
     talk_options,
 )
 from converters.cli.options import (
@@ -24,8 +23,10 @@ from converters.cli.options import (
     data_options,
     limit_option,
     places_options,
+    say_drawn,
 )
 from specs.errors import SnnZooError
+from specs.words import counted
 from zoo.cli.given_model import input_shape, read_and_say, usual_data
 
 __all__ = ["data"]
@@ -125,20 +126,21 @@ def data_export(
     name = name or usual_data(model)
     steps: int | None
     if spec.gives_values:
+        if places.classes:
+            raise SnnZooError(f"--classes: {spec.name} gives {spec.gives}, not classes: leave it out")
         frames = read_frames(Path(name), spec).limited(limit)
         write_frames(frames, spec, output)
         n, steps = len(frames), len(frames.frames)
     else:
         dataset = places.load(name, input_shape(model), model.classes, spec).limited(limit)
-        if dataset.limit_note:
-            say(f"note: {dataset.limit_note}")
+        say_drawn(dataset)
         write_inputs(dataset.test, spec, output)
         n, steps = len(dataset.test), dataset.test.images.shape[1] if dataset.test.has_events else None
     if as_json:
         found = {"path": str(output), "labels": None if spec.gives_values else str(labels), "inputs": n}
         echo(json_text({**found, "time_steps": steps, "bytes": output.stat().st_size}))
         return
-    what = "images" if steps is None else f"recordings of {steps} steps"
-    echo(f"{output}: {n:,} {what}, {output.stat().st_size // max(1, n):,} bytes each")
+    what = counted(n, "image") if steps is None else f"{counted(n, 'recording')} of {steps} steps"
+    echo(f"{output}: {what}, {output.stat().st_size // max(1, n):,} bytes each")
     if not spec.gives_values:
         echo(f"{labels}: their classes")

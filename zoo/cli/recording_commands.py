@@ -45,7 +45,10 @@ def evaluate_recordings(
     from bootstrap_core.network.mode import Mode
 
     spec, engine = network.spec, "integer" if isinstance(network, IntegerNetwork) else "torch"
-    given = read_frames(data, spec).limited(limit)
+    every = read_frames(data, spec)
+    given = every.limited(limit)
+    if len(given) < len(every):
+        say(f"note: scored on {len(given):,} of the {len(every):,} recordings, drawn at random")
     if given.are_still:
         given = given.held(max(t or spec.time_steps for t in steps))
     else:

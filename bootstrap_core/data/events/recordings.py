@@ -183,7 +183,7 @@ def _of_fields(arrays: Arrays, where: str) -> Events:
     own = {name.lower(): array for name, array in arrays.items()}
     found = {name: own[given] for name, names in NAMES.items() for given in reversed(names) if given in own}
     if found.keys() not in ({"x", "t"}, {"x", "y", "p", "t"}):
-        has = ", ".join(map(repr, own))[:200] or "none"
+        has = ", ".join(repr(name) if name else "an array without fields" for name in own)[:200] or "none"
         wanted = "the events of a recording as arrays or fields x, y, p and t in microseconds, or x and t alone"
         raise DataError(f"{where} must have {wanted}; it has {has}")
     return Events.of(found, where)

@@ -1,5 +1,6 @@
 """Any model file is read by its kind, with the options that apply to it."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,10 +96,19 @@ def test_padded_images_are_the_same_in_both_engines_and_in_every_format(encoding
     for suffix in (".safetensors", ".net", ".nir"):
         path = write_model(network, tmp_path / f"a{suffix}")
         assert torch.equal(read_model(path).build()(images), wanted)
-        notes = format_notes(network.spec, suffix)
+        notes = format_notes(Model.of(network), suffix)
         assert any("pads the images for this file by [1, 2, 0, 1]" in note for note in notes) == (
             suffix != ".safetensors"
         )
+
+
+def test_formats_without_names_of_classes_are_told() -> None:
+    model = Model.of(build_network(SPEC, seed=0))
+    names = [f"class {i}" for i in range(SPEC.n_classes)]
+    assert not any("names" in note for note in format_notes(model, ".net"))
+    for suffix, told in ((".net", True), (".hdf5", True), (".nir", False), (".safetensors", False)):
+        notes = format_notes(replace(model, card={"classes": names}), suffix)
+        assert any(f"--classes {','.join(names)}" in note for note in notes) == told
 
 
 def test_c_source_has_a_header_and_no_reader(model, tmp_path) -> None:

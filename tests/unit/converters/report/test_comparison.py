@@ -1,10 +1,15 @@
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 
 from bootstrap_core import IntegerNetwork
 from converters.ann_to_snn.ann import Ann, Conv, Dense, Node, run_ann
+from converters.ann_to_snn.best_candidate import SpikingForms
+from converters.ann_to_snn.onnx_conversion import import_onnx
 from converters.report.comparison import correlation, count_macs, layer_correlations, measure_conversion
+from specs.layers.input import Encoding
 
 
 def moments(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -44,6 +49,23 @@ def test_correlations_are_those_of_activations_and_rates(conversion) -> None:
     assert [found[0], *found[2:]] == pytest.approx(wanted)
     assert found[1] is None
     assert min(wanted) > 0.8
+
+
+def test_the_input_of_an_ann_that_pads_normalised_images_is_compared_with_its_border(dataset, tmp_path) -> None:
+    graph = onnx.parser.parse_graph(
+        "pads (float[n, 1, 4, 4] x) => (float[n, 4] y)"
+        " { c = Conv <pads=[1, 1, 1, 1]> (x, w) r = Relu(c) f = Flatten(r) y = Gemm(f, v) }"
+    )
+    random = np.random.default_rng(0)
+    for name, shape in (("w", (2, 1, 3, 3)), ("v", (32, 4))):
+        graph.initializer.append(numpy_helper.from_array(random.normal(size=shape).astype(np.float32), name))
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "a.onnx")
+    spikes = SpikingForms(encodings=[Encoding.SPIKE])
+    options = {"dataset": dataset, "labelled": False, "mean": 0.5, "std": 0.25, "epochs": 0, "forms": spikes}
+    conversion = import_onnx(tmp_path / "a.onnx", **options)
+    assert conversion.spec.input.padding == (1, 1)
+    figures = measure_conversion(conversion)
+    assert figures.correlations[0] > 0.8
 
 
 def test_both_programs_run_on_the_same_images(conversion) -> None:
