@@ -61,7 +61,13 @@ class ClassFolders:
     classes: Mapping[str, Sequence[ImageFile]]
 
     def __post_init__(self) -> None:
-        if not self.classes or not all(self.classes.values()):
+        empty = [name for name, files in self.classes.items() if not files]
+        if 0 < len(empty) < len(self.classes):
+            raise DataError(
+                f"{self.place}: no images, WAV files or recordings of events in {', '.join(empty)[:200]}: each class "
+                "folder must have some; remove a folder that is no class"
+            )
+        if not self.classes or empty:
             raise DataError(
                 f"{self.place} must contain class folders with images, WAV files or recordings of events in each; it "
                 f"has {', '.join(self.classes)[:200] or 'none'} (store images without labels in an .npz, as x alone)"

@@ -163,9 +163,7 @@ def test_other_words_in_as_many_classes_are_refused_and_scored_in_the_order_give
     right = json.loads(run("eval", *command, "--classes", ",".join(WORDS), "--json").stdout)
     assert right["results"][0]["accuracy"] > 0.8
     wrong = run("eval", *command, "--classes", ",".join(sorted(WORDS)))
-    assert "is near chance (10.00 %): the data may number the classes in another order" in " ".join(
-        wrong.stderr.split()
-    )
+    assert "or the data may number the classes in another order" in " ".join(wrong.stderr.split())
     page = ["-o", tmp_path / "a.html", "--json", "--classes", ", ".join(WORDS)]
     assert json.loads(run("gallery", *command, *page).stdout)["accuracy"] > 0.8
 

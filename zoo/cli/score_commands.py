@@ -162,11 +162,12 @@ def evaluate_model(
     note_missing_library(network.device.type)
     steps = recorded_steps(steps, test.images.shape[1]) if test.has_events else steps
     scores, beyond = _score_each(runnable, test, Mode(mode), steps)
+    if scores:
+        say_sample(dataset)
     if scores and as_json:
         echo(json_text(_scores_as_json(source, model.card, dataset, engine, scores)))
     elif scores:
         say_fresh(trained)
-        say_sample(dataset)
         _say_chance(model, max(score.accuracy for score in scores), own_images=dataset.name not in dataset_names())
         _print_scores(model.spec, scores, engine)
         if mode == "ann" and model.card_entry("conversion"):
@@ -349,8 +350,8 @@ def _say_chance(model: "Model", accuracy: float, *, own_images: bool) -> None:
         say(f"{near}: if the training normalised its images, convert again with its --mean and --std")
     elif own_images and (model.card_entry("conversion") or model.card_entry("training")):
         say(
-            f"{near}: the data may number the classes in another order than the model (name them in the model's order "
-            "with --classes)"
+            f"{near}: the model may need more training, or the data may number the classes in another order than the "
+            "model (name them in the model's order with --classes)"
         )
 
 

@@ -345,6 +345,7 @@ def _report_run(run: "TrainingRun", as_json: bool) -> None:
     silent = scores[Mode.SNN].silent
     if silent is not None:
         _warn_silent(silent, run)
+    say_sample(run.dataset)
     if as_json:
         echo(json_text({
             "model": str(run.model_path),
@@ -355,7 +356,6 @@ def _report_run(run: "TrainingRun", as_json: bool) -> None:
             "data": run.dataset.name,
         }))  # fmt: skip
         return
-    say_sample(run.dataset)
     validation = f"{len(run.trainer.validation):,}"
     snn, ann = scores[Mode.SNN], scores.get(Mode.ANN)
     print_table(
