@@ -64,8 +64,8 @@ class ClassFolders:
         empty = [name for name, files in self.classes.items() if not files]
         if 0 < len(empty) < len(self.classes):
             raise DataError(
-                f"{self.place}: no images, WAV files or recordings of events in {', '.join(empty)[:200]}: each class "
-                "folder must have some; remove a folder that is no class"
+                f"{self.place} has no images, WAV files or recordings of events in the folder "
+                f"{', '.join(empty)[:200]}; add some, or remove the folder"
             )
         if not self.classes or empty:
             raise DataError(

@@ -102,7 +102,9 @@ def test_folders_that_are_none_are_told(tmp_path) -> None:
     with pytest.raises(DataError, match="must contain class folders"):
         load_images(tmp_path / "empty")
     (folder(tmp_path / "half") / "notes").mkdir()
-    with pytest.raises(DataError, match=r"half: no images, WAV files or recordings of events in notes: each class"):
+    with pytest.raises(
+        DataError, match=r"half has no images, WAV files or recordings of events in the folder notes; add"
+    ):
         load_images(tmp_path / "half")
     broken = folder(tmp_path / "own")
     (broken / "dark" / "0.png").write_bytes(b"no image")
