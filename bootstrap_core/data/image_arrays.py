@@ -272,5 +272,5 @@ def _as_counts(path: Path, bins: EventBins, x: Tensor) -> Tensor:
     low, high = map(float, x.aminmax())
     if low < 0 or not math.isfinite(high) or (x.is_floating_point() and bool((x % 1 != 0).any())):
         raise DataError(f"{path}: numbers of events must be whole numbers from 0 on; these are {low:g} to {high:g}")
-    counts = x.to(torch.uint8) if high < 256 else x.clamp(max=255).to(torch.uint8)
+    counts = (x.clamp(max=255) if high > 255 else x).to(torch.uint8)  # torch clamps no booleans, and no int8 to 255
     return counts.clamp(max=2**bins.bits - 1).reshape(*x.shape[:2], *bins.frame)

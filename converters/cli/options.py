@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 from converters.cli.console import KnownModels, ProgressLine, say, warn
 from specs.dataset_sources import check_class_names, dataset_names, find_user_data
-from specs.errors import DataError
+from specs.errors import DataError, SnnZooError
 
 if TYPE_CHECKING:
     from bootstrap_core.data.datasets import Dataset
@@ -152,6 +152,11 @@ class DataPlaces:
         """Raise `DataError` if `--classes` was given, and not with a name for each class of the network."""
         if self.classes and len(self.classes) != n_classes:
             raise DataError(f"--classes: must name the network's {n_classes} classes, got {len(self.classes)} names")
+
+    def refuse_classes(self, spec: "NetworkSpec") -> None:
+        """Raise `SnnZooError` if `--classes` was given for a network of values or spike trains."""
+        if self.classes:
+            raise SnnZooError(f"--classes: {spec.name} gives {spec.gives}, not classes: leave it out")
 
 
 def _said_left_out(dataset: "Dataset") -> "Dataset":

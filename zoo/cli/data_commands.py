@@ -126,8 +126,7 @@ def data_export(
     name = name or usual_data(model)
     steps: int | None
     if spec.gives_values:
-        if places.classes:
-            raise SnnZooError(f"--classes: {spec.name} gives {spec.gives}, not classes: leave it out")
+        places.refuse_classes(spec)
         frames = read_frames(Path(name), spec).limited(limit)
         write_frames(frames, spec, output)
         n, steps = len(frames), len(frames.frames)

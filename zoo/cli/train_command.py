@@ -217,8 +217,7 @@ def _start_run(
 def _load_frames(data: str, network: "NetworkSpec", places: DataPlaces) -> "FrameDataset":
     from bootstrap_core.data.frames import load_frames
 
-    if places.classes:
-        raise SnnZooError(f"--classes: {network.name} gives {network.gives}, not classes: leave it out")
+    places.refuse_classes(network)
     try:
         return load_frames(Path(data), network)
     except DataError as error:

@@ -78,6 +78,7 @@ def test_a_picture_is_made_once_and_when_it_is_first_used(recordings, registry, 
     dataset = load_dataset(NAME, data_dir=recordings.parent, registry=registry, log_mel=SPEC)
     read.clear()
     assert torch.equal(dataset.test.images[[1, 0, 1]], dataset.test.images[:2][[1, 0, 1]])
+    assert dataset.test.images[:0].shape == (0, 1, 8, 10)
     assert read == ["3_jackson_4.wav"]  # the first picture of all was made for its size
 
 
