@@ -9,7 +9,6 @@ the network is calibrated on noise, and neither tuned nor scored.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,17 +20,17 @@ from onnx import ModelProto
 from pydantic import Field
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import Evaluation, accuracy_by_steps, batches, evaluate, evaluate_exactly
+from bootstrap_core.analysis.evaluation import Evaluation, accuracy_by_steps, evaluate, evaluate_exactly
 from bootstrap_core.data.datasets import Dataset, Split, load_dataset
 from bootstrap_core.data.image_files import UNLABELLED, load_images
-from bootstrap_core.data.splits import hint_from_one
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.training.augmentation import are_pictures
 from bootstrap_core.training.epoch_report import AccuracyReport
 from bootstrap_core.training.trainer import Teacher
-from converters.ann_to_snn.ann import Ann, run_ann
+from converters.ann_to_snn.ann import Ann
+from converters.ann_to_snn.ann_answers import AnnAnswers
 from converters.ann_to_snn.best_candidate import (
     EVERY_FORM,
     Candidate,
@@ -40,8 +39,13 @@ from converters.ann_to_snn.best_candidate import (
     has_maxima,
     images_wanted,
 )
-from converters.ann_to_snn.image_normalization import Normalization, usual_normalizations
-from converters.ann_to_snn.linear_fold import Conv
+from converters.ann_to_snn.conversion_notes import (
+    notes_on_accuracy,
+    notes_on_candidate,
+    notes_on_data,
+    other_normalization,
+)
+from converters.ann_to_snn.image_normalization import Normalization
 from converters.ann_to_snn.readout import calibrate_logits, refit_readout
 from converters.ann_to_snn.tuning import Tuning, epoch_size, neuron_steps, tune
 from converters.model import Model
@@ -55,11 +59,10 @@ from specs.io import document_as
 from specs.layers.input import Encoding
 from specs.network import NetworkSpec
 from specs.outline import few_lines
-from specs.shapes import fit_input
 from specs.training import TrainingSpec
 from specs.words import counted
 
-__all__ = ["ImportCallbacks", "OnnxConversion", "ann_input", "drawn", "import_onnx"]
+__all__ = ["ImportCallbacks", "OnnxConversion", "drawn", "import_onnx"]
 
 BATCH = 250
 READOUT_STEPS = 1 << 31
@@ -68,20 +71,8 @@ LOGIT_IMAGES = 1000
 """Number of training images on which the logits are brought to the size of the ANN's."""
 FEWEST_TO_TUNE = 2
 """Least number of training images for tuning: one to learn from, one to judge by."""
-SHRUNK = 0.05
-"""Part of the grid of its weights below which a note names a layer: six levels of either sign are left."""
-DOUBTFUL = 0.5
-"""Accuracy of the ANN, 0..1, below which a note says that it may take other images."""
-MOST_LOSS = 0.005
-"""Loss of accuracy, 0..1, above which a note suggests more time steps or epochs."""
-FEWEST_TO_SCORE = 100
-"""Number of test images below which a note says how far the accuracy may be off."""
-DOUBT_IMAGES = 1000
-"""Number of training images on which several normalizations are compared."""
 LEAST_ESTIMATE_S = 5
 """Shortest estimate of an epoch's duration, in seconds, that is shown."""
-STANDARD_ERRORS = 3
-"""Required margin between two normalizations, in standard errors."""
 
 
 def _ignore(_: object) -> None:
@@ -274,14 +265,14 @@ def import_onnx(
     if labelled is None:
         labelled = dataset is None or dataset.classes != (UNLABELLED,)
     if dataset is not None:
-        notes += _check(ann, dataset, labelled)
-    teacher, doubt = partial(_logits, ann, normalization), None
+        notes += notes_on_data(ann, dataset, labelled)
+    answers, doubt = AnnAnswers(ann, normalization), None
     if dataset is None:
         notes.append("no data: calibrated on noise, neither tuned nor scored; --data makes the network more accurate")
     elif not labelled:
-        dataset = _answered(teacher, dataset)
+        dataset = answers.as_labels(dataset)
         notes.append("no labels: tuning and all accuracies use the ANN's answers as labels")
-    elif doubt := _doubt(ann, dataset.train, normalization, seed):
+    elif doubt := other_normalization(answers, dataset.train, seed):
         callbacks.on_doubt(doubt)
         notes.append(doubt)
     candidate = best_candidate(
@@ -294,18 +285,14 @@ def import_onnx(
         balanced=dataset is not None,
         on_form=callbacks.on_step,
     )
-    notes += _shrunk(candidate, time_steps) + _padded(candidate, ann.normalization.after(normalization))
+    notes += notes_on_candidate(candidate, ann.normalization.after(normalization))
     callbacks.on_calibrated(candidate.model)
     network, done = candidate.model.build(), _Learnt()
     if dataset is not None:
-        done = _learn(network, teacher, dataset, time_steps, epochs, seed, callbacks)
-        if done.ann is not None and done.ann < DOUBTFUL and not doubt:
-            right = f"{100 * done.ann:.1f} %"
-            notes.append(
-                f"the ANN itself has an accuracy of only {right}; it may take other images, another normalization "
-                "(--mean, --std, --raw), or have its classes in another order (--classes)"
-            )
-        notes += [*_lost(done, time_steps, epochs), *_scored_on_few(dataset.test)]
+        done = _learn(network, answers, dataset, time_steps, epochs, seed, callbacks)
+        if done.ann is not None and done.score is not None:
+            accuracies, doubted = (done.ann, done.score.accuracy), doubt is not None
+            notes += notes_on_accuracy(*accuracies, dataset.test, time_steps=time_steps, epochs=epochs, doubted=doubted)
         notes += [note] if (note := dataset.limit_note) else []
     notes += done.notes
     facts = {"source": path.name, "epochs": epochs, "seed": seed, **normalization.as_json()}
@@ -371,29 +358,29 @@ class _Learnt:
 
 def _learn(
     network: Network,
-    teacher: Teacher,
+    answers: AnnAnswers,
     dataset: Dataset,
     time_steps: int,
     epochs: int,
     seed: int,
     callbacks: ImportCallbacks,
 ) -> _Learnt:
-    """Fit the readout, tune, and score the network before and after; `teacher` is the ANN."""
+    """Fit the readout, tune, and score the network before and after."""
     notes, tuning, test = list[str](), None, dataset.test
     steps = sorted({time_steps, max(1, time_steps // 2), max(1, time_steps // 4)}, reverse=True)
     callbacks.on_step("fitting the last layer to the ANN's outputs")
-    if refit_readout(network, drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed), teacher):
+    if refit_readout(network, drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed), answers):
         notes.append("the weights of the last layer were fitted once more, so that its outputs are close to the ANN's")
-    calibrate_logits(network, drawn(dataset.train, LOGIT_IMAGES, seed), teacher)
+    calibrate_logits(network, drawn(dataset.train, LOGIT_IMAGES, seed), answers)
     callbacks.on_step(f"scoring on {len(test):,} test images")
     converted, score = _scored(network, test, steps)
     tuned = dict[int, float | None]()
     if epochs and len(dataset.train) < FEWEST_TO_TUNE:
         notes.append(f"not tuned: needs at least {FEWEST_TO_TUNE} training images, got {len(dataset.train)}")
-    elif epochs and (tuning := _tuned(network, dataset.train, teacher, epochs, seed, callbacks)):
+    elif epochs and (tuning := _tuned(network, dataset.train, answers, epochs, seed, callbacks)):
         if tuning.part < 1:
             notes.append(f"{tuning.part:.0%} of the change by tuning was kept: this is best on held-out images")
-        calibrate_logits(network, drawn(dataset.train, LOGIT_IMAGES, seed), teacher)
+        calibrate_logits(network, drawn(dataset.train, LOGIT_IMAGES, seed), answers)
         callbacks.on_step(f"scoring on {len(test):,} test images")
         tuned, score = _scored(network, test, steps)
     elif epochs:
@@ -404,7 +391,7 @@ def _learn(
         score, overflow = evaluate_exactly(network, test)
         notes.append(f"{overflow} (use fewer --time-steps, or --input spike)")
     return _Learnt(
-        ann=float((_answers(teacher, test) == test.labels).double().mean()),
+        ann=float(answers.right(test).double().mean()),
         converted=converted,
         tuned=tuned,
         score=score,
@@ -450,109 +437,6 @@ def _as_model(
     model = Model.of(network, card)
     spec = model.spec.model_copy(update={"training": recipe})
     return replace(model, spec=spec.with_log_mel(None if dataset is None else dataset.log_mel))
-
-
-def _shrunk(candidate: Candidate, time_steps: int) -> list[str]:
-    """Return a note for each layer whose weights use only a small part of their grid."""
-    return [
-        f"block {found.block}: its input over {time_steps} steps would exceed 24 bits, so its weights use only "
-        f"{found.shrink:.2g} of their grid and are less precise; use fewer --time-steps, or --input spike"
-        for found in candidate.calibrations
-        if found.shrink < SHRUNK
-    ]
-
-
-def _padded(candidate: Candidate, normalization: Normalization) -> list[str]:
-    """Return a note if the ANN pads normalised images, which the network cannot do exactly."""
-    first, is_bordered = candidate.layers[0].linear, any(candidate.model.spec.input.padding)
-    if is_bordered or not isinstance(first, Conv) or not any(first.padding) or not any(normalization.mean):
-        return []
-    return ["the ANN pads images with their mean, the network pads them with black: near edges they differ"]
-
-
-def _lost(done: _Learnt, time_steps: int, epochs: int) -> list[str]:
-    """Return a note if the SNN is much less accurate than the ANN."""
-    if done.ann is None or done.score is None or done.ann - done.score.accuracy <= MOST_LOSS:
-        return []
-    tuning = f"more epochs of tuning than {epochs}" if epochs else "tuning"
-    return [
-        f"accuracy falls from {done.ann:.1%} (ANN) to {done.score.accuracy:.1%} (SNN): more time steps than "
-        f"{time_steps} (--time-steps) or {tuning} (--epochs) may help"
-    ]
-
-
-def _scored_on_few(test: Split) -> list[str]:
-    """Return a note if there are so few test images that an accuracy on them says little."""
-    n = len(test)
-    if n >= FEWEST_TO_SCORE:
-        return []
-    images = "one test image" if n == 1 else f"{n} test images"
-    return [f"scored on only {images}: each is {100 / n:.3g} points of the accuracy; use at least {FEWEST_TO_SCORE}"]
-
-
-def _check(ann: Ann, dataset: Dataset, labelled: bool) -> list[str]:
-    """Return notes about an ANN and its data; raise `DataError` if they do not fit each other."""
-    shape, n_classes = tuple(dataset.test.images.shape[1:]), prod(ann.nodes[-1].shape)
-    if not fit_input(shape, ann.shape):
-        raise DataError(f"{dataset.name} has images of {list(shape)}, the ANN takes {list(ann.shape)}: convert them")
-    least, most = map(int, torch.cat([dataset.train.labels, dataset.test.labels]).aminmax())
-    if labelled and most >= n_classes:
-        raise DataError(
-            f"{dataset.name} has the label {most}; the ANN has classes 0 to {n_classes - 1} only"
-            f"{hint_from_one(least, most, n_classes)}"
-        )
-    if labelled and len(dataset.classes) < n_classes:
-        return [
-            f"the ANN has {counted(n_classes, 'class')}, {dataset.name} has {len(dataset.classes)}: check that they "
-            "belong together; if a class is missing in the data, all classes after it have the wrong number"
-        ]
-    return []
-
-
-def _doubt(ann: Ann, train: Split, normalization: Normalization, seed: int) -> str | None:
-    """Return a note if the ANN answers clearly better with another common normalization; None otherwise."""
-    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:DOUBT_IMAGES]
-    images = train.images[chosen]
-    some = Split(images, train.labels[chosen])
-
-    def right_answers(way: Normalization) -> Tensor:
-        return _answers(partial(_logits, ann, way), some) == some.labels
-
-    right = right_answers(normalization)
-    if int((~right).sum()) <= STANDARD_ERRORS**2:  # too few mistakes for a clear difference
-        return None
-    every = train.images if isinstance(train.images, Tensor) else images
-    ways = [way for way in usual_normalizations(every) if way != normalization and way.fits(ann.shape)]
-    found = [(right_answers(way), way) for way in ways]
-    best, _ = max(found, key=lambda pair: int(pair[0].sum()))
-    gained, lost = int((best & ~right).sum()), int((right & ~best).sum())
-    if gained - lost <= STANDARD_ERRORS * (gained + lost) ** 0.5 or best.double().mean() < DOUBTFUL:
-        return None
-    before, after = (f"{100 * x.double().mean():.1f} %" for x in (right, best))
-    options = " or ".join(way.option for right, way in found if right.sum() == best.sum())
-    return f"accuracy of the ANN on {len(some):,} training images: {before}; with {options}: {after}"
-
-
-def ann_input(ann: Ann, images: Tensor, normalization: Normalization) -> Tensor:
-    """Return the ANN's input, float32 `[N, *shape]`, for images `[N, C, H, W]` in 0..1."""
-    return normalization(images.reshape(len(images), *ann.shape))
-
-
-def _logits(ann: Ann, normalization: Normalization, images: Tensor) -> Tensor:
-    """Return the ANN's logits for images in 0..1."""
-    return run_ann(ann, ann_input(ann, images, normalization))[0]
-
-
-def _answers(teacher: Teacher, split: Split) -> Tensor:
-    """Return the class that the ANN gives to each image, int64 `[N]`."""
-    with torch.no_grad():
-        return torch.cat([teacher(images.float() / 255).argmax(1) for images, _ in batches(split, BATCH)])
-
-
-def _answered(teacher: Teacher, dataset: Dataset) -> Dataset:
-    """Return the dataset with the ANN's answers as labels."""
-    train, test = (Split(split.images, _answers(teacher, split)) for split in (dataset.train, dataset.test))
-    return replace(dataset, train=train, test=test)
 
 
 def drawn(split: Split, n: int, seed: int) -> Tensor:

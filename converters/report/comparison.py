@@ -12,7 +12,8 @@ from bootstrap_core.data.datasets import Split
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.inputs import as_input
 from converters.ann_to_snn.ann import Ann, Conv, Dense, run_ann
-from converters.ann_to_snn.onnx_conversion import OnnxConversion, ann_input
+from converters.ann_to_snn.ann_answers import AnnAnswers
+from converters.ann_to_snn.onnx_conversion import OnnxConversion
 from converters.ann_to_snn.spiking_layers import activations_first
 from converters.report.energy import EnergyEstimate, estimate_energy
 from converters.report.network_figures import (
@@ -71,14 +72,8 @@ def measure_conversion(conversion: OnnxConversion) -> ConversionFigures | None:
     start = time.perf_counter()
     exact = IntegerNetwork(conversion.model.build())
     network = measure_network(exact, conversion.dataset, conversion.score)
-    ann, normalization = conversion.imported.ann, conversion.normalization
-    with torch.no_grad():
-        logits = torch.cat(
-            [
-                run_ann(ann, ann_input(ann, images.float() / 255, normalization))[0]
-                for images, _ in batches(network.scored, BATCH)
-            ]
-        )
+    ann = conversion.imported.ann
+    logits = AnnAnswers(ann, conversion.normalization).logits(network.scored)
     answers, spiking_answers = logits.argmax(1), network.logits.argmax(1)
     differ = answers != spiking_answers
     picked = pick_examples(network.scored.labels, differ)
@@ -110,14 +105,14 @@ def count_macs(ann: Ann) -> int:
 @torch.no_grad()
 def layer_correlations(conversion: OnnxConversion, exact: IntegerNetwork, split: Split) -> list[float | None]:
     """Return for each layer, input first, the correlation of the ANN's activations with the rates for them."""
-    ann = activations_first(conversion.imported.ann)
+    answers = AnnAnswers(activations_first(conversion.imported.ann), conversion.normalization)
     layers = exact.spec.layers
     sources = dict(zip(conversion.candidate.blocks, conversion.candidate.layers, strict=True))
     scales = {found.block: found.scale for found in conversion.candidate.calibrations}
     moments, scale = torch.zeros(len(layers), 6, dtype=torch.float64), torch.ones(1)
     for images, _ in batches(split, BATCH):
         rates = exact.rates(images)
-        _, values = run_ann(ann, ann_input(ann, images.float() / 255, conversion.normalization), keep=True)
+        _, values = run_ann(answers.ann, answers.taken(images.float() / 255), keep=True)
         if has_neurons(layers[0]):
             moments[0] += _moments(as_input(images, exact.spec), rates[0])
         for i, source in sources.items():

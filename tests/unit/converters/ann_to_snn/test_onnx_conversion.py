@@ -15,7 +15,7 @@ import converters
 from bootstrap_core import IntegerNetwork, build_network, evaluate, load_dataset
 from bootstrap_core.data.datasets import Dataset, Split
 from converters import read_model, write_model
-from converters.ann_to_snn import onnx_conversion
+from converters.ann_to_snn import conversion_notes
 from converters.ann_to_snn.ann import run_ann
 from converters.ann_to_snn.best_candidate import FEWEST, FEWEST_TO_JUDGE, SpikingForms, best_candidate
 from converters.ann_to_snn.calibrate import InputForm, calibrate
@@ -270,7 +270,7 @@ def test_an_ann_that_errs_too_much_makes_one_doubt_its_images(mlp, digits) -> No
 
 
 def test_a_conversion_that_loses_much_is_told(mlp, digits, monkeypatch) -> None:
-    monkeypatch.setattr(onnx_conversion, "MOST_LOSS", 0.03)
+    monkeypatch.setattr(conversion_notes, "MOST_LOSS", 0.03)
     options = {"dataset": digits, "mean": MEAN, "std": STD, "epochs": 0, "forms": SPIKES}
     for steps, loses in ((1, True), (8, False)):
         found = import_onnx(mlp, time_steps=steps, **options)

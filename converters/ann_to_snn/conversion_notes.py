@@ -1,0 +1,125 @@
+"""Notes for people on a conversion: whether data, normalization and ANN belong together, and what went badly."""
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.data.datasets import Dataset, Split
+from bootstrap_core.data.splits import hint_from_one
+from converters.ann_to_snn.ann import Ann
+from converters.ann_to_snn.ann_answers import AnnAnswers
+from converters.ann_to_snn.best_candidate import Candidate
+from converters.ann_to_snn.image_normalization import Normalization, usual_normalizations
+from converters.ann_to_snn.linear_fold import Conv
+from specs.errors import DataError
+from specs.shapes import fit_input
+from specs.words import counted
+
+__all__ = ["notes_on_accuracy", "notes_on_candidate", "notes_on_data", "other_normalization"]
+
+DOUBT_IMAGES = 1000
+"""Number of training images on which several normalizations are compared."""
+STANDARD_ERRORS = 3
+"""Required margin between two normalizations, in standard errors."""
+DOUBTFUL = 0.5
+"""Accuracy of the ANN, 0..1, below which a note says that it may take other images."""
+SHRUNK = 0.05
+"""Part of the grid of its weights below which a note names a layer: six levels of either sign are left."""
+MOST_LOSS = 0.005
+"""Loss of accuracy, 0..1, above which a note suggests more time steps or epochs."""
+FEWEST_TO_SCORE = 100
+"""Number of test images below which a note says how far the accuracy may be off."""
+
+
+def notes_on_data(ann: Ann, dataset: Dataset, labelled: bool) -> list[str]:
+    """Return notes on an ANN and its data; raise `DataError` if they do not fit each other."""
+    shape, n_classes = tuple(dataset.test.images.shape[1:]), prod(ann.nodes[-1].shape)
+    if not fit_input(shape, ann.shape):
+        raise DataError(f"{dataset.name} has images of {list(shape)}, the ANN takes {list(ann.shape)}: convert them")
+    least, most = map(int, torch.cat([dataset.train.labels, dataset.test.labels]).aminmax())
+    if labelled and most >= n_classes:
+        raise DataError(
+            f"{dataset.name} has the label {most}; the ANN has classes 0 to {n_classes - 1} only"
+            f"{hint_from_one(least, most, n_classes)}"
+        )
+    if labelled and len(dataset.classes) < n_classes:
+        return [
+            f"the ANN has {counted(n_classes, 'class')}, {dataset.name} has {len(dataset.classes)}: check that they "
+            "belong together; if a class is missing in the data, all classes after it have the wrong number"
+        ]
+    return []
+
+
+def other_normalization(answers: AnnAnswers, train: Split, seed: int) -> str | None:
+    """Return a note if the ANN answers clearly better with another common normalization; None otherwise."""
+    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:DOUBT_IMAGES]
+    images = train.images[chosen]
+    some = Split(images, train.labels[chosen])
+
+    def right_with(way: Normalization) -> Tensor:
+        return AnnAnswers(answers.ann, way).right(some)
+
+    right = right_with(answers.normalization)
+    if int((~right).sum()) <= STANDARD_ERRORS**2:  # too few mistakes for a clear difference
+        return None
+    every = train.images if isinstance(train.images, Tensor) else images
+    ways = [way for way in usual_normalizations(every) if way != answers.normalization and way.fits(answers.ann.shape)]
+    found = [(right_with(way), way) for way in ways]
+    best, _ = max(found, key=lambda pair: int(pair[0].sum()))
+    gained, lost = int((best & ~right).sum()), int((right & ~best).sum())
+    if gained - lost <= STANDARD_ERRORS * (gained + lost) ** 0.5 or best.double().mean() < DOUBTFUL:
+        return None
+    before, after = (f"{100 * x.double().mean():.1f} %" for x in (right, best))
+    options = " or ".join(way.option for right, way in found if right.sum() == best.sum())
+    return f"accuracy of the ANN on {len(some):,} training images: {before}; with {options}: {after}"
+
+
+def notes_on_candidate(candidate: Candidate, normalization: Normalization) -> list[str]:
+    """Return notes on layers whose weights use little of their grid, and on padding that the network does otherwise.
+
+    Args:
+        candidate: the calibrated network.
+        normalization: normalization of the images, the ANN's own included.
+    """
+    spec = candidate.model.spec
+    notes = [
+        f"block {found.block}: its input over {spec.time_steps} steps would exceed 24 bits, so its weights use only "
+        f"{found.shrink:.2g} of their grid and are less precise; use fewer --time-steps, or --input spike"
+        for found in candidate.calibrations
+        if found.shrink < SHRUNK
+    ]
+    first, is_bordered = candidate.layers[0].linear, any(spec.input.padding)
+    if isinstance(first, Conv) and any(first.padding) and any(normalization.mean) and not is_bordered:
+        notes.append("the ANN pads images with their mean, the network pads them with black: near edges they differ")
+    return notes
+
+
+def notes_on_accuracy(ann: float, snn: float, test: Split, *, time_steps: int, epochs: int, doubted: bool) -> list[str]:
+    """Return notes on a bad ANN, on accuracy that the conversion lost, and on a score of few images.
+
+    Args:
+        ann, snn: accuracies on the test images, 0..1.
+        test: the test images.
+        time_steps: T.
+        epochs: number of epochs of tuning.
+        doubted: True if a note already says that the images seem to need another normalization.
+    """
+    notes = []
+    if ann < DOUBTFUL and not doubted:
+        notes.append(
+            f"the ANN itself has an accuracy of only {100 * ann:.1f} %; it may take other images, another "
+            "normalization (--mean, --std, --raw), or have its classes in another order (--classes)"
+        )
+    if ann - snn > MOST_LOSS:
+        tuning = f"more epochs of tuning than {epochs}" if epochs else "tuning"
+        notes.append(
+            f"accuracy falls from {ann:.1%} (ANN) to {snn:.1%} (SNN): more time steps than {time_steps} (--time-steps) "
+            f"or {tuning} (--epochs) may help"
+        )
+    if (n := len(test)) < FEWEST_TO_SCORE:
+        images = "one test image" if n == 1 else f"{n} test images"
+        notes.append(
+            f"scored on only {images}: each is {100 / n:.3g} points of the accuracy; use at least {FEWEST_TO_SCORE}"
+        )
+    return notes
