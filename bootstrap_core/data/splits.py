@@ -169,13 +169,19 @@ class Dataset:
         return replace(self, test=test, drawn_from=len(self.test))
 
     @property
+    def tested(self) -> str:
+        """Number of test images for people: all 120 test images, or 30 of the 120 test images."""
+        n = f"{len(self.test):,}"
+        return f"all {n} test images" if self.drawn_from is None else f"{n} of the {self.drawn_from:,} test images"
+
+    @property
     def limit_note(self) -> str | None:
         """Note for people that scores are of some of the test images; None if `test` has all."""
         if self.drawn_from is None:
             return None
         tested, known = len(self.test.labels.unique()), len(self.classes)
         which = "each class with its share" if tested == known else f"of only {tested} of the {known} classes"
-        return f"scored on {len(self.test):,} of the {self.drawn_from:,} test images, {which}"
+        return f"scored on {self.tested}, {which}"
 
     def __repr__(self) -> str:
         lines = [f"{len(self.classes)} classes: {reprlib.repr(self.classes)}", f"train: {self.train}"]

@@ -150,3 +150,4 @@ def test_a_limited_dataset_has_each_class_with_its_share() -> None:
     assert some.limit_note == "scored on 30 of the 120 test images, each class with its share"
     assert dataset.limited(2).limit_note == "scored on 2 of the 120 test images, of only 2 of the 3 classes"
     assert dataset.limit_note is None
+    assert (dataset.tested, some.tested) == ("all 120 test images", "30 of the 120 test images")
