@@ -72,12 +72,14 @@ class AugmentSpec(StrictModel):
     """Maximum shift of each event in time, in time steps, either way. Events that leave the recording are lost."""
 
     def check(self, *, events: bool) -> None:
-        """Raise `SpecError` for fields that are set and do not apply to events, or to images."""
+        """Raise `SpecError` for fields that do not apply to events, or to images, or if nothing in it does."""
         for name, of_events in _APPLY.items():
             value = getattr(self, name)
             if of_events != events and value != type(self).model_fields[name].default:
                 what, others = ("events", "images") if events else ("images", "events")
                 raise SpecError(f"training.augment.{name}: applies to {others}, not to {what}: remove it")
+        if events and not (self.shift or self.flip or self.drop or self.jitter):
+            raise SpecError("training.augment: changes no events: set shift, flip, drop or jitter, or augment to null")
 
     @field_validator("scale")
     @classmethod
@@ -142,7 +144,7 @@ class TrainingSpec(StrictModel):
     """Augmentation of training images. `{}` enables it with the default rotations, shifts, zooms and shears; `null`
     disables it. For crops and mirroring alone, as is usual for CIFAR-10, set the defaults to zero:
     `{degrees: 0, translate: 0, scale: [1, 1], shear: 0, shift: 4, flip: true}`. For events, rotations, zooms and the
-    like have no effect: set what applies, as in `{shift: 2, drop: 0.3, jitter: 1}`."""
+    like do not apply: set what does, as in `{shift: 2, drop: 0.3, jitter: 1}`."""
     mixup: Annotated[Number, Field(ge=0, le=100)] = 0.0
     """Mixup: each image and its label are mixed with another of the batch, in proportions drawn from
     Beta(mixup, mixup); the image itself always gets the larger share. Usual values are 0.2 to 0.4; 0 disables it."""

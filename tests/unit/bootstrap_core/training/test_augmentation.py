@@ -387,6 +387,8 @@ def test_what_does_not_apply_to_events_is_left_out_or_refused() -> None:
         with pytest.raises(SpecError, match=rf"training\.augment\.{field}: applies to events, not to images"):
             AugmentSpec(**{field: value}).check(events=False)
     AugmentSpec(degrees=3.0).check(events=False)
+    with pytest.raises(SpecError, match=r"training\.augment: changes no events: set shift, flip, drop or jitter"):
+        AugmentSpec().check(events=True)
 
 
 def test_processes_that_share_a_batch_make_its_recordings() -> None:
