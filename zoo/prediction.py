@@ -256,6 +256,9 @@ def _read_events(path: Path, bins: EventBins) -> tuple[Tensor, str]:
     if n_after:
         end = len(frames) * bins.bin_us / 1000
         done.append(f"{n_after:,} after {end:,.0f} ms, the last time step, left out")
+    used = int(events.t[-1]) // bins.bin_us + 1
+    if used < len(frames):
+        done.append(f"no events in the last {len(frames) - used} of {len(frames)} time steps")
     if not frames.any():
         done.append(BLANK)
     return frames.float(), ", ".join(done)

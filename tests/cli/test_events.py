@@ -91,6 +91,8 @@ def test_recordings_train_a_network_that_names_others(run, spec, moves, tmp_path
     assert rows[0]["scores"] == rows[3]["scores"]
     assert "0.bs2: 150 events in 5" in told.stderr
     assert "after 50 ms, the last time step, left out\n" in told.stderr
+    told = run("predict", model, new / "0.bs2", "--time-steps", 9)
+    assert "ms, no events in the last 3 of 9 time steps" in told.stderr
     run("predict", model, new / "0.bs2", "--animate", tmp_path / "a.gif")
 
     assert "0 of " in run("verify", model).stdout
