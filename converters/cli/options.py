@@ -169,16 +169,20 @@ def _said_left_out(dataset: "Dataset") -> "Dataset":
 def _numbered(dataset: "Dataset", classes: tuple[str, ...]) -> "Dataset":
     """Number the classes of a dataset as in `classes`, by name; data that have only numbers get the names.
 
-    Raises `DataError` for names that are not in `classes`: their order is unknown, and accuracies would mean nothing.
+    Raises `DataError` for numbers beyond the classes, and for names that are not in `classes`: their order is unknown,
+    and accuracies would mean nothing.
     """
     import torch
 
     from bootstrap_core.data.image_files import UNLABELLED
+    from bootstrap_core.data.splits import check_split
 
     own = dataset.classes
     if not classes or own == (UNLABELLED,):
         return dataset
-    if own == tuple(map(str, range(len(own)))) and len(own) <= len(classes):
+    if own == tuple(map(str, range(len(own)))):
+        for split in (dataset.train, dataset.test):
+            check_split(split, len(classes))
         return replace(dataset, classes=classes)
     numbers = {name: number for number, name in enumerate(classes)}
     if strange := [name for name in own if name not in numbers]:

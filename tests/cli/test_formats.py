@@ -91,6 +91,14 @@ def test_test_images_are_exported_and_scored_in_c(tmp_path, run) -> None:
     assert "another suffix" in run("data", "export", *options, "-o", tmp_path / "a.labels", code=2).stderr
 
 
+def test_images_without_labels_are_exported_without_them(tmp_path, run) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((10, 28, 28), np.uint8))
+    (tmp_path / "a.labels").write_text("0\n")
+    options = "mnist-dense-shallow", "--data", tmp_path / "a.npz", "-o", tmp_path / "a.raw", "--force"
+    assert run("data", "export", *options).stdout == f"{tmp_path / 'a.raw'}: 2 images, 784 bytes each\n"
+    assert not (tmp_path / "a.labels").exists()
+
+
 def test_show_prints_what_c_source_costs(run) -> None:
     shown = run("show", "mnist-dense-shallow").stdout
     assert "RAM     7,220 bytes, and the stack" in shown

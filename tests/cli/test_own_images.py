@@ -207,6 +207,8 @@ def test_numbers_of_classes_get_the_names_given(run, fruit, ann, tmp_path) -> No
     ).stderr
     assert "has the label 3; the ANN has classes 0 to 2 only; if the labels count from 1" in " ".join(told.split())
     assert "one.npz has no label 0" in " ".join(told.split())
+    told = run("eval", tmp_path / "named.safetensors", "--data", tmp_path / "one.npz", code=1).stderr
+    assert "label 3: the network has 3 classes, so labels must be from 0 to 2; if the labels" in " ".join(told.split())
 
 
 def test_a_run_keeps_the_order_of_its_classes(run, spec_file, digits, tmp_path) -> None:

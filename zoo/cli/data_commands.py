@@ -107,11 +107,12 @@ def data_export(
 
     SOURCE is a model file or the name of a model. Images are resized, sounds become pictures, and events are counted,
     as the C source of this model needs it. Labels are written to a text file beside it, a number a line. For a network
-    that gives values, --data is a file of frames, and no labels are written.
+    that gives values, --data is a file of frames, and no labels are written; nor are they for images without.
 
     Example: zoo data export mnist-dense --data mnist-sample -o images.raw
     """
     from bootstrap_core.data.frames import read_frames
+    from bootstrap_core.data.image_files import UNLABELLED
     from converters.formats.c.c_inputs import labels_path, write_frames, write_inputs
 
     labels = labels_path(output)
@@ -125,21 +126,23 @@ def data_export(
         raise SnnZooError(f"{spec.name} gives spike trains, which C source cannot express")
     name = name or usual_data(model)
     steps: int | None
+    labelled = not spec.gives_values
     if spec.gives_values:
         places.refuse_classes(spec)
         frames = read_frames(Path(name), spec).limited(limit)
         write_frames(frames, spec, output)
         n, steps = len(frames), len(frames.frames)
     else:
-        dataset = places.load(name, input_shape(model), model.classes, spec).limited(limit)
+        dataset = places.load(name, input_shape(model), model.classes, spec, labelled=False).limited(limit)
         say_drawn(dataset)
-        write_inputs(dataset.test, spec, output)
+        labelled = dataset.classes != (UNLABELLED,)
+        write_inputs(dataset.test, spec, output, labelled=labelled)
         n, steps = len(dataset.test), dataset.test.images.shape[1] if dataset.test.has_events else None
     if as_json:
-        found = {"path": str(output), "labels": None if spec.gives_values else str(labels), "inputs": n}
+        found = {"path": str(output), "labels": str(labels) if labelled else None, "inputs": n}
         echo(json_text({**found, "time_steps": steps, "bytes": output.stat().st_size}))
         return
     what = counted(n, "image") if steps is None else f"{counted(n, 'recording')} of {steps} steps"
     echo(f"{output}: {what}, {output.stat().st_size // max(1, n):,} bytes each")
-    if not spec.gives_values:
+    if labelled:
         echo(f"{labels}: their classes")

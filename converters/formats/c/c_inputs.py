@@ -21,16 +21,17 @@ def labels_path(path: Path) -> Path:
     return path.with_suffix(".labels")
 
 
-def write_inputs(split: Split, spec: NetworkSpec, path: Path) -> Path:
+def write_inputs(split: Split, spec: NetworkSpec, path: Path, *, labelled: bool = True) -> Path:
     """Write the inputs of a split for a program made with -DPREFIX_STDIN, and their labels beside them.
 
     Images are bytes in the order channel, row, column; recordings have such a frame for each step. Counts of events of
     more than 8 bits are numbers of 16 bits, in this machine's byte order. Labels are a text file, a number a line.
 
     Args:
-        split: images or recordings, with labels.
+        split: images or recordings.
         spec: the network that takes them.
         path: file to write; it and the file of labels are overwritten.
+        labelled: False if the labels mean nothing: they are not written, and a file of older ones is removed.
 
     Returns:
         `path`.
@@ -50,7 +51,9 @@ def write_inputs(split: Split, spec: NetworkSpec, path: Path) -> Path:
     with whole_file(path) as file:
         for first in range(0, len(split), BATCH):
             file.write(split.images[first : first + BATCH].to(number).contiguous().numpy().tobytes())
-    write_whole(labels_path(path), "".join(f"{label}\n" for label in split.labels.tolist()).encode())
+    labels_path(path).unlink(missing_ok=True)
+    if labelled:
+        write_whole(labels_path(path), "".join(f"{label}\n" for label in split.labels.tolist()).encode())
     return path
 
 
