@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
+from specs.files.limits import TIME_STEPS
+
 __all__ = [
     "MAX_DELAY",
     "PATTERNS",
@@ -80,7 +82,7 @@ Number = Annotated[float, Strict()]
 """Number; `true` and `"1"` are refused."""
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 Name = Annotated[str, Field(pattern=_NAME)]
-TimeSteps = Annotated[Integer, Field(ge=1, le=4096)]
+TimeSteps = Annotated[Integer, Field(ge=1, le=TIME_STEPS)]
 Decay = Annotated[Number, Field(ge=0, le=1)]
 Threshold = Annotated[Number, Field(ge=1 / 64, le=VTH_MANT_MAX / 64)]
 Positive = Annotated[Integer, Field(ge=1, le=1 << 24)]

@@ -38,6 +38,7 @@ from converters.cli.options import (
     use_threads,
 )
 from specs.errors import SnnZooError
+from specs.files.limits import TIME_STEPS
 from specs.words import counted
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--spec", help="Spec of a lava-dl checkpoint: a YAML file, or the name of a network."),
             click.option(
                 "--time-steps",
-                type=click.IntRange(1, 4096),
+                type=click.IntRange(1, TIME_STEPS),
                 help="Number of time steps T. [default: as in the file, else 16]",
             ),
             click.option(

@@ -38,6 +38,7 @@ __all__ = [
     "STATE_DICT_DEPTH",
     "TAR_ENTRIES",
     "TAR_HEADER_BYTES",
+    "TIME_STEPS",
     "TORCH_PICKLE_BYTES",
     "TORCH_PICKLE_OPERATIONS",
     "TUPLE_ITEMS",
@@ -70,6 +71,8 @@ CARD_IMAGE_BYTES = 1 << 24
 
 # --- networks from files of any format
 
+TIME_STEPS = 4096
+"""Largest number of time steps of a network."""
 NETWORK_BLOCKS = 4096
 NETWORK_WEIGHTS = 1 << 31
 """Largest number of weights in all blocks together: a short spec could ask for more than a machine can hold."""

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from specs.fields import Flag, Integer, Levels, Number, Padding, Positive, Shape, StrictModel
+from specs.files.limits import TIME_STEPS
 from specs.layers.layer import Layer
 from specs.layers.neuron import NeuronSpec
 from specs.shapes import fit_input, pads_of
@@ -53,7 +54,7 @@ class LogMelSpec(StrictModel):
     """Distance from one column to the next, in samples."""
     bands: Annotated[Integer, Field(ge=2, le=512)] = 40
     """Number of bands, the rows of the picture."""
-    frames: Annotated[Integer, Field(ge=2, le=4096)] = 48
+    frames: Annotated[Integer, Field(ge=2, le=TIME_STEPS)] = 48
     """Number of columns of the picture."""
     low_hz: Annotated[Number, Field(ge=0)] = 60.0
     """Lower end of the lowest band, in hertz."""

@@ -37,6 +37,7 @@ from converters.cli.options import (
 )
 from specs.dataset_sources import dataset_names
 from specs.errors import DataError, StateOverflowError
+from specs.files.limits import TIME_STEPS
 from zoo.cli.given_model import input_shape, read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def evaluate_model(
     help="Invert brightness, or do not. [default: invert if the object is darker than the background, for models of "
     "MNIST and Fashion-MNIST]",
 )
-@click.option(STEPS, type=click.IntRange(1, 4096), help="Number of time steps. [default: as in the spec]")
+@click.option(STEPS, type=click.IntRange(1, TIME_STEPS), help="Number of time steps. [default: as in the spec]")
 @click.option(
     OVERFLOW,
     type=click.Choice(["refuse", "chip"]),
@@ -305,8 +306,8 @@ def _parse_steps(text: str | None) -> list[int | None]:
         raise click.BadParameter(
             f"must be whole numbers with commas, as in 4,8,16, got {text!r}", param_hint=STEPS
         ) from None
-    if any(t is not None and not 1 <= t <= 4096 for t in steps):
-        raise click.BadParameter(f"must be 1 to 4096, got {text!r}", param_hint=STEPS)
+    if any(t is not None and not 1 <= t <= TIME_STEPS for t in steps):
+        raise click.BadParameter(f"must be 1 to {TIME_STEPS}, got {text!r}", param_hint=STEPS)
     return steps
 
 
