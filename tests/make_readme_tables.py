@@ -400,11 +400,11 @@ def demo_output() -> str:
 
 OTHERS = {
     "snnzoo": (
-        "8-bit weights, integer states, hard reset",
+        "8-bit weights, integer states, reset to zero or by subtraction",
         "netx, NIR, ONNX, lava-dl's state dicts; writes C",
         "YAML, Python",
     ),
-    "lava-dl": ("8-bit weights, hard reset, in floats", "netx; its own state dicts", "Python up to 3.10; archived"),
+    "lava-dl": ("8-bit weights, reset to zero, in floats", "netx; its own state dicts", "Python up to 3.10; archived"),
     "spikingjelly": ("float weights; 8 bits by `lava_exchange`", "NIR, lava-dl; from PyTorch modules", "Python"),
     "sinabs": ("float weights; 8 bits for its own chips", "NIR; from PyTorch modules", "Python"),
     "snntorch": ("float weights", "NIR", "Python"),

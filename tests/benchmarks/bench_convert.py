@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_convert.py --folder FOLDER [--data DIR] [--peer-python PY] [--epochs 2] [--only NAME]
 
-snnzoo runs with its default settings on integers: 8-bit weights, hard reset. Each T is a separate conversion, scored
+snnzoo runs with its default settings on integers: 8-bit weights, reset to zero. Each T is a separate conversion, scored
 before and after tuning; the `.net` of T = 16 is also read back and run on all images. SpikingJelly converts the same
 ANN, imported by onnx2torch, with each of its recipes, calibrated on images of the same training set; see
 `ann2snn_worker.py`. Images are normalised as the folder's README.md says, see `check_onnx.py`.
