@@ -47,7 +47,7 @@ from converters.ann_to_snn.conversion_notes import (
 )
 from converters.ann_to_snn.image_normalization import Normalization
 from converters.ann_to_snn.readout import calibrate_logits, refit_readout
-from converters.ann_to_snn.tuning import Tuning, epoch_size, neuron_steps, tune
+from converters.ann_to_snn.tuning import Tuning, epoch_size, neuron_steps, tune, usual_epochs
 from converters.model import Model
 from converters.onnx.ann_builder import LAYER
 from converters.onnx.import_ann import OnnxImport, import_ann
@@ -106,7 +106,7 @@ class _Numbers(StrictModel):
     """Numbers that `import_onnx` takes, with their bounds."""
 
     time_steps: TimeSteps
-    epochs: Annotated[Integer, Field(ge=0, le=1 << 24)]
+    epochs: Annotated[Integer, Field(ge=0, le=1 << 24)] | None
     seed: Annotated[Integer, Field(ge=0, lt=1 << 63)]
 
 
@@ -220,7 +220,7 @@ def import_onnx(
     mean: float | Sequence[float] = 0.0,
     std: float | Sequence[float] = 1.0,
     time_steps: int = 16,
-    epochs: int = 2,
+    epochs: int | None = None,
     forms: SpikingForms = EVERY_FORM,
     seed: int = 0,
     callbacks: ImportCallbacks = NO_CALLBACKS,
@@ -237,7 +237,8 @@ def import_onnx(
         mean, std: normalization of the images that the ANN takes, `(x - mean) / std` for x in 0..1: one number each, or
             one for each channel.
         time_steps: T.
-        epochs: number of epochs of tuning; 0 for none.
+        epochs: number of epochs of tuning; 0 for none. The default is `usual_epochs`: 2, and up to 8 for networks that
+            lost much with few time steps.
         forms: forms of the input, of max pooling and of the reset to choose from, by measured agreement.
         seed: seed of everything random.
         callbacks: functions to call with intermediate results.
@@ -285,6 +286,7 @@ def import_onnx(
         balanced=dataset is not None,
         on_form=callbacks.on_step,
     )
+    epochs = usual_epochs(candidate.agreement, time_steps) if epochs is None else epochs
     notes += notes_on_candidate(candidate, ann.normalization.after(normalization))
     callbacks.on_calibrated(candidate.model)
     network, done = candidate.model.build(), _Learnt()

@@ -27,7 +27,7 @@ from specs.network import NetworkSpec
 from specs.summary import summarize
 from specs.training import AugmentSpec, SnnGradient, TrainingSpec
 
-__all__ = ["Tuning", "epoch_size", "epoch_work", "image_work", "learning_rates", "neuron_steps", "tune"]
+__all__ = ["Tuning", "epoch_size", "epoch_work", "image_work", "learning_rates", "neuron_steps", "tune", "usual_epochs"]
 
 LEARNING_RATES = 3e-3, 1e-3
 """Learning rates to try for a network of one block, in this order, until the loss on held-out images does not rise.
@@ -67,6 +67,12 @@ PRODUCTS = 12
 """Number of the ANN's weights that are multiplied, forward and backward, in the time of one step of a neuron."""
 N_SCALED = 1000
 """Number of images by which the network's logits are brought to the size of the ANN's."""
+
+
+FEWEST_EPOCHS, MOST_EPOCHS, EPOCH_STEPS = 2, 8, 32
+"""Bounds of the usual number of epochs, and the number of time steps by which it is divided."""
+MUCH_AGREEMENT = 0.9
+"""Agreement of the calibrated network with the ANN, 0..1, from which the fewest epochs are enough."""
 
 
 class Tuning(NamedTuple):
@@ -127,6 +133,21 @@ def tune(
             return Tuning(recipe, part)
         network.load_state_dict(before)
     return None
+
+
+def usual_epochs(agreement: float, time_steps: int) -> int:
+    """Return the number of epochs if the user gives none.
+
+    A network that often answers otherwise than the ANN has more to learn, above all with few time steps.
+    `mlperf-resnet8.onnx` at T = 4, on 3,000 test images (CIFAR-10, JPEG copies): 65.1 % after 2 epochs, 68.7 % after 8.
+
+    Args:
+        agreement: part of the images to which the calibrated network gives the ANN's answer, 0..1.
+        time_steps: T.
+    """
+    if agreement >= MUCH_AGREEMENT:
+        return FEWEST_EPOCHS
+    return min(MOST_EPOCHS, max(FEWEST_EPOCHS, EPOCH_STEPS // time_steps))
 
 
 def learning_rates(spec: NetworkSpec) -> list[float]:

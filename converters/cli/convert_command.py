@@ -51,9 +51,6 @@ if TYPE_CHECKING:
 
 __all__ = ["convert"]
 
-EPOCHS = 2
-"""Default number of epochs of tuning."""
-
 
 @dataclass(frozen=True)
 class _OnnxOptions:
@@ -62,7 +59,7 @@ class _OnnxOptions:
     data: str | None
     limit: int | None
     raw: bool
-    epochs: int
+    epochs: int | None
     entering: str
     max_pool: str
     seed: int
@@ -150,9 +147,8 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--epochs",
                 type=click.IntRange(0),
-                default=EPOCHS,
-                show_default=True,
-                help="ONNX: epochs of tuning after the calibration; 0 for none.",
+                help="ONNX: epochs of tuning after the calibration; 0 for none. [default: 2, and up to 8 for networks "
+                "that lost much with few time steps]",
             ),
             click.option(
                 "--input",

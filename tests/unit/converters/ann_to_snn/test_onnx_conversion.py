@@ -308,6 +308,19 @@ def test_one_output_tells_no_classes_apart(tmp_path) -> None:
         import_onnx(tmp_path / "one.onnx")
 
 
+@pytest.mark.parametrize(("least", "epochs"), [(1.0, 3), (0.0, 2)])
+def test_the_agreement_decides_for_how_long_a_network_is_tuned(mlp, digits, monkeypatch, least, epochs) -> None:
+    monkeypatch.setattr("converters.ann_to_snn.tuning.MUCH_AGREEMENT", least)
+    monkeypatch.setattr("converters.ann_to_snn.tuning.MOST_EPOCHS", 3)
+    few = replace(digits, train=digits.train.take(slice(0, 100)), test=digits.test.take(slice(0, 100)))
+    reports = []
+    callbacks = ImportCallbacks(on_epoch=reports.append)
+    found = import_onnx(mlp, dataset=few, mean=MEAN, std=STD, time_steps=2, forms=SPIKES, callbacks=callbacks)
+    assert found.candidate.agreement < 1
+    assert max(report.epoch for report in reports) + 1 == epochs
+    assert found.model.card["conversion"]["epochs"] == epochs
+
+
 def test_tuning_in_vain_is_said(mlp, digits, monkeypatch) -> None:
     monkeypatch.setattr("converters.ann_to_snn.tuning.LEARNING_RATES", (9.0,))
     found = import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=1, forms=SPIKES)

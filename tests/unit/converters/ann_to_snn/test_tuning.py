@@ -12,7 +12,7 @@ from bootstrap_core.data.datasets import Dataset
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from converters.ann_to_snn import tuning
-from converters.ann_to_snn.tuning import epoch_work, image_work, neuron_steps, tune
+from converters.ann_to_snn.tuning import epoch_work, image_work, neuron_steps, tune, usual_epochs
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 
@@ -180,3 +180,8 @@ def test_each_layer_of_a_deep_network_has_its_work(trained: Network) -> None:
     assert len(deep.layers) == len(spec.layers) + 30
     assert epoch_work(spec) == tuning.LEAST_WORK
     assert epoch_work(deep) == tuning.LAYER_WORK * len(deep.layers) > tuning.LEAST_WORK
+
+
+def test_networks_that_agree_little_are_tuned_longer_with_few_steps() -> None:
+    assert [usual_epochs(0.6, t) for t in (1, 4, 8, 16, 64)] == [8, 8, 4, 2, 2]
+    assert {usual_epochs(0.95, t) for t in (1, 4, 8, 16, 64)} == {2}
