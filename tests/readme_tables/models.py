@@ -1,0 +1,50 @@
+"""Tables of the models in the package, from their cards."""
+
+from collections.abc import Sequence
+from statistics import mean, stdev
+
+from readme_tables.common import percent
+from zoo.model_format import ModelFormat
+from zoo.runs.card import Card, seed_accuracies
+from zoo.runs.card_files import card_names, packaged_card
+
+__all__ = ["SHORT", "models_table"]
+
+SHORT = ("model", "layers", "T", "test accuracy", "as ANN", "synops/image", "size")
+"""Columns of the table of models in the main README."""
+MANY = 1000
+"""Number of test images below which it is told beside the accuracy."""
+
+
+def models_table(columns: Sequence[str] = ()) -> str:
+    """Return a row for each packaged model, from its card; of all columns, or of those given."""
+    models = [model_cells(packaged_card(name)) for name in card_names()]
+    columns = columns or list(models[0])
+    rows = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    rows += [f"| {' | '.join(cells[column] for column in columns)} |" for cells in models]
+    return "\n".join(rows)
+
+
+def model_cells(card: Card) -> dict[str, str]:
+    """Return the cells of a model, by column."""
+    training, n = card.training, card.data.test_images
+    few = f" of {n}" if n < MANY else ""
+    return {
+        "model": f"`{card.name}`",
+        "layers": "-".join("x".join(map(str, layer.shape)) for layer in card.layers),
+        "T": str(card.time_steps),
+        "test accuracy": f"{percent(card.test.accuracy)} %{few}",
+        "over seeds": over_seeds(card),
+        "as ANN": "-" if card.test.ann is None else f"{percent(card.test.ann)} %",
+        "rates": " ".join(f"{layer.rate:.2f}" for layer in card.layers if layer.rate is not None),
+        "synops/image": f"{sum(layer.synops for layer in card.layers):,.0f}",
+        "parameters": f"{card.parameters:,}",
+        "size": f"{card.files[ModelFormat.SAFETENSORS].bytes / 1e6:.1f} MB",
+        "chosen": "-" if training.epoch is None else f"epoch {training.epoch + 1} of {training.recipe.epochs}",
+    }
+
+
+def over_seeds(card: Card) -> str:
+    """Return mean and standard deviation of the test accuracy over seeds, and the number of seeds."""
+    found = [100 * accuracy for accuracy in seed_accuracies(card)]
+    return f"{mean(found):.2f} ± {stdev(found):.2f} % of {len(found)}" if len(found) > 1 else "-"
