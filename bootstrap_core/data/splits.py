@@ -154,6 +154,11 @@ class Dataset:
         """Name of the dataset for people."""
         return dataset_title(self.name)
 
+    @property
+    def has_names(self) -> bool:
+        """True if the classes have names, and not just their numbers."""
+        return self.classes != tuple(map(str, range(len(self.classes))))
+
     def limited(self, n_test: int | None) -> "Dataset":
         """Return the dataset with at most `n_test` test images, each class with its share; None keeps all.
 

@@ -43,12 +43,14 @@ def notes_on_data(ann: Ann, dataset: Dataset, labelled: bool) -> list[str]:
             f"{dataset.name} has the label {most}; the ANN has classes 0 to {n_classes - 1} only"
             f"{hint_from_one(least, most, n_classes)}"
         )
-    if labelled and len(dataset.classes) < n_classes:
-        return [
-            f"the ANN has {counted(n_classes, 'class')}, {dataset.name} has {len(dataset.classes)}: check that they "
-            "belong together; if a class is missing in the data, all classes after it have the wrong number"
-        ]
-    return []
+    if not labelled or len(dataset.classes) >= n_classes:
+        return []
+    if dataset.has_names:
+        raise DataError(
+            f"{dataset.name} has {counted(len(dataset.classes), 'class')}, the ANN has {n_classes}, so the numbers of "
+            "the classes are unknown: name all classes of the ANN in its order, as in --classes a,b,c"
+        )
+    return [f"the ANN has {counted(n_classes, 'class')}, and no label of {dataset.name} is above {most}"]
 
 
 def other_normalization(answers: AnnAnswers, train: Split, seed: int) -> str | None:

@@ -4,6 +4,7 @@ Most files leave it out, since training applies it to the data. A conversion nee
 user, and the common ones are tried to detect a wrong choice.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -75,12 +76,17 @@ class Normalization:
         """Raise `DataError` if this cannot be the normalization of images of `shape` in 0..1."""
         for unfit in self._unfit(shape):
             raise DataError(f"got {unfit} for images of {list(shape)}: give one, or one for each channel")
-        if max(self.mean) > 1:
-            known = ",".join(f"{x / 255:.4g}" for x in self.mean)
-            raise DataError(
-                f"mean: must be at most 1, as images are in 0..1, got {max(self.mean):g}; "
-                f"if it is a mean of images in 0..255, give {known}"
-            )
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if not all(map(math.isfinite, numbers)):
+                raise DataError(f"{name}: must be finite, got {_short(numbers)}")
+            if max(numbers) > 1:
+                known = ",".join(f"{x / 255:.4g}" for x in numbers)
+                raise DataError(
+                    f"{name}: must be at most 1, as images are in 0..1, got {max(numbers):g}; "
+                    f"if it is a {name} of images in 0..255, give {known}"
+                )
+        if min(self.std) <= 0:
+            raise DataError(f"std: must be above 0, got {_short(self.std)}")
 
     def __str__(self) -> str:
         if self == AS_THEY_ARE:

@@ -248,8 +248,10 @@ def import_onnx(
         DataError: images, labels or normalization do not fit the ANN.
         ConversionError: the import does not agree with the ONNX reference.
         SpecError: a number is out of its range.
+        SnnZooError: `forms` is not a `SpikingForms`.
     """
     document_as({"time_steps": time_steps, "epochs": epochs, "seed": seed}, _Numbers, origin="import_onnx")
+    check_type(forms, SpikingForms, "forms must be SpikingForms", advice="SpikingForms(resets=[Reset.ZERO]) makes one")
     start = time.perf_counter()
     keep_freed_memory()
     callbacks.on_step("importing the ANN, and comparing it with the ONNX reference")
@@ -433,7 +435,7 @@ def _as_model(
     card: dict[str, Any] = {"conversion": facts}
     if dataset is not None:
         facts["data"] = dataset.name
-        if labelled:
+        if labelled and len(dataset.classes) == network.spec.n_classes:
             card["classes"] = list(dataset.classes)
         card["image_shape"] = list(dataset.test.images.shape[1:])
     model = Model.of(network, card)

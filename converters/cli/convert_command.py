@@ -246,6 +246,7 @@ def convert(
     to_c = any(output.suffix == C_SOURCE for output in outputs)
     if click.get_current_context().get_parameter_source("c_prefix") is ParameterSource.COMMANDLINE and not to_c:
         raise click.UsageError("--c-prefix: no -o FILE.c is given; add one, or leave it out")
+    c_options = COptions(c_prefix)
     if len(set(map(real_path, outputs))) < len(outputs):
         raise click.UsageError("several -o name the same file")
     if onnx.report is not None:
@@ -276,8 +277,8 @@ def convert(
     figures["notes"] = [*figures["notes"], *more]
     say_notes(model, said=None if conversion is None else conversion.doubt)
     known = click.get_current_context().obj
-    images = known.golden_images(given) if isinstance(known, KnownModels) and to_c else None
-    c_options = COptions(c_prefix, images)
+    if isinstance(known, KnownModels) and to_c:
+        c_options = replace(c_options, images=known.golden_images(given))
     if len(outputs) > 1:  # so that none is written if another cannot be
         _check_all_writable(model, outputs)
     written = [file_entry(file) for output in outputs for file in files_of(write_model(model, output, c=c_options))]
@@ -289,8 +290,9 @@ def convert(
         return
     if conversion is not None:
         _print_conversion(conversion)
-    elif not written:
-        say(f"note: {given} was read, but nothing was written: name a file with -o, as in -o model.safetensors")
+    if not written:
+        done = "read" if conversion is None else "converted"
+        say(f"note: {given} was {done}, but nothing was written: name a file with -o, as in -o model.safetensors")
     for entry in written:
         echo(entry["path"])
 
@@ -403,6 +405,8 @@ def _convert_onnx(
         raise click.UsageError("--raw means --mean 0 --std 0.00392 (1/255): give either --raw, or --mean and --std")
     if onnx.limit is not None and onnx.data is None:
         raise click.UsageError("--limit: without --data nothing is scored; give --data, or leave out --limit")
+    if onnx.epochs and onnx.data is None:
+        raise click.UsageError("--epochs: without --data nothing is tuned; give --data, or leave out --epochs")
 
     forms = EVERY_FORM
     if onnx.entering != "auto":
@@ -422,8 +426,8 @@ def _convert_onnx(
         places.check_classes(prod(ann.nodes[-1].shape))
         if chains and has_skips(ann, forms.max_pooling):
             raise UnsupportedError(
-                f"{source} has branches that are added, and netx cannot express them: write .safetensors or .nir "
-                f"instead of {' and '.join(chains)}"
+                f"{source} has branches that are added, and netx cannot express them: write .safetensors, .nir or "
+                f".c instead of {' and '.join(chains)}"
             )
 
     def check_outputs(model: "Model") -> None:

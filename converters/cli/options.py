@@ -180,7 +180,7 @@ def _numbered(dataset: "Dataset", classes: tuple[str, ...]) -> "Dataset":
     own = dataset.classes
     if not classes or own == (UNLABELLED,):
         return dataset
-    if own == tuple(map(str, range(len(own)))):
+    if not dataset.has_names:
         for split in (dataset.train, dataset.test):
             check_split(split, len(classes))
         return replace(dataset, classes=classes)

@@ -384,6 +384,12 @@ def test_a_conversion_is_scored_on_some_test_images_and_says_so(ann, tmp_path, r
     scored = run("eval", out, "--data", "mnist-sample", "--engine", "integer", "--limit", 200, "--json").stdout
     assert json.loads(scored)["results"][0]["accuracy"] == found["accuracy"]["converted"]["16"]
     assert "--limit" in run("convert", ann, "--limit", 200, code=2).stderr
+    assert "without --data nothing is tuned" in run("convert", ann, "--epochs", 3, code=2).stderr
+    told = run("convert", ann, "--epochs", 0).stderr
+    assert f"{ann} was converted, but nothing was written: name a file with -o" in " ".join(told.split())
+    early = run("convert", ann, "-o", tmp_path / "x.c", "--c-prefix", "9x", code=1).stderr
+    assert "the prefix of C names (--c-prefix) must be" in " ".join(early.split())
+    assert "importing" not in early
     assert "leave out --limit" in run("convert", out, "--limit", 200, code=2).stderr
 
 

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate_model", "predict"]
 
 STEPS, OVERFLOW = "--time-steps", "--overflow"
+BEYOND = "with more time steps than the network was made for, answers get worse, or a state leaves the chip's 24 bits"
 NEAR_CHANCE = 0.25
 """Accuracy below which a note says what may be wrong, as a part of the way from chance to 1."""
 WARM_UP = 256
@@ -178,8 +179,7 @@ def evaluate_model(
             if network.device.type == "cpu" and not chosen and model.overflow is None:
                 say("note: --engine integer computes the same spikes, mostly faster, and checks the chip's 24 bits")
             if any(t and t > model.spec.time_steps for t in steps):
-                beyond_spec = "with more time steps a state may leave the chip's 24 bits"
-                say(f"note: {beyond_spec}; only --engine integer checks that")
+                say(f"note: {BEYOND}; only --engine integer checks that")
     if scores and plot is not None:
         _plot_scores(plot, scores, evaluate(network, test, mode=Mode.ANN) if network.fitted else None)
     if beyond:
@@ -265,6 +265,8 @@ def predict(
         on_skipped=lambda note: say(f"note: {note}"),
     )
     overflows = None if exact is None else dict(+exact.overflows)
+    if exact is None and (time_steps or 0) > model.spec.time_steps:
+        say(f"note: {BEYOND}; {OVERFLOW} refuse checks that")
     for p in predictions:
         say(f"{p.path}: {p.done}")
         if p.doubt:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import date
 from importlib.metadata import version
 from math import prod
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field, model_validator
@@ -374,8 +374,11 @@ def spec_digest(spec: NetworkSpec) -> str:
     """Return the sha256 of the spec's canonical JSON: keys sorted, no spaces, ASCII.
 
     Fields with their default value are left out, so that a digest stays the same when specs get new fields; each
-    block's `kind` is kept.
+    block's `kind` is kept. The folder of the training's data is left out, too: it may differ wherever the file is read.
     """
+    if spec.training is not None:
+        data = PurePath(spec.training.data).name
+        spec = spec.model_copy(update={"training": spec.training.model_copy(update={"data": data})})
     text = json.dumps(_without_defaults(spec), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -85,10 +85,20 @@ class COptions:
         prefix: beginning of all public names; macros have it in capitals.
         images: pictures for the self-test, uint8 `[N, ...]`, or recordings `[N, T, ...]` of events or frames; by
             default noise, the same each time.
+
+    Raises:
+        ConversionError: the prefix is not one for C.
     """
 
     prefix: str = "snn"
     images: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not IDENTIFIER.fullmatch(self.prefix):
+            raise ConversionError(
+                "the prefix of C names (--c-prefix) must be up to 32 letters, digits and _, a letter first, got "
+                f"{self.prefix!r}"
+            )
 
 
 def header_of(path: Path) -> Path:
@@ -117,18 +127,13 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
         options: prefix of names, and pictures of the self-test.
 
     Raises:
-        ConversionError: an argument has the wrong type, or the prefix or the name of the file is not one for C.
+        ConversionError: an argument has the wrong type, or the name of the file is not one for C.
         UnsupportedError: features that the source cannot compute, all of them in one message.
         SnnZooError: tensors that are not finite, or states that leave 24 bits without any light.
     """
     check_type(model, Model, "write_c takes a Model", advice="Model.of makes one from a network", error=ConversionError)
     path = check_path(path, "write_c takes the path of a file", error=ConversionError)
     check_type(options, COptions, "options must be a COptions", error=ConversionError)
-    if not IDENTIFIER.fullmatch(options.prefix):
-        raise ConversionError(
-            "the prefix of C names (--c-prefix) must be up to 32 letters, digits and _, a letter first, got "
-            f"{options.prefix!r}"
-        )
     check_c_name(path)
     _refuse(spec_problems(model.spec))
     network, plan = model.build(), plan_of(model.spec)

@@ -23,7 +23,7 @@ from converters.ann_to_snn.image_normalization import Normalization
 from converters.ann_to_snn.onnx_conversion import ImportCallbacks, import_onnx
 from converters.ann_to_snn.spiking_layers import MaxPooling, activations_first, spiking_layers
 from converters.onnx.import_ann import import_ann
-from specs import ConversionError, DataError, SpecError, UnsupportedError
+from specs import ConversionError, DataError, SnnZooError, SpecError, UnsupportedError
 from specs.layers.block import skips_of
 from specs.layers.input import Encoding
 from specs.layers.neuron import Reset
@@ -250,7 +250,25 @@ def test_classes_that_the_data_has_not_are_told(mlp, digits) -> None:
         for part, split in (("train", digits.train), ("test", digits.test))
     })  # fmt: skip
     found = import_onnx(mlp, dataset=five, mean=MEAN, std=STD, time_steps=4, epochs=0, forms=SPIKES)
-    assert any("the ANN has 10 classes, mnist-sample has 5" in note for note in found.notes)
+    assert "the ANN has 10 classes, and no label of mnist-sample is above 4" in found.notes
+    assert found.model.classes == tuple("0123456789")
+    named = replace(five, classes=tuple("abcde"))
+    with pytest.raises(DataError, match=r"mnist-sample has 5 classes, the ANN has 10, .* as in --classes a,b,c"):
+        import_onnx(mlp, dataset=named, mean=MEAN, std=STD, time_steps=4, epochs=0, forms=SPIKES)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"std": 0.0}, "std: must be above 0, got 0.0"),
+        ({"std": 63.0}, "std: must be at most 1, .*; if it is a std of images in 0..255, give 0.2471"),
+        ({"mean": float("nan")}, "mean: must be finite, got nan"),
+        ({"forms": "zero"}, r"forms must be SpikingForms, .*SpikingForms\(resets="),
+    ],
+)
+def test_wrong_arguments_are_told(mlp, digits, options, message) -> None:
+    with pytest.raises(SnnZooError, match=message):
+        import_onnx(mlp, dataset=digits, **options)
 
 
 def test_an_ann_that_errs_too_much_makes_one_doubt_its_images(mlp, digits) -> None:

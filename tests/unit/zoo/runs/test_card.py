@@ -90,6 +90,13 @@ def test_the_digest_of_a_spec_is_that_of_its_json_without_defaults_but_kinds() -
     assert spec_digest(spec) == hashlib.sha256(text.encode()).hexdigest()
 
 
+def test_the_digest_of_a_spec_does_not_depend_on_the_folder_of_its_data() -> None:
+    spec = "name: a\ntime_steps: 2\ninput: {shape: [4]}\nblocks: [{kind: affine, features: 2}]\ntraining: {data: %s}\n"
+    digests = [spec_digest(parse_spec(spec % data)) for data in ("a.npz", "here/a.npz", "/there/a.npz", "b.npz")]
+    assert len(set(digests[:3])) == 1
+    assert digests[3] != digests[0]
+
+
 def test_a_revision_is_the_beginning_of_a_digest() -> None:
     assert revision_of("0123456789abcdef" * 4) == "0123456789ab"
 
