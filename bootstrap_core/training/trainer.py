@@ -324,8 +324,8 @@ class Trainer:
         )
         if changed:
             raise SnnZooError(
-                f"the checkpoint was trained with another recipe (differs in: {', '.join(changed)}): resume it with its "
-                "own, or start a new run"
+                f"the checkpoint was trained with another recipe (differs in: {', '.join(changed)}): resume it with "
+                "its own, or start a new run"
             )
         own = self.network.state_dict()
         check_tensors("network", checked.network, own)
