@@ -1,6 +1,7 @@
 """Small NIR graphs for tests, networks that are written as NIR, and the equations of NIR, computed in float64."""
 
 from itertools import pairwise
+from types import MappingProxyType
 
 import nir
 import numpy as np
@@ -39,6 +40,10 @@ __all__ = [
 ]
 
 DT = 1e-3
+IMAGE = (2, 8, 8)
+CONV = {"kind": "conv", "channels": 4, "kernel": 3, "bias": True}
+POOL = {"kind": "avg_pool", "kernel": 2, "gain": 1.5, "delay_shift": True}
+GRADED = {"shape": [2, 6, 6], "encoding": "graded", "bits": 4}
 
 
 def network(*blocks, last=None, neuron=None, **fields):
@@ -60,11 +65,6 @@ def network(*blocks, last=None, neuron=None, **fields):
                 if block.bias is not None:
                     block.bias.uniform_(-0.2, 0.2, generator=generator)
     return net
-
-
-CONV = {"kind": "conv", "channels": 4, "kernel": 3, "bias": True}
-POOL = {"kind": "avg_pool", "kernel": 2, "gain": 1.5, "delay_shift": True}
-GRADED = {"shape": [2, 6, 6], "encoding": "graded", "bits": 4}
 
 
 def written(net, tmp_path, **options):
@@ -126,8 +126,8 @@ def simulate(nodes, x, steps, subtract=False):
     return simulate_steps(nodes, [x] * steps, subtract)
 
 
-def simulate_steps(nodes, xs, subtract=False, loops={}):  # noqa: B006 - not changed
-    """Run NIR's equations on inputs that differ from step to step; `loops` has nodes by the index of their neurons."""
+def simulate_steps(nodes, xs, subtract=False, loops=MappingProxyType({})):
+    """Run NIR's equations on the inputs of each step; `loops` has recurrent nodes by the index of their neurons."""
     states, outputs = [{} for _ in nodes], []
     for x in xs:
         signal = torch.as_tensor(x).double()
@@ -201,6 +201,3 @@ def assert_like_the_equations(nodes, tmp_path, shape, *, steps=5, reset=Reset.ZE
         found = run(x)[1].spikes[-1]
         assert torch.equal(found.reshape(expected.shape).double(), expected)
     return model
-
-
-IMAGE = (2, 8, 8)

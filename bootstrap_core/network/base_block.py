@@ -13,7 +13,6 @@ from bootstrap_core.functional.dropout import dropout_mask
 from bootstrap_core.functional.quantize import quantize_bias
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.neuron import CubaNeuron
-from bootstrap_core.network.sampler import RateSampler
 from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, Synapse
 from bootstrap_core.ops.neurons import NeuronConstants
 from bootstrap_core.ops.spikes import Spikes
@@ -25,7 +24,7 @@ from specs.layers.block import ConvSpec, IdentitySkip, LayerSpec, SkipSpec, skip
 from specs.layers.neuron import LearnDecays
 from specs.network import NetworkSpec
 
-__all__ = ["Block", "Place", "Signals", "SynapticBlock", "as_spikes", "fitted", "is_graded"]
+__all__ = ["Block", "Place", "Signals", "SynapticBlock", "as_spikes", "is_graded"]
 
 Signals = Tensor | Spikes
 """Inputs and outputs of blocks: spikes `[T, N, ...]`, or rates `[N, ...]`. The first block takes images."""
@@ -242,14 +241,6 @@ class Place:
         if isinstance(layer, ConvSpec):
             return ConvSynapse(layer, seen[0], normalize=False, generator=self.generator)
         return DenseSynapse(seen[0], layer.features, normalize=False, n_axes=len(before), generator=self.generator)
-
-
-def fitted(sampler: RateSampler, mode: Mode) -> RateSampler:
-    """Return the activation; in FIT mode, fit it to its samples first."""
-    if mode is Mode.FIT:
-        sampler.fit()
-        sampler.clear()
-    return sampler
 
 
 def is_graded(spikes: Spikes) -> bool:

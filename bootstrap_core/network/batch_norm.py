@@ -10,6 +10,7 @@ from specs.layers.block import Norm
 __all__ = ["SPREAD", "BatchNorm", "MeanOnly", "NormModule", "WeightScale", "build_norm"]
 
 MOMENTUM = 0.1
+"""Weight of a batch in the running statistics."""
 SPREAD = 0.5
 """Initial standard deviation of a channel's weighted input, in units of threshold times current decay."""
 MAX_SHIFT = 3
@@ -17,7 +18,7 @@ MAX_SHIFT = 3
 EPSILON = 1e-5
 """Number added to a variance, as in torch's batch norm."""
 LEAST_GAIN = 1e-3
-"""Least gain, so that a weight times its scale says what the weight is."""
+"""Least gain; with a gain of 0, scaled weights would be 0 whatever the weights are."""
 
 
 class MeanOnly(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, READOUT_THRESHOLD_MANT, WEIGHT_STEP
 from bootstrap_core.functional.quantize import quantize_bias, quantize_delay, quantize_weight, straight_through
 from bootstrap_core.functional.sigma_delta import Activation
-from bootstrap_core.network.base_block import Block, Place, Signals, SynapticBlock, as_spikes, fitted, is_graded
+from bootstrap_core.network.base_block import Block, Place, Signals, SynapticBlock, as_spikes, is_graded
 from bootstrap_core.network.batch_norm import SPREAD, BatchNorm, MeanOnly, NormModule, WeightScale, build_norm
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.neuron import CubaNeuron
@@ -95,7 +95,8 @@ class InputBlock(Block):
     def forward(self, x: Tensor, mode: Mode, time_steps: int) -> Signals:
         """See `Block`."""
         if not mode.spiking:
-            fitted(self.sampler, mode)
+            if mode is Mode.FIT:
+                self.sampler.refit()
             return self.rates(x)
         if self.spec.exact_input:
             spikes = input_spikes(x, self._scaling(), self.constants(), time_steps)
@@ -194,7 +195,7 @@ class SpikingBlock(SynapticBlock):
 
     Attributes:
         recurrent: synapses from the block's neurons to themselves, or None.
-        parts: of a frozen block with delays, its own synapses; see `part_by_delay`.
+        parts: own synapses of a frozen block with delays, cut by `part_by_delay`; empty otherwise.
         delay: delays of the block's own synapses in steps, `[channels]` or `[outputs, inputs]`, or None; a parameter
             if they are trained.
         longest: longest delay that training may reach.
@@ -275,15 +276,18 @@ class SpikingBlock(SynapticBlock):
     def forward(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Signals:
         """See `Block`. SAMPLE mode also records pairs of drive and rate for the activation."""
         if not mode.spiking:
-            z = self._normed(self.weigh(x, *skipped), channel_axis=1)
+            z = self.weigh(x, *skipped)
+            self._update_norm(z, channel_axis=1)
             bias = super().quantized_bias() if self._takes_batch else self.quantized_bias()
-            rates: Tensor = fitted(self.sampler, mode)(self._drive(z, bias))
+            if mode is Mode.FIT:
+                self.sampler.refit()
+            rates: Tensor = self.sampler(self._drive(z, bias))
             return rates
         sources, weighed = [as_spikes(each) for each in (x, *skipped)], None
-        learns_norm = self.training and isinstance(self.norm, MeanOnly | WeightScale)
         in_steps = self.delay is not None or any(map(is_graded, sources))
-        if self._drops or learns_norm or in_steps:
-            z = self._normed(self.weigh(*sources), channel_axis=2)
+        if self._drops or self._learning_norm is not None or in_steps:
+            z = self.weigh(*sources)
+            self._update_norm(z, channel_axis=2)
             constants = self.constants()  # after the norm was updated, since it changes the bias
             spikes = fire(z, constants, time_steps)
             if mode is Mode.SAMPLE:
@@ -298,13 +302,18 @@ class SpikingBlock(SynapticBlock):
             self.sampler.add(self._drive(weighed, constants.bias), count(spikes) / time_steps)
         return spikes
 
-    def _normed(self, z: Tensor, channel_axis: int) -> Tensor:
-        """Update the statistics of the norm in training; return the weighted input."""
-        if self.training and isinstance(self.norm, MeanOnly | WeightScale):
-            self.norm.update(z / self.levels, channel_axis)
-            if isinstance(self.norm, MeanOnly):
-                self.norm.centre_gradient(z, channel_axis)
-        return z
+    @property
+    def _learning_norm(self) -> MeanOnly | WeightScale | None:
+        """Norm that follows each weighted input in training; None without one, and outside training."""
+        return self.norm if self.training and isinstance(self.norm, MeanOnly | WeightScale) else None
+
+    def _update_norm(self, z: Tensor, channel_axis: int) -> None:
+        """Move the statistics of a learning norm toward those of the weighted input."""
+        norm = self._learning_norm
+        if norm is not None:
+            norm.update(z / self.levels, channel_axis)
+        if isinstance(norm, MeanOnly):
+            norm.centre_gradient(z, channel_axis)
 
     @property
     def _takes_batch(self) -> bool:
@@ -379,6 +388,28 @@ class AffineBlock(SynapticBlock):
         return (z / self.levels if self.levels != 1 else z).float()
 
 
+class AverageBlock(Block):
+    """Readout of rates: the mean over groups of consecutive neurons, and over time."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, x: Signals, mode: Mode, time_steps: int) -> Tensor:
+        """See `Block`."""
+        rates = count(as_spikes(x)) / time_steps if mode.spiking else x
+        assert isinstance(rates, Tensor)
+        return self.groups(rates)
+
+    def over_time(self, *sources: Spikes) -> Tensor:
+        """See `Block`."""
+        return self.groups(sources[0].tensor())
+
+    def groups(self, x: Tensor) -> Tensor:
+        """Return the mean of each group of rates or spikes, `[..., features]`, float32."""
+        return x.reshape(*x.shape[:-1], self.features, x.shape[-1] // self.features).mean(-1).float()
+
+
 def _build_input(layer: InputSpec, place: Place) -> Block:
     if layer.encoding is Encoding.GRADED:
         return GradedInputBlock(layer)
@@ -410,35 +441,13 @@ def _build_dense(layer: DenseSpec, place: Place) -> Block:
     return block
 
 
-class AverageBlock(Block):
-    """Readout of rates: the mean over groups of consecutive neurons, and over time."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.features = features
-
-    def forward(self, x: Signals, mode: Mode, time_steps: int) -> Tensor:
-        """See `Block`."""
-        rates = count(as_spikes(x)) / time_steps if mode.spiking else x
-        assert isinstance(rates, Tensor)
-        return self.groups(rates)
-
-    def over_time(self, *sources: Spikes) -> Tensor:
-        """See `Block`."""
-        return self.groups(sources[0].tensor())
-
-    def groups(self, x: Tensor) -> Tensor:
-        """Return the mean of each group of rates or spikes, `[..., features]`, float32."""
-        return x.reshape(*x.shape[:-1], self.features, x.shape[-1] // self.features).mean(-1).float()
+def _build_conv(layer: ConvSpec, place: Place) -> Block:
+    synapse = ConvSynapse(layer, place.before[0], normalize=layer.weight_norm, generator=place.generator)
+    return _build_spiking(layer, place, synapse)
 
 
 def _dense_synapse(layer: DenseSpec | AffineSpec, place: Place) -> DenseSynapse:
     return DenseSynapse(place.before[0], place.channels, normalize=layer.weight_norm, generator=place.generator)
-
-
-def _build_conv(layer: ConvSpec, place: Place) -> Block:
-    synapse = ConvSynapse(layer, place.before[0], normalize=layer.weight_norm, generator=place.generator)
-    return _build_spiking(layer, place, synapse)
 
 
 def _sigma_delta(layer: LayerSpec, place: Place, activation: Activation = Activation.RELU) -> SigmaDeltaNeuron | None:

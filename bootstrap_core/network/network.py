@@ -39,9 +39,9 @@ class Trace:
     `spikes[i]` is `[T, N, ...]` where block i ran as SNN (for the readout: its weighted input of each step), and None
     where it ran as ANN; `rates[i]` is `[N, ...]`, the mean over time, or the ANN rates.
 
-    Of a sigma-delta network, spikes are messages, integers in units of 1/4096, those of an affine readout its value
-    after each step; rates are the activations at the end. `values` `[T, N, ...]` is the output of the network after
-    each step, if that is not a mean over the steps so far.
+    In a sigma-delta network, `spikes[i]` are messages, integers in units of 1/4096, or for an affine readout its values
+    after each step; `rates[i]` are the activations at the end. `values` `[T, N, ...]` is the output of the network
+    after each step; None if the output is a mean over the steps so far.
     """
 
     spikes: tuple[Tensor | None, ...]
@@ -120,7 +120,7 @@ class Network(nn.Module):
     def forward(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
     ) -> Tensor:
-        """Return logits `[N, classes]`, or what else the network gives.
+        """Return logits `[N, classes]`, values `[N, values]` or spikes `[T, N, ...]`, as the spec's output says.
 
         Logits are the mean output of the readout over time, for a spiking readout its rates; with `output: last`, the
         output in the last step.
@@ -255,9 +255,9 @@ class Network(nn.Module):
         return self.answer(self.readout(first[0], Mode.SNN, steps, *first[1:]))
 
     def answer(self, output: Signals) -> Tensor:
-        """Return the output of the readout as the network gives it.
+        """Return what the network gives for an output of the readout.
 
-        It is logits or values `[N, ...]`, float32 where the readout spikes; with `output: spikes`, `[T, N, ...]`.
+        That is logits or values `[N, ...]`, float32 where the readout spikes; with `output: spikes`, `[T, N, ...]`.
         """
         if not isinstance(output, Spikes):
             return output.flatten(1)

@@ -20,6 +20,7 @@ SURPLUS = 4
 DEVIATIONS = 6
 """Safety margin of random counts, in standard deviations, so that practically never too few keys are drawn."""
 BINS = 5
+"""Number of bins of rates, each with one centre of the curve."""
 NOVELTY = 0.1
 """Weight of a newly measured centre; the centre of earlier fits has the rest."""
 
@@ -38,8 +39,8 @@ class RateSampler(nn.Module):
         seed: seed of the keys; samplers that will be merged need different seeds.
         capacity: largest number of pairs that are kept.
         subtracts: whether the neurons reset by subtraction. Their rates are z plus noise, and those of weakly driven
-            neurons are mostly noise. So the curve then joins the smallest z to the smallest a and so on, not the two of
-            a pair, and its gradient is its slope. Otherwise both follow lava-dl.
+            neurons are mostly noise. So z and a are then sorted and paired by rank before the fit, and the gradient of
+            the curve is its slope. Otherwise both follow lava-dl.
 
     Attributes:
         group: processes that sample together: each adds its share of a batch, and all keep the sample of the whole.
@@ -163,6 +164,11 @@ class RateSampler(nn.Module):
                 found.append(before.mean(0))
         self._store(*_curve(_rising(found), maximum))
 
+    def refit(self) -> None:
+        """Fit the activation to the pairs and drop them."""
+        self.fit()
+        self.clear()
+
     def _store(self, centers: Tensor, slopes: Tensor) -> None:
         self.centers.zero_()[: len(centers)] = centers
         self.slopes.zero_()[: len(slopes)] = slopes
@@ -192,10 +198,10 @@ def _keys_below(limit: float, n: int, generator: torch.Generator) -> tuple[Tenso
     found, last, expected = list[Tensor](), -1.0, limit * n
     while last < n:
         drawn = torch.rand(int(expected + DEVIATIONS * expected**0.5) + 1, dtype=torch.float64, generator=generator)
-        ways = drawn.neg_().log1p_().div_(math.log1p(-limit) if limit < 1 else -math.inf).floor_().add_(1)
-        ways[0] += last
-        found.append(ways.cumsum_(0))
-        last, expected = float(ways[-1]), 0.0
+        gaps = drawn.neg_().log1p_().div_(math.log1p(-limit) if limit < 1 else -math.inf).floor_().add_(1)
+        gaps[0] += last
+        found.append(gaps.cumsum_(0))
+        last, expected = float(gaps[-1]), 0.0
     places = found[0] if len(found) == 1 else torch.cat(found)
     chosen = places[: int(torch.searchsorted(places, n))].long()
     return chosen, limit * torch.rand(len(chosen), dtype=torch.float64, generator=generator)

@@ -1,7 +1,7 @@
 """Random augmentation, drawn for each image: affine transforms, shifts, mirroring, bending and erasing.
 
-Recordings of events, `[N, T, C, H, W]`, are shifted and mirrored too; events are left out and moved in time. Sounds in
-columns, `[N, T, 1, bands, 1]`, change as the pictures that their columns are of.
+Recordings of events, `[N, T, C, H, W]`, are shifted and mirrored too; events are left out and moved in time. Sounds are
+pictures in columns, `[N, T, 1, bands, 1]`, and change as these pictures.
 
 The conventions are those of `torchvision.transforms.RandomAffine`: about the image centre, a point at offset p moves to
 

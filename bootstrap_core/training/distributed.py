@@ -26,7 +26,7 @@ from specs.errors import LostProcessError, SnnZooError
 __all__ = ["ALONE", "Group", "Share", "join_group", "local_device"]
 
 BUCKET = 1 << 23
-"""Maximum of numbers that one message sums; a larger tensor gets a message of its own."""
+"""Largest number of values that one message sums; a larger tensor gets a message of its own."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Group:
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        self._meet(partial(dist.all_reduce, total))
+        self._exchange(partial(dist.all_reduce, total))
         return total.tolist()
 
     def add_up(self, tensors: Iterable[Tensor]) -> None:
@@ -101,7 +101,7 @@ class Group:
             return
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.detach().flatten() for tensor in bucket])
-            self._meet(partial(dist.all_reduce, flat))
+            self._exchange(partial(dist.all_reduce, flat))
             for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
                 tensor.detach().copy_(part.view_as(tensor))
 
@@ -119,7 +119,7 @@ class Group:
             return
         for tensor in tensors:
             whole = tensor.detach().contiguous()
-            self._meet(partial(dist.broadcast, whole, 0))
+            self._exchange(partial(dist.broadcast, whole, 0))
             tensor.detach().copy_(whole)
 
     def spread_bytes(self, data: bytes) -> bytes:
@@ -131,7 +131,8 @@ class Group:
         self.spread([found])
         return found.numpy().tobytes()
 
-    def _meet(self, work: Callable[[], object]) -> None:
+    def _exchange(self, work: Callable[[], object]) -> None:
+        """Run an operation in which all ranks take part; raise `LostProcessError` if one does not answer."""
         try:
             work()
         except RuntimeError as error:
@@ -192,7 +193,7 @@ def join_group(*, timeout_s: float) -> Iterator[Group]:
     group = Group(dist.get_rank(), size)
     try:
         yield group
-        group._meet(dist.barrier)
+        group._exchange(dist.barrier)
     finally:
         signal.signal(signal.SIGTERM, before)
     dist.destroy_process_group()  # not after an error: it could wait for a lost process

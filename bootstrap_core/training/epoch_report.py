@@ -15,7 +15,7 @@ class EpochReport:
     """Figures of one epoch. Losses are means over images or recordings; scores are those of the `measure`.
 
     Attributes:
-        measure: what the scores are.
+        measure: name and order of the scores: accuracy, error or distance.
         epoch: index of the epoch, from 0.
         seconds: duration of the epoch.
         learning_rate: learning rate of its first batch.
@@ -84,7 +84,7 @@ class ErrorReport(EpochReport):
 
 @dataclass(frozen=True, kw_only=True)
 class DistanceReport(EpochReport):
-    """Figures of one epoch of a network that gives spike trains; see `EpochReport`. Those as ANN are None."""
+    """Figures of one epoch of a network that gives spike trains; see `EpochReport`. Figures as ANN are None."""
 
     measure = DISTANCE
 

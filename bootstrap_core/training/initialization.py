@@ -59,8 +59,9 @@ def _scale_to_input(block: nn.Module, arguments: tuple[Any, ...]) -> None:
     x, _, time_steps, *skipped = arguments
     current_decay, _ = block.neuron.quantized_decays()
     current_decay = current_decay.clamp_min(1 / time_steps)  # without decay, the current is the sum of all steps
+    wanted = SPREAD * block.neuron.spec.threshold * current_decay  # standard deviation of the weighted input
     if isinstance(block.norm, BatchNorm):
-        block.norm.gain.copy_(SPREAD * block.neuron.spec.threshold * current_decay)
+        block.norm.gain.copy_(wanted)
         for _ in range(N_ROUNDS):
             scale = block.norm.scale() * block.levels
             mean, square = _moments(weigh(as_spikes(x), block.connections()[0]))
@@ -71,7 +72,6 @@ def _scale_to_input(block: nn.Module, arguments: tuple[Any, ...]) -> None:
     for _ in range(N_ROUNDS):
         mean, square = _moments(block.weigh(x, *skipped) / block.levels)
         deviation = (square - mean.square() if centred else square).clamp_min(1e-12).sqrt()
-        wanted = SPREAD * block.neuron.spec.threshold * current_decay
         _scale_weights(block, (wanted / deviation).float())
     mean, _ = _moments(block.weigh(x, *skipped) / block.levels)
     if block.bias is not None:

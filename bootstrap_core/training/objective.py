@@ -71,7 +71,7 @@ class Batch(NamedTuple):
     Attributes:
         inputs: as the network takes them.
         answers: labels, values or spikes that the score compares the outputs with.
-        targets: those that the loss compares them with; they differ from the answers only if images are mixed.
+        targets: labels, values or spikes of the loss; they differ from the answers only if images are mixed.
     """
 
     inputs: Tensor
@@ -136,9 +136,9 @@ class Objective(ABC, Generic[Kind]):
     def counts(self, outputs: Tensor, batch: Batch) -> list[float]:
         """Return the counts that the score needs besides the loss; see `Stat.add_batch`."""
 
-    @abstractmethod
     def product_dtype(self, device: str) -> torch.dtype:
-        """Return the type of the factors of matrix products in training. Spikes are exact in either type."""
+        """Return the type of the factors of matrix products in training. Spikes are exact in any of them."""
+        return product_dtype(self.recipe.precision, device)
 
     @abstractmethod
     def score_ann(self, network: Network, examples: Kind, *, progress: Progress, group: Group) -> Score:
@@ -200,10 +200,6 @@ class Classification(Objective[Split]):
     def counts(self, outputs: Tensor, batch: Batch) -> list[float]:
         """Return the number of right classes."""
         return [int((outputs.argmax(1) == batch.answers).sum())]
-
-    def product_dtype(self, device: str) -> torch.dtype:
-        """See `Objective`."""
-        return product_dtype(self.recipe.precision, device)
 
     def score_ann(self, network: Network, examples: Split, *, progress: Progress, group: Group) -> Score:
         """See `Objective`."""
@@ -289,10 +285,6 @@ class SpikeTrains(TargetObjective):
     def loss(self, outputs: Tensor, batch: Batch, taught: Tensor | None, part: float) -> Tensor:
         """See `Objective`; there is no teacher."""
         return train_distances(outputs, batch.targets, self.recipe.spike_tau).mean()
-
-    def product_dtype(self, device: str) -> torch.dtype:
-        """See `Objective`."""
-        return product_dtype(self.recipe.precision, device)
 
     def score_ann(self, network: Network, examples: Frames, *, progress: Progress, group: Group) -> Score:
         """See `Objective`; never called, as there is no ANN."""

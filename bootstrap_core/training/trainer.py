@@ -50,7 +50,7 @@ RANK_STRIDE = 1 << 16
 """Distance between the seed counters of two ranks; larger than any number of epochs, so that no seed occurs twice."""
 
 REPORTED = ("training", "validation_ann", "validation_snn")
-"""Names of the states of `Stats` in reports."""
+"""First parts of the fields of a report: training, and validation as ANN and as SNN."""
 
 Teacher = Callable[[Tensor], Tensor]
 """Function that returns logits `[N, classes]` for images `[N, C, H, W]` in 0..1, or for events `[T, N, C, H, W]`."""
@@ -266,8 +266,7 @@ class Trainer:
                 some = self.training.inputs(slice(start + rows.start, start + rows.stop))
                 network(some.to(network.device), Mode.SAMPLE)
         for sampler in samplers:
-            sampler.fit()
-            sampler.clear()
+            sampler.refit()
 
     def _modes(self, epoch: int, iteration: int) -> LayerModes:
         if epoch >= self.n_ann_epochs:
@@ -324,12 +323,15 @@ class Trainer:
             key for key in ours if key not in {"data", "epochs", "snn_epochs"} and ours[key] != theirs[key]
         )
         if changed:
-            raise SnnZooError(f"the checkpoint was trained with another recipe (differs in: {', '.join(changed)})")
+            raise SnnZooError(
+                f"the checkpoint was trained with another recipe (differs in: {', '.join(changed)}): resume it with "
+                "its own, or start a new run"
+            )
         own = self.network.state_dict()
         check_tensors("network", checked.network, own)
         optimizer = tensors_of_optimizer(self.optimizer, checked.optimizer.state)
         if (checked.average is None) is not (self.average is None):
-            raise IntegrityError("average: must be there if the recipe has an ema_decay, else null")
+            raise IntegrityError("average: must be given if the recipe has an ema_decay, and null otherwise")
         if checked.average is not None:
             check_tensors("average.network", checked.average.network, own)
         if checked.as_ann is not None:

@@ -1,4 +1,4 @@
-"""Schema of the state of a trainer, as a checkpoint holds it: a file from elsewhere may hold anything."""
+"""Schema of the state of a trainer, by which checkpoints are checked: a file from elsewhere may hold anything."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any

@@ -78,7 +78,7 @@ def other_normalization(answers: AnnAnswers, train: Split, seed: int) -> str | N
 
 
 def notes_on_candidate(candidate: Candidate, normalization: Normalization) -> list[str]:
-    """Return notes on layers whose weights use little of their grid, and on padding that the network does otherwise.
+    """Return notes on layers whose weights use little of their grid, and on padding that differs from the ANN's.
 
     Args:
         candidate: the calibrated network.

@@ -64,7 +64,6 @@ from specs.words import counted
 
 __all__ = ["ImportCallbacks", "OnnxConversion", "drawn", "import_onnx"]
 
-BATCH = 250
 READOUT_STEPS = 1 << 31
 """Largest product of images, neurons and time steps for the fit of a readout: 10 to 20 s."""
 LOGIT_IMAGES = 1000
@@ -165,7 +164,7 @@ class OnnxConversion:
     @property
     def nodes(self) -> list[dict[str, str]]:
         """Result for each node of the file, see `OnnxImport`; for a layer, `reason` names the blocks that it became."""
-        blocks, layers = self.candidate.blocks_of(self.imported.ann), self.model.spec.layers
+        blocks, layers = self.candidate.blocks_of(self.imported.ann), self.spec.layers
         words = {i: f"block {i}, {layer.kind}" for i, layer in enumerate(layers)}
         for i, layer in zip(self.candidate.blocks, self.candidate.layers, strict=True):
             if layer.is_any:
@@ -180,15 +179,15 @@ class OnnxConversion:
     @property
     def report(self) -> dict[str, Any]:
         """All figures as JSON values, as `convert --json` prints them."""
-        score = self.score
+        score, spec = self.score, self.spec
         saturated = {found.block: found.saturated for found in self.candidate.calibrations}
         return {
             "nodes": self.nodes,
             "import_max_abs_error": self.imported.max_abs_error,
-            "time_steps": self.model.spec.time_steps,
+            "time_steps": spec.time_steps,
             "normalization": self.normalization.as_json(),
             "input": str(self.candidate.input_form.encoding),
-            "input_bits": self.model.spec.input.bits if self.model.spec.input.encoding is Encoding.GRADED else None,
+            "input_bits": spec.input.bits if spec.input.encoding is Encoding.GRADED else None,
             "reset": str(self.candidate.reset),
             "max_pool": str(self.candidate.max_pooling) if has_maxima(self.imported.ann) else None,
             "agreement": self.candidate.agreement,
@@ -205,7 +204,7 @@ class OnnxConversion:
                     "saturated": saturated.get(i),
                     "synops": None if score is None or score.synops is None else score.synops[i],
                 }
-                for i, layer in enumerate(self.model.spec.layers)
+                for i, layer in enumerate(spec.layers)
             ],
             "notes": list(self.notes),
             "seconds": self.seconds,

@@ -7,7 +7,6 @@ another; tuning trains all layers together, on what is left of their errors.
 
 import math
 from collections.abc import Callable, Mapping
-from math import prod
 from typing import NamedTuple
 
 import torch
@@ -67,10 +66,8 @@ PRODUCTS = 12
 """Number of the ANN's weights that are multiplied, forward and backward, in the time of one step of a neuron."""
 N_SCALED = 1000
 """Number of images by which the network's logits are brought to the size of the ANN's."""
-
-
 FEWEST_EPOCHS, MOST_EPOCHS, EPOCH_STEPS = 2, 8, 32
-"""Bounds of the usual number of epochs, and the number of time steps by which it is divided."""
+"""Bounds of the usual number of epochs, and the number that is divided by T to get it."""
 MUCH_AGREEMENT = 0.9
 """Agreement of the calibrated network with the ANN, 0..1, from which the fewest epochs are enough."""
 
@@ -157,7 +154,7 @@ def learning_rates(spec: NetworkSpec) -> list[float]:
 
 def neuron_steps(spec: NetworkSpec) -> int:
     """Return the cost of one image as spikes: neurons of all layers times T."""
-    return spec.time_steps * sum(prod(shape) for shape in spec.shapes)
+    return spec.time_steps * sum(math.prod(shape) for shape in spec.shapes)
 
 
 def image_work(spec: NetworkSpec) -> int:

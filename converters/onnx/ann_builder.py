@@ -33,7 +33,7 @@ from converters.onnx.scale_folding import (
     add_channel_of_ones,
     channel_wise,
     in_single_precision,
-    of_images,
+    normalization_values,
     scaled,
     tensor_of,
 )
@@ -59,9 +59,10 @@ NOT_FROM_ZERO = "an upper bound without a lower bound of 0: use Clip with a mini
 LAYER = "a layer of its own"
 """Reason in `OnnxImport.nodes` for a node that became a node of the ANN."""
 
-MACS, WEIGHT_WORK, TENSOR_WORK = 64, 2, 2
-"""Work, see `Budget`: multiplications that count as one number; numbers that a weight of a layer counts as, and that a
-number which depends on the image counts as, each time that it is made."""
+MACS = 64
+"""Number of multiplications that are one unit of work; see `Budget`."""
+WEIGHT_WORK, TENSOR_WORK = 2, 2
+"""Work of each weight of a layer, and of each number that depends on the image whenever it is made."""
 
 Range = tuple[float, float]
 EVERYTHING: Range = (-math.inf, math.inf)
@@ -113,7 +114,7 @@ class AnnBuilder:
         windows: windows of convolutions and pools, by row, with explicit padding.
         constant_shapes: shapes that constants need to broadcast with their tensor, by row, if the file has others.
         quantised: rows of quantisations without rounding, with the upper bound that is kept, or None.
-        steps: scale and zero point of the graph's quantised tensors, by name.
+        grids: scale and zero point of the graph's quantised tensors, by name.
         last: rows after which all nodes keep the order of the classes.
     """
 
@@ -132,7 +133,7 @@ class AnnBuilder:
     windows: dict[int, Windows] = field(default_factory=dict)
     constant_shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
     quantised: dict[int, float | None] = field(default_factory=dict)
-    steps: dict[str, tuple[float, int]] = field(default_factory=dict)
+    grids: dict[str, tuple[float, int]] = field(default_factory=dict)
     last: set[int] = field(default_factory=set)
 
     # --- layers
@@ -202,7 +203,7 @@ class AnnBuilder:
         )
         name = self._add(operation, (data.source,), shape)
         self._absorbed(data, name)
-        made = self._result(name, shape, batch, flat_axes=maps.flat_axes)
+        made = self._result(name, shape, batch, rank=maps.rank)
         # windows at the edge see less of a shift before padding: it differs between places, and cannot be the bias
         return made if bias is not None or shifted is None else replace(made, shift=shifted, pending=data.pending)
 
@@ -236,7 +237,7 @@ class AnnBuilder:
         per_channel = data.shift is None or channel_wise(data.shift) is not None
         if not per_channel or (data.scale is not None and (factor is None or bool((factor <= 0).any()))):
             data = self.materialised(data)
-        if any(maps.pads) and (data.shift is not None or self.ranges.get(data.source, EVERYTHING)[0] < 0):
+        if any(maps.pads) and (data.shift is not None or self._range(data.source)[0] < 0):
             raise UnsupportedError(
                 "a maximum over zeros of a Pad and values that may be negative: use MaxPool's pads, or Relu before Pad"
             )
@@ -251,7 +252,7 @@ class AnnBuilder:
         shift = None if data.shift is None else np.broadcast_to(data.shift[:, :1, :1], shape)
         return self._passed(data, name, shape, maps, shift)
 
-    def mean_over_maps(self, data: Data, axes: tuple[int, ...], *, keep: bool, largest: bool) -> Data:
+    def reduce_maps(self, data: Data, axes: tuple[int, ...], *, keep: bool, largest: bool) -> Data:
         """Add the mean of each map, or the maximum if `largest`.
 
         Args:
@@ -288,7 +289,7 @@ class AnnBuilder:
             self.account[row] = self.account.get(self.row, ("removed", "an upper bound"))
             return data
         data = self._positive(data)
-        if data.shift is None and self.ranges.get(data.source, EVERYTHING)[0] >= 0:
+        if self.is_never_negative(data):
             return self.unchanged(data, "its input is never negative")
         return self._activation(data, Relu(), (0.0, math.inf))
 
@@ -300,7 +301,7 @@ class AnnBuilder:
         if data.scale is not None and np.ptp(data.scale):
             data = self.materialised(data)
         factor = 1.0 if data.scale is None else float(data.scale.flat[0])
-        low, top = self.ranges.get(data.source, EVERYTHING)
+        low, top = self._range(data.source)
         if low >= 0 and top * factor <= high:
             return self.unchanged(data, f"its input is within 0 to {high:g}")
         before = self.nodes.get(data.source)
@@ -315,7 +316,7 @@ class AnnBuilder:
     def leaky_relu(self, data: Data, slope: Floats) -> Data:
         """Add `x` above 0 and `slope * x` below, with a slope for each value of the source."""
         data = self._positive(data)
-        if data.shift is None and self.ranges.get(data.source, EVERYTHING)[0] >= 0:
+        if self.is_never_negative(data):
             return self.unchanged(data, "its input is never negative")
         slopes = channel_wise(slope)
         if slopes is None:
@@ -342,8 +343,8 @@ class AnnBuilder:
             )
         if first.scale is not None or second.scale is not None:
             first, second = self.materialised(first), self.materialised(second)
-        low = sum(self.ranges.get(data.source, EVERYTHING)[0] for data in (first, second))
-        high = sum(self.ranges.get(data.source, EVERYTHING)[1] for data in (first, second))
+        low = sum(self._range(data.source)[0] for data in (first, second))
+        high = sum(self._range(data.source)[1] for data in (first, second))
         name = self._add(Add(), (first.source, second.source), first.shape, (low, high))
         made = replace(self._result(name, first.shape, first.batch), index=first.index)
         shifts = [data.shift for data in (first, second) if data.shift is not None]
@@ -364,6 +365,11 @@ class AnnBuilder:
         moved = None if moved is None or not moved.any() else moved
         return self._folded_back(replace(data, scale=whole, shift=moved, pending=(*data.pending, self.row)))
 
+    def is_never_negative(self, data: Data) -> bool:
+        """Return whether no value of the tensor can be below 0."""
+        rises = data.scale is None or bool((data.scale >= 0).all())
+        return rises and data.shift is None and self._range(data.source)[0] >= 0
+
     def unchanged(self, data: Data, reason: str) -> Data:
         """Return the tensor as it is, and record that the node is left out."""
         self.account[self.row] = ("removed", reason)
@@ -375,8 +381,7 @@ class AnnBuilder:
         Raises:
             Refused: they differ over height and width, or the layer would be too large.
         """
-        self._check_may_follow(data)
-        data = self._folded_back(data)
+        data = self._settled(data)
         if data.scale is None and data.shift is None:
             return data
         channels = data.shape[0]
@@ -437,10 +442,10 @@ class AnnBuilder:
             self.account[self.row] = (name, LAYER)
         return name
 
-    def _result(self, name: str, shape: Shape, batch: int, *, flat_axes: int = 4) -> Data:
-        """Return the output of a node as a tensor, `[N, C, L]` if `flat_axes` is 3."""
+    def _result(self, name: str, shape: Shape, batch: int, *, rank: int = 4) -> Data:
+        """Return the output of a node as a tensor, `[N, C, L]` if `rank` is 3."""
         index = np.arange(1, batch * math.prod(shape) + 1).reshape(batch, *shape)
-        if len(shape) == 3 and flat_axes == 3:
+        if len(shape) == 3 and rank == 3:
             index = index[:, :, 0]  # [N, C, 1, L] -> [N, C, L]
         return Data(name, shape, index)
 
@@ -499,8 +504,7 @@ class AnnBuilder:
 
     def _positive(self, data: Data) -> Data:
         """Return the tensor with at most factors above 0 pending, with which activations commute."""
-        self._check_may_follow(data)
-        data = self._folded_back(data)
+        data = self._settled(data)
         if data.shift is not None or (data.scale is not None and bool((data.scale <= 0).any())):
             return self.materialised(data)
         return data
@@ -514,7 +518,7 @@ class AnnBuilder:
 
     def _passed(self, data: Data, name: str, shape: Shape, maps: Maps, shift: Floats | None) -> Data:
         """Return the output of a pool, with the tensor's order of channels, its pending scale, and `shift`."""
-        made = self._result(name, shape, data.batch, flat_axes=maps.flat_axes)
+        made = self._result(name, shape, data.batch, rank=maps.rank)
         scale = None if data.scale is None else np.broadcast_to(data.scale[:, :1, :1], shape)
         return replace(made, index=made.index[:, maps.channels], scale=scale, shift=shift, pending=data.pending)
 
@@ -526,11 +530,11 @@ class AnnBuilder:
 
     def _folded_back(self, data: Data) -> Data:
         """Fold scale and shift into the layer before, or into the normalization of the input, if that is exact."""
-        if data.source in self.shared or (data.scale is None and data.shift is None):
-            if data.pending and data.scale is None and data.shift is None:
-                for row in data.pending:
-                    self.account.setdefault(row, ("removed", "changes nothing"))
-                return replace(data, pending=())
+        if data.scale is None and data.shift is None:
+            for row in data.pending:
+                self.account.setdefault(row, ("removed", "changes nothing"))
+            return replace(data, pending=())
+        if data.source in self.shared:
             return data
         scale, shift = channel_wise(data.scale), channel_wise(data.shift)
         if (data.scale is not None and scale is None) or (data.shift is not None and shift is None):
@@ -540,7 +544,7 @@ class AnnBuilder:
             self.nodes[before.name] = replace(before, operation=scaled(before.operation, scale, shift))
             self.ranges[before.name] = EVERYTHING  # a convolution that is an average had a narrower one
         elif data.source == INPUT:
-            factor, moved = of_images(scale, 1.0, data.shape), of_images(shift, 0.0, data.shape)
+            factor, moved = (normalization_values(x, fill, data.shape) for x, fill in ((scale, 1.0), (shift, 0.0)))
             if factor is None or moved is None or not bool(((factor > 0) & np.isfinite(factor)).all()):
                 return data
             scaling = Normalization.of((0.0 - moved / factor).tolist(), (1 / factor).tolist())

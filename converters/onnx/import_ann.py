@@ -30,6 +30,23 @@ IMAGES, CHECK_WORK = 4, 1 << 25
 """Number of random images of each kind for the check; fewer if they would take more than this work, see `Budget`."""
 NODE_WORK = 1 << 14
 """Work for each node, see `Budget`."""
+NODES_NAMED = 100
+"""Largest number of refused nodes that a message names."""
+UNKNOWN = None
+"""Placeholder for the output of a refused node."""
+ENDINGS = "ArgMax", "Identity", "Log", "LogSoftmax", "Sigmoid", "Softmax"
+"""Operators that keep the order of the classes, and so may follow the logits."""
+MOVES = (
+    *("Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"),
+    *("GlobalMaxPool", "MaxPool", "ReduceMax"),
+)
+"""Operators that return some of the numbers of their input, unchanged."""
+SIZES = "Shape", "Size"
+"""Operators that read only the shape of their input."""
+BINARY = "Add", "Sub", "Mul", "Div"
+"""Operators whose second input may, until opset 6, align with the first from an axis on."""
+PRODUCTS = "MatMul", "Mul", "Div"
+"""Operators that cannot take two tensors that depend on the image."""
 
 
 @dataclass(frozen=True)
@@ -193,23 +210,6 @@ def _notes_on_slopes(ann: Ann) -> Iterator[str]:
             yield f"{node.name}: slopes below 0, in {n} of its channels, become 0: spike rates only rise"
 
 
-NODES_NAMED = 100
-"""Largest number of refused nodes that a message names."""
-UNKNOWN = None
-"""Placeholder for the output of a refused node."""
-ENDINGS = "ArgMax", "Identity", "Log", "LogSoftmax", "Sigmoid", "Softmax"
-"""Operators that keep the order of the classes, and so may follow the logits."""
-LAYOUT = "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"
-MOVES = *LAYOUT, "GlobalMaxPool", "MaxPool", "ReduceMax"
-"""Operators that return some of the numbers of their input, unchanged."""
-SIZES = "Shape", "Size"
-"""Operators that read only the shape of their input."""
-BINARY = "Add", "Sub", "Mul", "Div"
-"""Operators whose second input may, until opset 6, align with the first from an axis on."""
-PRODUCTS = "MatMul", "Mul", "Div"
-"""Operators that cannot take two tensors that depend on the image."""
-
-
 class _Walk:
     """One pass over the nodes that an output needs; with `settled`, the layout of the input is not changed any more."""
 
@@ -218,12 +218,11 @@ class _Walk:
         self.needed = graph.ancestors((output,))
         self.constants_left = onnx_constants(graph.n_bytes)
         self.before_weights = _before_weights(graph)
-        self.last_reader = {name: node.row for node in graph.nodes if node.row in self.needed for name in node.inputs}
+        readers = [node for node in graph.nodes if node.row in self.needed]
+        self.last_reader = {name: node.row for node in readers for name in node.inputs}
         self.last_reader.pop(output, None)
-        self.uses = dict.fromkeys([output], 1)
-        for node in graph.nodes:
-            for name in node.inputs if node.row in self.needed and node.proto.op_type not in SIZES else ():
-                self.uses[name] = self.uses.get(name, 0) + 1
+        read = (name for node in readers if node.proto.op_type not in SIZES for name in node.inputs)
+        self.uses = Counter([output, *read])
         double = graph.input.element_type == TensorProto.DOUBLE
         self.builder = AnnBuilder(layout.shape, budget, np.float64 if double else np.float32)
         self.builder.normalization = Normalization.of(0.0, 1 / graph.input.gain)
@@ -356,14 +355,14 @@ class _Walk:
             return
         inputs = [self._value(name) for name in node.inputs]
         for name in node.outputs[1:]:
-            if self.uses.get(name):
+            if self.uses[name]:
                 raise UnsupportedError(f"its output {name!r} is read; only its first output is supported")
-        steps = self.builder.steps
-        if any(name in steps for name in node.inputs):
+        grids = self.builder.grids
+        if any(name in grids for name in node.inputs):
             if node.proto.op_type not in (*MOVES, *SIZES, *ENDINGS, "DequantizeLinear"):
                 raise UnsupportedError("computes with quantised numbers: put a DequantizeLinear before it")
             if node.proto.op_type in MOVES:
-                steps[node.outputs[0]] = steps[node.inputs[0]]
+                grids[node.outputs[0]] = grids[node.inputs[0]]
         result = operator.read(node, tuple(inputs), self.builder)
         if isinstance(result, Data):
             self.builder.budget.spend(TENSOR_WORK * result.index.size)
@@ -401,7 +400,7 @@ class _Walk:
         if name in self.constants:
             return self.constants[name]
         data = self.values[name]
-        if data is not None and self.uses.get(name, 0) > 1:
+        if data is not None and self.uses[name] > 1:
             self.builder.shared.add(data.source)
         return data
 

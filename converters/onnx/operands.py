@@ -18,6 +18,7 @@ __all__ = [
     "constant",
     "data_at",
     "floats_at",
+    "input_at",
     "laid_out",
     "one_number",
     "only_data",
@@ -25,9 +26,14 @@ __all__ = [
 ]
 
 
+def input_at(inputs: Inputs, place: int) -> Value | None:
+    """Return an input; None if it is left out."""
+    return inputs[place] if place < len(inputs) else None
+
+
 def data_at(inputs: Inputs, place: int) -> Data:
     """Return an input that must depend on the image."""
-    value = inputs[place] if place < len(inputs) else None
+    value = input_at(inputs, place)
     if not isinstance(value, Data):
         raise UnsupportedError(f"its input {place + 1} must depend on the image, not be constant")
     return value
@@ -42,10 +48,9 @@ def constant(value: Value | None, what: str) -> Array | None:
 
 def floats_at(inputs: Inputs, place: int, what: str) -> Floats:
     """Return a required constant input as float64; `what` names it in the message."""
-    value = inputs[place] if place < len(inputs) else None
-    if isinstance(value, Data) or value is None:
-        problem = "must be given" if value is None else "must be constant, not computed from the image"
-        raise UnsupportedError(f"{what} {problem}")
+    value = constant(input_at(inputs, place), what)
+    if value is None:
+        raise UnsupportedError(f"{what} must be given")
     return as_floats(value)
 
 
@@ -59,9 +64,7 @@ def as_floats(value: Value | None) -> Floats:
 
 def bound_at(inputs: Inputs, place: int, default: float) -> float:
     """Return the number in an optional constant input, or `default` if it is left out."""
-    if place >= len(inputs) or inputs[place] is None:
-        return default
-    return one_number(floats_at(inputs, place, "its bound"))
+    return default if input_at(inputs, place) is None else one_number(floats_at(inputs, place, "its bound"))
 
 
 def one_number(values: npt.NDArray[np.generic]) -> float:

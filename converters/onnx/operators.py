@@ -18,6 +18,7 @@ from converters.onnx.operands import (
     constant,
     data_at,
     floats_at,
+    input_at,
     laid_out,
     one_number,
     only_data,
@@ -90,8 +91,7 @@ def convolution(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     weight = weight.reshape(*weight.shape[:2], *windows.kernel)
     builder.windows[node.row] = windows
     made = builder.conv(data, weight, windows, groups)
-    bias = inputs[2] if len(inputs) > 2 else None
-    if bias is None:
+    if input_at(inputs, 2) is None:
         return made
     shift = floats_at(inputs, 2, "its bias").reshape(-1, *[1] * (made.index.ndim - 2))
     return shifted(builder, made, shift)
@@ -102,7 +102,7 @@ def gemm(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     first, second = _transposed(inputs[0], node, "transA"), _transposed(inputs[1], node, "transB")
     made = _product(builder, first, second, float(node.attributes.get("alpha", 1.0)))
     beta = float(node.attributes.get("beta", 1.0))
-    added = inputs[2] if len(inputs) > 2 else None
+    added = input_at(inputs, 2)
     if added is None or beta == 0:
         return made
     if isinstance(added, Data):
@@ -162,13 +162,13 @@ def max_pool(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
 def global_average_pool(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Read GlobalAveragePool."""
     data = data_at(inputs, 0)
-    return builder.mean_over_maps(data, tuple(range(2, data.index.ndim)), keep=True, largest=False)
+    return builder.reduce_maps(data, tuple(range(2, data.index.ndim)), keep=True, largest=False)
 
 
 def global_max_pool(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Read GlobalMaxPool."""
     data = data_at(inputs, 0)
-    return builder.mean_over_maps(data, tuple(range(2, data.index.ndim)), keep=True, largest=True)
+    return builder.reduce_maps(data, tuple(range(2, data.index.ndim)), keep=True, largest=True)
 
 
 def reduce_mean(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
@@ -307,8 +307,8 @@ def pad(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     data = data_at(inputs, 0)
     if node.attributes.get("mode", "constant") != "constant":
         raise UnsupportedError(f"mode={node.attributes['mode']!r} is not supported: pad with zeros")
-    value = inputs[2] if len(inputs) > 2 and inputs[2] is not None else np.zeros(1)
-    if isinstance(value, Data) or value.any() or node.attributes.get("value", 0.0):
+    value = input_at(inputs, 2)
+    if isinstance(value, Data) or (value is not None and value.any()) or node.attributes.get("value", 0.0):
         raise UnsupportedError("pads with a number other than 0, which is not supported: pad with zeros")
     rest = [constant(value, "its padding") for value in inputs[1:]]
     # the value that pads an index is an integer zero, whatever the type of the tensor
@@ -331,7 +331,7 @@ def identity(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
 
 def dropout(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Read Dropout, which does nothing after training."""
-    training = inputs[2] if len(inputs) > 2 else None
+    training = input_at(inputs, 2)
     if isinstance(training, Data) or (training is not None and training.any()):
         raise UnsupportedError("drops values at random: export the model in eval mode")
     return builder.unchanged(data_at(inputs, 0), "does nothing after training")
@@ -396,8 +396,7 @@ def arg_max(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
 
 def _bounded(builder: AnnBuilder, data: Data, low: float, high: float) -> Data:
     """Return `min(max(x, low), high)`; `low` must be 0, or may come from a later node."""
-    rises = data.scale is None or bool((data.scale >= 0).all())
-    never_negative = rises and data.shift is None and builder.ranges.get(data.source, (-math.inf, 0.0))[0] >= 0
+    never_negative = builder.is_never_negative(data)
     if math.isnan(low) or math.isnan(high):
         raise IntegrityError("one of its bounds is NaN")
     if low == -math.inf and math.isinf(high):
@@ -468,16 +467,14 @@ def fitted_from(axis: int, rank: int, second: Array) -> Array:
 def _reduced(node: GraphNode, inputs: Inputs, builder: AnnBuilder, *, largest: bool) -> Data:
     """Read ReduceMean, or ReduceMax if `largest`."""
     data = data_at(inputs, 0)
-    given = inputs[1] if len(inputs) > 1 else None
-    if isinstance(given, Data):
-        raise UnsupportedError("its axes must be constant, not computed from the image")
+    given = constant(input_at(inputs, 1), "its axes")
     axes = node.attributes.get("axes") if given is None else [int(axis) for axis in given.ravel()]
     if not axes:
         if node.attributes.get("noop_with_empty_axes", 0):
             return builder.unchanged(data, "reduces no axes")
         raise UnsupportedError("reduces all axes, the batch too: reduce only height and width")
     keep = bool(node.attributes.get("keepdims", 1))
-    return builder.mean_over_maps(data, tuple(axes), keep=keep, largest=largest)
+    return builder.reduce_maps(data, tuple(axes), keep=keep, largest=largest)
 
 
 def _ending(node: GraphNode, data: Data, builder: AnnBuilder, *, but: str = "") -> Data:
@@ -485,8 +482,6 @@ def _ending(node: GraphNode, data: Data, builder: AnnBuilder, *, but: str = "") 
     builder.account[node.row] = ("removed", f"keeps the order of the classes{but}: its input is taken as the logits")
     return replace(data, ending=node.row if data.ending is None else data.ending)
 
-
-LAYOUT = (13, 14, 16, 19, 21, 23, 24, 25)
 
 OPERATIONS = Registry(
     {
@@ -507,7 +502,7 @@ OPERATIONS = Registry(
         ("", "Gemm"): Operator(gemm, (6, 7, 9, 11, 13)),
         ("", "GlobalAveragePool"): Operator(global_average_pool, (1, 22)),
         ("", "GlobalMaxPool"): Operator(global_max_pool, (1, 22)),
-        ("", "Identity"): Operator(identity, (1, *LAYOUT)),
+        ("", "Identity"): Operator(identity, (1, 13, 14, 16, 19, 21, 23, 24, 25)),
         ("", "LeakyRelu"): Operator(leaky_relu, (6, 16)),
         ("", "Log"): Operator(log, (6, 13)),
         ("", "LogSoftmax"): Operator(softmax, (1, 11, 13)),

@@ -4,7 +4,7 @@ import numpy as np
 from onnx import TensorProto
 
 from converters.onnx.ann_builder import INPUT, AnnBuilder
-from converters.onnx.operands import affine, data_at, floats_at
+from converters.onnx.operands import affine, data_at, floats_at, input_at
 from converters.onnx.operator_table import Inputs
 from converters.onnx.reading.onnx_graph import GraphNode
 from converters.onnx.tensor_layout import Data
@@ -22,7 +22,7 @@ def quantize_linear(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Dat
     quantization/operators/activation.py), so the bounds of such a type are kept.
     """
     data, scale = data_at(inputs, 0), floats_at(inputs, 1, "its scale")
-    zero = inputs[2] if len(inputs) > 2 else None
+    zero = input_at(inputs, 2)
     if isinstance(zero, Data) or scale.size != 1 or (zero is not None and zero.size != 1):
         raise UnsupportedError("quantises activations per channel, which is not supported: use one scale")
     name = _type_named(node) if zero is None else zero.dtype.name
@@ -32,11 +32,11 @@ def quantize_linear(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Dat
         )
     builder.quantised[node.row] = None
     low, high = _bounds_of(name)
-    place = 0 if zero is None else int(zero.flat[0])
-    builder.steps[node.outputs[0]] = float(scale.flat[0]), place
-    if place != low or data.source == INPUT or data.ending is not None:
+    step, zero_point = float(scale.flat[0]), 0 if zero is None else int(zero.flat[0])
+    builder.grids[node.outputs[0]] = step, zero_point
+    if zero_point != low or data.source == INPUT or data.ending is not None:
         return builder.unchanged(data, "rounding and the bounds of its type are left out")
-    bound = (high - place) * float(scale.flat[0])
+    bound = (high - zero_point) * step
     builder.quantised[node.row] = bound
     made = builder.clip(data, bound)
     became = builder.account[node.row][0]
@@ -47,17 +47,17 @@ def quantize_linear(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Dat
 def dequantize_linear(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Read DequantizeLinear, after QuantizeLinear or of an image of integers."""
     data, scale = data_at(inputs, 0), floats_at(inputs, 1, "its scale")
-    zero = np.zeros(1) if len(inputs) < 3 or inputs[2] is None else floats_at(inputs, 2, "its zero point")
+    zero = np.zeros(1) if input_at(inputs, 2) is None else floats_at(inputs, 2, "its zero point")
     if scale.size != 1 or zero.size != 1:
         raise UnsupportedError("dequantises activations per channel, which is not supported: use one scale")
-    by, place = float(scale.flat[0]), int(zero.flat[0])
-    known = builder.steps.get(node.inputs[0])
+    step, zero_point = float(scale.flat[0]), int(zero.flat[0])
+    known = builder.grids.get(node.inputs[0])
     if known is None:
-        return affine(builder, data, np.array(by), np.array(-by * place))
-    if known != (by, place):
+        return affine(builder, data, np.array(step), np.array(-step * zero_point))
+    if known != (step, zero_point):
         raise UnsupportedError(
-            f"its scale {by:g} and zero point {place} must be those of the QuantizeLinear before it, {known[0]:g} and "
-            f"{known[1]}"
+            f"its scale {step:g} and zero point {zero_point} must be those of the QuantizeLinear before it, "
+            f"{known[0]:g} and {known[1]}"
         )
     builder.quantised[node.row] = None
     return builder.unchanged(data, "undoes a quantisation that is left out")

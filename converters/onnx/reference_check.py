@@ -212,9 +212,9 @@ def _plain(node: GraphNode, second: tuple[int, ...] | None, values: dict[str, Ar
 def _padded(node: GraphNode, windows: Windows, values: dict[str, Array]) -> list[NodeProto]:
     """Return a node with its padding as a separate Pad; padding by `pads` of a convolution stays in the node."""
     top, left, bottom, right = windows.pads
-    says_it = node.proto.op_type == "Conv" and node.attributes.get("auto_pad", "NOTSET") == "NOTSET"
+    pads_itself = node.proto.op_type == "Conv" and node.attributes.get("auto_pad", "NOTSET") == "NOTSET"
     proto = _plain(node, None, values)
-    if says_it:
+    if pads_itself:
         return [proto]
     _without(proto, ("auto_pad", "ceil_mode", "pads"))  # before 1.23 the evaluator is wrong for VALID too
     if not any(windows.pads):

@@ -13,7 +13,7 @@ from converters.onnx.tensor_layout import Floats
 from specs.errors import ConversionError
 from specs.fields import Shape
 
-__all__ = ["add_channel_of_ones", "channel_wise", "in_single_precision", "of_images", "scaled", "tensor_of"]
+__all__ = ["add_channel_of_ones", "channel_wise", "in_single_precision", "normalization_values", "scaled", "tensor_of"]
 
 
 def channel_wise(values: Floats | None) -> Floats | None:
@@ -28,7 +28,7 @@ def channel_wise(values: Floats | None) -> Floats | None:
     return first if bool((values.reshape(len(values), -1) == first[:, None]).all()) else None
 
 
-def of_images(values: Floats | None, default: float, shape: Shape) -> Floats | None:
+def normalization_values(values: Floats | None, default: float, shape: Shape) -> Floats | None:
     """Return values `[C]` as a normalization takes them: `[1]` if all are equal, `[C]` for maps, otherwise None.
 
     `default` stands for missing values; `shape` is the shape of an image.

@@ -129,12 +129,12 @@ class Maps:
     Attributes:
         channels: `[C]`, the source's channel at each place.
         pads: zeros around the maps, `(top, left, bottom, right)`.
-        flat_axes: axes of the tensor: 4, or 3 for `[N, C, L]`.
+        rank: number of axes of the tensor: 4, or 3 for `[N, C, L]`.
     """
 
     channels: Index
     pads: tuple[int, int, int, int]
-    flat_axes: int
+    rank: int
 
     @property
     def in_order(self) -> bool:

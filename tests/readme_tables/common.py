@@ -1,11 +1,22 @@
-"""Results of benchmarks, and the numbers of tables."""
+"""Results of benchmarks, the parts of a table in Markdown, and its numbers."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BUSY", "RESULTS", "dated", "number", "percent", "read_results", "table_of"]
+__all__ = [
+    "BUSY",
+    "RESULTS",
+    "bullets",
+    "dated",
+    "markdown_table",
+    "number",
+    "paragraphs",
+    "percent",
+    "read_results",
+    "table_of",
+]
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 """Folder of the files that the targets of `make` write."""
@@ -21,6 +32,22 @@ def read_results(name: str) -> Any:
 def table_of(name: str, render: Callable[[Any], str]) -> str:
     """Return the table that `render` makes of a file of results, if it is there."""
     return render(read_results(name)) if (RESULTS / f"{name}.json").exists() else "Not measured yet."
+
+
+def markdown_table(header: str, rows: Iterable[Iterable[object]]) -> str:
+    """Return a table; `header` has the titles of the columns, with `|` between them, `rows` have a cell for each."""
+    lines = [f"| {header} |", "|---" * (1 + header.count("|")) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(map(str, cells))} |" for cells in rows)])
+
+
+def bullets(notes: Iterable[str]) -> str:
+    """Return notes as a list."""
+    return "\n".join(f"- {note}" for note in notes)
+
+
+def paragraphs(*parts: str) -> str:
+    """Return texts and tables one below the other; empty ones are left out."""
+    return "\n\n".join(filter(None, parts))
 
 
 def dated(report: dict[str, Any]) -> str:

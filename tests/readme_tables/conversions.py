@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
-from readme_tables.common import BUSY, percent, read_results
+from readme_tables.common import BUSY, bullets, markdown_table, paragraphs, percent, read_results
 from specs.dataset_sources import dataset_title
 from specs.words import counted
 
@@ -19,15 +19,15 @@ __all__ = [
 
 STEPS = ("16", "8", "4")
 EACH = f"T = {' / '.join(STEPS)}"
-CONVERSION_COLUMNS = ("file", "ANN", "untuned, T = 16", f"tuned, {EACH}", "met", f"SpikingJelly, {EACH}", "`.net`", "s")
+NOT_CONVERTED = "not converted"
 
 
 def render_conversions(report: dict[str, Any]) -> str:
     """Return the table of a report by `bench_convert.py`, with accuracies in percent, and its notes."""
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
-    lines = [f"{versions}.", "", f"| {' | '.join(CONVERSION_COLUMNS)} |", "|---" * len(CONVERSION_COLUMNS) + "|"]
-    lines += [f"| {' | '.join(conversion_cells(row, report['targets']))} |" for row in report["rows"]]
-    return "\n".join([*lines, "", *(f"- {note}" for note in conversion_notes(report))])
+    header = f"file | ANN | untuned, T = 16 | tuned, {EACH} | met | SpikingJelly, {EACH} | `.net` | s"
+    rows = (conversion_cells(row, report["targets"]) for row in report["rows"])
+    return paragraphs(f"{versions}.", markdown_table(header, rows), bullets(conversion_notes(report)))
 
 
 def conversion_cells(row: dict[str, Any], targets: dict[str, dict[str, float]]) -> list[str]:
@@ -50,9 +50,6 @@ def conversion_cells(row: dict[str, Any], targets: dict[str, dict[str, float]]) 
         "-" if "error" in netx else "same" if netx["different"] == 0 else f"{netx['different']} images differ",
         f"{ours['seconds']:.0f}",
     ]
-
-
-NOT_CONVERTED = "not converted"
 
 
 def expectation() -> str:
@@ -101,11 +98,11 @@ def conversion_notes(report: dict[str, Any]) -> Iterator[str]:
 
 def render_conversion_notes(report: dict[str, Any]) -> str:
     """Return the reasons why files were not converted, and the machines on which the others were, as a list."""
-    return "\n".join(f"- {note}" for note in conversion_details(report))
+    return bullets(conversion_details(report))
 
 
 def conversion_details(report: dict[str, Any]) -> Iterator[str]:
-    """Return the reasons why files were not converted, and the machines on which the others were."""
+    """Yield the reasons why files were not converted, and the machines on which the others were."""
     for row in report["rows"]:
         errors = [found["error"] for found in row["spikingjelly"].values() if "error" in found]
         if "error" in row["snnzoo"]:
@@ -131,16 +128,14 @@ def described(conditions: dict[str, Any]) -> str:
 
 def render_deep(report: dict[str, Any]) -> str:
     """Return the table of a report by `bench_deep.py`."""
-    columns = "file", "data", "test images", "T", "ANN", "untuned", "tuned", "CPU, s", "memory, GiB"
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    rows = []
     for row in report["rows"]:
-        cells = [f"`{row['file']}`", dataset_title(row["data"]), f"{row['images']:,}", str(row["time_steps"])]
+        cells = [f"`{row['file']}`", dataset_title(row["data"]), f"{row['images']:,}", row["time_steps"]]
         cells += [percent(row[stage]) for stage in ("ann", "untuned", "tuned")]
-        cells += [f"{row['cpu_s']:.0f}", f"{row['memory_gib']:.1f}"]
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append((*cells, f"{row['cpu_s']:.0f}", f"{row['memory_gib']:.1f}"))
+    table = markdown_table("file | data | test images | T | ANN | untuned | tuned | CPU, s | memory, GiB", rows)
     made = {
-        f"- {found['cpu']}, {counted(found['threads'], 'thread')}; {found['date']}, commit {found['commit']}"
+        f"{found['cpu']}, {counted(found['threads'], 'thread')}; {found['date']}, commit {found['commit']}"
         for found in (row["conditions"] for row in report["rows"])
     }
-    lines += ["", *sorted(made)]
-    return "\n".join(lines)
+    return paragraphs(table, bullets(sorted(made)))

@@ -1,102 +1,96 @@
-"""Tables of comparisons that must find no difference, and of what the simulated camera differs in."""
+"""Tables of comparisons that must find no difference, and of how the simulated camera differs from a real one."""
 
 from typing import Any
 
-from readme_tables.common import dated
+from readme_tables.common import dated, markdown_table, paragraphs
 
 __all__ = ["render_c", "render_c_events", "render_camera", "render_engines"]
 
 
 def render_engines(report: dict[str, Any]) -> str:
     """Return the table of a report by `check_engines.py`."""
-    lines = [
-        f"On {report['kernels']}; {dated(report)}.",
-        "",
-        "| model | images | T | spikes | values compared | different |",
-        "|---" * 6 + "|",
-    ]
-    for name, row in report["models"].items():
-        numbers = (f"{row[key]:,}" for key in ("time_steps", "spikes", "places", "different"))
-        lines.append(f"| `{name}` | {row['images']:,} of {row['data']} | {' | '.join(numbers)} |")
-    return "\n".join(lines)
+    keys = ("time_steps", "spikes", "places", "different")
+    rows = (
+        (f"`{name}`", f"{row['images']:,} of {row['data']}", *(f"{row[key]:,}" for key in keys))
+        for name, row in report["models"].items()
+    )
+    table = markdown_table("model | images | T | spikes | values compared | different", rows)
+    return paragraphs(f"On {report['kernels']}; {dated(report)}.", table)
 
 
 def render_c(report: dict[str, Any]) -> str:
     """Return the tables of a report by `check_c.py`."""
-    first = next(iter(report["models"].values()))
+    models = report["models"]
+    first = next(iter(models.values()))
     builds, timed = list(first["builds"]), list(first["c_ms"])
-    lines = [
-        f"{report['cpu']}; {dated(report)}. By build: images that differ, of those compared. Times are of one image, "
-        "with one thread.",
-        "",
-        f"| model | {' | '.join(builds)} | native, ms | {' | '.join(f'{name}, ms' for name in timed)} |",
-        "|---" * (2 + len(builds) + len(timed)) + "|",
-    ]
-    for name, row in report["models"].items():
+    header = " | ".join(["model", *builds, "native, ms", *(f"{name}, ms" for name in timed)])
+    rows = []
+    for name, row in models.items():
         cells = [f"{row['builds'][build]['different']} of {row['builds'][build]['images']:,}" for build in builds]
-        cells += [
-            f"{milliseconds:.2f}" for milliseconds in (row["native_ms"], *(row["c_ms"][build] for build in timed))
-        ]
-        lines.append(f"| `{name}` | {' | '.join(cells)} |")
-    on_board = {name: row["cortex_m4"] for name, row in report["models"].items() if "cortex_m4" in row}
-    if on_board:
-        lines += [
-            "",
-            "Self-tests in qemu, with the images of the card, compiled with -O2. Flash, RAM and instructions are those "
-            "of the Cortex-M4, for the first of these images.",
-            "",
-            "| model | Cortex-M4 | RISC-V | flash | RAM | instructions to show | a step |",
-            "|---" * 7 + "|",
-        ]
-    for name, row in on_board.items():
-        sizes = f"{row['flash_bytes']:,} | {report['models'][name]['ram_bytes']:,}"
-        counts = f"{row['instructions_show']:,} | {row['instructions_step']:,}"
-        said = f"{row['self_test']} | {report['models'][name].get('riscv64', '-')}"
-        lines.append(f"| `{name}` | {said} | {sizes} | {counts} |")
-    return "\n".join(lines)
+        cells += [f"{ms:.2f}" for ms in (row["native_ms"], *(row["c_ms"][build] for build in timed))]
+        rows.append((f"`{name}`", *cells))
+    intro = (
+        f"{report['cpu']}; {dated(report)}. By build: images that differ, of those compared. Times are of one image, "
+        "with one thread."
+    )
+    return paragraphs(intro, markdown_table(header, rows), *boards(models))
+
+
+def boards(models: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+    """Return text and table of the models that ran on boards in qemu; nothing if none did."""
+    rows = []
+    for name, row in models.items():
+        if board := row.get("cortex_m4"):
+            self_tests = board["self_test"], row.get("riscv64", "-")
+            numbers = board["flash_bytes"], row["ram_bytes"], board["instructions_show"], board["instructions_step"]
+            rows.append((f"`{name}`", *self_tests, *(f"{number:,}" for number in numbers)))
+    intro = (
+        "Self-tests in qemu, with the images of the card, compiled with -O2. Flash, RAM and instructions are those of "
+        "the Cortex-M4, for the first of these images."
+    )
+    header = "model | Cortex-M4 | RISC-V | flash | RAM | instructions to show | a step"
+    return (intro, markdown_table(header, rows)) if rows else ()
 
 
 def render_c_events(report: dict[str, Any]) -> str:
     """Return the table of a report by `check_c_events.py`."""
-    rows = report["networks"]
-    first = next(iter(rows.values()))
-    builds, timed = ", ".join(first["builds"]), list(first["c_us"])
-    lines = [
-        f"{report['cpu']}; {dated(report)}. {first['recordings']} recordings of {first['steps']} steps, builds: "
-        f"{builds}. Different: answers after a step in which a class or a logit differs, in all builds together. Times "
-        "are of one step, with one thread; flash, RAM and instructions are those of the Cortex-M4, compiled with -O2.",
-        "",
-        f"| network | logits compared | different | native, us | {' | '.join(f'{name}, us' for name in timed)} | "
-        "Cortex-M4 | RISC-V | flash | RAM | instructions a step |",
-        "|---" * (9 + len(timed)) + "|",
-    ]
-    for name, row in rows.items():
+    first = next(iter(report["networks"].values()))
+    timed = list(first["c_us"])
+    rows = []
+    for name, row in report["networks"].items():
         board = row.get("cortex_m4", {})
-        compared = f"{row['answers'] * len(row['builds']):,} | {sum(row['builds'].values())}"
-        times = " | ".join(f"{us:.1f}" for us in (row["native_us"], *(row["c_us"][build] for build in timed)))
-        measured = [f"{board[key]:,}" if board else "-" for key in ("flash_bytes", "instructions_step")]
-        boards = f"{board.get('self_test', '-')} | {row.get('riscv64', '-')}"
-        lines.append(
-            f"| {name} | {compared} | {times} | {boards} | {measured[0]} | {row['ram_bytes']:,} | {measured[1]} |"
-        )
-    return "\n".join(lines)
+        flash, instructions = (f"{board[key]:,}" if board else "-" for key in ("flash_bytes", "instructions_step"))
+        compared = f"{row['answers'] * len(row['builds']):,}", sum(row["builds"].values())
+        times = (f"{us:.1f}" for us in (row["native_us"], *(row["c_us"][build] for build in timed)))
+        self_tests = board.get("self_test", "-"), row.get("riscv64", "-")
+        rows.append((name, *compared, *times, *self_tests, flash, f"{row['ram_bytes']:,}", instructions))
+    header = (
+        f"network | logits compared | different | native, us | {' | '.join(f'{name}, us' for name in timed)} | "
+        "Cortex-M4 | RISC-V | flash | RAM | instructions a step"
+    )
+    intro = (
+        f"{report['cpu']}; {dated(report)}. {first['recordings']} recordings of {first['steps']} steps, builds: "
+        f"{', '.join(first['builds'])}. Different: answers after a step in which a class or a logit differs, in all "
+        "builds together. Times are of one step, with one thread; flash, RAM and instructions are those of the "
+        "Cortex-M4, compiled with -O2."
+    )
+    return paragraphs(intro, markdown_table(header, rows))
 
 
 def render_camera(report: dict[str, Any]) -> str:
     """Return the table of a report by `check_camera.py`."""
-    rows = {
+    forms = {
         "events per recording, mean and standard deviation": "{events:,.0f} and {deviation:,.0f}",
         "ON events": "{on:.1%}",
         "events in the first, second and third 100 ms": "{saccades[0]:.0%}, {saccades[1]:.0%}, {saccades[2]:.0%}",
         "pixels with events": "{pixels:,.0f}",
     }
-    lines = [f"On the first {report['images']:,} training images:", "", "| | simulated | real |", "|---|---|---|"]
-    for name, form in rows.items():
-        lines.append(f"| {name} | {form.format(**report['simulated'])} | {form.format(**report['real'])} |")
-    lines += [
-        "",
+    rows = ((name, *(form.format(**report[key]) for key in ("simulated", "real"))) for name, form in forms.items())
+    text = paragraphs(
+        f"On the first {report['images']:,} training images:",
+        markdown_table("| simulated | real", rows),
         f"The numbers of events of single images correlate by {report['correlation']:.2f}; of the events, "
-        f"{report['profile_distance']:.0%} come in another step of 10 ms. An image takes",
+        f"{report['profile_distance']:.0%} come in another step of 10 ms. An image takes\n"
         f"{report['cpu_ms_per_image']:.1f} ms of CPU.",
-    ]
-    return "\n".join(lines).replace("%", " %")
+    )
+    return text.replace("%", " %")

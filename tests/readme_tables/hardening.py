@@ -2,40 +2,38 @@
 
 from typing import Any
 
+from readme_tables.common import markdown_table, paragraphs
+
 __all__ = ["faults_table", "render_fuzz", "render_kills", "render_readers"]
 
 
 def render_fuzz(report: dict[str, Any]) -> str:
     """Return the table of a report by `fuzz.py`."""
-    lines = [
-        "| format | cases tried | bytes changed | structure changed | read | refused | failed | last run |",
-        "|---" * 8 + "|",
-    ]
+    rows = []
     for name, n_cases in report["cases"].items():
         found = report["formats"].get(name, {})
         runs = [f"{found[engine]['executions']:,}" if engine in found else "-" for engine in ("bytes", "structure")]
         ends = [f"{sum(run[end] for run in found.values()):,}" for end in ("read", "refused", "failed")]
         last = max((run.get("date", "-") for run in found.values()), default="-")
-        lines.append(f"| {' | '.join([name, str(n_cases), *runs, *ends, last])} |")
-    return "\n".join(lines)
+        rows.append((name, n_cases, *runs, *ends, last))
+    header = "format | cases tried | bytes changed | structure changed | read | refused | failed | last run"
+    return markdown_table(header, rows)
 
 
 def render_readers(report: dict[str, Any]) -> str:
     """Return the table of a report by `bench_readers.py`: peak memory of each reader, without Python's and torch's."""
-    lines = [f"{report['date']}.", "", "| format | file, MiB | peak, MiB | CPU s | |", "|---" * 5 + "|"]
+    rows = []
     for row in report["rows"]:
         reason = "" if row["outcome"] == "read" else f"{row['outcome']}: {row['text']}"
-        lines.append(f"| {row['format']} | {row['file_mib']:g} | {row['peak_mib']} | {row['seconds']:.2f} | {reason} |")
-    return "\n".join(lines)
+        rows.append((row["format"], f"{row['file_mib']:g}", row["peak_mib"], f"{row['seconds']:.2f}", reason))
+    return paragraphs(f"{report['date']}.", markdown_table("format | file, MiB | peak, MiB | CPU s |", rows))
 
 
 def render_kills(report: dict[str, dict[str, Any]]) -> str:
     """Return the table of a report by `check_kills.py`."""
     columns = ("tries", "killed", "resumed", "temporaries", "lost", "date")
-    lines = [f"| command | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
-    for name, counts in report.items():
-        lines.append(f"| {name} | {' | '.join(str(counts.get(key, '-')) for key in columns)} |")
-    return "\n".join(lines)
+    rows = ((name, *(counts.get(key, "-") for key in columns)) for name, counts in report.items())
+    return markdown_table(f"command | {' | '.join(columns)}", rows)
 
 
 UNIT = "tests/unit"
@@ -88,5 +86,5 @@ FAULTS = (
 
 def faults_table() -> str:
     """Return the table of faults, with links for `converters/README.md`."""
-    rows = [f"| {fault} | [`{test.partition('::')[2]}`](../{test.partition('::')[0]}) |" for fault, test in FAULTS]
-    return "\n".join(["| in lava-dl | test |", "|---|---|", *rows])
+    tests = ((fault, *test.split("::")) for fault, test in FAULTS)
+    return markdown_table("in lava-dl | test", ((fault, f"[`{name}`](../{path})") for fault, path, name in tests))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from readme_tables.common import percent
+from readme_tables.common import markdown_table, percent
 from zoo.model_format import ModelFormat
 from zoo.runs.card import Card, seed_accuracies
 from zoo.runs.card_files import card_names, packaged_card
@@ -13,16 +13,14 @@ __all__ = ["SHORT", "models_table"]
 SHORT = ("model", "layers", "T", "test accuracy", "as ANN", "synops/image", "size")
 """Columns of the table of models in the main README."""
 MANY = 1000
-"""Number of test images below which it is told beside the accuracy."""
+"""Number of test images below which it stands beside the accuracy."""
 
 
 def models_table(columns: Sequence[str] = ()) -> str:
     """Return a row for each packaged model, from its card; of all columns, or of those given."""
     models = [model_cells(packaged_card(name)) for name in card_names()]
     columns = columns or list(models[0])
-    rows = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    rows += [f"| {' | '.join(cells[column] for column in columns)} |" for cells in models]
-    return "\n".join(rows)
+    return markdown_table(" | ".join(columns), ([cells[column] for column in columns] for cells in models))
 
 
 def model_cells(card: Card) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from readme_tables.common import BUSY, dated, number, read_results
+from readme_tables.common import BUSY, bullets, dated, markdown_table, number, paragraphs, read_results
 
 __all__ = ["met", "others_table", "render_benchmark"]
 
@@ -13,9 +13,9 @@ COLUMNS = ("work", *PROGRAMS, "reference", "vs lava-dl", "vs best peer", "target
 
 def render_benchmark(report: dict[str, Any]) -> str:
     """Return the table of a report by `bench.py` or `bench_accuracy.py`."""
-    lines = [machine(report), "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    lines += [f"| {' | '.join(cells(row))} |" for row in report["rows"]]
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes(report))])
+    return paragraphs(
+        machine(report), markdown_table(" | ".join(COLUMNS), map(cells, report["rows"])), bullets(notes(report))
+    )
 
 
 def machine(report: dict[str, Any]) -> str:
@@ -163,19 +163,19 @@ MEASURED = {
 
 def others_table() -> str:
     """Return a table that compares the programs of the field; figures are from the benchmarks."""
-    report = read_results("bench")
-    rows = {row["what"]: row["wall"] for row in report["rows"]}
     converted = files_converted(read_results("convert"))
-    header = ["", "arithmetic", "formats", "networks in", *MEASURED, "ONNX files converted"]
-    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
-    for name, facts in OTHERS.items():
-        times = [number(1e3 * rows[what][name]) if name in rows[what] else "-" for what in MEASURED.values()]
-        lines.append(f"| {' | '.join([name, *facts, *times, converted.get(name, '-')])} |")
-    notes = (
+    measured = {row["what"]: row["wall"] for row in read_results("bench")["rows"]}
+    walls = [measured[what] for what in MEASURED.values()]
+    rows = (
+        (name, *facts, *(number(1e3 * wall[name]) if name in wall else "-" for wall in walls), converted.get(name, "-"))
+        for name, facts in OTHERS.items()
+    )
+    header = " | ".join(["", "arithmetic", "formats", "networks in", *MEASURED, "ONNX files converted"])
+    note = (
         "Times: network 784-512-512-10, T = 16, batch 256 (one image: 1), medians of `make bench`. ONNX files: `make "
         "bench-convert`."
     )
-    return "\n".join([*lines, "", notes])
+    return paragraphs(markdown_table(header, rows), note)
 
 
 def files_converted(report: dict[str, Any]) -> dict[str, str]:

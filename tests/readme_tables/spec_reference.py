@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from readme_tables.common import markdown_table, paragraphs
 from specs import json_schema
 from specs.layers.block import BLOCK_KINDS, kind_of
 
@@ -35,21 +36,21 @@ def spec_reference() -> str:
     """Return a heading and a table for each of `TITLES`."""
     whole = json_schema()
     models = {"NetworkSpec": whole, **whole["$defs"]}
-    return "\n\n".join("\n".join(_section(title, models[name], models)) for name, title in TITLES.items())
+    return paragraphs(*(_section(title, models[name], models) for name, title in TITLES.items()))
 
 
-def _section(title: str, model: Schema, models: Schema) -> Iterator[str]:
+def _section(title: str, model: Schema, models: Schema) -> str:
     meaning, *_example = model["description"].split("\n\n>>>")
-    yield f"## {title}\n\n{meaning}"
     required = model.get("required", ())
     fields = {name: field for name, field in model["properties"].items() if name != "kind"}
-    if fields:
-        yield "\n| field | takes | default | meaning |\n|---|---|---|---|"
+    rows = []
     for name in sorted(fields, key=lambda name: name not in required):
         field = fields[name]
         default = "" if name in required else f"`{_value(field['default'])}`"
-        meaning = field["description"].replace("\n", " ").replace("|", "\\|")
-        yield f"| `{name}` | {_takes(field, models)} | {default} | {meaning} |"
+        words = field["description"].replace("\n", " ").replace("|", "\\|")
+        rows.append((f"`{name}`", _takes(field, models), default, words))
+    table = markdown_table("field | takes | default | meaning", rows) if fields else ""
+    return paragraphs(f"## {title}", meaning, table)
 
 
 def _value(default: Any) -> str:

@@ -4,7 +4,7 @@ from fractions import Fraction
 from statistics import mean
 from typing import Any
 
-from readme_tables.common import BUSY, dated
+from readme_tables.common import BUSY, bullets, dated, markdown_table, paragraphs
 from specs.words import counted
 
 __all__ = ["render_cluster", "render_delays", "render_estimate", "render_profile", "render_values"]
@@ -13,23 +13,19 @@ __all__ = ["render_cluster", "render_delays", "render_estimate", "render_profile
 def render_cluster(report: dict[str, Any]) -> str:
     """Return the table of a report by `bench_cluster.py`."""
     alone, parted = report["seconds"]["1"], report["largest_difference"]
-    lines = [
+    rows = []
+    for n, seconds in report["seconds"].items():
+        cells = [f"{seconds[mode]:.2f} ({alone[mode] / seconds[mode]:.2f}x)" for mode in ("ann", "snn")]
+        rows.append((n, *cells, *("-" if n == "1" else f"{part:.1e}" for part in parted.values())))
+    table = markdown_table(f"processes | ANN epoch, s | SNN epoch, s | {' | '.join(differences(parted))}", rows)
+    intro = (
         f"{report['cpu']}, {report['cores']} cores, one thread for each process; {dated(report)}. "
         f"`{report['network']}` without dropout on {report['dataset']}, {report['epochs']} epochs "
         f"of {report['images']:,} images, the last as SNN. "
-        f"The loss of the last batch ({report['batches']}) is {report['losses']['1'][-1]:.4f}.",
-        "",
-        f"| processes | ANN epoch, s | SNN epoch, s | {' | '.join(differences(parted))} |",
-        "|---|---|---|---|---|---|",
-    ]
-    for n, seconds in report["seconds"].items():
-        cells = [f"{seconds[mode]:.2f} ({alone[mode] / seconds[mode]:.2f}x)" for mode in ("ann", "snn")]
-        cells += ["-"] * len(parted) if n == "1" else [f"{part:.1e}" for part in parted.values()]
-        lines.append(f"| {n} | {' | '.join(cells)} |")
-    if report["busy_cores"] > BUSY:
-        note = f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy: the times are unreliable"
-        lines += ["", f"- {note}"]
-    return "\n".join(lines)
+        f"The loss of the last batch ({report['batches']}) is {report['losses']['1'][-1]:.4f}."
+    )
+    busy = f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy: the times are unreliable"
+    return paragraphs(intro, table, bullets([busy] if report["busy_cores"] > BUSY else []))
 
 
 def differences(parted: dict[str, float]) -> list[str]:
@@ -40,34 +36,26 @@ def differences(parted: dict[str, float]) -> list[str]:
 def render_estimate(report: dict[str, Any]) -> str:
     """Return the table of a report by `estimate_cluster.py`."""
     assumed, price = report["assumed"], report["assumed"]["dollars_per_hour"]
-    lines = [
+    intro = (
         f"ResNet-50 as a spec: {report['products'] / 1e9:.2f} billion multiplications per image and time step, "
         f"{report['parameters'] / 1e6:.1f} million parameters. {assumed['epochs']} epochs of {assumed['images']:,} "
-        f"images, {assumed['images'] * assumed['image_bytes'] / 1e9:.0f} GB as uint8.",
-        "",
-        f"| T | {assumed['gpu']} | images on each | hours | of it communication | at {price:g} $ an hour |",
-        "|---|---|---|---|---|---|",
-    ]
+        f"images, {assumed['images'] * assumed['image_bytes'] / 1e9:.0f} GB as uint8."
+    )
+    rows = []
     for row in report["rows"]:
-        cells = [
-            row["time_steps"],
-            row["gpus"],
-            row["batch"],
-            f"{row['hours']:.1f}",
-            f"{100 * row['meeting_part']:.1f} %",
-        ]
-        lines.append(f"| {' | '.join(map(str, cells))} | {row['dollars']} $ |")
-    lines += [
-        "",
-        f"- Assumed: {assumed['products_per_second'] / 1e12:g} tera multiplications per second, of which "
+        cells = [row["time_steps"], row["gpus"], row["batch"], f"{row['hours']:.1f}"]
+        rows.append((*cells, f"{100 * row['meeting_part']:.1f} %", f"{row['dollars']} $"))
+    header = f"T | {assumed['gpu']} | images on each | hours | of it communication | at {price:g} $ an hour"
+    notes = (
+        f"Assumed: {assumed['products_per_second'] / 1e12:g} tera multiplications per second, of which "
         f"{assumed['part_of_peak']:.0%} are reached; three times the multiplications of a forward pass; "
         f"{assumed['bytes_per_second'] / 1e12:g} TB/s of memory bandwidth, {assumed['neuron_bytes']:g} bytes moved and "
         f"{assumed['kept_bytes']:g} stored for each neuron and step, {assumed['memory_bytes'] / 1e9:g} GB for them; "
         f"{assumed['network_bytes_per_second'] / 1e9:g} GB/s between hosts.",
-        "- No network of this size has been converted. Dozens of layers lose accuracy; whether two epochs recover it "
+        "No network of this size has been converted. Dozens of layers lose accuracy; whether two epochs recover it "
         "is unknown.",
-    ]
-    return "\n".join(lines)
+    )
+    return paragraphs(intro, markdown_table(header, rows), bullets(notes))
 
 
 def render_delays(report: dict[str, Any]) -> str:
@@ -75,35 +63,31 @@ def render_delays(report: dict[str, Any]) -> str:
     found = report["accuracies"]
     kinds = list(next(iter(found.values())))
     n_seeds = len(next(iter(found.values()))[kinds[0]])
-    return "\n".join([
+    intro = (
         f"{report['classes']} classes, {report['channels']} channels, delays up to {report['longest']} steps; mean of "
-        f"{counted(n_seeds, 'seed')}, lowest to highest; {dated(report)}.",
-        "",
-        f"| neurons | {' | '.join(f'delays: {kind}' for kind in kinds)} |",
-        "|---|" + "---|" * len(kinds),
-        *(
-            f"| {n} | {' | '.join(f'{mean(row):.1%} ({min(row):.1%} to {max(row):.1%})' for row in rows.values())} |"
-            for n, rows in found.items()
-        ),
-    ])  # fmt: skip
+        f"{counted(n_seeds, 'seed')}, lowest to highest; {dated(report)}."
+    )
+    rows = (
+        (n, *(f"{mean(row):.1%} ({min(row):.1%} to {max(row):.1%})" for row in of_kinds.values()))
+        for n, of_kinds in found.items()
+    )
+    return paragraphs(intro, markdown_table(f"neurons | {' | '.join(f'delays: {kind}' for kind in kinds)}", rows))
 
 
 def render_values(report: dict[str, Any]) -> str:
     """Return the table of a report by `bench_values.py`."""
-    return "\n".join([
+    intro = (
         f"The slopes have a standard deviation of {report['deviation']:.2f}, and the ANN has an error of "
         f"{report['ann']:.4f} and {report['macs']:,} MACs; the first run took {report['seconds']:.0f} s; "
-        f"{dated(report)}.",
-        "",
-        "| threshold | rms error, not tuned | tuned | messages per neuron and step | synops per step |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {Fraction(row['threshold'])} | {row['untuned']:.4f} | "
-            f"{'-' if row['tuned'] is None else format(row['tuned'], '.4f')} | "
-            f"{', '.join(f'{each:.2f}' for each in row['messages'])} | {row['synops']:,.0f} |"
-            for row in report["rows"]
-        ),
-    ])  # fmt: skip
+        f"{dated(report)}."
+    )
+    rows = []
+    for row in report["rows"]:
+        tuned = "-" if row["tuned"] is None else f"{row['tuned']:.4f}"
+        messages = ", ".join(f"{each:.2f}" for each in row["messages"])
+        rows.append((Fraction(row["threshold"]), f"{row['untuned']:.4f}", tuned, messages, f"{row['synops']:,.0f}"))
+    header = "threshold | rms error, not tuned | tuned | messages per neuron and step | synops per step"
+    return paragraphs(intro, markdown_table(header, rows))
 
 
 SMALL = 0.05
@@ -112,10 +96,11 @@ SMALL = 0.05
 
 def render_profile(report: dict[str, Any]) -> str:
     """Return a table for each network of a report by `profile_steps.py`."""
-    lines = [
+    intro = (
         f"{report['cpu']}, {report['threads']} threads, {report['kernel']}; batch {report['batch']}, T = 16; "
         f"{dated(report)}."
-    ]
+    )
+    tables = []
     for network, works in report["networks"].items():
         wholes = [sum(work["parts"].values()) for work in works.values()]
         shares = [
@@ -123,10 +108,8 @@ def render_profile(report: dict[str, Any]) -> str:
             for work, whole in zip(works.values(), wholes, strict=True)
         ]
         titles = [f"{what}, {1e3 * work['seconds']:.1f} ms" for what, work in works.items()]
-        lines += ["", f"| {network} | {' | '.join(titles)} |", "|---" * (1 + len(works)) + "|"]
         names = dict.fromkeys(name for share in shares for name in share)
-        for name in names:
-            lines.append(f"| {name} | {' | '.join(f'{s[name]:.0%}' if name in s else '-' for s in shares)} |")
-        rest = [f"{1 - sum(share.values()):.0%}" for share in shares]
-        lines.append(f"| all else | {' | '.join(rest)} |")
-    return "\n".join(lines)
+        rows = [(name, *(f"{share[name]:.0%}" if name in share else "-" for share in shares)) for name in names]
+        rest = ("all else", *(f"{1 - sum(share.values()):.0%}" for share in shares))
+        tables.append(markdown_table(" | ".join([network, *titles]), [*rows, rest]))
+    return paragraphs(intro, *tables)

@@ -53,8 +53,7 @@ Ints = npt.NDArray[np.int64]
 
 EXAMPLES, EXAMPLE_BYTES = 4, 1 << 16
 """Number of pictures or recordings of the self-test, and the bytes that several of them may take together."""
-MOST = (1 << 31) - 1
-"""Largest number of 32 bits."""
+INT32_MAX = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -198,7 +197,7 @@ def tensor_problems(network: Network, plan: Plan) -> Iterator[str]:
         delay = block.quantized_delay() if isinstance(block, SpikingBlock) else None
         if delay is not None and float(delay.max()) >= stage.rows:
             yield f"block {i}: a delay in the tensors, {int(delay.max())}, beyond the longest in the spec"
-        if (most := _most_weighed(network, stage, plan)) > MOST:
+        if (most := _most_weighed(network, stage, plan)) > INT32_MAX:
             yield f"block {i}: sums of up to {most:,}, which leave 32 bits (use fewer bits)"
     if (most := most_steps(network, plan)) < plan.spec.time_steps:
         steps = plan.spec.time_steps
@@ -208,13 +207,14 @@ def tensor_problems(network: Network, plan: Plan) -> Iterator[str]:
 def most_steps(network: Network, plan: Plan) -> int:
     """Return the largest number of steps whose logits fit 32 bits for every input.
 
-    The sum of a neuron's messages is its activation, less what its residue holds and up to 1 for each step.
+    In a sigma-delta network, the sum of a neuron's messages differs from its activation by its residue, and by rounding
+    of up to 1 in each step.
     """
     if plan.sends_messages:
-        return MOST - 2 * (STATE_MAX // SIGMA_PER_MESSAGE + 1)
+        return INT32_MAX - 2 * (STATE_MAX // SIGMA_PER_MESSAGE + 1)
     if plan.affine:
-        return MOST // (2 * _most_weighed(network, plan.affine, plan) - BIAS_MANT_MIN)
-    return MOST // (plan.group * (plan.most_events if plan.last is plan.input else 1))
+        return INT32_MAX // (2 * _most_weighed(network, plan.affine, plan) - BIAS_MANT_MIN)
+    return INT32_MAX // (plan.group * (plan.most_events if plan.last is plan.input else 1))
 
 
 def _most_weighed(network: Network, stage: Stage, plan: Plan) -> int:

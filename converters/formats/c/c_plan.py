@@ -37,11 +37,13 @@ CONV_NUMBERS = 15
 """Numbers in the C record of a convolution, `conv_shape`."""
 LAYER_NUMBERS, SENDING_NUMBERS = 9, 5
 """Numbers and pointers in the C record of a layer's neurons, `layer`, on a 32-bit processor: CUBA and sigma-delta."""
-CYCLES_OF_NEURON, CYCLES_OF_DENSE, CYCLES_OF_CONV, CYCLES_OF_GRADED = 80, 4.5, 10, 8
-"""Rough cycles of a Cortex-M4 for a step of a neuron, and for a synaptic operation: of spikes in a dense layer and in a
-convolution, and of a graded pixel. `make check-c` counts the instructions of gcc -O2, about a quarter less."""
-CYCLES_OF_DELAYED, CYCLES_OF_DELAY = 20, 20
-"""The same for a synaptic operation with a delay of its own, and for a step of a neuron whose input has a delay."""
+CYCLES_OF_NEURON, CYCLES_OF_DELAY = 80, 20
+"""Rough cycles of a Cortex-M4 for a step of a neuron, and what is added if its input has a delay.
+
+`make check-c` counts the instructions of gcc -O2, about a quarter less.
+"""
+CYCLES_OF_DENSE, CYCLES_OF_CONV, CYCLES_OF_GRADED, CYCLES_OF_DELAYED = 4.5, 10, 8, 20
+"""The same for a synaptic operation: in a dense layer, in a convolution, of a graded pixel, and with its own delay."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything about the C source of a network but its numbers.
+    """Everything about the C source of a network except its numbers.
 
     Attributes:
         spec: spec of the network.
@@ -316,18 +318,20 @@ class Plan:
 
     @property
     def step_unit(self) -> int:
-        """Divisor of the C source's logits that gives those of the network, after one step; of its values, always."""
+        """Divisor that turns the C source's logits after one step, or values after any, into those of the network."""
         if self.sends_messages:
             return SIGMA if self.affine else MESSAGE
-        return MANT * (self.spec.input.levels if self.affine.outputs.index == 1 else 1) if self.affine else self.group
+        if self.affine is None:
+            return self.group
+        return MANT * (self.spec.input.levels if self.affine.outputs.index == 1 else 1)
 
     @property
     def logit_unit(self) -> int:
-        """Divisor of the C source's logits that gives those of the network, after T steps."""
+        """Divisor that turns the C source's logits after T steps into those of the network."""
         return self.unit_after(self.spec.time_steps)
 
     def unit_after(self, steps: int) -> int:
-        """Return the divisor of the C source's logits that gives those of the network, after `steps` steps."""
+        """Return the divisor that turns the C source's logits after `steps` steps into those of the network."""
         return self.step_unit * (1 if self.reads_last else steps)
 
     @cached_property
@@ -360,7 +364,7 @@ def _padded(n_bytes: int, unit: int) -> int:
 
 
 def plan_of(spec: NetworkSpec) -> Plan:
-    """Return the plan of a network; `c_writer.problems` says what the C source cannot express."""
+    """Return the plan of a network; `c_writer.spec_problems` names what the C source cannot express."""
     held: list[Population] = []  # where the output of each layer lies
     stages: list[Stage] = []
     for i, (layer, shape) in enumerate(zip(spec.layers, spec.shapes, strict=True)):

@@ -58,7 +58,7 @@ __all__ = ["COptions", "check_c_name", "header_of", "spec_problems", "write_c"]
 KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec, AverageSpec)
 EXTRAS = ("recurrent", "delays", SIGMA_DELTA)
 """Kinds of blocks that the source can compute, and their extras."""
-ENCODINGS = tuple(Encoding)
+ENCODINGS = {Encoding.SPIKE, Encoding.GRADED, Encoding.EVENTS, Encoding.FRAMES}
 OUTPUTS = {Output.RATE, Output.LAST}
 NEURONS = {"cuba", "sigma_delta"}
 KNOWN_FIELDS = {
@@ -129,7 +129,7 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
     Raises:
         ConversionError: an argument has the wrong type, or the name of the file is not one for C.
         UnsupportedError: features that the source cannot compute, all of them in one message.
-        SnnZooError: tensors that are not finite, or states that leave 24 bits without any light.
+        SnnZooError: tensors that are not finite, or states that leave 24 bits even on a black image.
     """
     check_type(model, Model, "write_c takes a Model", advice="Model.of makes one from a network", error=ConversionError)
     path = check_path(path, "write_c takes the path of a file", error=ConversionError)
@@ -190,7 +190,7 @@ def _delays_of(layer: Layer) -> tuple[DelaySpec, ...]:
 
 
 def _unknown_fields(record: StrictModel) -> Iterator[str]:
-    """Yield the fields of a record of a spec that are set and not known here, but those that `unknown_kinds` names."""
+    """Yield the fields of a record that are set and not known here, except those that `unknown_kinds` names."""
     known = {*KNOWN_FIELDS, *(record.extras if isinstance(record, Layer) else ())}
     for name, field in type(record).model_fields.items():
         if name not in known and getattr(record, name) != field.get_default(call_default_factory=True):

@@ -27,8 +27,8 @@ FOLDABLE = frozenset(
 )
 """Operators that are computed at import if all their inputs are constant."""
 
-PRODUCTS = 32
-"""Multiplications in a MatMul that count as one number: the limit on numbers then limits the time too."""
+MACS = 32
+"""Number of multiplications in a MatMul that count as one number: the limit on numbers then limits the time too."""
 
 EVALUATED_AS = {"DequantizeLinear": 19, "QuantizeLinear": 19}
 """Opset in which onnx evaluates an operator of an older opset: it lacks the older versions, which mean the same."""
@@ -52,18 +52,13 @@ def evaluate(node: GraphNode, inputs: list[Array | None], *, limit: int = ONNX_T
         if attribute.HasField("t") and math.prod(attribute.t.dims) > ONNX_ELEMENTS:
             raise UnsupportedError(f"its attribute {attribute.name!r} exceeds {ONNX_ELEMENTS:,} numbers, the limit")
     opset = max(node.opset, EVALUATED_AS.get(node.proto.op_type, 0))
-    graph = onnx.helper.make_graph(
-        [node.proto],
-        "constant",
-        [
-            onnx.helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None)
-            for name, array in dict(zip(node.inputs, inputs, strict=True)).items()
-            if array is not None
-        ],
-        [onnx.helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in node.outputs if name],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     feeds = {name: array for name, array in zip(node.inputs, inputs, strict=True) if array is not None}
+    given, made = (
+        [onnx.helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in names]
+        for names in (feeds, filter(None, node.outputs))
+    )
+    graph = onnx.helper.make_graph([node.proto], "constant", given, made)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     try:
         with np.errstate(all="ignore"):
             results = ReferenceEvaluator(model).run(None, feeds)
@@ -90,7 +85,7 @@ def _n_results(node: GraphNode, inputs: list[Array | None]) -> int:
             return int(second.size * first.size // max(1, side))
         case "MatMul" if first is not None and second is not None:
             results = math.prod(first.shape[:-1]) * math.prod((*second.shape[:-2], *second.shape[-1:]))
-            return int(results * max(1, math.prod(first.shape[-1:]) // PRODUCTS))
+            return int(results * max(1, math.prod(first.shape[-1:]) // MACS))
         case "Pad" if first is not None:
             pads = second if second is not None else np.array(node.attributes.get("pads", []))
             return math.prod(

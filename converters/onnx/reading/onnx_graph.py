@@ -25,13 +25,8 @@ from specs.files.limits import ONNX_INPUT, ONNX_NODES, ONNX_OUTPUTS
 
 __all__ = ["Graph", "GraphInput", "GraphNode", "read_graph"]
 
-FLOATS: dict[int, float] = {
-    TensorProto.FLOAT: 1.0,
-    TensorProto.DOUBLE: 1.0,
-    TensorProto.FLOAT16: 1.0,
-    TensorProto.BFLOAT16: 1.0,
-}
-ENTERING: dict[int, float] = {**FLOATS, TensorProto.UINT8: 255.0}
+FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+ENTERING: dict[int, float] = {**dict.fromkeys(FLOATS, 1.0), TensorProto.UINT8: 255.0}
 """Element types that an input may have, and the value that stands for a pixel of 1.0."""
 
 
