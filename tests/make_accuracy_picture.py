@@ -1,5 +1,6 @@
 """Plot accuracy against T from the cards of the packaged models: `python tests/make_accuracy_picture.py`."""
 
+from itertools import product
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -8,8 +9,10 @@ from bootstrap_core.analysis.plots import save_png
 from zoo.runs.card_files import card_names, packaged_card
 
 PICTURE = Path(__file__).parent / "pictures" / "accuracy.png"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#bbaa00", "#999999")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 """Colours that colour-blind people can distinguish (source: Okabe and Ito, "Color Universal Design", 2008)."""
+LINES = "-", "--"
+"""Styles of lines, of which the second is used when all colours are taken."""
 LEAST_IMAGES = 1000
 """Number of test images below which a model is left out: one image would be more than 0.1 %."""
 
@@ -24,10 +27,15 @@ def main() -> None:
         for card in map(packaged_card, card_names())
         if card.data.test_images >= LEAST_IMAGES and not card.input.is_events  # whose T is time of the recording
     ]
-    for card, colour in zip(cards, COLOURS[: len(cards)], strict=True):
+    for card, (line, colour) in zip(cards, product(LINES, COLOURS), strict=False):
         errors = {t: 100 - 100 * accuracy for t, accuracy in card.test.by_steps.items() if accuracy is not None}
         axes.plot(
-            list(errors), list(errors.values()), color=colour, marker=".", label=f"{card.name}, T = {card.time_steps}"
+            list(errors),
+            list(errors.values()),
+            color=colour,
+            linestyle=line,
+            marker=".",
+            label=f"{card.name}, T = {card.time_steps}",
         )
         axes.plot(card.time_steps, errors[card.time_steps], color=colour, marker="o", markersize=9)
         all_steps |= errors.keys()

@@ -173,7 +173,7 @@ def others_table() -> str:
     header = " | ".join(["", "arithmetic", "formats", "networks in", *MEASURED, "ONNX files converted"])
     note = (
         "Times: network 784-512-512-10, T = 16, batch 256 (one image: 1), medians of `make bench`. ONNX files: `make "
-        "bench-convert`."
+        "bench-convert`. [All measurements](tests/benchmarks/README.md)."
     )
     return paragraphs(markdown_table(header, rows), note)
 
