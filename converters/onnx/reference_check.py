@@ -114,7 +114,7 @@ class AveragePool(OpRun):
     op_domain = ""
 
     def _run(self, x: Array, **attributes: Any) -> tuple[Array]:
-        return (_windows(x, attributes).mean(axis=-1, dtype=x.dtype),)
+        return (_windows(x, attributes).mean(axis=-1).astype(x.dtype),)
 
 
 def _windows(x: Array, attributes: Mapping[str, Any]) -> Array:
