@@ -1,6 +1,7 @@
 """Notes for people on a conversion: whether data, normalization and ANN belong together, and what went badly."""
 
 from math import prod
+from shlex import quote
 
 import torch
 from torch import Tensor
@@ -16,12 +17,12 @@ from specs.errors import DataError
 from specs.shapes import fit_input
 from specs.words import counted
 
-__all__ = ["notes_on_accuracy", "notes_on_candidate", "notes_on_data", "other_normalization"]
+__all__ = ["doubt_about_data", "notes_on_accuracy", "notes_on_candidate", "notes_on_data"]
 
 DOUBT_IMAGES = 1000
-"""Number of training images on which several normalizations are compared."""
+"""Number of training images on which several normalizations, and orders of the classes, are compared."""
 STANDARD_ERRORS = 3
-"""Required margin between two normalizations, in standard errors."""
+"""Required margin between two normalizations or orders, in standard errors."""
 DOUBTFUL = 0.5
 """Accuracy of the ANN, 0..1, below which a note says that it may take other images."""
 SHRUNK = 0.05
@@ -53,28 +54,64 @@ def notes_on_data(ann: Ann, dataset: Dataset, labelled: bool) -> list[str]:
     return [f"the ANN has {counted(n_classes, 'class')}, and no label of {dataset.name} is above {most}"]
 
 
-def other_normalization(answers: AnnAnswers, train: Split, seed: int) -> str | None:
-    """Return a note if the ANN answers clearly better with another common normalization; None otherwise."""
+def doubt_about_data(answers: AnnAnswers, dataset: Dataset, seed: int) -> str | None:
+    """Return a note if the ANN answers clearly better with another common normalization, or order of its classes.
+
+    Both are tried on some of the training images. None without such a finding.
+    """
+    train = dataset.train
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:DOUBT_IMAGES]
-    images = train.images[chosen]
-    some = Split(images, train.labels[chosen])
-
-    def right_with(way: Normalization) -> Tensor:
-        return AnnAnswers(answers.ann, way).right(some)
-
-    right = right_with(answers.normalization)
-    if int((~right).sum()) <= STANDARD_ERRORS**2:  # too few mistakes for a clear difference
+    some = Split(train.images[chosen], train.labels[chosen])
+    found = answers.classes(some)
+    if int((found != some.labels).sum()) <= STANDARD_ERRORS**2:  # too few mistakes for a clear difference
         return None
-    every = train.images if isinstance(train.images, Tensor) else images
-    ways = [way for way in usual_normalizations(every) if way != answers.normalization and way.fits(answers.ann.shape)]
-    found = [(right_with(way), way) for way in ways]
+    every = train if isinstance(train.images, Tensor) else some
+    return _other_normalization(answers, some, found == some.labels, every) or _other_order(found, some, dataset)
+
+
+def _other_normalization(answers: AnnAnswers, some: Split, right: Tensor, every: Split) -> str | None:
+    """Return a note if the ANN is right on clearly more of `some` images with a normalization common for `every`.
+
+    `right` tells on which it is right with its own.
+    """
+    ways = [
+        way
+        for way in usual_normalizations(every.images[:])
+        if way != answers.normalization and way.fits(answers.ann.shape)
+    ]
+    found = [(AnnAnswers(answers.ann, way).right(some), way) for way in ways]
     best, _ = max(found, key=lambda pair: int(pair[0].sum()))
     gained, lost = int((best & ~right).sum()), int((right & ~best).sum())
     if gained - lost <= STANDARD_ERRORS * (gained + lost) ** 0.5 or best.double().mean() < DOUBTFUL:
         return None
-    before, after = (f"{100 * x.double().mean():.1f} %" for x in (right, best))
     options = " or ".join(way.option for right, way in found if right.sum() == best.sum())
-    return f"accuracy of the ANN on {len(some):,} training images: {before}; with {options}: {after}"
+    return _better(len(some), int(right.sum()), f"with {options}", int(best.sum()))
+
+
+def _other_order(found: Tensor, some: Split, dataset: Dataset) -> str | None:
+    """Return a note if the classes `found` by the ANN agree clearly better with the labels in another order.
+
+    The order gives to each label the class that the ANN finds most often in its images; it must be one to one.
+    """
+    n = len(dataset.classes)
+    if int(found.max()) >= n:
+        return None
+    pairs = torch.bincount(some.labels * n + found, minlength=n * n).reshape(n, n)
+    right, best, label_of = int(pairs.diagonal().sum()), int(pairs.amax(1).sum()), pairs.argmax(1).argsort()
+    one_to_one = pairs.argmax(1).unique().numel() == n
+    if not one_to_one or best - right <= STANDARD_ERRORS * len(some) ** 0.5 or best < DOUBTFUL * len(some):
+        return None
+    order = ",".join(dataset.classes[label] for label in label_of)
+    otherwise = f"with --classes {quote(order)}"
+    if not dataset.has_names:
+        otherwise = f"if its classes 0 to {n - 1} are the labels {order}"
+    return _better(len(some), right, otherwise, best)
+
+
+def _better(n_images: int, right: int, otherwise: str, better: int) -> str:
+    """Return the note on an ANN that is right on more images otherwise."""
+    before, after = (f"{100 * x / n_images:.1f} %" for x in (right, better))
+    return f"accuracy of the ANN on {counted(n_images, 'training image')}: {before}; {otherwise}: {after}"
 
 
 def notes_on_candidate(candidate: Candidate, normalization: Normalization) -> list[str]:
@@ -105,7 +142,7 @@ def notes_on_accuracy(ann: float, snn: float, test: Split, *, time_steps: int, e
         test: the test images.
         time_steps: T.
         epochs: number of epochs of tuning.
-        doubted: True if a note already says that the images seem to need another normalization.
+        doubted: True if a note already says that images or classes seem to be others than the ANN's.
     """
     notes = []
     if ann < DOUBTFUL and not doubted:

@@ -40,10 +40,10 @@ from converters.ann_to_snn.best_candidate import (
     images_wanted,
 )
 from converters.ann_to_snn.conversion_notes import (
+    doubt_about_data,
     notes_on_accuracy,
     notes_on_candidate,
     notes_on_data,
-    other_normalization,
 )
 from converters.ann_to_snn.image_normalization import Normalization
 from converters.ann_to_snn.readout import calibrate_logits, refit_readout
@@ -85,7 +85,8 @@ class ImportCallbacks:
     Attributes:
         on_step: called before each step with a text for people, which estimates the duration of a long step.
         on_imported: called with the ANN as soon as it is imported.
-        on_doubt: called with a note if the images seem to need another normalization, before any step that takes long.
+        on_doubt: called with a note if the images seem to need another normalization, or the classes another order,
+            before any step that takes long.
         on_calibrated: called with the network before the readout is fitted and before tuning; only its tensors change
             afterwards.
         on_epoch: called with the report of each epoch of tuning.
@@ -126,7 +127,7 @@ class OnnxConversion:
         score: evaluation of the final network at its own T, with rates and synops; by the float engine if a state
             leaves 24 bits; None without data.
         notes: assumptions and warnings, for people.
-        doubt: the note that the images seem to need another normalization; None without such a note.
+        doubt: the note that the images seem to need another normalization, or the classes another order; or None.
         seconds: duration of the conversion.
     """
 
@@ -274,7 +275,7 @@ def import_onnx(
     elif not labelled:
         dataset = answers.as_labels(dataset)
         notes.append("no labels: tuning and all accuracies use the ANN's answers as labels")
-    elif doubt := other_normalization(answers, dataset.train, seed):
+    elif doubt := doubt_about_data(answers, dataset, seed):
         callbacks.on_doubt(doubt)
         notes.append(doubt)
     candidate = best_candidate(

@@ -176,6 +176,24 @@ def test_that_images_seem_to_be_normalised_otherwise_is_told_at_once(mlp, digits
     assert float(std) == pytest.approx(float((digits.train.images / 255).std()), abs=1e-4)
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_that_classes_seem_to_be_in_another_order_is_told_at_once(mlp, digits, named) -> None:
+    names = tuple("abcdefghij") if named else digits.classes
+    order = torch.tensor([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])  # label i of the data is the ANN's class order[i]
+    label_of = order.argsort()
+    train, test = (Split(split.images, label_of[split.labels]) for split in (digits.train, digits.test))
+    moved = replace(digits, train=train, test=test, classes=tuple(names[i] for i in order) if named else names)
+    with pytest.raises(StopError) as told:
+        import_onnx(mlp, dataset=moved, mean=MEAN, std=STD, callbacks=ImportCallbacks(on_doubt=stop))
+    way = f"with --classes {','.join(names)}"
+    if not named:
+        way = f"if its classes 0 to 9 are the labels {','.join(map(str, label_of.tolist()))}"
+    found = rf"accuracy of the ANN on [\d,]+ training images: ([\d.]+) %; {way}: ([\d.]+) %"
+    before, after = re.fullmatch(found, str(told.value)).groups()
+    assert float(before) < 30
+    assert float(after) > 90
+
+
 def test_of_images_normalised_as_the_ann_knows_them_there_is_no_doubt(mlp, cnn, digits) -> None:
     for path in (mlp, cnn):
         with pytest.raises(StopError):
