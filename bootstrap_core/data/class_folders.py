@@ -17,13 +17,13 @@ __all__ = [
     "SOUND_SUFFIX",
     "ClassFolders",
     "Content",
-    "ImageFile",
+    "ExampleFile",
     "class_folders",
     "content_of",
     "read_file",
 ]
 
-ImageFile = Path | TarMember
+ExampleFile = Path | TarMember
 """Image, sound, or recording of events, on disk or in a tar archive."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 SOUND_SUFFIX = ".wav"
@@ -58,7 +58,7 @@ class ClassFolders:
     """
 
     place: str
-    classes: Mapping[str, Sequence[ImageFile]]
+    classes: Mapping[str, Sequence[ExampleFile]]
 
     def __post_init__(self) -> None:
         empty = [name for name, files in self.classes.items() if not files]
@@ -74,7 +74,7 @@ class ClassFolders:
             )
 
     @property
-    def files(self) -> tuple[ImageFile, ...]:
+    def files(self) -> tuple[ExampleFile, ...]:
         """All files, class by class."""
         return tuple(chain(*self.classes.values()))
 
@@ -118,7 +118,7 @@ def content_of(name: str) -> Content | None:
     return CONTENTS.get(PurePosixPath(name).suffix.lower())
 
 
-def read_file(file: ImageFile, limit: int) -> bytes:
+def read_file(file: ExampleFile, limit: int) -> bytes:
     """Return the bytes of a file. Raises `DataError` if it cannot be read, or has more than `limit` bytes."""
     n_bytes = check_given_file(file, error=DataError) if isinstance(file, Path) else file.n_bytes
     if n_bytes > limit:
@@ -146,7 +146,7 @@ def _in_tar(path: Path) -> Iterator[ClassFolders]:
     if large := next((member for member in images.values() if member.n_bytes > IMAGE_FILE_BYTES), None):
         raise DataError(f"{large} has {large.n_bytes:,} bytes, more than the limit of {IMAGE_FILE_BYTES:,}")
     outer = _n_common(min(images), max(images), min(map(len, images)) - 2) if images else 0
-    by_folder: dict[tuple[str, ...], list[ImageFile]] = {}
+    by_folder: dict[tuple[str, ...], list[ExampleFile]] = {}
     for parts in sorted(images):
         by_folder.setdefault(parts[outer:-1], []).append(images[parts])
     whole = {folder[0]: files for folder, files in by_folder.items() if len(folder) == 1}

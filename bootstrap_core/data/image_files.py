@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.class_folders import ClassFolders, Content, ImageFile, class_folders
+from bootstrap_core.data.class_folders import ClassFolders, Content, ExampleFile, class_folders
 from bootstrap_core.data.events.binning import EventBins, recorded_files
 from bootstrap_core.data.image_arrays import CHANNELS, UNLABELLED, load_arrays
 from bootstrap_core.data.sound_files import sound_inputs
@@ -160,7 +160,7 @@ def _from_folders(
     return Dataset(f"{path}", train, test, names, f"{path}", is_drawn=not others, log_mel=log_mel)
 
 
-def _size_for(shape: Shape | None, file: ImageFile) -> Size:
+def _size_for(shape: Shape | None, file: ExampleFile) -> Size:
     """Return the size that all image files are converted to; `file` is the first of them."""
     if shape is not None and len(shape) == 3 and shape[0] in CHANNELS:
         return shape[0], shape[1], shape[2]
@@ -200,7 +200,7 @@ class _ImageFiles:
     """Image files as an array `[N, C, H, W]`, whose rows are decoded when they are read."""
 
     place: str
-    files: tuple[ImageFile, ...]
+    files: tuple[ExampleFile, ...]
     size: Size
     dtype: np.dtype[np.uint8] = np.dtype(np.uint8)  # noqa: RUF009 - immutable
 
@@ -220,7 +220,7 @@ class _ImageFiles:
         return found
 
 
-def read_pixels(file: ImageFile, *, channels: int, height: int, width: int) -> Tensor:
+def read_pixels(file: ExampleFile, *, channels: int, height: int, width: int) -> Tensor:
     """Read an image file as uint8 `[C, height, width]`, converted to grey or RGB and resized.
 
     Raises:
@@ -233,7 +233,7 @@ def read_pixels(file: ImageFile, *, channels: int, height: int, width: int) -> T
     return torch.from_numpy(pixels.copy()).reshape(height, width, channels).permute(2, 0, 1)
 
 
-def plain_image(file: ImageFile, image: "Image") -> "Image":
+def plain_image(file: ExampleFile, image: "Image") -> "Image":
     """Return an open image upright and opaque: on white, or on black if that gives much more contrast.
 
     Opaque images of 16 bits keep them (mode `I` or `I;16`). Raises `DataError` for floats and 32 bits.
@@ -268,7 +268,7 @@ def _contrast(image: "Image") -> int:
 
 
 @contextmanager
-def open_image(file: ImageFile) -> Iterator["Image"]:
+def open_image(file: ExampleFile) -> Iterator["Image"]:
     """Open an image file in Pillow.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.class_folders import ImageFile, read_file
+from bootstrap_core.data.class_folders import ExampleFile, read_file
 from bootstrap_core.data.log_mel import log_mel, resample
 from bootstrap_core.progress import each_file
 from specs.errors import DataError, SnnZooError
@@ -28,7 +28,7 @@ EXTENSION = struct.Struct("<HHIH")
 REMEDY = "convert it, as with: ffmpeg -i IN -ac 1 -c:a pcm_s16le OUT.wav"
 
 
-def sound_inputs(files: Sequence[ImageFile], spec: LogMelSpec, bits: int | None = None) -> Tensor:
+def sound_inputs(files: Sequence[ExampleFile], spec: LogMelSpec, bits: int | None = None) -> Tensor:
     """Return pictures of WAV files, uint8 `[N, 1, bands, frames]`; with `bits`, the `picture_columns` of these."""
     pictures = torch.stack([sound_picture(file, spec) for file in each_file(files)])
     return pictures if bits is None else picture_columns(pictures, bits)
@@ -45,7 +45,7 @@ class SoundPictures:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, files: Sequence[ImageFile], spec: LogMelSpec, bits: int | None = None) -> None:
+    def __init__(self, files: Sequence[ExampleFile], spec: LogMelSpec, bits: int | None = None) -> None:
         self._files, self._spec, self._bits = files, spec, bits
         self._made: dict[int, Tensor] = {}
 
@@ -65,7 +65,7 @@ class SoundPictures:
         return found
 
 
-def sound_picture(file: ImageFile, spec: LogMelSpec) -> Tensor:
+def sound_picture(file: ExampleFile, spec: LogMelSpec) -> Tensor:
     """Return the picture of a WAV file, uint8 `[1, bands, frames]`. Errors are those of `read_sound`.
 
     A recording at a higher rate than the spec's is resampled; for one at a lower rate `DataError` is raised.
@@ -94,7 +94,7 @@ def picture_columns(pictures: Tensor, bits: int) -> Tensor:
     return levels.movedim(-1, -3)[..., None]
 
 
-def read_sound(file: ImageFile) -> tuple[Tensor, int]:
+def read_sound(file: ExampleFile) -> tuple[Tensor, int]:
     """Read a WAV file of 16 bits: return the samples, float64 `[n]` in -1..1, and the number of samples per second.
 
     Several channels are averaged. Raises `DataError` if the file cannot be read, is not a WAV file of 16 bits, or is
@@ -123,7 +123,7 @@ def read_sound(file: ImageFile) -> tuple[Tensor, int]:
     return torch.from_numpy(found.mean(1) / FULL_SCALE), rate
 
 
-def _chunk(file: ImageFile, data: bytes, name: bytes, what: str) -> bytes:
+def _chunk(file: ExampleFile, data: bytes, name: bytes, what: str) -> bytes:
     """Return the content of the first chunk called `name` in a WAV file; raise `DataError` if it is not whole."""
     start = 12
     while start + 8 <= len(data):

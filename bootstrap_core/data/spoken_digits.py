@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from bootstrap_core.data.class_folders import SOUND_SUFFIX, ImageFile, read_file
+from bootstrap_core.data.class_folders import SOUND_SUFFIX, ExampleFile, read_file
 from bootstrap_core.data.sound_files import SoundPictures
 from bootstrap_core.data.splits import Split
 from bootstrap_core.data.stored_images import StoredImages
@@ -39,7 +39,7 @@ def read_recordings(places: Mapping[Path, str], log_mel: LogMelSpec, bits: int |
         DataError: they cannot be read; of a single file, when it is used.
     """
     ((place, sha256),) = places.items()
-    members: list[ImageFile] = [*place.glob(f"*{SOUND_SUFFIX}")] if place.is_dir() else [*tar_members(place)]
+    members: list[ExampleFile] = [*place.glob(f"*{SOUND_SUFFIX}")] if place.is_dir() else [*tar_members(place)]
     files = {name: file for file in members if (name := PurePosixPath(file.name).name).endswith(SOUND_SUFFIX)}
     digests = {name: hashlib.sha256(read_file(files[name], SOUND_BYTES)).hexdigest() for name in sorted(files)}
     listing = "".join(f"{digest}  {name}\n" for name, digest in digests.items())

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.class_folders import ImageFile
+from bootstrap_core.data.class_folders import ExampleFile
 from bootstrap_core.data.events.recordings import Events, read_events
 from bootstrap_core.data.stored_images import STORED_FROM
 from bootstrap_core.progress import Progress, current_progress
@@ -213,7 +213,7 @@ class BinnedRecordings:
         return _Counts(file, np.array(ends), np.array(after), n_events)
 
 
-def recorded_files(place: str, files: Sequence[ImageFile], bins: EventBins) -> BinnedRecordings:
+def recorded_files(place: str, files: Sequence[ExampleFile], bins: EventBins) -> BinnedRecordings:
     """Return the recordings in files, which are read when they are first used; `place` is for errors."""
     return BinnedRecordings(place, len(files), lambda: ((str(file), read_events(file)) for file in files), bins)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from bootstrap_core.data.cifar_files import open_verified
-from bootstrap_core.data.class_folders import ImageFile, class_folders
+from bootstrap_core.data.class_folders import ExampleFile, class_folders
 from bootstrap_core.data.events.binning import BinnedRecordings, EventBins, recorded_files
 from bootstrap_core.data.events.camera import simulate
 from bootstrap_core.data.events.recordings import Events
@@ -61,7 +61,7 @@ def read_listed_events(source: DatasetSource, files: Mapping[Path, str], bins: E
     for part, name in LISTS.items():
         lines = members[name].read().decode("ascii").split("\n")[1:]
         listed = [line.split() for line in lines if line.strip()]
-        chosen: list[ImageFile] = [members[f"{part}/{number}.bs2"] for number, _ in listed]
+        chosen: list[ExampleFile] = [members[f"{part}/{number}.bs2"] for number, _ in listed]
         splits.append(_split(recorded_files(f"{path}: {part}", chosen, bins), [int(label) for _, label in listed]))
     train, test = splits
     return train, test

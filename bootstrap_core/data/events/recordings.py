@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bootstrap_core.data.class_folders import ImageFile, read_file
+from bootstrap_core.data.class_folders import ExampleFile, read_file
 from bootstrap_core.data.stored_images import read_header
 from specs.errors import DataError, IntegrityError
 from specs.files.given_zip import open_zip
@@ -85,7 +85,7 @@ class Events(NamedTuple):
         return len(self.t)
 
 
-def read_events(file: ImageFile) -> Events:
+def read_events(file: ExampleFile) -> Events:
     """Return the events of a recording, sorted by time; the suffix says the format.
 
     Raises `DataError`, with the file and the place in it, if the file cannot be read, is cut short, too large, of
