@@ -36,8 +36,6 @@ Read = TypeVar("Read")
 
 CONTENT = 0.2
 """Brightness above which a pixel is content, from 0 for the background to 1 for the brightest pixel."""
-BLANK, SHORT = "blank", "too short"
-"""Words in `Prediction.done` after which the class means nothing."""
 BATCH = 250
 """Number of images classified at once."""
 LEAST_CONTRAST = 0.1
@@ -77,6 +75,8 @@ class Prediction:
         label: index of the class.
         scores: probability of each class, the softmax of the logits times the `logit_scale` of the spec.
         done: size or length of the file, and changes made to its content, for people.
+        is_empty: True if the file has nothing to see or hear: too little contrast, no sound, no events.
+        is_short: True if a sound is shorter than one Fourier window.
     """
 
     path: Path
@@ -84,6 +84,8 @@ class Prediction:
     label: int
     scores: list[float]
     done: str
+    is_empty: bool
+    is_short: bool
 
     def likeliest(self, n: int) -> list[int]:
         """Return the `n` classes with the highest scores, the highest first."""
@@ -91,13 +93,27 @@ class Prediction:
 
     @property
     def is_blank(self) -> bool:
-        """True if the image has too little contrast, or all classes have the same score."""
-        return BLANK in self.done or min(self.scores) == max(self.scores)
+        """True if the file is empty, or all classes have the same score."""
+        return self.is_empty or min(self.scores) == max(self.scores)
 
     @property
     def doubt(self) -> str | None:
         """Reason why the class means nothing, to follow the name of the file in a sentence; None without a reason."""
-        return "is blank for the network" if self.is_blank else f"is {SHORT}" if SHORT in self.done else None
+        return "is blank for the network" if self.is_blank else "is too short" if self.is_short else None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Content of a file: fields of its `Prediction`; `changes` are the parts of `done`."""
+
+    image: Tensor
+    changes: Sequence[str]
+    is_empty: bool
+    is_short: bool = False
+
+    @property
+    def done(self) -> str:
+        return ", ".join([*self.changes, *(["blank"] if self.is_empty else [])])
 
 
 def predict_files(
@@ -136,7 +152,7 @@ def predict_files(
     """
     log_mel, bins = network.spec.input.log_mel, EventBins.of(network.spec, shape)
     shape = shape or image_shape(network.spec.input.shape)
-    read: Callable[[Path], tuple[Tensor, str]]
+    read: Callable[[Path], _Seen]
     if log_mel is not None:
         bits = None if bins is None else bins.bits
         read, suffixes, taken = partial(_read_sound, log_mel=log_mel, bits=bits), {SOUND_SUFFIX}, Content.SOUNDS
@@ -150,7 +166,7 @@ def predict_files(
     else:
         raise SnnZooError(f"the network's input {list(network.spec.input.shape)} is not a grey or three-colour image")
 
-    def read_checked(path: Path) -> tuple[Tensor, str]:
+    def read_checked(path: Path) -> _Seen:
         if content_of(path.name) not in {None, taken}:
             raise DataError(f"{path}: {network.spec.name} takes {taken}, not {content_of(path.name)}")
         return read(path)
@@ -159,7 +175,7 @@ def predict_files(
     if not seen:
         return []
     with torch.no_grad():
-        images = torch.stack([image for _, (image, _) in seen])
+        images = torch.stack([one.image for _, one in seen])
         scale = network.spec.logit_scale
         scores = torch.cat(
             [
@@ -168,8 +184,8 @@ def predict_files(
             ]
         )
     return [
-        Prediction(path, image, int(score.argmax()), score.tolist(), done)
-        for (path, (image, done)), score in zip(seen, scores, strict=True)
+        Prediction(path, one.image, int(score.argmax()), score.tolist(), one.done, one.is_empty, one.is_short)
+        for (path, one), score in zip(seen, scores, strict=True)
     ]
 
 
@@ -227,29 +243,29 @@ def _files_in(path: Path, suffixes: set[str], on_skipped: Callable[[str], object
     return found or [path]
 
 
-def _read_sound(path: Path, log_mel: LogMelSpec, bits: int | None) -> tuple[Tensor, str]:
-    """Return the picture of a recording `[1, bands, frames]` in 0..1, and the changes made to it, for people.
+def _read_sound(path: Path, log_mel: LogMelSpec, bits: int | None) -> _Seen:
+    """Read the picture of a recording, `[1, bands, frames]` in 0..1.
 
-    With `bits`, return the columns of the picture instead, `[frames, 1, bands, 1]`; see `picture_columns`.
+    With `bits`, read the columns of the picture instead, `[frames, 1, bands, 1]`; see `picture_columns`.
     """
     samples, rate = read_sound(path)
     done = [f"{len(samples) / rate:.2f} s"]
     if rate != log_mel.sample_rate:
         done.append(f"resampled from {rate:,} to {log_mel.sample_rate:,} samples per second")
     window = log_mel.window / log_mel.sample_rate
-    if len(samples) / rate < window:
-        done.append(f"{SHORT}: less than one Fourier window of {window:.3g} s")
+    is_short = len(samples) / rate < window
+    if is_short:
+        done.append(f"too short: less than one Fourier window of {window:.3g} s")
     shown = log_mel.frames * log_mel.hop / log_mel.sample_rate
     if len(samples) / rate > shown:
         done.append(f"cut to {shown:.2f} s around its centre of power")
     picture = sound_picture(path, log_mel)
-    if int(picture.max()) < 255 * LEAST_CONTRAST:
-        done.append(BLANK)
-    return picture.float() / 255 if bits is None else picture_columns(picture, bits).float(), ", ".join(done)
+    image = picture.float() / 255 if bits is None else picture_columns(picture, bits).float()
+    return _Seen(image, done, is_empty=int(picture.max()) < 255 * LEAST_CONTRAST, is_short=is_short)
 
 
-def _read_events(path: Path, bins: EventBins) -> tuple[Tensor, str]:
-    """Return the frames of a recording `[T, C, H, W]`, and what was left out, for people."""
+def _read_events(path: Path, bins: EventBins) -> _Seen:
+    """Read the frames of a recording, `[T, C, H, W]`."""
     events = read_events(path)
     frames, n_after = bin_events(events, bins, str(path))
     done = [f"{len(events):,} events in {events.t[-1] / 1000:,.1f} ms"]
@@ -259,13 +275,11 @@ def _read_events(path: Path, bins: EventBins) -> tuple[Tensor, str]:
     used = int(events.t[-1]) // bins.bin_us + 1
     if used < len(frames):
         done.append(f"no events in the last {len(frames) - used} of {len(frames)} time steps")
-    if not frames.any():
-        done.append(BLANK)
-    return frames.float(), ", ".join(done)
+    return _Seen(frames.float(), done, is_empty=not frames.any())
 
 
-def _read_image(path: Path, shape: Size, framing: Framing | None, invert: bool | None) -> tuple[Tensor, str]:
-    """Return an image `[C, H, W]` in 0..1, and the changes made to it, for people."""
+def _read_image(path: Path, shape: Size, framing: Framing | None, invert: bool | None) -> _Seen:
+    """Read an image, `[C, H, W]` in 0..1."""
     channels, height, width = shape
     if framing is not None and channels == 1:
         return _read_framed(path, framing, height, width, invert)
@@ -275,30 +289,30 @@ def _read_image(path: Path, shape: Size, framing: Framing | None, invert: bool |
     image = read_pixels(path, channels=channels, height=height, width=width).float() / 255
     if (high, wide) != (height, width):
         done.append(f"resized to {width}x{height}")
-    if float(image.max() - image.min()) < LEAST_CONTRAST:
-        done.append(BLANK)
     if invert:
         image = 1 - image
         done.append("inverted")
-    return image, ", ".join(done)
+    return _Seen(image, done, is_empty=_contrast(image) < LEAST_CONTRAST)
 
 
-def _read_framed(path: Path, framing: Framing, height: int, width: int, invert: bool | None) -> tuple[Tensor, str]:
-    """Return a grey image `[1, H, W]` in 0..1, and the changes made to it, for people."""
+def _read_framed(path: Path, framing: Framing, height: int, width: int, invert: bool | None) -> _Seen:
+    """Read a grey image, `[1, H, W]` in 0..1, framed."""
     with open_image(path) as image:
         grey = _as_grey(plain_image(path, image))
     done = [f"{grey.shape[1]}x{grey.shape[0]}"]
-    if float(grey.max() - grey.min()) < LEAST_CONTRAST:
-        done.append(BLANK)
+    contrast = _contrast(grey)
     if invert or (invert is None and _is_dark_on_light(grey)):
         grey = 1 - grey
         done.append("inverted")
     if grey.shape != (height, width):
         grey = _frame(grey, framing, height, width)
         done.append(f"cut out and centred in {width}x{height}, as in the training data")
-        if BLANK not in done and float(grey.max() - grey.min()) < LEAST_CONTRAST:
-            done.append(BLANK)
-    return grey[None], ", ".join(done)
+        contrast = min(contrast, _contrast(grey))
+    return _Seen(grey[None], done, is_empty=contrast < LEAST_CONTRAST)
+
+
+def _contrast(image: Tensor) -> float:
+    return float(image.max() - image.min())
 
 
 def _as_grey(image: "Image") -> Tensor:
