@@ -134,7 +134,7 @@ def test_build_writes_fresh_weights_that_repeat(run, spec_file, tmp_path) -> Non
 def test_eval_scores_both_engines_alike(run, trained) -> None:
     results = {
         engine: json.loads(
-            run("eval", trained / "model.safetensors", "--engine", engine, "--time-steps", "2,4", "--json").stdout
+            run("eval", trained / "model.safetensors", "--engine", engine, "--time-steps", "2,4,2", "--json").stdout
         )
         for engine in ("torch", "integer")
     }

@@ -301,7 +301,7 @@ def _prediction_as_json(prediction: "Prediction", name: str) -> dict[str, Any]:
 
 
 def _parse_steps(text: str | None) -> list[int | None]:
-    """Return the numbers of `--time-steps`; None stands for the spec's."""
+    """Return the numbers of `--time-steps`, each once; None stands for the spec's."""
     try:
         steps: list[int | None] = [None] if text is None else [int(part) for part in text.split(",")]
     except ValueError:
@@ -310,7 +310,7 @@ def _parse_steps(text: str | None) -> list[int | None]:
         ) from None
     if any(t is not None and not 1 <= t <= TIME_STEPS for t in steps):
         raise click.BadParameter(f"must be 1 to {TIME_STEPS}, got {text!r}", param_hint=STEPS)
-    return steps
+    return list(dict.fromkeys(steps))
 
 
 def _say_overflows(found: Sequence[tuple[str, Mapping[int, int]]]) -> None:

@@ -346,6 +346,13 @@ def test_an_image_that_is_cut_short_is_told(tmp_path: Path) -> None:
 
 
 @needs_compiler
+def test_a_program_of_images_takes_no_argument(tmp_path: Path) -> None:
+    done = run(compile_c(write(make(*NETWORKS["graded readout"]), tmp_path), "-DSNN_STDIN"), bytes(5), "images.raw")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.endswith(b"with images of 5 bytes on its standard input\n")
+
+
+@needs_compiler
 def test_two_networks_fit_into_one_program(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_c(Model.of(make(*NETWORKS["spikes"])), tmp_path / f"{name}.c", COptions(prefix=name))
