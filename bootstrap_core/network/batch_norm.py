@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bootstrap_core.training.distributed import ALONE, Group
+from bootstrap_core.distributed import ALONE, Group
 from specs.layers.block import Norm
 
 __all__ = ["SPREAD", "BatchNorm", "MeanOnly", "NormModule", "WeightScale", "build_norm"]

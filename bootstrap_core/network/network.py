@@ -15,12 +15,11 @@ from bootstrap_core.functional.quantize import straight_through
 from bootstrap_core.network.base_block import Block, Signals
 from bootstrap_core.network.graph import sources_of, walk
 from bootstrap_core.network.inputs import as_input, check_earlier, count_steps
-from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.sampler import RateSampler
 from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.pictures import figure, raster_uri
-from bootstrap_core.training.schedule import LayerModes
 from specs.arguments import check_type
 from specs.errors import SnnZooError
 from specs.network import NetworkSpec, Output

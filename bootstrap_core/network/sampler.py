@@ -6,8 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.ops.activation import activate
-from bootstrap_core.training.distributed import ALONE, Group
 from specs.errors import SnnZooError
 
 __all__ = ["RateSampler", "mix_seed"]

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bootstrap_core.training.distributed import Share
+from bootstrap_core.distributed import Share
 from specs.errors import DataError, SpecError
 from specs.training import AugmentSpec
 

@@ -22,12 +22,12 @@ from bootstrap_core.analysis.statistics import DistanceStats, ErrorStats, Learni
 from bootstrap_core.analysis.values import ValueScore, score_values
 from bootstrap_core.data.frames import Frames, check_frames
 from bootstrap_core.data.splits import Split, check_split, time_first, train_validation_split
+from bootstrap_core.distributed import Group, Share
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.precision import product_dtype
 from bootstrap_core.progress import Progress
 from bootstrap_core.training.augmentation import are_columns, augmentation
-from bootstrap_core.training.distributed import Group, Share
 from bootstrap_core.training.epoch_report import AccuracyReport, DistanceReport, EpochReport, ErrorReport
 from specs.errors import SnnZooError
 from specs.network import NetworkSpec

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from bootstrap_core.analysis.measures import Measure
     from bootstrap_core.data.datasets import Dataset
     from bootstrap_core.data.frames import FrameDataset
-    from bootstrap_core.training.distributed import Group
+    from bootstrap_core.distributed import Group
     from bootstrap_core.training.epoch_report import EpochReport
     from converters.model import Model
     from specs.network import NetworkSpec
@@ -126,7 +126,7 @@ def train(
 
     Example: torchrun --nproc-per-node 2 -m zoo train mnist-dense -o run
     """
-    from bootstrap_core.training.distributed import join_group
+    from bootstrap_core.distributed import join_group
 
     shortcuts = {"epochs": epochs, "seed": seed, "data": data, "precision": precision}
     assignments += tuple(f"training.{key}={value}" for key, value in shortcuts.items() if value is not None)
@@ -147,7 +147,7 @@ def _start_run(
     force: bool,
     group: "Group",
 ) -> "TrainingRun":
-    from bootstrap_core.training.distributed import local_device
+    from bootstrap_core.distributed import local_device
     from specs.files.file_digest import sha256_of
     from specs.training import TrainingSpec
     from zoo.runs.card import revision_of

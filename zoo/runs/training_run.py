@@ -29,11 +29,11 @@ from bootstrap_core.analysis.statistics import first_problem
 from bootstrap_core.analysis.values import ValueScore
 from bootstrap_core.data.datasets import Dataset, check_split
 from bootstrap_core.data.frames import FrameDataset
+from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.inputs import as_input
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.progress import Progress, no_progress
-from bootstrap_core.training.distributed import ALONE, Group
 from bootstrap_core.training.epoch_report import EpochReport, Report
 from bootstrap_core.training.trainer import Teacher, Trainer
 from converters.formats.model_files import write_model

@@ -12,11 +12,10 @@ from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.inputs import as_input
-from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.library import is_installed, without_native
 from bootstrap_core.ops.spikes import Spikes
-from bootstrap_core.training.schedule import LayerModes
 from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
 

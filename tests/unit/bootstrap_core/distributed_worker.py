@@ -11,12 +11,12 @@ from bootstrap_core.analysis.evaluation import evaluate
 from bootstrap_core.analysis.values import score_values
 from bootstrap_core.data.datasets import Split, load_dataset
 from bootstrap_core.data.frames import Frames
+from bootstrap_core.distributed import Group, join_group
 from bootstrap_core.network.batch_norm import MeanOnly, WeightScale
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.sampler import RateSampler
-from bootstrap_core.training.distributed import Group, join_group
 from bootstrap_core.training.trainer import Trainer
 from specs.network import NetworkSpec
 from specs.training import SnnGradient, TrainingSpec
