@@ -156,9 +156,9 @@ class Trainer:
             raise SnnZooError(
                 f"{counted(epoch, 'epoch')} done, as many as in the recipe: raise training.epochs to train longer"
             )
-        self.group.spread(self.network.state_dict().values())  # hosts may differ in the last bit
+        self.group.broadcast(self.network.state_dict().values())  # hosts may differ in the last bit
         if self.average is not None:
-            self.group.spread(self.trained.state_dict().values())
+            self.group.broadcast(self.trained.state_dict().values())
         masks = torch.Generator().manual_seed(mix_seed(self.recipe.seed, epoch + self.group.rank * RANK_STRIDE))
         with masks_from(masks):
             self._train(epoch, on_batch)

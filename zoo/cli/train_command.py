@@ -243,7 +243,7 @@ def _classes_of_run(folder: Path, places: DataPlaces, group: "Group") -> tuple[s
 
     path = folder / TRAINED
     found = read_model(path).card.get("classes", ()) if group.leads and path.exists() else ()
-    names = check_class_names(json.loads(group.spread_bytes(json.dumps(found).encode())), f"{path}: classes")
+    names = check_class_names(json.loads(group.broadcast_bytes(json.dumps(found).encode())), f"{path}: classes")
     if names and places.classes and places.classes != names:
         raise SnnZooError(f"--classes: the run in {folder} has the classes {', '.join(names)}: leave out --classes")
     return names

@@ -201,7 +201,7 @@ class TrainingRun:
         group = self.group
         model = read_safetensors(self.model_path) if group.leads else Model.of(self.network)
         network = model.build().to(self.network.device)
-        group.spread(network.state_dict().values())
+        group.broadcast(network.state_dict().values())
         test, objective = self.dataset.test, self.trainer.objective
         as_snn, self.overflow = objective.score_snn(network, test, progress=progress, group=group)
         scores: dict[Mode, Score] = {Mode.SNN: as_snn}
@@ -262,7 +262,7 @@ class TrainingRun:
 
     def _resume(self) -> None:
         path = self.folder / CHECKPOINT
-        data = self.group.spread_bytes(_read_checked(path) if self.group.leads else b"")
+        data = self.group.broadcast_bytes(_read_checked(path) if self.group.leads else b"")
         try:
             _check_checksums(data)
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

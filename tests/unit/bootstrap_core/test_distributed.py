@@ -145,11 +145,11 @@ def test_scores_are_of_all_images_once(found: Found) -> None:
             assert ours["rates"][1] == pytest.approx(theirs["rates"][1], rel=1e-4)
 
 
-def test_sums_and_what_the_first_spreads(found: Found) -> None:
+def test_sums_and_what_the_first_broadcasts(found: Found) -> None:
     for rank in range(2):
         ours = found[2, rank]["collectives"]
         assert all(bool((tensor == 3).all()) for tensor in ours["sums"])
-        assert ours["spread"].tolist() == [[1, 1], [1, 1]]
+        assert ours["sent"].tolist() == [[1, 1], [1, 1]]
         assert ours["bytes"] == b"of the first"
         assert ours["added"] == [3, 1]
         assert ours["counts"] == list(range(2))
