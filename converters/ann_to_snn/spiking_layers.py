@@ -17,7 +17,7 @@ from torch import Tensor
 from bootstrap_core.functional.convolution import conv2d
 from converters.ann_to_snn import ann as nets
 from converters.ann_to_snn.ann import Ann, Node
-from converters.ann_to_snn.linear_fold import Conv, Dense, Pair, fold_conv, pool, spread, unrolled
+from converters.ann_to_snn.linear_fold import Conv, Dense, Pair, fold_conv, fold_dense, pool, unrolled
 from specs.errors import UnsupportedError
 from specs.fields import Padding, Shape
 
@@ -242,11 +242,11 @@ class _Branch:
         """Return the branch with a dense layer after it."""
         match self.linear:
             case Conv() as first:
-                linear = spread(first, dense, self.units)
+                linear = fold_dense(first, dense, self.units)
             case Dense() as first:
                 linear = Dense(dense.weight @ first.weight, dense.weight @ first.bias + dense.bias)
             case None:
-                linear = spread(self.average, dense, self.units) if self.average else dense
+                linear = fold_dense(self.average, dense, self.units) if self.average else dense
         return replace(self, linear=linear, average=None)
 
     def with_average(self, node: str, kernel: Pair, stride: Pair, padding: Padding) -> "_Branch":
