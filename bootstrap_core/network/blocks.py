@@ -47,14 +47,11 @@ __all__ = [
     "BUILDERS",
     "AffineBlock",
     "AverageBlock",
-    "Block",
     "EventInputBlock",
     "FlattenBlock",
     "GradedInputBlock",
     "InputBlock",
-    "Signals",
     "SpikingBlock",
-    "is_graded",
 ]
 
 
