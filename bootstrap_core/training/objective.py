@@ -307,21 +307,21 @@ def objective_of(spec: NetworkSpec, recipe: TrainingSpec, examples: Any) -> Obje
 
 
 def distillation_loss(
-    logits: Tensor, targets: Tensor, wanted: Tensor | None, part: float, label_smoothing: float = 0.0
+    logits: Tensor, targets: Tensor, taught: Tensor | None, part: float, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Return the loss: cross-entropy with the targets and, to a `part`, Kullback-Leibler divergence from a teacher.
+    """Return the cross-entropy with the targets, mixed with the Kullback-Leibler divergence from a teacher.
 
     Args:
         logits: logits of the network, `[N, classes]`.
         targets: labels `[N]`, or probabilities `[N, classes]`.
-        wanted: logits of the teacher, `[N, classes]`; None without a teacher, with `part` 0.
+        taught: logits of the teacher, `[N, classes]`; None without a teacher, with `part` 0.
         part: share of the divergence in the loss, 0 to 1.
         label_smoothing: see `TrainingSpec`.
     """
     loss = (1 - part) * F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-    if wanted is None:
+    if taught is None:
         return loss
-    distance = F.kl_div(logits.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean")
+    distance = F.kl_div(logits.log_softmax(1), taught.log_softmax(1), log_target=True, reduction="batchmean")
     return loss + part * distance
 
 

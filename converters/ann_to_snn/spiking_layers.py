@@ -395,12 +395,12 @@ def _slopes_of(activation: nets.Operation, channels: int) -> Tensor | None:
 
 def _as_dense(conv: Conv, shape: Shape) -> Dense:
     """Return the dense layer on flattened inputs that equals a convolution."""
-    n_inputs, n_outputs = prod(shape), prod(conv.output_shape(shape))
+    after = conv.output_shape(shape)
+    n_inputs, n_outputs = prod(shape), prod(after)
     if n_inputs * n_outputs > LARGEST_READOUT:
         raise UnsupportedError(
             f"a convolution as readout needs {n_outputs:,} x {n_inputs:,} weights, at most {LARGEST_READOUT:,} in all"
         )
-    after = conv.output_shape(shape)
     if n_outputs <= n_inputs:
         weight = unrolled(torch.eye(n_outputs, dtype=torch.float64).reshape(n_outputs, *after), conv, shape)
     else:
