@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Score
-from bootstrap_core.analysis.statistics import LearningStats, Stat, Stats, first_problem
+from bootstrap_core.analysis.statistics import LearningStats, Stat, Stats
 from bootstrap_core.data.datasets import Split
 from bootstrap_core.data.frames import Frames
 from bootstrap_core.distributed import ALONE, Group
@@ -35,7 +35,7 @@ from bootstrap_core.training.trainer_state import TrainerState, check_tensors, t
 from specs.arguments import check_type
 from specs.errors import IntegrityError, SnnZooError
 from specs.training import LearningRateSchedule, SnnGradient, TrainingSpec
-from specs.words import counted
+from specs.words import counted, first_problem
 
 __all__ = ["Teacher", "Trainer", "fit"]
 

@@ -25,7 +25,6 @@ from torch import Tensor
 from bootstrap_core.analysis.evaluation import Evaluation, Score
 from bootstrap_core.analysis.measures import Measure
 from bootstrap_core.analysis.spike_trains import SpikeTrainScore
-from bootstrap_core.analysis.statistics import first_problem
 from bootstrap_core.analysis.values import ValueScore
 from bootstrap_core.data.datasets import Dataset, check_split
 from bootstrap_core.data.frames import FrameDataset
@@ -49,7 +48,7 @@ from specs.io import dump_spec
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 from specs.training import LearningRateSchedule, TrainingSpec
-from specs.words import counted
+from specs.words import counted, first_problem
 from zoo.runs.card import Versions, revision_of
 from zoo.sources import TRAINED, model_path, read_source
 
