@@ -399,7 +399,7 @@ class _Calibrator:
             z: weighted input, `[T, N, C, ...]`, in units of the input's levels.
             bias: `[C]`, in the same units, or None.
             wanted: activations, `[N, C, ...]`, in units of the ANN.
-            factor: activation of 1 in units of an input of 1.
+            factor: weighted input that stands for an activation of 1, in units of an input of 1.
             levels: largest value of the input.
             block, target: see `Calibration`.
         """
