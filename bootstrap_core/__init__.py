@@ -22,10 +22,10 @@ from bootstrap_core.data.image_files import load_images
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.inference.overflow import Overflow
 from bootstrap_core.network.build import build_network
-from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.network import Network, Trace
 from bootstrap_core.training.epoch_report import EpochReport
-from bootstrap_core.training.schedule import LayerModes, Scheduler
+from bootstrap_core.training.schedule import Scheduler
 from bootstrap_core.training.trainer import Trainer, fit
 
 __all__ = [

@@ -1,9 +1,13 @@
-"""Words of messages: plurals, and suggestions for mistyped words."""
+"""Words of messages: plurals, suggestions for mistyped words, and problems that Pydantic finds."""
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-__all__ = ["counted", "nearest", "suggest"]
+if TYPE_CHECKING:  # commands import this module, and Pydantic is slow to load
+    from pydantic import ValidationError
+
+__all__ = ["counted", "first_problem", "nearest", "suggest"]
 
 LIKENESS = 0.7
 """Smallest similarity of a suggestion, as the ratio of `difflib`."""
@@ -32,3 +36,9 @@ def counted(n: int, noun: str) -> str:
     ('1 class', '1,200 classes', '0 bits')
     """
     return f"{n:,} {noun if n == 1 else noun + ('es' if noun.endswith('s') else 's')}"
+
+
+def first_problem(error: "ValidationError") -> str:
+    """Return field and message of the first problem, without its value."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"

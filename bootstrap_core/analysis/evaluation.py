@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from bootstrap_core.analysis.measures import ACCURACY, Measure
 from bootstrap_core.data.datasets import Split, check_split
+from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.inputs import count_steps
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally
 from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.progress import Progress, no_progress
-from bootstrap_core.training.distributed import ALONE, Group
 from specs.arguments import check_type
 from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.fields import Shape

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Runnable, count_synops
 from bootstrap_core.data.frames import Frames, target_shape
+from bootstrap_core.distributed import Group
 from bootstrap_core.network.inputs import AxesWarning, count_steps
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.progress import Progress
-from bootstrap_core.training.distributed import Group
 from specs.errors import SnnZooError
 from specs.layers.block import has_neurons
 

@@ -28,6 +28,7 @@ from bootstrap_core.analysis.measures import ACCURACY, DISTANCE, ERROR, Measure
 from specs.errors import IntegrityError, SnnZooError
 from specs.files.whole_file import write_whole
 from specs.outline import few_lines
+from specs.words import first_problem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +46,6 @@ __all__ = [
     "Measured",
     "Stat",
     "Stats",
-    "first_problem",
 ]
 
 STATES = ("training", "testing", "snn")
@@ -547,9 +547,3 @@ def _text(value: float | None, spec: str) -> str:
 
 def _best(value: float | None, spec: str) -> str:
     return "" if value is None else f" (best {value:{spec}})"
-
-
-def first_problem(error: ValidationError) -> str:
-    """Return field and message of the first problem, without its value."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"

@@ -10,9 +10,9 @@ from bootstrap_core.analysis.evaluation import Runnable
 from bootstrap_core.analysis.measures import ERROR, Measure
 from bootstrap_core.analysis.recording_runs import run_recordings
 from bootstrap_core.data.frames import Frames
+from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.progress import Progress, no_progress
-from bootstrap_core.training.distributed import ALONE, Group
 from specs.errors import SnnZooError
 
 __all__ = ["ValueScore", "score_values"]

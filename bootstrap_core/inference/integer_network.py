@@ -12,7 +12,7 @@ from torch import Tensor
 from bootstrap_core.fixed_point import STATE_MAX
 from bootstrap_core.functional.cuba import StateLimits
 from bootstrap_core.inference.message_stream import MessageStream
-from bootstrap_core.inference.overflow import Overflow, explain_overflow, run_on_chip
+from bootstrap_core.inference.overflow import Overflow, raise_first_overflow, run_on_chip
 from bootstrap_core.inference.stream import Stream
 from bootstrap_core.network.base_block import Signals, SynapticBlock
 from bootstrap_core.network.build import build_network
@@ -106,7 +106,7 @@ class IntegerNetwork:
     def run(
         self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None
     ) -> tuple[Tensor, IntegerTrace]:
-        """Return logits, and the output of each block in a trace; that of an affine readout is its weighted input.
+        """Return what `__call__` returns, and the output of each block at each step.
 
         Raises:
             StateOverflowError: a current or voltage leaves the hardware's 24 bits, and `overflow` is `REFUSE`; the
@@ -186,7 +186,7 @@ class IntegerNetwork:
     def _beyond(self, i: int, arriving: list[Signals], output: Signals, steps: int) -> Signals:
         """Return the output of a block whose states left 24 bits, as on the chip; or raise `StateOverflowError`."""
         if self._overflow is Overflow.REFUSE:
-            explain_overflow(self._network, i, arriving, steps)
+            raise_first_overflow(self._network, i, arriving, steps)
         z, neurons = self._network.block(i).driven_by(*arriving)
         limits = StateLimits()
         spikes, _ = run_on_chip(z.expand(steps, *z.shape[1:]), neurons, limits)
@@ -214,7 +214,7 @@ def _rebuild(spec: NetworkSpec, tensors: dict[str, Tensor], overflow: Overflow) 
 
 
 def _as_integers(shown: Tensor, output: Signals) -> Tensor:
-    """Return spikes as int8 and graded messages as int32; a readout's weighted input stays as it is."""
+    """Return spikes as int8 and graded messages as int32; the output of a readout without spikes stays as it is."""
     if not isinstance(output, Spikes):
         return shown
     steps = shown[:1] if output.is_constant else shown  # a step that stands for all steps is converted once

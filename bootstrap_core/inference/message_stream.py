@@ -82,7 +82,7 @@ class _MessageLayer:
         block = self.block
         if not isinstance(block, MessageBlock):
             return block(arriving, Mode.SNN, 1)
-        self.drive = block.drive(arriving)[-1]
+        (self.drive,) = block.drive(arriving)
         state: SigmaDeltaStates = next(self.states)
         check_messages(self.index, step, state)
         if isinstance(block, ValueBlock):

@@ -15,7 +15,7 @@ from bootstrap_core.ops.neurons import NeuronConstants
 from bootstrap_core.ops.spikes import Spikes
 from specs.errors import StateOverflowError
 
-__all__ = ["Overflow", "check_messages", "check_states", "explain_overflow", "run_on_chip"]
+__all__ = ["Overflow", "check_messages", "check_states", "raise_first_overflow", "run_on_chip"]
 
 STATES_REMEDY = (
     "lower the weights, the threshold or input.bits, or run fewer steps; with Overflow.CHIP (--overflow chip) the run "
@@ -50,7 +50,7 @@ def run_on_chip(z: Tensor, neurons: NeuronConstants, limits: StateLimits) -> tup
     return (out.delayed() if neurons.shift else out), voltages
 
 
-def explain_overflow(network: Network, index: int, read: list[Signals], steps: int) -> None:
+def raise_first_overflow(network: Network, index: int, read: list[Signals], steps: int) -> None:
     """Raise `StateOverflowError` for the first state of a block that leaves 24 bits.
 
     Args:
@@ -64,13 +64,8 @@ def explain_overflow(network: Network, index: int, read: list[Signals], steps: i
         for step, state in enumerate(block.states(block.drive(read[0])[:steps])):
             check_messages(index, step, state)
         return
-    z, constants = block.driven_by(*read)
-    _raise_first(index, z.expand(steps, *z.shape[1:]), constants)
-
-
-def _raise_first(index: int, z: Tensor, neurons: NeuronConstants) -> None:
-    """Raise an error for the first state that leaves 24 bits."""
-    for step, (current, voltage, _) in enumerate(neurons.states(z, z.dim() - 1)):
+    z, neurons = block.driven_by(*read)
+    for step, (current, voltage, _) in enumerate(neurons.states(z.expand(steps, *z.shape[1:]), z.dim() - 1)):
         check_states(index, step, current, voltage)
 
 

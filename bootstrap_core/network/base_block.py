@@ -244,12 +244,12 @@ class Place:
 
 
 def is_graded(spikes: Spikes) -> bool:
-    """Return whether spikes are graded: values other than 0 and 1, held in float64 or as one step for all."""
+    """Return whether spikes may be graded, that is, other than 0 and 1: those in float64, or with one step for all."""
     return spikes.values is not None and (spikes.values.dtype == torch.float64 or spikes.is_constant)
 
 
 def as_spikes(x: Signals) -> Spikes:
-    """Return `Spikes`, also for a plain tensor `[T, N, ...]`."""
+    """Return `Spikes`, also for a plain tensor `[T, N, ...]`, whose type becomes float64 if it is graded."""
     if isinstance(x, Spikes):
         return x
     return Spikes.of(x.double() if ((x != 0) & (x != 1)).any() else x)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bootstrap_core.training.distributed import ALONE, Group
+from bootstrap_core.distributed import ALONE, Group
 from specs.layers.block import Norm
 
 __all__ = ["SPREAD", "BatchNorm", "MeanOnly", "NormModule", "WeightScale", "build_norm"]
@@ -95,8 +95,8 @@ class BatchNorm(nn.Module):
     """Batch norm of each channel, as `nn.BatchNorm2d`, of the weighted input of a block's own synapses, without skips.
 
     In training as ANN, `normalize` takes mean and variance of the batch. Everywhere else the running ones are folded
-    into the numbers that the hardware holds: weights are multiplied by `scale`, and the bias is lowered by `mean`. In
-    eval mode of this module the network trains with the folded norm; SNN epochs do, since spikes have no other.
+    into the numbers that the hardware holds: weights are multiplied by `scale`, and the bias is lowered by `mean`. SNN
+    epochs put this module in eval mode: they train with the folded norm, since spikes have no other.
 
     Attributes:
         gain: `[C]`, trainable; deviation of the result, in units of an input of 1.

@@ -47,14 +47,11 @@ __all__ = [
     "BUILDERS",
     "AffineBlock",
     "AverageBlock",
-    "Block",
     "EventInputBlock",
     "FlattenBlock",
     "GradedInputBlock",
     "InputBlock",
-    "Signals",
     "SpikingBlock",
-    "is_graded",
 ]
 
 
@@ -363,12 +360,12 @@ class AffineBlock(SynapticBlock):
         sources = [x for x in arriving if isinstance(x, Spikes)]
         if any(is_graded(source) for source in sources):
             reached = fire(self.weigh(*sources), self.constants(), time_steps).reached
-            return self(sources[0], Mode.SNN, time_steps, *sources[1:]), reached
-        fired = spiking_layer(sources, self.operands(), weighed=True)
-        assert fired.weighed is not None
-        if self.reads_last:
-            return self(sources[0], Mode.SNN, time_steps, *sources[1:]), fired.spikes.reached
-        return self.logits_of(fired.weighed, time_steps), fired.spikes.reached
+        else:
+            fired = spiking_layer(sources, self.operands(), weighed=not self.reads_last)
+            reached = fired.spikes.reached
+            if fired.weighed is not None:
+                return self.logits_of(fired.weighed, time_steps), reached
+        return self(sources[0], Mode.SNN, time_steps, *sources[1:]), reached
 
     def constants(self) -> NeuronConstants:
         """Return the constants of the neurons of an exported readout, which never fire."""

@@ -132,11 +132,13 @@ def _as_timed(given: Tensor, spec: NetworkSpec) -> Tensor:
         if not (low >= least and high <= largest) or (
             given.is_floating_point() and bool((given != given.detach().round()).any())
         ):
-            is_more, is_less = low >= least and high > largest, low < least < 0
-            found = f"up to {high:g}" if is_more else f"that are not whole numbers from {least} on"
-            found = f"down to {low:g}" if is_less else found
-            remedy = "; clamp them, or raise input.bits" * (is_more or is_less)
-            raise DataError(f"{what} with values {found}: {wanted}{remedy}")
+            if low < least < 0:
+                found = f"down to {low:g}"
+            elif low >= least and high > largest:
+                found = f"up to {high:g}"
+            else:
+                raise DataError(f"{what} with values that are not whole numbers from {least} on: {wanted}")
+            raise DataError(f"{what} with values {found}: {wanted}; clamp them, or raise input.bits")
     steps = spec.time_steps
     if given.shape[1] == steps != len(given) > 1:
         taken = f"{list(given.shape)} is taken as {len(given)} time steps of {steps} recordings"

@@ -1,10 +1,11 @@
-"""Modes in which a block runs."""
+"""Modes in which a block runs, and the modes of all blocks of a network."""
 
+from dataclasses import dataclass
 from enum import Enum
 
 from specs.errors import SnnZooError
 
-__all__ = ["Mode"]
+__all__ = ["LayerModes", "Mode"]
 
 
 class Mode(Enum):
@@ -34,3 +35,21 @@ class Mode(Enum):
     def spiking(self) -> bool:
         """True if tensors have a time axis in this mode."""
         return self in (Mode.SAMPLE, Mode.SNN)
+
+
+@dataclass(frozen=True)
+class LayerModes:
+    """Mode of each block: SNN for the first `crossover` blocks, `base` for the rest; a SAMPLE `base` applies to all.
+
+    >>> modes = LayerModes(Mode.ANN, crossover=2)
+    >>> [modes[i].name for i in range(4)]
+    ['SNN', 'SNN', 'ANN', 'ANN']
+    """
+
+    base: Mode
+    crossover: int = 0
+
+    def __getitem__(self, block: int) -> Mode:
+        if self.base is Mode.SAMPLE or block >= self.crossover:
+            return self.base
+        return Mode.SNN

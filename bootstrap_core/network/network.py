@@ -15,12 +15,11 @@ from bootstrap_core.functional.quantize import straight_through
 from bootstrap_core.network.base_block import Block, Signals
 from bootstrap_core.network.graph import sources_of, walk
 from bootstrap_core.network.inputs import as_input, check_earlier, count_steps
-from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.sampler import RateSampler
 from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.pictures import figure, raster_uri
-from bootstrap_core.training.schedule import LayerModes
 from specs.arguments import check_type
 from specs.errors import SnnZooError
 from specs.network import NetworkSpec, Output
@@ -36,8 +35,8 @@ SHOWN_NEURONS, SHOWN_WIDTH, LEAST_HEIGHT = 256, 128, 40
 class Trace:
     """Outputs of all blocks in one run, input first.
 
-    `spikes[i]` is `[T, N, ...]` where block i ran as SNN (for the readout: its weighted input of each step), and None
-    where it ran as ANN; `rates[i]` is `[N, ...]`, the mean over time, or the ANN rates.
+    `spikes[i]` is `[T, N, ...]` where block i ran as SNN (for a readout without spikes: the logits of each step alone),
+    and None where it ran as ANN; `rates[i]` is `[N, ...]`, the mean over time, or the ANN rates.
 
     In a sigma-delta network, `spikes[i]` are messages, integers in units of 1/4096, or for an affine readout its values
     after each step; `rates[i]` are the activations at the end. `values` `[T, N, ...]` is the output of the network
@@ -205,7 +204,7 @@ class Network(nn.Module):
         return shown if unit is None else (shown.double().cumsum(0) * unit).float()
 
     def shown(self, i: int, read: list[Signals], output: Signals) -> Tensor:
-        """Return the output of block i at each step, `[T, N, ...]`; of an affine readout, its weighted input."""
+        """Return the output of block i at each step, `[T, N, ...]`; see `Block.over_time`."""
         if isinstance(output, Spikes):
             return output.tensor()
         return self.block(i).over_time(*(x for x in read if isinstance(x, Spikes)))

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 
 from bootstrap_core.fixed_point import MANT
-from bootstrap_core.functional.cuba import CubaOutput
 from bootstrap_core.functional.quantize import quantize_decay
 from bootstrap_core.ops.neurons import NeuronConstants
 from specs.fields import threshold_mant
@@ -72,7 +71,3 @@ class CubaNeuron(nn.Module):
             bias=bias,
             recurrent=recurrent,
         )
-
-    def forward(self, z: Tensor, bias: Tensor | None = None) -> CubaOutput:
-        """Run the definition over time: `z` `[T, N, C, ...]`, `bias` `[C]` on the grid of 1/64."""
-        return self.constants(bias).define(z)

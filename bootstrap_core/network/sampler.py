@@ -1,14 +1,13 @@
 """Measured activation of a layer: sampled pairs (weighted input, rate), and the curve fitted to them."""
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.ops.activation import activate
-from bootstrap_core.training.distributed import ALONE, Group
 from specs.errors import SnnZooError
 
 __all__ = ["RateSampler", "mix_seed"]
@@ -29,14 +28,14 @@ class RateSampler(nn.Module):
     """Sample of pairs (z, a) of a spiking layer, and the piecewise-linear activation `a = f(z)` fitted to it.
 
     Every pair gets a random key, and the `capacity` pairs with the smallest keys are kept: a uniform sample in bounded
-    memory, which samplers of several processes can merge. The fitted curve is in buffers, and so in the state dict:
+    memory. The fitted curve is in buffers, and so in the state dict:
 
     - `centers` `[BINS + 2, 2]`: rows (z, a), z ascending; the first and last are extrapolated to a = 0 and the maximum.
     - `slopes` `[BINS + 1]`: slope of each segment between two centres.
     - `n_centers`: number of rows in use; 0 until the first fit.
 
     Args:
-        seed: seed of the keys; samplers that will be merged need different seeds.
+        seed: seed of the keys.
         capacity: largest number of pairs that are kept.
         subtracts: whether the neurons reset by subtraction. Their rates are z plus noise, and those of weakly driven
             neurons are mostly noise. So z and a are then sorted and paired by rank before the fit, and the gradient of
@@ -79,39 +78,24 @@ class RateSampler(nn.Module):
     def add(self, z: Tensor, a: Tensor) -> None:
         """Add pairs: mean weighted inputs `z` and mean rates `a`, of the same shape."""
         z, a = (x.detach().flatten() for x in (z, a))
-        self.add_some(len(z), lambda places: (z[places.to(z.device)], a[places.to(a.device)]))
-
-    def add_some(self, n: int, pairs_at: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
-        """Add `n` pairs; `pairs_at(places)` returns z and a of those that are kept, the others are never computed."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.n_seen))
-        counts = self.group.counts(n)  # places count the pairs of all ranks, rank after rank
+        counts = self.group.counts(len(z))  # places count the pairs of all ranks, rank after rank
         start, total = sum(counts[: self.group.rank]), sum(counts)
         self.n_seen += total
         enough = self.capacity + DEVIATIONS * self.capacity**0.5
         self._limit = min(self._limit, enough / max(1, self.n_seen))
         places, keys = _keys_below(self._limit, total, generator)
         if len(places):
-            self._keep(self._pairs_of_all(places, start, n, pairs_at), keys)
+            self._keep(self._pairs_of_all(places, start, z, a), keys)
 
-    @torch.no_grad()
-    def _pairs_of_all(
-        self, places: Tensor, start: int, n: int, pairs_at: Callable[[Tensor], tuple[Tensor, Tensor]]
-    ) -> Tensor:
-        """Return the pairs at `places`, `[k, 2]` on the CPU; `n` places from `start` on are those of this rank."""
-        if self.group.size == 1:
-            return torch.stack(pairs_at(places), dim=1).to("cpu", torch.float32)
+    def _pairs_of_all(self, places: Tensor, start: int, z: Tensor, a: Tensor) -> Tensor:
+        """Return the pairs at `places`, `[k, 2]` on the CPU; `z` and `a` are those of this rank, from `start` on."""
+        ours = (places >= start) & (places < start + len(z))
+        at = places[ours] - start
         pairs = torch.zeros(len(places), 2)
-        ours = (places >= start) & (places < start + n)
-        if ours.any():
-            pairs[ours] = torch.stack(pairs_at(places[ours] - start), dim=1).to("cpu", torch.float32)
+        pairs[ours] = torch.stack([x[at.to(x.device)] for x in (z, a)], dim=1).to("cpu", torch.float32)
         self.group.add_up([pairs])
         return pairs
-
-    def merge(self, other: "RateSampler") -> None:
-        """Add the pairs of another sampler, as if this one had seen them too."""
-        self._limit = min(self._limit, other._limit)
-        self._keep(*other._smallest())
-        self.n_seen += other.n_seen
 
     def _keep(self, pairs: Tensor, keys: Tensor) -> None:
         self._held.append((pairs, keys))

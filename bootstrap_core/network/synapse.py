@@ -40,7 +40,8 @@ class Synapse(nn.Module):
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
         """Return the weighted input of one input `x`, without a batch axis, for other weights of the same shape."""
-        raise NotImplementedError
+        assert self.spec is not None
+        return conv2d(x[None], weight, self.spec)[0]
 
 
 class DenseSynapse(Synapse):
@@ -96,10 +97,6 @@ class ConvSynapse(Synapse):
         """Return the weighted input of rates, in their dtype."""
         return convolve(x, self.quantized_weight(scale).to(x.dtype), self.spec)
 
-    def sums(self, x: Tensor, weight: Tensor) -> Tensor:
-        """See `Synapse`."""
-        return conv2d(x[None], weight, self.spec)[0]
-
 
 class PoolSynapse(Synapse):
     """Average pool of `[N, C, H, W]` as a grouped convolution with one fixed weight.
@@ -125,10 +122,6 @@ class PoolSynapse(Synapse):
         # padding before: avg_pool2d takes at most half the kernel
         total = F.avg_pool2d(padded(x, self.spec.padding), self.spec.kernel, self.spec.stride, divisor_override=1)
         return total * self.weight[0, 0, 0, 0].to(x.dtype)
-
-    def sums(self, x: Tensor, weight: Tensor) -> Tensor:
-        """See `Synapse`."""
-        return conv2d(x[None], weight, self.spec)[0]
 
 
 class IdentitySynapse(Synapse):

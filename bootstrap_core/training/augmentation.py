@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bootstrap_core.training.distributed import Share
+from bootstrap_core.distributed import Share
 from specs.errors import DataError, SpecError
 from specs.training import AugmentSpec
 
@@ -277,7 +277,7 @@ def bend(images: Tensor, amount: float, generator: torch.Generator, share: Share
     share = share or _whole(images)
     size = (share.n_rows, 2, ELASTIC_POINTS, ELASTIC_POINTS)
     drawn = torch.randn(size, generator=generator, device=generator.device)[share.rows]
-    rows, columns = (_bicubic(size, images) for size in images.shape[-2:])
+    rows, columns = (_bicubic(side, images) for side in images.shape[-2:])
     field = rows @ (drawn.to(images) * (2 * amount)) @ columns.t()  # [N, 2, H, W]
     x, y = _pixel_offsets(images)
     still = torch.stack(torch.broadcast_tensors(x * (2 / len(x)), (y * (2 / len(y)))[:, None]))  # [2, H, W]

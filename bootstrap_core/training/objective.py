@@ -22,12 +22,12 @@ from bootstrap_core.analysis.statistics import DistanceStats, ErrorStats, Learni
 from bootstrap_core.analysis.values import ValueScore, score_values
 from bootstrap_core.data.frames import Frames, check_frames
 from bootstrap_core.data.splits import Split, check_split, time_first, train_validation_split
+from bootstrap_core.distributed import Group, Share
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.precision import product_dtype
 from bootstrap_core.progress import Progress
 from bootstrap_core.training.augmentation import are_columns, augmentation
-from bootstrap_core.training.distributed import Group, Share
 from bootstrap_core.training.epoch_report import AccuracyReport, DistanceReport, EpochReport, ErrorReport
 from specs.errors import SnnZooError
 from specs.network import NetworkSpec
@@ -307,21 +307,21 @@ def objective_of(spec: NetworkSpec, recipe: TrainingSpec, examples: Any) -> Obje
 
 
 def distillation_loss(
-    logits: Tensor, targets: Tensor, wanted: Tensor | None, part: float, label_smoothing: float = 0.0
+    logits: Tensor, targets: Tensor, taught: Tensor | None, part: float, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Return the loss: cross-entropy with the targets and, to a `part`, Kullback-Leibler divergence from a teacher.
+    """Return the cross-entropy with the targets, mixed with the Kullback-Leibler divergence from a teacher.
 
     Args:
         logits: logits of the network, `[N, classes]`.
         targets: labels `[N]`, or probabilities `[N, classes]`.
-        wanted: logits of the teacher, `[N, classes]`; None without a teacher, with `part` 0.
+        taught: logits of the teacher, `[N, classes]`; None without a teacher, with `part` 0.
         part: share of the divergence in the loss, 0 to 1.
         label_smoothing: see `TrainingSpec`.
     """
     loss = (1 - part) * F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-    if wanted is None:
+    if taught is None:
         return loss
-    distance = F.kl_div(logits.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean")
+    distance = F.kl_div(logits.log_softmax(1), taught.log_softmax(1), log_target=True, reduction="batchmean")
     return loss + part * distance
 
 

@@ -3,27 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.mode import LayerModes, Mode
 
-__all__ = ["LayerModes", "Scheduler"]
-
-
-@dataclass(frozen=True)
-class LayerModes:
-    """Mode of each block: SNN for the first `crossover` blocks, `base` for the rest; a SAMPLE `base` applies to all.
-
-    >>> modes = LayerModes(Mode.ANN, crossover=2)
-    >>> [modes[i].name for i in range(4)]
-    ['SNN', 'SNN', 'ANN', 'ANN']
-    """
-
-    base: Mode
-    crossover: int = 0
-
-    def __getitem__(self, block: int) -> Mode:
-        if self.base is Mode.SAMPLE or block >= self.crossover:
-            return self.base
-        return Mode.SNN
+__all__ = ["Scheduler"]
 
 
 @dataclass(frozen=True)

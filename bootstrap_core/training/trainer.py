@@ -12,30 +12,30 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Score
-from bootstrap_core.analysis.statistics import LearningStats, Stat, Stats, first_problem
+from bootstrap_core.analysis.statistics import LearningStats, Stat, Stats
 from bootstrap_core.data.datasets import Split
 from bootstrap_core.data.frames import Frames
+from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.functional.dropout import masks_from
 from bootstrap_core.network.batch_norm import BatchNorm, NormModule
 from bootstrap_core.network.blocks import SpikingBlock
 from bootstrap_core.network.inputs import AxesWarning
-from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.network import Network, check_network
 from bootstrap_core.network.sampler import RateSampler, mix_seed
 from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.ops.precision import products_in
 from bootstrap_core.progress import Progress, no_progress
 from bootstrap_core.training.averaging import MovingAverage
-from bootstrap_core.training.distributed import ALONE, Group
 from bootstrap_core.training.epoch_report import AccuracyReport, EpochReport
 from bootstrap_core.training.initialization import initialize
 from bootstrap_core.training.objective import Batch, Objective, objective_of
-from bootstrap_core.training.schedule import LayerModes, Scheduler
+from bootstrap_core.training.schedule import Scheduler
 from bootstrap_core.training.trainer_state import TrainerState, check_tensors, tensors_of_optimizer
 from specs.arguments import check_type
 from specs.errors import IntegrityError, SnnZooError
 from specs.training import LearningRateSchedule, SnnGradient, TrainingSpec
-from specs.words import counted
+from specs.words import counted, first_problem
 
 __all__ = ["Teacher", "Trainer", "fit"]
 
@@ -156,9 +156,9 @@ class Trainer:
             raise SnnZooError(
                 f"{counted(epoch, 'epoch')} done, as many as in the recipe: raise training.epochs to train longer"
             )
-        self.group.spread(self.network.state_dict().values())  # hosts may differ in the last bit
+        self.group.broadcast(self.network.state_dict().values())  # hosts may differ in the last bit
         if self.average is not None:
-            self.group.spread(self.trained.state_dict().values())
+            self.group.broadcast(self.trained.state_dict().values())
         masks = torch.Generator().manual_seed(mix_seed(self.recipe.seed, epoch + self.group.rank * RANK_STRIDE))
         with masks_from(masks):
             self._train(epoch, on_batch)

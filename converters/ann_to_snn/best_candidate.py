@@ -47,7 +47,7 @@ MOST_IMAGES = MOST + MOST_TO_JUDGE
 BATCH = 250
 GRADED_BITS = (8, 7, 6, 5, 4, 3)
 
-Fit = Callable[..., tuple[Model, list[Calibration]]]
+Calibrate = Callable[..., tuple[Model, list[Calibration]]]
 """Type of `calibrate` with all arguments bound but `layers`, `input_form` and perhaps `reset`."""
 
 
@@ -158,7 +158,7 @@ def best_candidate(
     judged = (images[n:] if held_out else images)[:MOST_TO_JUDGE]
     with torch.no_grad():
         answers = torch.cat([run_ann(ann, normalization(part))[0].argmax(1) for part in judged.split(BATCH)])
-    fit: Fit = partial(
+    with_images: Calibrate = partial(
         calibrate,
         ann,
         images=calibrating,
@@ -172,10 +172,10 @@ def best_candidate(
     def try_form(layers: Sequence[SpikingLayer], pooling: MaxPooling, encoding: Encoding, reset: Reset) -> None:
         pools = f", max pools: {pooling}" if has_maxima(ann) else ""
         on_form(f"calibrating on {len(calibrating):,} images; input: {encoding}{pools}, reset: {reset}")
-        fit_reset = partial(fit, reset=reset)
+        with_reset = partial(with_images, reset=reset)
         try:
-            form = _form(fit_reset, layers, encoding)
-            model, calibrations = fit_reset(layers, input_form=form)
+            form = _form(with_reset, layers, encoding)
+            model, calibrations = with_reset(layers, input_form=form)
             agreement = _agreement(model, judged, answers)
             found.append(Candidate(model, calibrations, layers, form, pooling, reset, agreement, held_out))
         except (UnsupportedError, StateOverflowError) as error:
@@ -212,14 +212,14 @@ def has_skips(ann: Ann, max_pooling: Sequence[MaxPooling]) -> bool:
     return bool(found) and all(found)
 
 
-def _form(fit: Fit, layers: Sequence[SpikingLayer], encoding: Encoding) -> InputForm:
+def _form(calibrate_as: Calibrate, layers: Sequence[SpikingLayer], encoding: Encoding) -> InputForm:
     """Return the input form for an encoding; graded input gets the bits with the smallest error of the first layer."""
     if encoding is Encoding.SPIKE or layers[0].activation is None:
         return InputForm(encoding)
     errors = dict[InputForm, float]()
     for form in (InputForm(encoding, bits) for bits in GRADED_BITS):
         try:
-            errors[form] = fit(layers[:1], input_form=form)[1][0].error
+            errors[form] = calibrate_as(layers[:1], input_form=form)[1][0].error
         except UnsupportedError:  # with many levels the bias may be out of range; reported if the fewest bits fail too
             if form.bits == GRADED_BITS[-1] and not errors:
                 raise

@@ -271,7 +271,7 @@ class _Calibrator:
         z = current.float().expand(self.time_steps, *current.shape)
         chosen = self._choose(z, None, pixels, 1.0, 1, block=0, target="input")
         entering["neuron"] = self._neuron(chosen.threshold)
-        return self._fire(z, None, int(MANT * chosen.threshold)), chosen.scale, [chosen]
+        return self._fire(z, None, threshold_mant(chosen.threshold)), chosen.scale, [chosen]
 
     def _skip(self, layer: SpikingLayer, skip: SpikingSkip, block: int, spikes: Spikes, scale: Tensor) -> _Synapses:
         """Return the synapses of a skip from `block`, whose output is `spikes`."""
@@ -331,24 +331,24 @@ class _Calibrator:
         assert fit.bias is not None
 
         def driven(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-            """Return weighted input and bias after quantisation."""
+            """Return weighted input and bias after quantisation, in units of the input's levels."""
             return _weighted_input(synapses, quantize_weight(weight.float())), quantize_bias(bias.float() * levels)
 
-        z, bias = driven(fit.weight, fit.bias)
-        shrink = shrink_for(self._reach(z, bias))
-        weight, offset, factor = fit.weight * shrink, fit.bias * shrink, fit.factor * shrink
+        z, quantized = driven(fit.weight, fit.bias)
+        shrink = shrink_for(self._reach(z, quantized))
+        weight, bias, factor = fit.weight * shrink, fit.bias * shrink, fit.factor * shrink
         if shrink < 1:
-            z, bias = driven(weight, offset)
+            z, quantized = driven(weight, bias)
         tensors = _named(synapses, weight)
         if gains is None:
-            return block, {"bias": offset, **tensors}, Spikes.of(z), scale
+            return block, {"bias": bias, **tensors}, Spikes.of(z), scale
         z = z.expand(self.time_steps, *z.shape[1:])
-        chosen = self._choose(z, bias, wanted, factor, levels, block=index, target=layer.target)
+        chosen = self._choose(z, quantized, wanted, factor, levels, block=index, target=layer.target)
         chosen = replace(chosen, scale=chosen.scale / gains, shrink=shrink)
         found.append(chosen)
         block["neuron"] = self._neuron(chosen.threshold)
         mant = threshold_mant(chosen.threshold, levels)
-        raised = offset + chosen.offset * chosen.threshold / self.time_steps
+        raised = bias + chosen.offset * chosen.threshold / self.time_steps
         spikes = self._fire(z, quantize_bias(raised.float() * levels), mant)
         return block, {"bias": raised, **tensors}, spikes, chosen.scale
 
@@ -399,7 +399,7 @@ class _Calibrator:
             z: weighted input, `[T, N, C, ...]`, in units of the input's levels.
             bias: `[C]`, in the same units, or None.
             wanted: activations, `[N, C, ...]`, in units of the ANN.
-            factor: activation of 1 in units of an input of 1.
+            factor: weighted input that stands for an activation of 1, in units of an input of 1.
             levels: largest value of the input.
             block, target: see `Calibration`.
         """
@@ -462,9 +462,8 @@ def _named(synapses: Sequence[_Synapses], weight: Tensor) -> dict[str, Tensor]:
     own, *others = _weights(synapses, weight)
     tensors = {"synapse.weight": own}
     for k, (skip, each) in enumerate(zip(synapses[1:], others, strict=True)):
-        if skip.is_identity:
-            each = each.diagonal() if each.dim() == 2 else each.flatten()
-        tensors[f"skips.{k}.weight"] = each
+        diagonal = each.diagonal() if each.dim() == 2 else each.flatten()
+        tensors[f"skips.{k}.weight"] = diagonal if skip.is_identity else each
     return tensors
 
 

@@ -101,8 +101,8 @@ def fit_to_grid(
         beside = "the bias" if threshold is None else f"the threshold of {threshold:.4g}, or the bias"
         raise UnsupportedError(f"weights are too small relative to {beside}: all would round to 0")
     error = (steps * WEIGHT_STEP - scaled).abs().max().item() / peak if peak else 0.0
-    mant = None if threshold is None else _mantissa(threshold * factor, levels)
-    return GridFit(factor, scaled, scaled_bias, None if mant is None else _threshold(mant, levels), error)
+    on_grid = None if threshold is None else _threshold(_mantissa(threshold * factor, levels), levels)
+    return GridFit(factor, scaled, scaled_bias, on_grid, error)
 
 
 def _largest_factor(weight: Tensor, bias: Tensor | None, threshold: float | None, levels: int) -> float:

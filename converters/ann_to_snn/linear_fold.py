@@ -22,11 +22,11 @@ __all__ = [
     "Dense",
     "Pair",
     "fold_conv",
+    "fold_dense",
     "follow",
     "pool",
     "scale_inputs",
     "scale_outputs",
-    "spread",
     "unrolled",
 ]
 
@@ -152,7 +152,7 @@ def fold_conv(first: Conv, second: Conv, shape: Shape) -> Conv:
     )
 
 
-def spread(first: Conv, second: Dense, shape: Shape) -> Dense:
+def fold_dense(first: Conv, second: Dense, shape: Shape) -> Dense:
     """Return one dense layer that equals `second` after the flattened `first`, on flattened inputs of `[C, H, W]`.
 
     Raises:

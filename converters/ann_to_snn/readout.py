@@ -6,8 +6,6 @@ place where that helps on images that were not fitted to. Calibration minimises 
 matters is the class that they choose.
 """
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,7 +19,7 @@ from bootstrap_core.training.trainer import Teacher
 from converters.ann_to_snn.calibrate import shrink_for
 from specs.errors import StateOverflowError
 
-__all__ = ["calibrate_logits", "logit_scale", "refit_readout"]
+__all__ = ["batched_logits", "calibrate_logits", "logit_scale", "refit_readout"]
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Penalties to try on a change of the weights, relative to the mean square of the weights."""
@@ -55,29 +53,28 @@ def refit_readout(network: Network, images: Tensor, teacher: Teacher) -> bool:
     images = images[: MOST_PRODUCTS // weight.numel()]
     if len(images) < FEWEST:
         return False
-    parts = images.split(BATCH)
     try:
-        rates = _rates(IntegerNetwork(network), parts)
+        rates = _rates(IntegerNetwork(network), images)
     except StateOverflowError:
         return False
-    wanted = torch.cat([teacher(part.float() / 255).float() for part in parts])
+    wanted = batched_logits(teacher, images)
     scale = logit_scale(F.linear(rates, weight, bias), wanted)
     wanted = wanted.log_softmax(1)
     fit = _Fit(scale * weight.detach(), scale * bias.detach())
     half = len(images) // 2
     fitted, judged = (rates[:half], wanted[:half]), (rates[half:], wanted[half:])
     before = fit.distances(fit.start, *judged)
-    after = {strength: fit.distances(fit.change(*fitted, strength), *judged) for strength in STRENGTHS}
+    after = {strength: fit.distances(fit.solve(*fitted, strength), *judged) for strength in STRENGTHS}
     best = min(STRENGTHS, key=lambda strength: float(after[strength].mean()))
     gain = before - after[best]
     if not gain.mean() > gain.std() / len(gain) ** 0.5:
         return False
-    changed, offset = (x / scale for x in fit.change(rates, wanted, best))
-    reach = network.spec.time_steps * float(F.linear(rates, changed, offset).abs().max())
+    new_weight, new_bias = (x / scale for x in fit.solve(rates, wanted, best))
+    reach = network.spec.time_steps * float(F.linear(rates, new_weight, new_bias).abs().max())
     # the old weights fill their grid, so the new ones must not be larger
-    shrink = min(shrink_for(reach), float(weight.abs().max() / changed.abs().max()))
-    weight.copy_(changed * shrink)
-    bias.copy_(offset * shrink)
+    shrink = min(shrink_for(reach), float(weight.abs().max() / new_weight.abs().max()))
+    weight.copy_(new_weight * shrink)
+    bias.copy_(new_bias * shrink)
     return True
 
 
@@ -93,9 +90,8 @@ def calibrate_logits(network: Network, images: Tensor, teacher: Teacher) -> None
         images: `[N, ...]`, uint8.
         teacher: the ANN.
     """
-    parts = images.split(BATCH)
-    ours = torch.cat([network(part.float() / 255, Mode.SNN) for part in parts]).double()
-    theirs = torch.cat([teacher(part.float() / 255) for part in parts]).double().softmax(1)
+    ours = batched_logits(lambda part: network(part, Mode.SNN), images).double()
+    theirs = batched_logits(teacher, images).double().softmax(1)
     low, high = SCALES
     for _ in range(BISECTIONS):
         scale = (low * high) ** 0.5
@@ -110,9 +106,15 @@ def logit_scale(ours: Tensor, theirs: Tensor) -> float:
     return max(1e-3, float((ours * theirs).sum() / ours.square().sum().clamp_min(1e-12)))
 
 
-def _rates(exact: IntegerNetwork, parts: Sequence[Tensor]) -> Tensor:
+@torch.no_grad()
+def batched_logits(answer: Teacher, images: Tensor) -> Tensor:
+    """Return the logits for images, uint8 `[N, ...]`, computed in batches; float32 `[N, classes]`."""
+    return torch.cat([answer(part.float() / 255).float() for part in images.split(BATCH)])
+
+
+def _rates(exact: IntegerNetwork, images: Tensor) -> Tensor:
     """Return the mean over time of what the readout reads, `[N, inputs]`."""
-    return torch.cat([exact.rates(part)[-2].flatten(1) for part in parts])
+    return torch.cat([exact.rates(part)[-2].flatten(1) for part in images.split(BATCH)])
 
 
 class _Fit:
@@ -128,7 +130,7 @@ class _Fit:
         return F.kl_div(found, wanted, log_target=True, reduction="none").sum(1)
 
     @torch.enable_grad()
-    def change(self, rates: Tensor, wanted: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+    def solve(self, rates: Tensor, wanted: Tensor, strength: float) -> tuple[Tensor, Tensor]:
         """Return the weights and bias with the least mean divergence plus penalty."""
         layer = weight, bias = tuple(x.clone().requires_grad_() for x in self.start)
         optimizer = torch.optim.LBFGS(layer, max_iter=ITERATIONS, line_search_fn="strong_wolfe")

@@ -17,7 +17,7 @@ from torch import Tensor
 from bootstrap_core.functional.convolution import conv2d
 from converters.ann_to_snn import ann as nets
 from converters.ann_to_snn.ann import Ann, Node
-from converters.ann_to_snn.linear_fold import Conv, Dense, Pair, fold_conv, pool, spread, unrolled
+from converters.ann_to_snn.linear_fold import Conv, Dense, Pair, fold_conv, fold_dense, pool, unrolled
 from specs.errors import UnsupportedError
 from specs.fields import Padding, Shape
 
@@ -242,11 +242,11 @@ class _Branch:
         """Return the branch with a dense layer after it."""
         match self.linear:
             case Conv() as first:
-                linear = spread(first, dense, self.units)
+                linear = fold_dense(first, dense, self.units)
             case Dense() as first:
                 linear = Dense(dense.weight @ first.weight, dense.weight @ first.bias + dense.bias)
             case None:
-                linear = spread(self.average, dense, self.units) if self.average else dense
+                linear = fold_dense(self.average, dense, self.units) if self.average else dense
         return replace(self, linear=linear, average=None)
 
     def with_average(self, node: str, kernel: Pair, stride: Pair, padding: Padding) -> "_Branch":
@@ -395,12 +395,12 @@ def _slopes_of(activation: nets.Operation, channels: int) -> Tensor | None:
 
 def _as_dense(conv: Conv, shape: Shape) -> Dense:
     """Return the dense layer on flattened inputs that equals a convolution."""
-    n_inputs, n_outputs = prod(shape), prod(conv.output_shape(shape))
+    after = conv.output_shape(shape)
+    n_inputs, n_outputs = prod(shape), prod(after)
     if n_inputs * n_outputs > LARGEST_READOUT:
         raise UnsupportedError(
             f"a convolution as readout needs {n_outputs:,} x {n_inputs:,} weights, at most {LARGEST_READOUT:,} in all"
         )
-    after = conv.output_shape(shape)
     if n_outputs <= n_inputs:
         weight = unrolled(torch.eye(n_outputs, dtype=torch.float64).reshape(n_outputs, *after), conv, shape)
     else:

@@ -20,7 +20,7 @@ from bootstrap_core.training.augmentation import are_pictures, augmentation
 from bootstrap_core.training.epoch_report import AccuracyReport
 from bootstrap_core.training.objective import distillation_loss
 from bootstrap_core.training.trainer import Teacher, fit
-from converters.ann_to_snn.readout import logit_scale
+from converters.ann_to_snn.readout import batched_logits, logit_scale
 from specs.errors import StateOverflowError
 from specs.network import NetworkSpec
 from specs.summary import summarize
@@ -113,7 +113,9 @@ def tune(
         snn_epochs=epochs,
         snn_gradient=SnnGradient.TANDEM,
         batch_size=BATCH,
-        logit_scale=logit_scale(_by_parts(lambda part: network(part, Mode.SNN), some), _by_parts(teacher, some)),
+        logit_scale=logit_scale(
+            batched_logits(lambda part: network(part, Mode.SNN), some), batched_logits(teacher, some)
+        ),
         augment=MOVED,
         images_per_epoch=per_epoch,
         validation=n_validation,
@@ -186,12 +188,12 @@ class _Judge:
         moved = (augmentation(MOVED)(part.float() / 255, generator) for part in parts)
         self.images = torch.cat([(images * 255).round().to(torch.uint8) for images in moved])
         self.labels = held_out.labels.repeat(n_moves)
-        self.wanted, self.recipe = _by_parts(teacher, self.images), recipe
+        self.wanted, self.recipe = batched_logits(teacher, self.images), recipe
 
     def score(self, network: Network) -> float:
         """Return the loss; infinite if a state leaves 24 bits."""
         try:
-            logits = _by_parts(IntegerNetwork(network), self.images)
+            logits = batched_logits(IntegerNetwork(network), self.images)
         except StateOverflowError:
             return math.inf
         recipe = self.recipe
@@ -216,9 +218,3 @@ def _keep_best_part(network: Network, before: Mapping[str, Tensor], judge: _Judg
         best, least = part, loss
     go(best)
     return best, least
-
-
-@torch.no_grad()
-def _by_parts(answer: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Return the logits for images, uint8 `[N, ...]`, computed in batches."""
-    return torch.cat([answer(part.float() / 255).float() for part in images.split(BATCH)])

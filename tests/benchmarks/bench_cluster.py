@@ -20,7 +20,7 @@ import torch
 from programs import RESULTS, busy_cores, cpu_model, stamp
 
 from bootstrap_core import Trainer, build_network, load_dataset
-from bootstrap_core.training.distributed import join_group
+from bootstrap_core.distributed import join_group
 from specs import load_spec
 from specs.training import TrainingSpec
 from zoo.sources import override_spec

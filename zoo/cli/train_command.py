@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from bootstrap_core.analysis.measures import Measure
     from bootstrap_core.data.datasets import Dataset
     from bootstrap_core.data.frames import FrameDataset
-    from bootstrap_core.training.distributed import Group
+    from bootstrap_core.distributed import Group
     from bootstrap_core.training.epoch_report import EpochReport
     from converters.model import Model
     from specs.network import NetworkSpec
@@ -126,7 +126,7 @@ def train(
 
     Example: torchrun --nproc-per-node 2 -m zoo train mnist-dense -o run
     """
-    from bootstrap_core.training.distributed import join_group
+    from bootstrap_core.distributed import join_group
 
     shortcuts = {"epochs": epochs, "seed": seed, "data": data, "precision": precision}
     assignments += tuple(f"training.{key}={value}" for key, value in shortcuts.items() if value is not None)
@@ -147,7 +147,7 @@ def _start_run(
     force: bool,
     group: "Group",
 ) -> "TrainingRun":
-    from bootstrap_core.training.distributed import local_device
+    from bootstrap_core.distributed import local_device
     from specs.files.file_digest import sha256_of
     from specs.training import TrainingSpec
     from zoo.runs.card import revision_of
@@ -243,7 +243,7 @@ def _classes_of_run(folder: Path, places: DataPlaces, group: "Group") -> tuple[s
 
     path = folder / TRAINED
     found = read_model(path).card.get("classes", ()) if group.leads and path.exists() else ()
-    names = check_class_names(json.loads(group.spread_bytes(json.dumps(found).encode())), f"{path}: classes")
+    names = check_class_names(json.loads(group.broadcast_bytes(json.dumps(found).encode())), f"{path}: classes")
     if names and places.classes and places.classes != names:
         raise SnnZooError(f"--classes: the run in {folder} has the classes {', '.join(names)}: leave out --classes")
     return names

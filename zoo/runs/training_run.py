@@ -25,15 +25,14 @@ from torch import Tensor
 from bootstrap_core.analysis.evaluation import Evaluation, Score
 from bootstrap_core.analysis.measures import Measure
 from bootstrap_core.analysis.spike_trains import SpikeTrainScore
-from bootstrap_core.analysis.statistics import first_problem
 from bootstrap_core.analysis.values import ValueScore
 from bootstrap_core.data.datasets import Dataset, check_split
 from bootstrap_core.data.frames import FrameDataset
+from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.inputs import as_input
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.progress import Progress, no_progress
-from bootstrap_core.training.distributed import ALONE, Group
 from bootstrap_core.training.epoch_report import EpochReport, Report
 from bootstrap_core.training.trainer import Teacher, Trainer
 from converters.formats.model_files import write_model
@@ -49,7 +48,7 @@ from specs.io import dump_spec
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 from specs.training import LearningRateSchedule, TrainingSpec
-from specs.words import counted
+from specs.words import counted, first_problem
 from zoo.runs.card import Versions, revision_of
 from zoo.sources import TRAINED, model_path, read_source
 
@@ -201,7 +200,7 @@ class TrainingRun:
         group = self.group
         model = read_safetensors(self.model_path) if group.leads else Model.of(self.network)
         network = model.build().to(self.network.device)
-        group.spread(network.state_dict().values())
+        group.broadcast(network.state_dict().values())
         test, objective = self.dataset.test, self.trainer.objective
         as_snn, self.overflow = objective.score_snn(network, test, progress=progress, group=group)
         scores: dict[Mode, Score] = {Mode.SNN: as_snn}
@@ -262,7 +261,7 @@ class TrainingRun:
 
     def _resume(self) -> None:
         path = self.folder / CHECKPOINT
-        data = self.group.spread_bytes(_read_checked(path) if self.group.leads else b"")
+        data = self.group.broadcast_bytes(_read_checked(path) if self.group.leads else b"")
         try:
             _check_checksums(data)
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)

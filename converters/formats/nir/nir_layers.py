@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from converters.ann_to_snn.linear_fold import Conv, Dense, Pair, fold_conv, follow, pool, scale_outputs, spread
+from converters.ann_to_snn.linear_fold import Conv, Dense, Pair, fold_conv, fold_dense, follow, pool, scale_outputs
 from converters.formats.nir.nir_chain import Named
 from converters.formats.nir.nir_file import Node
 from converters.formats.nir.nir_neurons import (
@@ -301,7 +301,7 @@ class _Stack:
             case Conv(), Dense():
                 if not self.conv.depthwise:
                     raise UnsupportedError("a convolution and a dense layer need neurons between them")
-                return spread(self.conv, self.flat, self.before)
+                return fold_dense(self.conv, self.flat, self.before)
             case _ if self.layers:
                 raise UnsupportedError("neurons after neurons need weights between them")
             case None, None:

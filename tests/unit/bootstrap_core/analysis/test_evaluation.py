@@ -10,12 +10,12 @@ from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import accuracy_by_steps, batches, count_synops, evaluate, evaluate_exactly
 from bootstrap_core.data.datasets import Split, load_dataset
+from bootstrap_core.distributed import Group
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally
 from bootstrap_core.ops.library import is_installed, without_native
-from bootstrap_core.training.distributed import Group
 from specs import load_spec
 from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.network import NetworkSpec

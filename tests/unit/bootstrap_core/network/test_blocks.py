@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from bootstrap_core.functional import cuba, quantize_bias, quantize_weight
-from bootstrap_core.network.blocks import AffineBlock, Block, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
+from bootstrap_core.network.base_block import Block
+from bootstrap_core.network.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network

@@ -12,11 +12,10 @@ from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.inputs import as_input
-from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.library import is_installed, without_native
 from bootstrap_core.ops.spikes import Spikes
-from bootstrap_core.training.schedule import LayerModes
 from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
 
@@ -178,7 +177,7 @@ def test_graded_input_is_weighed_as_it_is_for_any_number_of_steps(steps: int) ->
     logits, trace = network.run(images(), Mode.SNN)
     block = network.blocks[1]
     z = F.conv2d(torch.round(255 * images()), block.quantized_weight())
-    expected = block.neuron(z.expand(steps, *z.shape), block.quantized_bias()).spikes
+    expected = block.constants().define(z.expand(steps, *z.shape)).spikes
     assert 0 < expected.mean() < 1
     assert torch.equal(trace.spikes[1], expected)
     assert torch.equal(IntegerNetwork(network)(images()), logits)
@@ -576,7 +575,7 @@ def test_a_block_weighs_its_skips_as_torch_does_and_takes_its_bias_once() -> Non
     for i in (2, 4):
         block = network.blocks[i]
         z = torch.stack([weighted_by_hand(network, i, step) for step in steps])
-        assert torch.equal(block.neuron(z, bias=block.quantized_bias()).spikes, trace.spikes[i])
+        assert torch.equal(block.constants().define(z).spikes, trace.spikes[i])
         assert 0 < trace.rates[i].mean() < 1
     expected = sum(weighted_by_hand(network, 5, step) for step in steps) / T
     torch.testing.assert_close(logits, expected)

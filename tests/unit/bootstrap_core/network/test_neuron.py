@@ -42,7 +42,7 @@ def test_learnt_decays_are_parameters(learn: LearnDecays) -> None:
 @pytest.mark.parametrize("learn", [LearnDecays.SHARED, LearnDecays.PER_CHANNEL])
 def test_gradients_reach_learnt_decays(learn: LearnDecays) -> None:
     neuron = make(learn, tau_grad=0.01)
-    neuron(torch.rand(8, 4, 3, generator=torch.Generator().manual_seed(0))).spikes.sum().backward()
+    neuron.constants().define(torch.rand(8, 4, 3, generator=torch.Generator().manual_seed(0))).spikes.sum().backward()
     for decay in neuron.parameters():
         assert decay.grad.shape == decay.shape
         assert bool((decay.grad < 0).all())  # more decay, fewer spikes
@@ -55,7 +55,7 @@ def test_decays_run_on_the_grid_of_4096() -> None:
 
 
 def test_the_quantized_decays_are_what_runs() -> None:
-    out = make(threshold=9.0)(torch.tensor([1.0, 0.0]).reshape(2, 1, 1))
+    out = make(threshold=9.0).constants().define(torch.tensor([1.0, 0.0]).reshape(2, 1, 1))
     assert out.current[1].item() == (4096 - 1516) / 4096
 
 
@@ -80,19 +80,19 @@ def test_the_threshold_is_truncated_to_64ths_after_the_levels_of_its_input(thres
 
 def test_the_truncated_threshold_is_what_fires() -> None:
     just_above = torch.full((1, 1, 1), 6 / 64 + 1 / 4096)
-    assert make(threshold=0.1)(just_above).spikes.item() == 1
-    assert make(threshold=0.1)(just_above - 1 / 4096).spikes.item() == 0
+    assert make(threshold=0.1).constants().define(just_above).spikes.item() == 1
+    assert make(threshold=0.1).constants().define(just_above - 1 / 4096).spikes.item() == 0
 
 
 def test_the_reset_is_that_of_the_spec() -> None:
     z = torch.tensor([2.5, 0.0, 0.0]).reshape(3, 1, 1)
     options = {"current_decay": 1.0, "voltage_decay": 0.0}
-    assert make(**options)(z).spikes.flatten().tolist() == [1, 0, 0]
-    assert make(**options, reset=Reset.SUBTRACT)(z).spikes.flatten().tolist() == [1, 1, 0]
+    assert make(**options).constants().define(z).spikes.flatten().tolist() == [1, 0, 0]
+    assert make(**options, reset=Reset.SUBTRACT).constants().define(z).spikes.flatten().tolist() == [1, 1, 0]
 
 
 def test_the_bias_reaches_the_voltage() -> None:
-    out = make(threshold=9.0)(torch.zeros(1, 2, 3), torch.tensor([0.25, 0.5, 0.75]))
+    out = make(threshold=9.0).constants(torch.tensor([0.25, 0.5, 0.75])).define(torch.zeros(1, 2, 3))
     assert out.voltage[0, 1].tolist() == [0.25, 0.5, 0.75]
 
 
@@ -101,6 +101,6 @@ def test_the_surrogate_is_that_of_the_spec(option: str, factor: float) -> None:
     gradients = []
     for options in ({}, {option: 3.0}):
         z = torch.full((1, 1, 1), 1.0, requires_grad=True)  # at the threshold: scale / (2 tau)
-        make(**options)(z).spikes.sum().backward()
+        make(**options).constants().define(z).spikes.sum().backward()
         gradients.append(z.grad.item())
     assert gradients[1] / gradients[0] == pytest.approx(factor, rel=1e-5)

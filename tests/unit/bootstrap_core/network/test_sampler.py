@@ -275,39 +275,6 @@ def test_a_full_sampler_takes_no_pairs_too() -> None:
     assert as_set(sampler) == before
 
 
-def two_samplers() -> tuple[RateSampler, RateSampler]:
-    samplers = RateSampler(seed=1, capacity=200), RateSampler(seed=2, capacity=200)
-    for i, sampler in enumerate(samplers):
-        for start in range(0, 600, 150):
-            z = torch.arange(start, start + 150.0) + 1000 * i
-            sampler.add(z, z / 2000)
-    return samplers
-
-
-def test_merged_samplers_hold_one_sample_in_whichever_order() -> None:
-    ours, theirs = two_samplers()
-    ours.merge(theirs)
-    again, base = two_samplers()
-    base.merge(again)
-    assert as_set(ours) == as_set(base)
-    assert len(ours.pairs) == 200
-    assert ours.n_seen == base.n_seen == 1200
-
-
-def test_a_merged_sample_has_its_share_of_each() -> None:
-    ours, theirs = two_samplers()
-    ours.merge(theirs)
-    share = int((ours.pairs[:, 0] >= 1000).sum())
-    assert 70 <= share <= 130
-
-
-def test_merging_leaves_the_other_sampler_as_it_was() -> None:
-    ours, theirs = two_samplers()
-    before = theirs.pairs.clone()
-    ours.merge(theirs)
-    assert torch.equal(theirs.pairs, before)
-
-
 def sample_of(seed: int) -> set[tuple[float, ...]]:
     sampler = RateSampler(seed=seed, capacity=10)
     sampler.add(torch.arange(100.0), torch.zeros(100))
@@ -357,20 +324,3 @@ def test_a_sampler_that_was_made_float32_fits_on() -> None:
 def test_the_state_dict_holds_the_curve_and_no_pairs() -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in fitted().state_dict().items()}
     assert shapes == {"centers": (7, 2), "slopes": (6,), "n_centers": ()}
-
-
-def test_only_pairs_that_are_kept_are_asked_for() -> None:
-    asked, z = [], torch.arange(5000.0)
-    lazy, eager = RateSampler(seed=3, capacity=50), RateSampler(seed=3, capacity=50)
-
-    def pairs_at(places: Tensor) -> tuple[Tensor, Tensor]:
-        asked.append(len(places))
-        return z[places], z[places] / 5000
-
-    for _ in range(4):
-        lazy.add_some(len(z), pairs_at)
-        eager.add(z, z / 5000)
-    assert 50 <= asked[0] < 50 + 7 * 50**0.5
-    assert max(asked[1:]) < 100
-    assert torch.equal(lazy.pairs, eager.pairs)
-    assert len(lazy.pairs) == 50

@@ -8,10 +8,9 @@ import torch
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.inference.overflow import Overflow
 from bootstrap_core.network.build import build_network
-from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.sigma_delta import DeltaInputBlock, SigmaDeltaBlock, ValueBlock
-from bootstrap_core.training.schedule import LayerModes
 from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bootstrap_core.distributed import Group
 from bootstrap_core.training import augmentation as augmentation_module
 from bootstrap_core.training.augmentation import (
     RandomAffine,
@@ -21,7 +22,6 @@ from bootstrap_core.training.augmentation import (
     shift,
     warp_affine,
 )
-from bootstrap_core.training.distributed import Group
 from specs.errors import DataError, SpecError
 from specs.training import AugmentSpec
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from bootstrap_core import Network, build_network, load_dataset
+from bootstrap_core.network.batch_norm import SPREAD
 from bootstrap_core.ops.spikes import Spikes
-from bootstrap_core.training.initialization import SPREAD, initialize
+from bootstrap_core.training.initialization import initialize
 from bootstrap_core.training.trainer import Trainer, fit
 from specs import NetworkSpec, TrainingSpec
 

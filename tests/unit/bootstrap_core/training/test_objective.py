@@ -13,8 +13,8 @@ from bootstrap_core import IntegerNetwork, Mode, build_network, fit, load_datase
 from bootstrap_core.analysis.spike_trains import score_spike_trains
 from bootstrap_core.analysis.values import score_values
 from bootstrap_core.data.frames import Frames
+from bootstrap_core.distributed import Group
 from bootstrap_core.network.network import Network
-from bootstrap_core.training.distributed import Group
 from bootstrap_core.training.epoch_report import EpochReport, ErrorReport
 from bootstrap_core.training.objective import Classification, Regression, SpikeTrains, objective_of
 from bootstrap_core.training.trainer import Trainer

@@ -11,15 +11,14 @@ from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Evaluation, Progress, evaluate
 from bootstrap_core.data.datasets import Split, load_dataset
+from bootstrap_core.distributed import Group, Share
 from bootstrap_core.functional.dropout import dropout_mask
 from bootstrap_core.network import base_block
 from bootstrap_core.network.build import build_network
-from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops import precision as precision_module
-from bootstrap_core.training.distributed import Group, Share
 from bootstrap_core.training.epoch_report import EpochReport
-from bootstrap_core.training.schedule import LayerModes
 from bootstrap_core.training.trainer import DELAY_RATE, Trainer, fit
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from bootstrap_core.functional.convolution import conv2d
-from converters.ann_to_snn.linear_fold import Conv, Dense, fold_conv, follow, pool, spread
+from converters.ann_to_snn.linear_fold import Conv, Dense, fold_conv, fold_dense, follow, pool
 from specs import UnsupportedError
 
 SHAPE = (2, 9, 10)
@@ -74,12 +74,12 @@ def test_two_full_convolutions_are_refused() -> None:
         depthwise(1, 2, dilation=(2, 1)),
     ],
 )
-def test_dense_weights_spread_over_what_was_pooled(first) -> None:
+def test_a_dense_layer_folds_with_the_pool_before_it(first) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, *SHAPE, generator=generator).double()
     middle = run(first, x).flatten(1)
     dense = Dense(torch.randn(5, middle.shape[1], generator=generator).double(), torch.ones(5).double())
-    whole = spread(first, dense, SHAPE)
+    whole = fold_dense(first, dense, SHAPE)
     expected = middle @ dense.weight.T + dense.bias
     assert torch.allclose(x.flatten(1) @ whole.weight.T + whole.bias, expected)
 

@@ -11,12 +11,12 @@ from bootstrap_core.analysis.evaluation import evaluate
 from bootstrap_core.analysis.values import score_values
 from bootstrap_core.data.datasets import Split, load_dataset
 from bootstrap_core.data.frames import Frames
+from bootstrap_core.distributed import Group, join_group
 from bootstrap_core.network.batch_norm import MeanOnly, WeightScale
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.sampler import RateSampler
-from bootstrap_core.training.distributed import Group, join_group
 from bootstrap_core.training.trainer import Trainer
 from specs.network import NetworkSpec
 from specs.training import SnnGradient, TrainingSpec
@@ -133,11 +133,17 @@ def collectives(group: Group) -> dict[str, Any]:
     """Return the results of sums and broadcasts, in which rank r contributes r + 1."""
     small, large = torch.full((3,), group.rank + 1.0), torch.full((2, 5), group.rank + 1.0).T
     group.add_up([small, large])
-    spread = torch.full((2, 2), group.rank + 1).T
-    group.spread([spread])
-    data = group.spread_bytes(b"of the first" if group.leads else b"")
+    sent = torch.full((2, 2), group.rank + 1).T
+    group.broadcast([sent])
+    data = group.broadcast_bytes(b"of the first" if group.leads else b"")
     added = group.add([group.rank + 1, 0.5])
-    return {"sums": [small, large], "spread": spread, "bytes": data, "added": added, "counts": group.counts(group.rank)}
+    return {
+        "sums": [small, large],
+        "sent": sent,
+        "bytes": data,
+        "added": added,
+        "counts": group.counts(group.rank),
+    }
 
 
 def main(folder: Path) -> None:

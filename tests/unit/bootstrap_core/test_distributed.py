@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from bootstrap_core.training.distributed import ALONE, Group, Share, join_group, local_device
+from bootstrap_core.distributed import ALONE, Group, Share, join_group, local_device
 from specs.errors import SnnZooError
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
@@ -30,7 +30,7 @@ SAME = sorted(RECIPES.keys() - {"dropout"})
 SLOW = """
 import sys, time
 from pathlib import Path
-from bootstrap_core.training.distributed import join_group
+from bootstrap_core.distributed import join_group
 with join_group(timeout_s=60) as group:
     done = Path(sys.argv[1])
     if group.leads:
@@ -43,7 +43,7 @@ STEP = """
 import time
 from pathlib import Path
 import torch
-from bootstrap_core.training.distributed import join_group
+from bootstrap_core.distributed import join_group
 
 def n_threads():
     return len(list(Path("/proc/self/task").iterdir()))
@@ -145,18 +145,18 @@ def test_scores_are_of_all_images_once(found: Found) -> None:
             assert ours["rates"][1] == pytest.approx(theirs["rates"][1], rel=1e-4)
 
 
-def test_sums_and_what_the_first_spreads(found: Found) -> None:
+def test_sums_and_what_the_first_broadcasts(found: Found) -> None:
     for rank in range(2):
         ours = found[2, rank]["collectives"]
         assert all(bool((tensor == 3).all()) for tensor in ours["sums"])
-        assert ours["spread"].tolist() == [[1, 1], [1, 1]]
+        assert ours["sent"].tolist() == [[1, 1], [1, 1]]
         assert ours["bytes"] == b"of the first"
         assert ours["added"] == [3, 1]
         assert ours["counts"] == list(range(2))
 
 
 def test_tensors_are_added_up_in_buckets(monkeypatch) -> None:
-    monkeypatch.setattr("bootstrap_core.training.distributed.BUCKET", 10)
+    monkeypatch.setattr("bootstrap_core.distributed.BUCKET", 10)
     sent: list[int] = []
     monkeypatch.setattr("torch.distributed.all_reduce", lambda flat: sent.append(flat.numel()) or flat.mul_(3))
     tensors = [torch.ones(n) for n in (4, 6, 1, 25, 2)]

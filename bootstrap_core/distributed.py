@@ -113,7 +113,7 @@ class Group:
         self.add_up([sums])
         return (sums[:-1] / sums[-1]).view_as(means).to(means)
 
-    def spread(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Replace tensors by those of the first rank."""
         if self.size == 1:
             return
@@ -122,13 +122,13 @@ class Group:
             self._exchange(partial(dist.broadcast, whole, 0))
             tensor.detach().copy_(whole)
 
-    def spread_bytes(self, data: bytes) -> bytes:
-        """Return the `data` of the first rank to all ranks; the `data` of the others is ignored."""
+    def broadcast_bytes(self, data: bytes) -> bytes:
+        """Return the `data` of the first rank on all ranks; the `data` of the others is ignored."""
         if self.size == 1:
             return data
         (length,) = self.add([len(data) if self.leads else 0])
         found = torch.frombuffer(bytearray(data), dtype=torch.uint8) if self.leads else torch.empty(int(length)).byte()
-        self.spread([found])
+        self.broadcast([found])
         return found.numpy().tobytes()
 
     def _exchange(self, work: Callable[[], object]) -> None:
