@@ -159,9 +159,17 @@ def _damage(block: LavaBlock) -> Iterator[str]:
 
 
 def infer_document(
-    blocks: list[LavaBlock], origin: str, *, name: str, time_steps: int | None, threshold: float | None
+    blocks: list[LavaBlock],
+    origin: str,
+    *,
+    name: str,
+    time_steps: int | None,
+    threshold: float | None,
+    input_bits: int | None,
 ) -> dict[str, Any]:
     """Return the spec of a checkpoint of bootstrap blocks, if it follows from the tensors.
+
+    Without an input block it takes events, or with `input_bits` still images of so many bits.
 
     Raises:
         ConversionError: values are missing; the message lists them, with a draft of the spec to fill in.
@@ -179,15 +187,13 @@ def infer_document(
         )
         if value is None
     ]
-    if not _has_input(blocks):
-        missing.append("the bits of the graded input (no input block was found; 1 bit for spikes)")
     convs = [block for block in blocks if block.is_conv]
     if convs:
         missing.append(
             f"stride, padding and dilation of block{'s' * (len(convs) > 1)} "
             f"{', '.join(str(block.index) for block in convs)}, and the size of the images"
         )
-    document = _draft(blocks, name, time_steps, threshold)
+    document = _draft(blocks, name, time_steps, threshold, input_bits)
     if missing:
         raise ConversionError(
             "\n- ".join([f"{origin}: a lava-dl state dict does not contain", *missing]) + "\n"
@@ -198,7 +204,9 @@ def infer_document(
     return document
 
 
-def _draft(blocks: list[LavaBlock], name: str, time_steps: int | None, threshold: float | None) -> dict[str, Any]:
+def _draft(
+    blocks: list[LavaBlock], name: str, time_steps: int | None, threshold: float | None, input_bits: int | None
+) -> dict[str, Any]:
     """Return a spec document with a question mark for each unknown value."""
     weights = [(block, block.weight) for block in blocks if block.weight is not None]
     (first, first_weight), (last, _) = weights[0], weights[-1]
@@ -226,11 +234,14 @@ def _draft(blocks: list[LavaBlock], name: str, time_steps: int | None, threshold
         "neuron": {"threshold": threshold or UNKNOWN, "current_decay": decays[0], "voltage_decay": decays[1]},
         "input": {
             "shape": [first_weight.shape[1], *([UNKNOWN, UNKNOWN] if first.is_conv else [])],
-            **({"exact_input": False} if _has_input(blocks) else {"encoding": "graded", "bits": UNKNOWN}),
+            **_draft_input(blocks, input_bits),
         },
         "blocks": layers,
     }
 
 
-def _has_input(blocks: list[LavaBlock]) -> bool:
-    return blocks[0].weight is None
+def _draft_input(blocks: list[LavaBlock], input_bits: int | None) -> dict[str, Any]:
+    """Return the fields of the input besides its shape."""
+    if blocks[0].weight is None:
+        return {"exact_input": False}
+    return {"encoding": "events", "bits": 1} if input_bits is None else {"encoding": "graded", "bits": input_bits}

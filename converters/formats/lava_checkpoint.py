@@ -69,8 +69,7 @@ def read_checkpoint(
 
     Args:
         path: the checkpoint.
-        spec, time_steps, threshold: see `model_of_checkpoint`.
-        input_bits: bits of a pixel, for a `.net` without input neurons, by default 1; of frames, by default 8.
+        spec, time_steps, threshold, input_bits: see `model_of_checkpoint`.
         mean, std: normalisation of the training images, if there is no spec.
     """
     with open_state_dict(path) as file:
@@ -81,16 +80,20 @@ def read_checkpoint(
     notes: tuple[str, ...] = ()
     known = spec
     if spec is None and beside.is_file():
-        net = load_netx(beside)
-        says_steps = time_steps is None and net.time_steps is not None
+        says_steps = time_steps is None and load_netx(beside).time_steps is not None
         taken = "threshold, time steps and geometry" if says_steps else "threshold and geometry"
-        bits = input_bits or (None if net.is_sigma_delta else 1)
-        exported = read_netx(beside, time_steps=time_steps, input_bits=bits, mean=mean, std=std)
+        exported = read_netx(beside, time_steps=time_steps, input_bits=input_bits, mean=mean, std=std)
         notes = (f"{taken} are those of {beside.name} beside it", *exported.notes)
         known = _as_lava_runs(exported.spec)
     spec_from = "" if known is spec else f"{beside.name} beside it"
     model = model_of_checkpoint(
-        state, origin=str(path), spec=known, spec_from=spec_from, time_steps=time_steps, threshold=threshold
+        state,
+        origin=str(path),
+        spec=known,
+        spec_from=spec_from,
+        time_steps=time_steps,
+        threshold=threshold,
+        input_bits=input_bits,
     )
     model = replace(model, notes=(*model.notes, *notes))
     is_told = known is not None if spec is None else mean is None and std is None
@@ -105,13 +108,15 @@ def model_of_checkpoint(
     spec_from: str = "",
     time_steps: int | None = None,
     threshold: float | None = None,
+    input_bits: int | None = None,
 ) -> Model:
     """Return the network of a lava-dl state dict. It can run as SNN; for ANN mode, fit its activations first.
 
     A state dict does not contain threshold, time steps and the geometry of convolutions. They come from `spec`. Without
-    a spec, a dense network with an input block needs only `time_steps` and `threshold`; it then runs as lava-dl's
-    blocks do: an empty step after each block, pixels rounded to 2/64, and an affine readout as last block, which a note
-    says. Norms and decays are always read from the state dict. Messages call the spec `spec_from`, if that is given.
+    a spec, a dense network needs only `time_steps` and `threshold`; it then runs as lava-dl's blocks do: an empty step
+    after each block, pixels rounded to 2/64, and an affine readout as last block, which a note says. Without an input
+    block it takes events, or with `input_bits` still images whose pixels have so many bits. Norms and decays are always
+    read from the state dict. Messages call the spec `spec_from`, if that is given.
 
     Raises:
         ConversionError: not a lava-dl checkpoint, or values are missing; then with a draft of the spec to fill in.
@@ -131,8 +136,12 @@ def model_of_checkpoint(
         raise ConversionError(f"{origin}: thresholds come from the spec or the .net beside it; leave out --threshold")
     if spec is None:
         name = name_from(Path(origin).stem)
-        document = infer_document(blocks, origin, name=name, time_steps=time_steps, threshold=threshold)
+        document = infer_document(
+            blocks, origin, name=name, time_steps=time_steps, threshold=threshold, input_bits=input_bits
+        )
         notes = ("the last block is read as an affine readout; if it was a Dense, with counted spikes, give --spec",)
+        if blocks[0].weight is not None and input_bits is None:
+            notes += ("without an input block the network takes events; for still images, give --input-bits",)
     else:
         document = spec.model_dump(mode="json")
     if blocks[0].is_sigma_delta:
@@ -183,12 +192,12 @@ def _layers_with_tensors(
     """Return the layers of a spec that have tensors in a checkpoint, by their index in the network."""
     layers = [document["input"], *document["blocks"]]
     found = {i: layer for i, layer in enumerate(layers) if layer.get("kind", "input") not in {"flatten"}}
-    if document["input"].get("encoding") == "graded":
+    if document["input"].get("encoding") in {"graded", "events"}:
         del found[0]
     kinds = ["input" if block.weight is None else "synapses" for block in blocks]
     wanted = ["input" if i == 0 else "synapses" for i in found]
     if kinds != wanted:
-        encodings = "; without an input block, input.encoding must be graded" if "input" not in kinds else ""
+        encodings = "; without an input block, input.encoding must be graded or events" if "input" not in kinds else ""
         raise IntegrityError(f"{origin} has {_counted(kinds)}; {spec_from} has {_counted(wanted)}{encodings}")
     return found
 
