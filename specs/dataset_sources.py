@@ -1,5 +1,7 @@
 """Named datasets with their download addresses, digests and classes; and checks of a user's own data."""
 
+import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -7,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import prod
 from pathlib import Path
+from shlex import quote
 
 from specs.errors import DataError
 from specs.files.given_file import HEAD_BYTES, check_given_file
@@ -22,12 +25,15 @@ __all__ = [
     "FileFormat",
     "check_class_names",
     "check_data_file",
+    "classes_as_option",
+    "comma_list",
     "dataset_names",
     "dataset_title",
     "doubts",
     "find_user_data",
     "found_data",
     "known_classes",
+    "parse_class_names",
     "stored_data",
     "unknown_dataset",
 ]
@@ -353,6 +359,33 @@ def check_class_names(names: Iterable[object], where: str) -> tuple[str, ...]:
     if twice is not None:
         raise DataError(f"{where}: {twice[:40]!r} occurs twice: each class needs a name of its own")
     return found
+
+
+def parse_class_names(text: str) -> tuple[str, ...]:
+    """Return the class names of a list with commas; a name with commas stands in double quotes.
+
+    Raises `DataError` as `check_class_names`.
+
+    >>> parse_class_names('cat, "dog, small"')
+    ('cat', 'dog, small')
+    """
+    return check_class_names((name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])), "names")
+
+
+def comma_list(values: Iterable[object]) -> str:
+    """Return values as a list with commas, which `parse_class_names` reads: those with commas in double quotes.
+
+    >>> comma_list(["cat", "dog, small"])
+    'cat,"dog, small"'
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
+    return text.getvalue()
+
+
+def classes_as_option(names: Iterable[str]) -> str:
+    """Return the option `--classes` with these names, quoted for a shell where they need it."""
+    return f"--classes {quote(comma_list(names))}"
 
 
 def doubts(name: str, shape: Iterable[int], n_outputs: int) -> str | None:

@@ -1,7 +1,6 @@
 """Notes for people on a conversion: whether data, normalization and ANN belong together, and what went badly."""
 
 from math import prod
-from shlex import quote
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from converters.ann_to_snn.ann_answers import AnnAnswers
 from converters.ann_to_snn.best_candidate import Candidate
 from converters.ann_to_snn.image_normalization import Normalization, usual_normalizations
 from converters.ann_to_snn.linear_fold import Conv
+from specs.dataset_sources import classes_as_option
 from specs.errors import DataError
 from specs.shapes import fit_input
 from specs.words import counted
@@ -101,10 +101,10 @@ def _other_order(found: Tensor, some: Split, dataset: Dataset) -> str | None:
     one_to_one = pairs.argmax(1).unique().numel() == n
     if not one_to_one or best - right <= STANDARD_ERRORS * len(some) ** 0.5 or best < DOUBTFUL * len(some):
         return None
-    order = ",".join(dataset.classes[label] for label in label_of)
-    otherwise = f"with --classes {quote(order)}"
+    order = [dataset.classes[label] for label in label_of]
+    otherwise = f"with {classes_as_option(order)}"
     if not dataset.has_names:
-        otherwise = f"if its classes 0 to {n - 1} are the labels {order}"
+        otherwise = f"if its classes 0 to {n - 1} are the labels {','.join(order)}"
     return _better(len(some), right, otherwise, best)
 
 

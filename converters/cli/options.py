@@ -13,8 +13,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from converters.cli.console import KnownModels, ProgressLine, say, warn
-from specs.dataset_sources import check_class_names, dataset_names, find_user_data
+from specs.dataset_sources import dataset_names, find_user_data, parse_class_names
 from specs.errors import DataError, SnnZooError
+from specs.words import counted
 
 if TYPE_CHECKING:
     from bootstrap_core.data.datasets import Dataset
@@ -151,7 +152,8 @@ class DataPlaces:
     def check_classes(self, n_classes: int) -> None:
         """Raise `DataError` if `--classes` was given, and not with a name for each class of the network."""
         if self.classes and len(self.classes) != n_classes:
-            raise DataError(f"--classes: must name the network's {n_classes} classes, got {len(self.classes)} names")
+            found = counted(len(self.classes), "name")
+            raise DataError(f"--classes: must name the network's {n_classes} classes, got {found}")
 
     def refuse_classes(self, spec: "NetworkSpec") -> None:
         """Raise `SnnZooError` if `--classes` was given for a network of values or spike trains."""
@@ -251,14 +253,15 @@ def classes_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--classes",
         metavar="NAME[,NAME...]",
         callback=_parse_classes,
-        help="Names of the network's classes, in its order, where folders have other names or another order. "
+        help="Names of the network's classes, in its order, where folders have other names or another order; a name "
+        "with commas in double quotes, as in 'cat,\"dog, small\"'. "
         "[default: the names in the model; for an ANN the folders in alphabetical order]",
     )(command)
 
 
 def _parse_classes(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
     try:
-        return () if text is None else check_class_names((name.strip() for name in text.split(",")), "names")
+        return () if text is None else parse_class_names(text)
     except DataError as error:
         raise click.BadParameter(str(error)) from None
 

@@ -22,7 +22,7 @@ from converters.formats.nir.nir_writer import write_nir
 from converters.formats.safetensors_file import describes_itself, read_safetensors, write_safetensors
 from converters.model import Model, check_card
 from specs.arguments import check_path, check_type
-from specs.dataset_sources import found_data, stored_data
+from specs.dataset_sources import classes_as_option, found_data, stored_data
 from specs.errors import ConversionError, UnsupportedError
 from specs.files.file_digest import sha256_of
 from specs.layers.neuron import Reset
@@ -121,7 +121,7 @@ WRITERS: dict[str, Callable[[Model, Path], Path]] = {
 CHAINS = {suffix for suffix, write in WRITERS.items() if write is _write_netx}
 """Suffixes of formats that cannot hold skips."""
 NAMES_LENGTH = 200
-"""Largest number of characters of class names that a note repeats."""
+"""Largest number of characters of the option `--classes` that a note repeats."""
 
 MODEL_SUFFIXES = {*FileKind, *WRITERS, ".pth", ".h5"} - {C_SOURCE}
 """Suffixes that mark a name as that of a model file; C source is none, as nothing reads it back."""
@@ -215,9 +215,9 @@ def format_notes(model: Model, suffix: str) -> list[str]:
     spec = model.spec
     notes = how_lava_runs(spec) if suffix in CHAINS else []
     if suffix in CHAINS and spec.gives_classes and model.classes != tuple(map(str, range(spec.n_classes))):
-        names = ",".join(model.classes)
-        given = f" {names}" if len(names) <= NAMES_LENGTH else ""
-        notes.append(f"a {suffix} file holds no names of classes: where you use it, give them with --classes{given}")
+        option = classes_as_option(model.classes)
+        given = option if len(option) <= NAMES_LENGTH else "--classes"
+        notes.append(f"a {suffix} file holds no names of classes: where you use it, give them with {given}")
     if suffix in {FileKind.SAFETENSORS, C_SOURCE}:
         return notes
     notes += enlarged_kernels(spec)

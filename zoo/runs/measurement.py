@@ -21,7 +21,7 @@ from converters.formats.safetensors_file import read_safetensors
 from converters.model import Model, without_weight_norm
 from converters.report.energy import CAVEAT, COSTS, estimate_energy
 from converters.report.network_figures import spread_out
-from specs.dataset_sources import dataset_names
+from specs.dataset_sources import comma_list, dataset_names
 from specs.errors import IntegrityError, SnnZooError
 from specs.io import load_spec, network_names
 from specs.network import NetworkSpec
@@ -344,7 +344,7 @@ def _option(name: str, value: object) -> str:
     option = option_name(name)
     if value is True:
         return option
-    return f"{option}={','.join(map(str, value)) if isinstance(value, list) else value}"
+    return f"{option}={comma_list(value) if isinstance(value, list) else value}"
 
 
 def _leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
