@@ -138,7 +138,8 @@ def usual_epochs(agreement: float, time_steps: int) -> int:
     """Return the number of epochs if the user gives none.
 
     A network that often answers otherwise than the ANN has more to learn, above all with few time steps.
-    `mlperf-resnet8.onnx` at T = 4, on 3,000 test images (CIFAR-10, JPEG copies): 65.1 % after 2 epochs, 68.7 % after 8.
+    `mlperf-resnet8.onnx` at T = 4, on the 10,000 test images (CIFAR-10, JPEG copies): 61.1 % before tuning, 68.2 %
+    after 8 epochs, 70.6 % after 24; the ANN has 75.5 %.
 
     Args:
         agreement: part of the images to which the calibrated network gives the ANN's answer, 0..1.
