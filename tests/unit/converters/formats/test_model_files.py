@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from types import SimpleNamespace
 
 import pytest
@@ -108,7 +109,7 @@ def test_formats_without_names_of_classes_are_told() -> None:
     assert not any("names" in note for note in format_notes(model, ".net"))
     for suffix, told in ((".net", True), (".hdf5", True), (".nir", False), (".safetensors", False)):
         notes = format_notes(replace(model, card={"classes": names}), suffix)
-        assert any(f"--classes {','.join(names)}" in note for note in notes) == told
+        assert any(f"--classes {quote(','.join(names))}" in note for note in notes) == told
 
 
 def test_c_source_has_a_header_and_no_reader(model, tmp_path) -> None:
