@@ -462,9 +462,13 @@ def _named(synapses: Sequence[_Synapses], weight: Tensor) -> dict[str, Tensor]:
     own, *others = _weights(synapses, weight)
     tensors = {"synapse.weight": own}
     for k, (skip, each) in enumerate(zip(synapses[1:], others, strict=True)):
-        diagonal = each.diagonal() if each.dim() == 2 else each.flatten()
-        tensors[f"skips.{k}.weight"] = diagonal if skip.is_identity else each
+        tensors[f"skips.{k}.weight"] = _diagonal(each) if skip.is_identity else each
     return tensors
+
+
+def _diagonal(weight: Tensor) -> Tensor:
+    """Return the weights of an identity skip, `[C]`, from those of its dense layer or depthwise convolution."""
+    return weight.diagonal() if weight.dim() == 2 else weight.flatten()
 
 
 def _over_places(factors: Tensor, x: Tensor) -> Tensor:

@@ -70,9 +70,13 @@ def doubt_about_data(answers: AnnAnswers, dataset: Dataset, seed: int) -> str | 
 
 
 def _other_normalization(answers: AnnAnswers, some: Split, right: Tensor, every: Split) -> str | None:
-    """Return a note if the ANN is right on clearly more of `some` images with a normalization common for `every`.
+    """Return a note if another common normalization makes the ANN right on clearly more images.
 
-    `right` tells on which it is right with its own.
+    Args:
+        answers: the ANN with its own normalization.
+        some: images to compare on.
+        right: for each of them, whether the ANN is right with its own normalization, bool.
+        every: images whose mean and standard deviation are one of the common normalizations.
     """
     ways = [
         way
@@ -89,19 +93,19 @@ def _other_normalization(answers: AnnAnswers, some: Split, right: Tensor, every:
 
 
 def _other_order(found: Tensor, some: Split, dataset: Dataset) -> str | None:
-    """Return a note if the classes `found` by the ANN agree clearly better with the labels in another order.
+    """Return a note if the classes that the ANN found, `[N]`, agree clearly better with the labels in another order.
 
-    The order gives to each label the class that the ANN finds most often in its images; it must be one to one.
+    In that order, each label has the class that the ANN finds most often in its images. No two may have the same.
     """
     n = len(dataset.classes)
     if int(found.max()) >= n:
         return None
     pairs = torch.bincount(some.labels * n + found, minlength=n * n).reshape(n, n)
-    right, best, label_of = int(pairs.diagonal().sum()), int(pairs.amax(1).sum()), pairs.argmax(1).argsort()
-    one_to_one = pairs.argmax(1).unique().numel() == n
+    right, best, class_of = int(pairs.diagonal().sum()), int(pairs.amax(1).sum()), pairs.argmax(1)
+    one_to_one = class_of.unique().numel() == n
     if not one_to_one or best - right <= STANDARD_ERRORS * len(some) ** 0.5 or best < DOUBTFUL * len(some):
         return None
-    order = [dataset.classes[label] for label in label_of]
+    order = [dataset.classes[label] for label in class_of.argsort()]
     otherwise = f"with {classes_as_option(order)}"
     if not dataset.has_names:
         otherwise = f"if its classes 0 to {n - 1} are the labels {','.join(order)}"

@@ -22,6 +22,7 @@ __all__ = [
     "MEAN",
     "NEURON_BIAS",
     "PLAIN",
+    "TAKES_EVENTS",
     "THRESHOLD",
     "LavaBlock",
     "infer_document",
@@ -58,6 +59,7 @@ FOREIGN = {
 """Tensors that our blocks do not have, by the beginning of their names within a block."""
 KEY = re.compile(r"(?P<blocks>[A-Za-z_][\w.]*?)\.(?P<index>\d{1,6})\.(?P<name>.+)")
 UNKNOWN = "?"
+TAKES_EVENTS = "without an input block the network takes events; for still images, give --input-bits"
 NOTHING = torch.zeros(0)
 DAMAGE_TOLD = 8
 
@@ -187,6 +189,8 @@ def infer_document(
         )
         if value is None
     ]
+    if blocks[0].weight is None and input_bits is not None:
+        raise ConversionError(f"{origin} has an input block, which takes any pixels: leave out --input-bits")
     convs = [block for block in blocks if block.is_conv]
     if convs:
         missing.append(
@@ -195,10 +199,12 @@ def infer_document(
         )
     document = _draft(blocks, name, time_steps, threshold, input_bits)
     if missing:
+        counts = "if the spikes of the last block are counted, change its kind to dense"
+        advice = f"{counts}; {TAKES_EVENTS}" if document["input"].get("encoding") == "events" else counts
         raise ConversionError(
             "\n- ".join([f"{origin}: a lava-dl state dict does not contain", *missing]) + "\n"
             "Put the .net that lava-dl exported beside it under the same name, or fill in this draft and give it as "
-            "--spec. If the spikes of the last block are counted, change its kind to dense:\n\n"
+            f"--spec; {advice}:\n\n"
             f"{yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=110)}"
         )
     return document

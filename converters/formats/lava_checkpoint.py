@@ -18,6 +18,7 @@ from converters.formats.lava_blocks import (
     MEAN,
     NEURON_BIAS,
     PLAIN,
+    TAKES_EVENTS,
     THRESHOLD,
     LavaBlock,
     infer_document,
@@ -76,6 +77,8 @@ def read_checkpoint(
         state = {
             name: file.whole(name) if value.layout is torch.strided else value for name, value in file.tensors.items()
         }
+    if spec is not None and input_bits is not None:
+        raise ConversionError(f"{path}: the bits of pixels are those of the spec; leave out --input-bits")
     beside = path.with_suffix(".net")
     notes: tuple[str, ...] = ()
     known = spec
@@ -141,7 +144,7 @@ def model_of_checkpoint(
         )
         notes = ("the last block is read as an affine readout; if it was a Dense, with counted spikes, give --spec",)
         if blocks[0].weight is not None and input_bits is None:
-            notes += ("without an input block the network takes events; for still images, give --input-bits",)
+            notes += (TAKES_EVENTS,)
     else:
         document = spec.model_dump(mode="json")
     if blocks[0].is_sigma_delta:

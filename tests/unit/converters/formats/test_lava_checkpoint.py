@@ -383,6 +383,19 @@ def test_without_an_input_block_events_or_still_images_enter_the_weights(input_b
     assert model.build()(given).shape == (3, 10)
 
 
+def test_bits_of_pixels_that_nothing_takes_are_refused(tmp_path) -> None:
+    lone = Path(shutil.copy(GOLDEN / "dense" / "network.pt", tmp_path / "lone.pt"))
+    with pytest.raises(ConversionError, match="has an input block, which takes any pixels: leave out --input-bits"):
+        read_checkpoint(lone, time_steps=16, threshold=1.25, input_bits=4)
+    with pytest.raises(ConversionError, match="those of the spec; leave out --input-bits"):
+        read_checkpoint(GOLDEN / "conv" / "network.pt", spec=parse_spec(CONV_SPEC), input_bits=4)
+
+
+def test_a_draft_without_an_input_block_says_that_it_takes_events() -> None:
+    with pytest.raises(ConversionError, match=r"takes events; for still images, give --input-bits:\n\n(.*\n)*.*events"):
+        read_checkpoint(GOLDEN / "pool" / "network.pt", time_steps=12, threshold=1.0)
+
+
 def test_training_goes_on_from_a_checkpoint() -> None:
     network = read_model(GOLDEN / "conv" / "network.pt").build().train()
     images, _ = recorded("conv")
