@@ -16,7 +16,6 @@ True
 """
 
 from bootstrap_core.analysis.evaluation import Evaluation, evaluate
-from bootstrap_core.analysis.statistics import LearningStats
 from bootstrap_core.data.datasets import Dataset, Split, dataset_names, load_dataset
 from bootstrap_core.data.image_files import load_images
 from bootstrap_core.inference.integer_network import IntegerNetwork
@@ -24,7 +23,7 @@ from bootstrap_core.inference.overflow import Overflow
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.network import Network, Trace
-from bootstrap_core.training.epoch_report import EpochReport
+from bootstrap_core.training.history import EpochReport, LearningStats
 from bootstrap_core.training.schedule import Scheduler
 from bootstrap_core.training.trainer import Trainer, fit
 

@@ -1,44 +1,44 @@
 """Scores of a network: accuracy, loss, rates, synaptic operations, speed."""
 
 import time
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import reduce
+from itertools import chain
 from operator import mul
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from bootstrap_core.analysis.measures import ACCURACY, Measure
-from bootstrap_core.data.datasets import Split, check_split
+from bootstrap_core.data.splits import Split
 from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.inference.integer_network import IntegerNetwork
-from bootstrap_core.network.inputs import count_steps
+from bootstrap_core.network.inputs import AxesWarning, count_steps
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally
 from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.progress import Progress, no_progress
+from bootstrap_core.tasks import Task, task_of
+from bootstrap_core.tasks.evaluation import Evaluation
+from bootstrap_core.tasks.task import Examples
 from specs.arguments import check_type
 from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.fields import Shape
 from specs.layers.block import has_neurons, skips_of
 from specs.layers.layer import Layer
 from specs.network import NetworkSpec
-from specs.outline import few_lines
 
 __all__ = [
     "Evaluation",
     "Runnable",
-    "Score",
     "accuracy_by_steps",
     "batches",
     "count_synops",
     "evaluate",
     "evaluate_exactly",
-    "score_exactly",
 ]
 
 
@@ -68,219 +68,117 @@ class Runnable(Protocol):
         ...
 
 
-class Score(Protocol):
-    """Result of `evaluate`, `score_values` or `score_spike_trains`."""
-
-    measure: ClassVar[Measure]
-
-    @property
-    def score(self) -> float | None:
-        """Figure of the `measure`; None if there are no targets."""
-        ...
-
-    @property
-    def loss(self) -> float | None:
-        """Mean loss; None if there are no targets."""
-        ...
-
-    @property
-    def counts(self) -> tuple[float, ...]:
-        """Counts that the score needs besides the loss; see `Stat.add_batch`."""
-        ...
-
-    @property
-    def n_samples(self) -> int:
-        """Number of images or recordings."""
-        ...
-
-    @property
-    def mode(self) -> Mode:
-        """SNN or ANN."""
-        ...
-
-    @property
-    def time_steps(self) -> int:
-        """T."""
-        ...
-
-    @property
-    def silent(self) -> int | None:
-        """Index of the first block whose neurons never sent anything; None if all did, and in ANN mode."""
-        ...
-
-
-Scored = TypeVar("Scored", bound=Score)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Result of `evaluate`.
-
-    Attributes:
-        mode: SNN or ANN.
-        time_steps: T.
-        n_images: number of images.
-        n_correct: number of images classified correctly.
-        loss: mean cross-entropy of the logits times the `logit_scale` of the spec.
-        rates: mean rate of each layer with neurons, None for others; input first.
-        synops: mean synaptic operations per image in each layer, input first; None in ANN mode.
-        seconds: time spent in the network alone.
-        correct_after: number of images that shorter runs classify correctly, by their number of steps.
-        overflows: number of states that left 24 bits and were changed as on the chip, by block; empty unless the
-            network is an `IntegerNetwork` that allows it.
-    """
-
-    measure: ClassVar[Measure] = ACCURACY
-
-    mode: Mode
-    time_steps: int
-    n_images: int
-    n_correct: int
-    loss: float
-    rates: tuple[float | None, ...]
-    synops: tuple[float, ...] | None
-    seconds: float
-    correct_after: dict[int, int] = field(default_factory=dict)
-    overflows: dict[int, int] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        first = f"Evaluation: {self.accuracy:.2%} of {self.n_images:,} images are right, loss {self.loss:.4g}"
-        lines = [f"T = {t}: {accuracy:.2%}" for t, accuracy in self.by_steps.items() if t != self.time_steps]
-        synops = self.synops or [None] * len(self.rates)
-        for i, (rate, n) in enumerate(zip(self.rates, synops, strict=True)):
-            found = [] if rate is None else [f"rate {rate:.3g}"]
-            found += [f"{n:,.0f} synops per image"] if n else []
-            found += [f"{self.overflows[i]:,} states beyond 24 bits"] if i in self.overflows else []
-            lines += [f"block {i}: {', '.join(found)}"] if found else []
-        return few_lines(f"{first} ({f'SNN, T = {self.time_steps}' if self.mode.spiking else 'ANN'})", lines)
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the images classified correctly, 0 to 1."""
-        return self.n_correct / self.n_images
-
-    @property
-    def score(self) -> float:
-        """The `accuracy`."""
-        return self.accuracy
-
-    @property
-    def counts(self) -> tuple[float, ...]:
-        """Number of images classified correctly."""
-        return (self.n_correct,)
-
-    @property
-    def n_samples(self) -> int:
-        """The `n_images`."""
-        return self.n_images
-
-    @property
-    def by_steps(self) -> dict[int, float]:
-        """Accuracy by number of time steps, shorter runs included, in ascending order."""
-        counts = {**self.correct_after, self.time_steps: self.n_correct}
-        return {t: counts[t] / self.n_images for t in sorted(counts)}
-
-    @property
-    def silent(self) -> int | None:
-        """Index of the first block whose neurons never spiked; None if all spiked, and in ANN mode."""
-        return next((i for i, rate in enumerate(self.rates) if rate == 0 and self.mode.spiking), None)
-
-    @property
-    def images_per_second(self) -> float:
-        """Throughput of the network, without loading of images."""
-        return self.n_images / self.seconds
-
-
 def batches(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield inputs (uint8; events time first) and labels, `size` at a time. Raises `SnnZooError` for a size below 1."""
-    if size < 1:
-        raise SnnZooError(f"batch_size must be at least 1, not {size}")
-    for start in range(0, len(split), size):
+    for start in range(0, len(split), _checked(size)):
         some = slice(start, start + size)
         yield split.inputs(some), split.labels[some]
+
+
+def _checked(size: int) -> int:
+    if size < 1:
+        raise SnnZooError(f"batch_size must be at least 1, not {size}")
+    return size
 
 
 @torch.no_grad()
 def evaluate(
     network: Runnable,
-    split: Split,
+    examples: Examples,
     *,
     mode: Mode = Mode.SNN,
     time_steps: int | None = None,
     also_after: Sequence[int] = (),
-    batch_size: int = 250,
+    batch_size: int | None = None,
+    task: Task[Any] | None = None,
     progress: Progress = no_progress,
     group: Group = ALONE,
 ) -> Evaluation:
-    """Score `network` on all images of `split`, in eval mode; afterwards it is in the same mode as before.
+    """Score `network` on all `examples`, in eval mode; afterwards it is in the same mode as before.
 
     Args:
         network: a `Network`, or an `IntegerNetwork` (SNN only).
-        split: images and labels.
+        examples: a `Split` of images and labels; for a network that gives values or spike trains, `Frames`, perhaps
+            with targets.
         mode: SNN or ANN.
-        time_steps: T, by default the spec's; of events, by default all of their steps.
+        time_steps: T, by default the spec's; of events and frames, by default all of their steps.
         also_after: numbers of steps below T to score as well: such a run is the beginning of this one, so that it takes
             little extra time.
-        batch_size: number of images that run at once; affects only the speed.
-        progress: called after each batch with the number of images done and of all images.
-        group: processes that score a part each; all return the result for the whole split.
+        batch_size: number of examples that run at once; affects only the speed.
+        task: what the network is judged by, by default the task of its spec.
+        progress: called after each batch with the number of examples done and of all.
+        group: processes that score a part each; all return the result for all examples, but the outputs of their part.
 
     Raises:
-        DataError: `split` is not a `Split`, is empty, or has labels beyond the classes.
+        DataError: the examples are not what the network is scored on, there are none, or they have labels beyond the
+            classes.
         SnnZooError: `network` is not a network, or `mode` not a mode.
     """
     check_type(
         network, Runnable, "evaluate takes a Network or an IntegerNetwork", advice="build_network makes one from a spec"
     )
-    mode = Mode(mode)
-    if not network.spec.gives_classes:
-        what = f"{network.spec.name} gives {network.spec.gives}, not classes"
-        raise SnnZooError(f"{what}: zoo eval and zoo predict run it on {network.spec.input.encoding}")
-    check_split(split, network.spec.n_classes)
-    if len(split) == 0:
-        raise DataError("no images to score: the split is empty")
+    mode, spec = Mode(mode), network.spec
+    task = task_of(spec) if task is None else task
+    task.check_scored(examples)
+    if len(examples) == 0:
+        raise DataError(f"no {task.examples} to score")
     keep_freed_memory()
-    spec = network.spec
-    steps = count_steps(spec, time_steps, split.inputs(slice(0, 1)))
-    n_correct, correct_after, loss, seconds = 0, [0] * len(also_after), 0.0, 0.0
-    rates = torch.zeros(len(spec.layers), dtype=torch.float64)
-    synops = torch.zeros(len(spec.layers), dtype=torch.float64)
-    part = split.take(group.part(len(split)))
-    n_done, overflows = 0, Counter[int](getattr(network, "overflows", None))
-    with _evaluating(network):
-        for images, labels in batches(part, batch_size):
-            images, labels = images.to(network.device), labels.to(network.device)
-            start = time.perf_counter()
-            logits, tally = network.tally(images, mode, time_steps=time_steps, also_after=also_after)
-            n_correct += int((logits.argmax(1) == labels).sum())  # also waits for the device
-            seconds += time.perf_counter() - start
-            for i, earlier in enumerate(tally.earlier):
-                correct_after[i] += int((earlier.argmax(1) == labels).sum())
-            loss += float(torch.nn.functional.cross_entropy(logits * spec.logit_scale, labels, reduction="sum"))
-            rates += torch.tensor(tally.rates, dtype=torch.float64) * len(labels)
+    n, n_layers = len(examples), len(spec.layers)
+    size = task.batch_size if batch_size is None else _checked(batch_size)
+    steps = count_steps(spec, time_steps, examples.inputs(slice(0, 1)))
+    part = task.in_mode(examples.take(group.part(n)), mode)
+    outputs: list[list[Tensor]] = [[] for _ in (*also_after, steps)]
+    seconds, n_done, overflows = 0.0, 0, Counter[int](getattr(network, "overflows", None))
+    rates, synops = (torch.zeros(n_layers, dtype=torch.float64) for _ in range(2))
+    with _evaluating(network), warnings.catch_warnings(action="ignore", category=AxesWarning):  # time comes first
+        for start in range(0, len(part), size):
+            inputs = part.inputs(slice(start, start + size)).to(network.device)
+            begin = time.perf_counter()
+            found, tally = network.tally(inputs, mode, time_steps=time_steps, also_after=also_after)
+            found = found.cpu()  # also waits for the device
+            seconds += time.perf_counter() - begin
+            n_now = min(size, len(part) - start)
+            for kept, output in zip(outputs, (*tally.earlier, found), strict=True):
+                kept.append(task.by_example(output.cpu()))
+            rates += torch.tensor(tally.rates, dtype=torch.float64) * n_now
             if mode.spiking:
                 synops += torch.tensor(count_synops(spec, tally), dtype=torch.float64)
-            n_done += len(labels)
+            n_done += n_now
             progress(n_done, len(part))
-    n_images, n_layers = len(split), len(spec.layers)
+    sums, has_targets, own = list[list[float]](), True, torch.zeros(0)
+    for t, kept in zip((*also_after, steps), outputs, strict=True):
+        own = torch.cat(kept) if kept else own
+        targets = task.targets(part, t)
+        has_targets = targets is not None
+        sums.append(task.sums(own, own if targets is None else targets) if kept else [0.0] * task.n_sums)
     overflows = Counter[int](getattr(network, "overflows", None)) - overflows
-    beyond = [overflows[i] for i in range(n_layers)]
-    correct, loss, *sums = group.add([n_correct, loss, *rates.tolist(), *synops.tolist(), *beyond, *correct_after])
-    rates, synops, changed, after = torch.tensor(sums, dtype=torch.float64).split([*[n_layers] * 3, len(also_after)])
+    changed = [overflows[i] for i in range(n_layers)]
+    total = group.add([*rates.tolist(), *synops.tolist(), *changed, *chain.from_iterable(sums)])
+    rates, synops, beyond, counted = torch.tensor(total, dtype=torch.float64).tensor_split(
+        [n_layers, 2 * n_layers, 3 * n_layers]
+    )
+    *earlier, figures = (
+        task.figures(some.tolist(), n, has_targets=has_targets) for some in counted.chunk(len(also_after) + 1)
+    )
+    by_steps = {**{t: some.score for t, some in zip(also_after, earlier, strict=True)}, steps: figures.score}
     return Evaluation(
+        measure=task.measure,
         mode=mode,
         time_steps=steps,
-        n_images=n_images,
-        n_correct=int(correct),
-        loss=loss / n_images,
+        n_images=n,
+        score=figures.score,
+        loss=figures.loss,
         rates=tuple(
-            float(rate) / n_images if has_neurons(layer) else None
+            float(rate) / n if has_neurons(layer) and (mode.spiking or task.rates_as_ann) else None
             for layer, rate in zip(spec.layers, rates, strict=True)
         ),
-        synops=tuple((synops / n_images).tolist()) if mode.spiking else None,
+        synops=tuple((synops / n / (steps if task.per_step else 1)).tolist()) if mode.spiking else None,
         seconds=seconds,
-        correct_after=dict(zip(also_after, map(int, after), strict=True)),
-        overflows={i: int(n) for i, n in enumerate(changed) if n},
+        n_correct=figures.n_correct,
+        by_steps={t: by_steps[t] for t in sorted(by_steps)},
+        overflows={i: int(n) for i, n in enumerate(beyond) if n},
+        figures=figures.others,
+        outputs=own,
     )
 
 
@@ -317,26 +215,23 @@ class _Exact:
 
 
 def evaluate_exactly(
-    network: Network, split: Split, *, progress: Progress = no_progress, group: Group = ALONE
+    network: Network,
+    examples: Examples,
+    *,
+    task: Task[Any] | None = None,
+    progress: Progress = no_progress,
+    group: Group = ALONE,
 ) -> tuple[Evaluation, str | None]:
-    """Score `network` as SNN in integers, as `score_exactly` does; also return the message of an overflow, or None."""
-    return score_exactly(
-        network, lambda exact: evaluate(exact, split, progress=progress, group=group), group=group, what="images"
-    )
+    """Score `network` as SNN in integers; also return the message of a state overflow, or None.
 
-
-def score_exactly(
-    network: Network, score: Callable[[Runnable], Scored], *, group: Group, what: str
-) -> tuple[Scored, str | None]:
-    """Score `network` in integers by `score`; also return the message of a state overflow, or None.
-
-    From the batch in which a state leaves the hardware's 24 bits, inputs are scored in floats. `what` names them.
+    From the batch in which a state leaves the hardware's 24 bits, inputs are scored in floats. Arguments are those of
+    `evaluate`.
     """
     exact = _Exact(network)
     with _evaluating(network):
-        found = score(exact)
+        found = evaluate(exact, examples, task=task, progress=progress, group=group)
     (n_beyond,) = group.add([int(exact.overflow is not None)])
-    elsewhere = f"a state leaves 24 bits on {what} of another process" if n_beyond else None
+    elsewhere = f"a state leaves 24 bits on {task_of(network.spec).examples} of another process" if n_beyond else None
     return found, exact.overflow or elsewhere
 
 

@@ -9,13 +9,12 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from bootstrap_core.analysis.gradient_flow import GradientFlow
-from bootstrap_core.analysis.measures import ACCURACY, DISTANCE, ERROR
-from bootstrap_core.analysis.statistics import EpochRecord, Stats
+from bootstrap_core.tasks.measures import ACCURACY, MEASURES
 from specs.errors import SnnZooError
 from specs.files.whole_file import write_whole
 
@@ -55,51 +54,62 @@ _STATE_STYLES: dict[str, dict[str, Any]] = {
 }
 
 
+class _Recorded(Protocol):
+    """Learning statistics, which keep a record of each epoch."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the records; see `LearningStats.records`."""
+        ...
+
+
+Records = _Recorded | Iterable[Mapping[str, Any]]
+"""Learning statistics, or their `records()`."""
+
+
 def draw_curves(
-    stats_or_records: Stats[Any] | Iterable[EpochRecord],
-    *,
-    kept: int | None = None,
-    figsize: tuple[float, float] = (9.0, 3.6),
+    stats_or_records: Records, *, kept: int | None = None, figsize: tuple[float, float] = (9.0, 3.6)
 ) -> "Figure":
     """Draw loss (log scale) and accuracy (per cent) over the epochs; a star marks an epoch of the SNN.
 
-    For a network that gives values or spike trains, draw the rms error or the distance alone (log scale), as the loss
-    follows from it. A straight line bridges epochs in which a state was not evaluated.
+    A score that follows from the loss, such as an rms error, is drawn alone (log scale). A straight line bridges epochs
+    in which a state was not evaluated.
 
     Args:
-        stats_or_records: statistics, or their `records()`, such as the lines of a metrics file.
-        kept: epoch to mark, counted as in the records; by default the epoch with the best score as SNN, even if its
-            states overflow the hardware.
+        stats_or_records: statistics, or their `records()`.
+        kept: epoch to mark, counted as in the records; by default the best one as SNN, even if its states overflow the
+            hardware.
         figsize: width and height in inches.
 
     Raises:
         SnnZooError: no epoch is closed, or matplotlib is not installed.
     """
-    records = stats_or_records.records() if isinstance(stats_or_records, Stats) else list(stats_or_records)
-    measure = next(
-        (x for x in (ERROR, DISTANCE) if any(x.key in (record.get("snn") or {}) for record in records)), ACCURACY
-    )
-    keys = ("loss", ACCURACY.key) if measure is ACCURACY else (measure.key,)
+    records = list(stats_or_records if isinstance(stats_or_records, Iterable) else stats_or_records.records())
+    found = {key for record in records for key in record.get("snn") or {}}
+    measure = next((measure for key, measure in MEASURES.items() if key in found), ACCURACY)
+    keys = ("loss", measure.key) if measure.is_share else (measure.key,)
     curves = {key: {state: _measured(records, state, key) for state in _STATE_STYLES} for key in keys}
     if not any(curve for states in curves.values() for curve in states.values()):
         raise SnnZooError("no curve to draw: no epoch with samples has been closed (LearningStats.update() closes one)")
 
     figure = _new_figure(figsize)
     for axes, (key, states) in zip(figure.subplots(1, len(keys), squeeze=False)[0], curves.items(), strict=True):
+        is_share = key == measure.key and measure.is_share
         for state, style in _STATE_STYLES.items():
             if states[state]:
-                points = [(epoch, _shown(key, value)) for epoch, value in states[state]]
+                points = [(epoch, _shown(value, is_share)) for epoch, value in states[state]]
                 axes.plot(*zip(*points, strict=True), **style)
-        if key != ACCURACY.key and all(not value <= 0 for curve in states.values() for _, value in curve):
+        if not is_share and all(not value <= 0 for curve in states.values() for _, value in curve):
             _log_scale(axes)
         starred = [(epoch, score) for epoch, score in states["snn"] if kept in {None, epoch - 1}]
         if key == measure.key and starred:
-            epoch, best = max(starred, key=lambda point: measure.rank(point[1]))
-            text = f"{best:.2%}" if measure is ACCURACY else measure.text(best)
+            losses = dict(_measured(records, "snn", "loss"))
+            epoch, best = max(starred, key=lambda point: measure.rank(point[1], losses.get(point[0], 0.0)))
+            text = f"{best:.2%}" if is_share else measure.text(best)
             label = f"best SNN {text}, epoch {epoch}"
             style = {"color": _STATE_STYLES["snn"]["color"], "markeredgecolor": "black", "markeredgewidth": 0.7}
-            axes.plot([epoch], [_shown(key, best)], "*", markersize=13, label=label, zorder=3, **style)
-        _dress(axes, *_CURVE_WORDS[key])
+            axes.plot([epoch], [_shown(best, is_share)], "*", markersize=13, label=label, zorder=3, **style)
+        name = "mean loss" if key == "loss" else f"{measure.name} (%)" if is_share else measure.name
+        _dress(axes, key.capitalize(), "epoch", name)
         _count_in_whole_numbers(axes.xaxis)
         axes.set_xlim(min(0.5, axes.get_xlim()[0]), max(1.5, axes.get_xlim()[1]))
         if axes.lines:
@@ -107,25 +117,14 @@ def draw_curves(
     return figure
 
 
-_CURVE_WORDS = {
-    "loss": ("Loss", "epoch", "mean loss"),
-    ACCURACY.key: ("Accuracy", "epoch", "accuracy (%)"),
-    ERROR.key: ("Error", "epoch", ERROR.name),
-    DISTANCE.key: ("Distance", "epoch", DISTANCE.name),
-}
-"""Title, and names of the axes, of each curve."""
-
-
-def _shown(key: str, value: float) -> float:
-    """Return a figure as it is drawn: accuracies in per cent; what is not finite leaves a gap."""
-    if key == ACCURACY.key:
+def _shown(value: float, is_share: bool) -> float:
+    """Return a figure as it is drawn: shares in per cent; what is not finite leaves a gap."""
+    if is_share:
         return 100 * value
     return value if math.isfinite(value) else math.nan
 
 
-def plot_curves(
-    stats_or_records: Stats[Any] | Iterable[EpochRecord], path: str | Path, *, kept: int | None = None
-) -> Path:
+def plot_curves(stats_or_records: Records, path: str | Path, *, kept: int | None = None) -> Path:
     """Write `draw_curves` as PNG and return the path."""
     return save_png(draw_curves(stats_or_records, kept=kept), path)
 
@@ -339,9 +338,9 @@ def save_png(figure: "Figure", path: str | Path, *, dpi: int = 150) -> Path:
     return write_whole(path, buffer.getvalue())
 
 
-def _measured(records: Iterable[EpochRecord], state: str, key: str) -> list[tuple[int, float]]:
+def _measured(records: Iterable[Mapping[str, Any]], state: str, key: str) -> list[tuple[int, float]]:
     """Return (epoch, value) for each epoch in which the state was evaluated; epochs count from 1."""
-    cells = [(record["epoch"] + 1, (record.get(state) or {}).get(key)) for record in records]  # type: ignore[attr-defined]
+    cells = [(record["epoch"] + 1, (record.get(state) or {}).get(key)) for record in records]
     return [(epoch, value) for epoch, value in cells if value is not None]
 
 

@@ -7,10 +7,10 @@
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from specs.arguments import check_type
 from specs.errors import DataError, SnnZooError
 from specs.files.limits import EVENT_FILE_BYTES
 from specs.files.memory import refuse_beyond_memory
+from specs.layers.input import LogMelSpec
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 
@@ -109,19 +110,36 @@ class FrameDataset:
     train: Frames
     test: Frames
     is_drawn: bool
+    source: ClassVar[str] = ""
+    is_sample: ClassVar[bool] = False
+    drawn_from: ClassVar[int | None] = None
+    log_mel: ClassVar[LogMelSpec | None] = None
+    limit_note: ClassVar[str | None] = None
+    sorts: ClassVar[tuple[str, str]] = ("recordings", "arrays x_train, y_train, x_test and y_test")
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What model files say about the data: nothing more."""
+        return {}
+
+
+def check_kind(given: object, spec: NetworkSpec) -> Frames:
+    """Return `given`. Raises `DataError` unless they are `Frames`, perhaps without targets."""
+    advice = "read_frames reads a file of them"
+    check_type(given, Frames, f"{spec.name} gives {spec.gives} and learns from Frames", advice=advice, error=DataError)
+    assert isinstance(given, Frames)
+    return given
 
 
 def check_frames(given: object, spec: NetworkSpec) -> None:
     """Raise `DataError` unless `given` are `Frames` with targets for a network that gives values or spike trains."""
-    advice = "read_frames reads a file of them"
-    check_type(given, Frames, f"{spec.name} gives {spec.gives} and learns from Frames", advice=advice, error=DataError)
-    assert isinstance(given, Frames)
+    given, kind = check_kind(given, spec), _TARGETS[spec.gives]
     targets, shape = given.targets, target_shape(spec, len(given), len(given.frames))
     if targets is None:
         raise DataError(f"{spec.name} learns {spec.gives}: the frames need targets, float32 {list(shape)}")
-    if targets.shape != shape or targets.dtype != torch.float32 or not _are_targets(targets, spec):
+    if targets.shape != shape or targets.dtype != torch.float32 or not kind.fit(targets).all():
         found = f"{targets.dtype} {list(targets.shape)}"
-        raise DataError(f"targets must be {_allowed(spec)}, float32 {list(shape)}, not {found}")
+        raise DataError(f"targets must be {kind.allowed}, float32 {list(shape)}, not {found}")
     with warnings.catch_warnings(action="ignore", category=AxesWarning):  # `Frames` have time first
         as_input(given.frames, spec)
 
@@ -209,7 +227,7 @@ def _timed(x: Array, path: Path, spec: NetworkSpec) -> Frames:
         raise DataError(f"{path}: {what} must have the shape {list(shape)} in their last axes, not {list(x.shape)}")
     if x.dtype.kind not in "biuf":
         raise DataError(f"{path}: {what} must be numbers, not {x.dtype}")
-    is_still = spec.gives_values and x.ndim == 1 + len(shape) and fit_input(x.shape[1:], shape)
+    is_still = not spec.input.is_events and x.ndim == 1 + len(shape) and fit_input(x.shape[1:], shape)
     refuse_beyond_memory(NUMBER_BYTES * x.size, f"{path} with {x.size:,} numbers")
     try:
         given = torch.from_numpy((x[:, None] if is_still else x).astype(np.float64)).transpose(0, 1)
@@ -222,31 +240,34 @@ def _timed(x: Array, path: Path, spec: NetworkSpec) -> Frames:
 
 def target_shape(spec: NetworkSpec, n: int, steps: int) -> tuple[int, ...]:
     """Return the shape of the targets of `n` recordings of T = `steps`; see `Frames`."""
-    return (n, steps, spec.n_classes) if spec.gives_spikes else (n, spec.n_classes)
+    return (n, steps, spec.n_classes) if _TARGETS[spec.gives].per_step else (n, spec.n_classes)
 
 
-def _are_targets(targets: Tensor, spec: NetworkSpec) -> bool:
-    """Return whether all targets are of the kind that `_allowed` names."""
-    fit = (targets == 0) | (targets == 1) if spec.gives_spikes else targets.isfinite()
-    return bool(fit.all())
+class _Targets(NamedTuple):
+    """Kind of targets: whether there is one for each step, and the numbers that they may have."""
+
+    per_step: bool
+    allowed: str
+    fit: Callable[[Tensor], Tensor]
 
 
-def _allowed(spec: NetworkSpec) -> str:
-    """Return the numbers that targets may have, in words."""
-    return "0 and 1" if spec.gives_spikes else "finite numbers"
+_TARGETS = {
+    "values": _Targets(False, "finite numbers", torch.isfinite),
+    "spike trains": _Targets(True, "0 and 1", lambda y: (y == 0) | (y == 1)),
+}
 
 
 def _targets(y: Array | None, what: str, frames: Frames, spec: NetworkSpec) -> Tensor | None:
     """Return the targets of recordings, see `Frames`; None if there are none."""
     if y is None:
         return None
-    shape = target_shape(spec, len(frames), len(frames.frames))
+    shape, kind = target_shape(spec, len(frames), len(frames.frames)), _TARGETS[spec.gives]
     axes = len(shape) - 1  # [N] or [N, T]; the values or neurons behind them may have any shape
     fits = y.dtype.kind in "biuf" and y.shape[:axes] == shape[:axes] and y.size == math.prod(shape)
     if not fits:
-        raise DataError(f"{what} must be {_allowed(spec)} {list(shape)}, not {y.dtype} {list(y.shape)[:8]}")
+        raise DataError(f"{what} must be {kind.allowed} {list(shape)}, not {y.dtype} {list(y.shape)[:8]}")
     with np.errstate(over="ignore"):
         numbers = torch.from_numpy(y.astype(np.float32))
-    if not _are_targets(numbers, spec):
-        raise DataError(f"{what} must be {_allowed(spec)}; it has values from {numbers.min():g} to {numbers.max():g}")
+    if not kind.fit(numbers).all():
+        raise DataError(f"{what} must be {kind.allowed}; it has values from {numbers.min():g} to {numbers.max():g}")
     return numbers.reshape(shape)

@@ -2,6 +2,7 @@
 
 import reprlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -148,6 +149,17 @@ class Dataset:
     log_mel: LogMelSpec | None = None
     credit: str | None = None
     in_cards: bool = True
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What model files say about the data: names of the classes, and the shape of the images."""
+        return {"classes": list(self.classes), "image_shape": list(self.test.images.shape[-3:])}
+
+    @property
+    def sorts(self) -> tuple[str, str]:
+        """Word for the inputs, and how data have test inputs of their own; for people."""
+        what = "recordings" if self.test.has_events else "images"
+        return what, "folders train and test, or arrays x_train and x_test"
 
     @property
     def title(self) -> str:

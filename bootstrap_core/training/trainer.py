@@ -5,14 +5,14 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Any, overload
+from dataclasses import replace
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import Score
-from bootstrap_core.analysis.statistics import LearningStats, Stat, Stats
+from bootstrap_core.analysis.evaluation import Evaluation, evaluate, evaluate_exactly
 from bootstrap_core.data.datasets import Split
 from bootstrap_core.data.frames import Frames
 from bootstrap_core.distributed import ALONE, Group
@@ -26,10 +26,11 @@ from bootstrap_core.network.sampler import RateSampler, mix_seed
 from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.ops.precision import products_in
 from bootstrap_core.progress import Progress, no_progress
+from bootstrap_core.tasks import task_of
+from bootstrap_core.tasks.task import Batch
 from bootstrap_core.training.averaging import MovingAverage
-from bootstrap_core.training.epoch_report import AccuracyReport, EpochReport
+from bootstrap_core.training.history import REPORTED, EpochReport, LearningStat, LearningStats, Rank
 from bootstrap_core.training.initialization import initialize
-from bootstrap_core.training.objective import Batch, Objective, objective_of
 from bootstrap_core.training.schedule import Scheduler
 from bootstrap_core.training.trainer_state import TrainerState, check_tensors, tensors_of_optimizer
 from specs.arguments import check_type
@@ -48,9 +49,6 @@ the factor is that of Hammouamri et al., see `functional.delays`."""
 
 RANK_STRIDE = 1 << 16
 """Distance between the seed counters of two ranks; larger than any number of epochs, so that no seed occurs twice."""
-
-REPORTED = ("training", "validation_ann", "validation_snn")
-"""First parts of the fields of a report: training, and validation as ANN and as SNN."""
 
 Teacher = Callable[[Tensor], Tensor]
 """Function that returns logits `[N, classes]` for images `[N, C, H, W]` in 0..1, or for events `[T, N, C, H, W]`."""
@@ -98,7 +96,9 @@ class Trainer:
         recipe = recipe or network.spec.training or TrainingSpec()
         if problem := network.spec.recipe_problem(recipe):
             raise SnnZooError(f"training.{problem[0]}: {problem[1]}")
-        self.objective: Objective[Any] = objective_of(network.spec, recipe, split)
+        self.task = task_of(network.spec, recipe)
+        self.task.check(split)
+        recipe.check_images(len(split), f"{network.spec.input.sample}s")
         if recipe.teacher is not None and teacher is None:
             raise SnnZooError(
                 f"the recipe's teacher is {recipe.teacher!r}: pass a function that returns its logits as teacher=, or "
@@ -106,7 +106,7 @@ class Trainer:
             )
         keep_freed_memory()
         self.network, self.recipe, self.teacher, self.group = network, recipe, teacher, group
-        self.training, self.validation = self.objective.training, self.objective.validation
+        self.training, self.validation = self.task.divided(split)
         self.n_images = min(len(self.training), recipe.images_per_epoch or len(self.training))
         self.n_batches = math.ceil(self.n_images / recipe.batch_size)
         self.scheduler = Scheduler(
@@ -122,10 +122,10 @@ class Trainer:
         self.n_ann_epochs = recipe.epochs - recipe.snn_epochs
         self.as_ann: Network | None = None
         self.average = MovingAverage(network, recipe.ema_decay) if recipe.ema_decay else None
-        self.stats: Stats[Any] = self.objective.stats()
+        self.stats = LearningStats(self.task.measure)
         self.epoch = 0
-        self.best = (False, -math.inf)
-        """Best epoch so far: True if no state overflowed, and the rank of its score as SNN; see `Measure.rank`."""
+        self.best: Rank | None = None
+        """Rank of the best epoch so far."""
 
     @property
     def trained(self) -> Network:
@@ -162,33 +162,36 @@ class Trainer:
         masks = torch.Generator().manual_seed(mix_seed(self.recipe.seed, epoch + self.group.rank * RANK_STRIDE))
         with masks_from(masks):
             self._train(epoch, on_batch)
+        given: dict[str, Any] = {"task": self.task, "progress": on_scored, "group": self.group}
+        as_ann: Evaluation | None = None
         if self.network.spec.has_ann:
             self._fit_activations(self.network, sampling=epoch >= self.n_ann_epochs)
             if self.average is not None:
                 self._fit_activations(self.trained, sampling=True)
-            as_ann = self.objective.score_ann(self.trained, self.validation, progress=on_scored, group=self.group)
-            _add(self.stats.testing, as_ann)
-        as_snn, overflow = self.objective.score_snn(self.trained, self.validation, progress=on_scored, group=self.group)
+            as_ann = evaluate(self.trained, self.validation, mode=Mode.ANN, **given)
+        as_snn, overflow = evaluate_exactly(self.trained, self.validation, **given)
+        _add(self.stats.testing, as_ann)
         _add(self.stats.snn, as_snn)
         self.stats.update()
-        report, record, before = self.objective.report, self.stats.records()[-1], self.best
         figures: dict[str, Any] = {
-            f"{part}_{figure}": value
-            for part, measured in zip(REPORTED, (record["training"], record["testing"], record["snn"]), strict=True)
-            for figure, value in measured.items()
+            f"{part}_{figure}": log[-1]
+            for part, stat in zip(REPORTED, self.stats.states.values(), strict=True)
+            for figure, log in (("loss", stat.loss_log), ("score", stat.score_log))
         }
-        reached = overflow is None, report.measure.rank(figures[f"validation_snn_{report.measure.key}"])
-        self.best = max(before, reached)
-        self.epoch += 1
-        return report(
+        report = EpochReport(
+            measure=self.task.measure,
             epoch=epoch,
             seconds=time.perf_counter() - start,
             learning_rate=self._learning_rate(epoch * self.n_batches),
-            best=reached > before,
+            best=False,
             overflow=overflow,
             precision=str(self._product_dtype()).removeprefix("torch."),
             **figures,
         )
+        self.epoch += 1
+        if self.best is None or report.rank > self.best:
+            self.best, report = report.rank, replace(report, best=True)
+        return report
 
     def _train(self, epoch: int, on_batch: Progress) -> None:
         if epoch < self.n_ann_epochs or not self.recipe.self_distillation:
@@ -207,7 +210,7 @@ class Trainer:
             share = self.group.share(len(indices))
             modes = self._modes(epoch, iteration)
             in_time = modes != LayerModes(Mode.ANN)
-            batch = self.objective.batch(indices, generator, share, network.device, in_time=in_time)
+            batch = self.task.batch(self.training, indices, generator, share, network.device, in_time=in_time)
             tandem = modes == LayerModes(Mode.SNN) and recipe.snn_gradient is SnnGradient.TANDEM
             rounds = (tandem or modes == LayerModes(Mode.ANN)) and self._may_round()
             cast = torch.autocast(network.device.type, torch.bfloat16, enabled=rounds)
@@ -215,8 +218,7 @@ class Trainer:
             with products_in(recipe.precision), cast, unwarned:
                 outputs: Tensor = network.tandem(batch.inputs) if tandem else network(batch.inputs, modes)
             loss = self._loss(outputs, batch) * share.weight
-            counts = [count / share.repeats for count in self.objective.counts(outputs, batch)]
-            value, *counts = self.group.add([loss.item(), *counts])
+            value, correct = self.group.add([loss.item(), self.task.n_correct(outputs, batch) / share.repeats])
             if not math.isfinite(value):
                 raise SnnZooError(f"loss is {value} in epoch {epoch}, batch {iteration}: lower the learning rate")
             for group in self.optimizer.param_groups:
@@ -230,7 +232,7 @@ class Trainer:
                 block.limit_delay()
             if self.average is not None:
                 self.average.update()
-            self.stats.training.add_batch(value, len(indices), counts)
+            self.stats.training.add(value, round(correct), len(indices))
             on_batch(iteration + 1, self.n_batches)
         if not all(parameter.isfinite().all() for parameter in network.parameters()):
             raise SnnZooError(f"weights are not finite after epoch {epoch}: lower the learning rate")
@@ -242,7 +244,7 @@ class Trainer:
         if teacher is not None:
             with torch.no_grad(), torch.autocast(outputs.device.type, torch.bfloat16, enabled=self._may_round()):
                 taught = teacher(batch.inputs).float()
-        return self.objective.loss(outputs, batch, taught, part)
+        return self.task.loss(outputs, batch, taught, part)
 
     def _teacher(self) -> tuple[Teacher | None, float]:
         """Return the teacher of this epoch, or None, and its share of the loss."""
@@ -276,7 +278,7 @@ class Trainer:
         return self.scheduler.mode(epoch, iteration, training=True)
 
     def _product_dtype(self) -> torch.dtype:
-        return self.objective.product_dtype(self.network.device.type)
+        return self.task.product_dtype(self.network.device.type)
 
     def _may_round(self) -> bool:
         """Return whether ANN batches are computed in bfloat16."""
@@ -303,7 +305,7 @@ class Trainer:
             "as_ann": None if self.as_ann is None else self.as_ann.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "stats": self.stats.state_dict(),
-            "best": self.best,
+            "best": None if self.best is None else tuple(self.best),
         })  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -342,35 +344,17 @@ class Trainer:
         if self.average is not None and checked.average is not None:
             self.average.load_state_dict(dict(checked.average))
         self.epoch = checked.epoch
-        best = self.stats.snn.best_score
-        self.best = checked.best or (True, -math.inf if best is None else self.objective.report.measure.rank(best))
+        self.best, first = None if checked.best is None else Rank(*checked.best), self.stats.snn.best_epoch
+        if self.epoch == 0 or first is None:
+            self.best = None
+        elif self.best is None:  # as early versions left it
+            loss, score = self.stats.snn.loss_log[first], self.stats.snn.score_log[first]
+            assert loss is not None
+            assert score is not None
+            self.best = Rank(True, *self.task.measure.rank(score, loss))
         if checked.as_ann is not None:
             self.as_ann = self._frozen()
             self.as_ann.load_state_dict(checked.as_ann)
-
-
-@overload
-def fit(
-    network: Network,
-    split: Split,
-    recipe: TrainingSpec | None = None,
-    *,
-    teacher: Teacher | None = None,
-    on_epoch: Callable[[AccuracyReport], object] = ...,
-    group: Group = ALONE,
-) -> LearningStats: ...
-
-
-@overload
-def fit(
-    network: Network,
-    split: Frames,
-    recipe: TrainingSpec | None = None,
-    *,
-    teacher: Teacher | None = None,
-    on_epoch: Callable[[Any], object] = ...,
-    group: Group = ALONE,
-) -> Stats[Any]: ...
 
 
 def fit(
@@ -379,9 +363,9 @@ def fit(
     recipe: TrainingSpec | None = None,
     *,
     teacher: Teacher | None = None,
-    on_epoch: Callable[[Any], object] = lambda report: None,
+    on_epoch: Callable[[EpochReport], object] = lambda report: None,
     group: Group = ALONE,
-) -> Stats[Any]:
+) -> LearningStats:
     """Train `network` by bootstrap, load the weights of the best epoch, and return the statistics of all epochs.
 
     Args:
@@ -389,16 +373,12 @@ def fit(
         split, recipe, teacher, group: see `Trainer`.
         on_epoch: called with the report of each epoch.
 
-    Returns:
-        `LearningStats` with accuracies; `ErrorStats` for a network that gives values, `DistanceStats` for one that
-        gives spike trains.
-
     >>> from bootstrap_core import build_network, load_dataset
     >>> from specs import load_spec
     >>> net = build_network(load_spec("mnist-dense-shallow"), seed=0)
     >>> recipe = TrainingSpec(epochs=1, validation=500, batch_size=50)
     >>> stats = fit(net, load_dataset("mnist-sample").train, recipe)
-    >>> stats.snn.max_accuracy > 0.5
+    >>> stats.snn.best_score > 0.5
     True
     """
     trainer = Trainer(network, split, recipe, teacher=teacher, group=group)
@@ -416,6 +396,6 @@ def _samplers(network: Network) -> list[RateSampler]:
     return [module for module in network.modules() if isinstance(module, RateSampler)]
 
 
-def _add(stat: Stat, score: Score) -> None:
-    assert score.loss is not None
-    stat.add_batch(score.loss, score.n_samples, score.counts)
+def _add(stat: LearningStat, score: Evaluation | None) -> None:
+    if score is not None and score.loss is not None:
+        stat.add(score.loss, score.n_correct or 0, score.n_images)

@@ -46,7 +46,7 @@ class TrainerState(BaseModel):
     as_ann: _Tensors | None = None
     average: _AverageState | None = None
     stats: dict[str, Any]
-    best: tuple[bool, float] | None = None
+    best: tuple[bool, float, float] | tuple[bool, float] | None = None  # early versions did not compare losses
 
 
 def check_tensors(what: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

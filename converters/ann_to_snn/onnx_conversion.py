@@ -21,13 +21,13 @@ from pydantic import Field
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Evaluation, accuracy_by_steps, evaluate, evaluate_exactly
+from bootstrap_core.data.augmentation import are_pictures
 from bootstrap_core.data.datasets import Dataset, Split, load_dataset
 from bootstrap_core.data.image_files import UNLABELLED, load_images
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.heap import keep_freed_memory
-from bootstrap_core.training.augmentation import are_pictures
-from bootstrap_core.training.epoch_report import AccuracyReport
+from bootstrap_core.training.history import EpochReport
 from bootstrap_core.training.trainer import Teacher
 from converters.ann_to_snn.ann import Ann
 from converters.ann_to_snn.ann_answers import AnnAnswers
@@ -96,7 +96,7 @@ class ImportCallbacks:
     on_imported: Callable[[Ann], object] = _ignore
     on_doubt: Callable[[str], object] = _ignore
     on_calibrated: Callable[[Model], object] = _ignore
-    on_epoch: Callable[[AccuracyReport], object] = _ignore
+    on_epoch: Callable[[EpochReport], object] = _ignore
 
 
 NO_CALLBACKS = ImportCallbacks()

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bootstrap_core.data.augmentation import are_pictures, augmentation
 from bootstrap_core.data.datasets import Split, train_validation_split
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
-from bootstrap_core.training.augmentation import are_pictures, augmentation
-from bootstrap_core.training.epoch_report import AccuracyReport
-from bootstrap_core.training.objective import distillation_loss
+from bootstrap_core.tasks.classes import distillation_loss
+from bootstrap_core.training.history import EpochReport
 from bootstrap_core.training.trainer import Teacher, fit
 from converters.ann_to_snn.readout import batched_logits, logit_scale
 from specs.errors import StateOverflowError
@@ -86,7 +86,7 @@ def tune(
     epochs: int,
     *,
     seed: int = 0,
-    on_epoch: Callable[[AccuracyReport], object] = lambda report: None,
+    on_epoch: Callable[[EpochReport], object] = lambda report: None,
 ) -> Tuning | None:
     """Tune a network in place; return the recipe and the part that was kept, or None if tuning did not help.
 

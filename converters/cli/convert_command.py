@@ -43,7 +43,7 @@ from specs.words import counted
 
 if TYPE_CHECKING:
     from bootstrap_core.data.datasets import Dataset
-    from bootstrap_core.training.epoch_report import AccuracyReport
+    from bootstrap_core.training.history import EpochReport
     from converters.ann_to_snn.ann import Ann
     from converters.ann_to_snn.onnx_conversion import OnnxConversion
     from converters.model import Model
@@ -457,10 +457,10 @@ def _load(places: DataPlaces, name: str, limit: int | None, shape: "Shape") -> "
     return places.load(name, shape, labelled=False).limited(limit)
 
 
-def _say_epoch(report: "AccuracyReport") -> None:
+def _say_epoch(report: "EpochReport") -> None:
     say(
         f"tuning, epoch {report.epoch + 1}, learning rate {report.learning_rate:.2g}: "
-        f"SNN {percent(report.validation_snn_accuracy)} on held-out images, {report.seconds:.0f} s"
+        f"SNN {percent(report.validation_snn_score)} on held-out images, {report.seconds:.0f} s"
     )
 
 

@@ -328,11 +328,7 @@ def set_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def say_sample(dataset: "Dataset | FrameDataset") -> None:
     """Print notes if the scores are of the embedded sample, of a part drawn for testing, or of some test images."""
-    from bootstrap_core.data.frames import FrameDataset
-
     say_drawn(dataset)
-    if isinstance(dataset, FrameDataset):
-        return
     if dataset.is_sample:
         say(f"note: scored on {dataset.source}")
     if dataset.limit_note:
@@ -341,14 +337,9 @@ def say_sample(dataset: "Dataset | FrameDataset") -> None:
 
 def say_drawn(dataset: "Dataset | FrameDataset") -> None:
     """Print a note if the test images or recordings were drawn at random from all."""
-    from bootstrap_core.data.frames import FrameDataset
-
     if not dataset.is_drawn:
         return
-    what, places, n_test = "recordings", "arrays x_train, y_train, x_test and y_test", len(dataset.test)
-    if not isinstance(dataset, FrameDataset):
-        what = "recordings" if dataset.test.has_events else "images"
-        places, n_test = "folders train and test, or arrays x_train and x_test", dataset.drawn_from or n_test
+    (what, places), n_test = dataset.sorts, dataset.drawn_from or len(dataset.test)
     say(
         f"note: {n_test:,} of the {len(dataset.train) + n_test:,} {what} of {dataset.name} are for testing, drawn at "
         f"random, because it has no separate test {what} ({places})"

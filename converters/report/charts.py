@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from bootstrap_core.training.epoch_report import AccuracyReport
+from bootstrap_core.training.history import EpochReport
 
 __all__ = ["HEIGHT", "WIDTH", "Axis", "Line", "LineChart", "accuracy_chart", "learning_charts", "output_chart", "ticks"]
 
@@ -104,29 +104,30 @@ LEARNERS = (
     ("validation, ANN", "ann", "validation_ann"),
     ("validation, SNN", "snn", "validation_snn"),
 )
-"""Lines of `learning_charts`: name, class in the style sheet, and prefix of the fields of `AccuracyReport`."""
+"""Lines of `learning_charts`: name, class in the style sheet, and prefix of the fields of `EpochReport`."""
 
 
-def learning_charts(reports: Sequence[AccuracyReport]) -> tuple[LineChart, LineChart]:
+def learning_charts(reports: Sequence[EpochReport]) -> tuple[LineChart, LineChart]:
     """Return the charts of accuracy and of loss over the epochs, which count from 1."""
     kept = [report for report in reports if report.best]  # the last one was kept; other programs may mark none
-    best = kept[-1] if kept else max(reports, key=lambda report: report.validation_snn_accuracy)
+    best = kept[-1] if kept else max(reports, key=lambda report: report.rank)
     last = reports[-1]
     accuracy = _learning_chart(
         reports,
         "accuracy",
-        f"Best validation accuracy of the SNN: {_percent(best.validation_snn_accuracy)}, in epoch {best.epoch + 1} of "
-        f"{len(reports)}. Last epoch: SNN {_percent(last.validation_snn_accuracy)}"
-        f"{'' if last.validation_ann_accuracy is None else f', ANN {_percent(last.validation_ann_accuracy)}'}.",
+        f"Best validation accuracy of the SNN: {_percent(best.validation_snn_score)}, in epoch {best.epoch + 1} of "
+        f"{len(reports)}. Last epoch: SNN {_percent(last.validation_snn_score)}"
+        f"{'' if last.validation_ann_score is None else f', ANN {_percent(last.validation_ann_score)}'}.",
     )
     known = ((name, getattr(last, f"{field}_loss")) for name, _, field in LEARNERS)
     losses = ", ".join(f"{name} {loss:.4f}" for name, loss in known if loss is not None)
     return accuracy, _learning_chart(reports, "loss", f"After the last epoch: {losses}.")
 
 
-def _learning_chart(reports: Sequence[AccuracyReport], figure: str, description: str) -> LineChart:
+def _learning_chart(reports: Sequence[EpochReport], figure: str, description: str) -> LineChart:
+    name = "loss" if figure == "loss" else "score"
     curves = [
-        [(report.epoch + 1, _finite(getattr(report, f"{field}_{figure}"))) for report in reports]
+        [(report.epoch + 1, _finite(getattr(report, f"{field}_{name}"))) for report in reports]
         for _, _, field in LEARNERS
     ]
     known = [value for curve in curves for _, value in curve if value is not None] or [0.0]

@@ -9,7 +9,7 @@ from bootstrap_core.data.datasets import Dataset, Split
 from bootstrap_core.data.image_files import UNLABELLED
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
-from bootstrap_core.training.epoch_report import AccuracyReport
+from bootstrap_core.training.history import EpochReport
 from converters.model import Model
 from converters.report.card_rows import card_rows
 from converters.report.network_figures import (
@@ -95,7 +95,7 @@ def measure_gallery(model: Model, dataset: Dataset, *, limit: int) -> GalleryFig
 
 
 def gallery_page(
-    model: Model, figures: GalleryFigures, *, source: str, command: str, reports: Sequence[AccuracyReport] = ()
+    model: Model, figures: GalleryFigures, *, source: str, command: str, reports: Sequence[EpochReport] = ()
 ) -> str:
     """Return the gallery of a model, an HTML page.
 

@@ -43,9 +43,9 @@ def time_ours(options: argparse.Namespace) -> dict[str, Any]:
     while len(epochs) < min(options.epochs, RECIPE.epochs):
         report = trainer.run_epoch()
         times = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-        epochs.append({**times, "accuracy": report.validation_snn_accuracy})
+        epochs.append({**times, "accuracy": report.validation_snn_score})
         print(f"snnzoo: {epochs[-1]}", file=sys.stderr)
-        if report.validation_snn_accuracy >= options.accuracy:
+        if report.validation_snn_score >= options.accuracy:
             break
     return {"epochs": epochs}
 

@@ -16,8 +16,7 @@ from tempfile import TemporaryDirectory
 import torch
 from programs import RESULTS, stamp
 
-from bootstrap_core import IntegerNetwork, build_network, fit
-from bootstrap_core.analysis.values import ValueScore, score_values
+from bootstrap_core import Evaluation, IntegerNetwork, build_network, evaluate, fit
 from bootstrap_core.data.frames import load_frames
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
@@ -44,13 +43,13 @@ def main() -> None:
     fit(network, data.train)
     seconds = time.perf_counter() - start
 
-    def test(trained: Network) -> ValueScore:
-        return score_values(IntegerNetwork(trained), data.test)
+    def test(trained: Network) -> Evaluation:
+        return evaluate(IntegerNetwork(trained), data.test)
 
-    def row(threshold: float, untuned: ValueScore, tuned: ValueScore | None) -> dict[str, object]:
+    def row(threshold: float, untuned: Evaluation, tuned: Evaluation | None) -> dict[str, object]:
         last = tuned or untuned
-        messages = [each for each in last.messages[1:] if each is not None]
-        errors = {"untuned": untuned.rms_error, "tuned": tuned and tuned.rms_error}
+        messages = [each for each in last.rates[1:] if each is not None]
+        errors = {"untuned": untuned.score, "tuned": tuned and tuned.score}
         return {"threshold": threshold, **errors, "messages": messages, "synops": sum(last.synops)}
 
     rows = [row(0.0, test(network), None)]
@@ -65,7 +64,7 @@ def main() -> None:
         rows.append(row(threshold, before, test(tuned)))
     macs = sum(block.n_synops(before) for block, before in zip(spec.blocks, spec.shapes, strict=False))
     deviation = float(data.train.targets.std())
-    ann = score_values(network, data.test.last, mode=Mode.ANN).rms_error
+    ann = evaluate(network, data.test.last, mode=Mode.ANN).score
     report = {**stamp(), "ann": ann, "deviation": deviation, "macs": macs, "seconds": seconds}
     (RESULTS / "values.json").write_text(json.dumps({**report, "rows": rows}, indent=1) + "\n", "utf-8")
 

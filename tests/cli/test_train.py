@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from bootstrap_core import load_dataset
-from bootstrap_core.analysis.measures import ACCURACY
 from bootstrap_core.ops.precision import product_dtype
+from bootstrap_core.tasks.measures import ACCURACY
 from bootstrap_core.training.trainer import Trainer
 from converters import read_model, write_model
 from converters.cli import console
@@ -125,7 +125,7 @@ def test_a_recurrent_network_trains_and_scores_without_an_ann(run, tmp_path) -> 
     assert "test, SNN, T=3" in told.stdout
     assert "test, ANN" not in told.stdout
     (report,) = read_metrics(tmp_path / "run")
-    assert (report.validation_ann_loss, report.validation_ann_accuracy) == (None, None)
+    assert (report.validation_ann_loss, report.validation_ann_score) == (None, None)
     assert set(read_model(tmp_path / "run" / "model.safetensors").card["test"]) == {"snn"}
     assert run("eval", tmp_path / "run" / "model.safetensors", "--data", "mnist-sample", "--limit", "50").stdout
     longer = ("--epochs", 2, "--set", "training.snn_epochs=2")
@@ -232,7 +232,7 @@ def test_where_the_images_of_a_model_have_gone_the_cure_is_told(trained, run, tm
 
 def test_that_training_on_made_it_worse_is_told(trained, run, tmp_path) -> None:
     command = "train", trained / "model.safetensors", "-o", tmp_path / "on", "--epochs", 1, "--force"
-    before = max(report.validation_snn_accuracy for report in read_metrics(trained))
+    before = max(report.validation_snn_score for report in read_metrics(trained))
     worse = run(*command, "--set", "training.learning_rate=0.5").stderr
     assert f"before training: SNN accuracy {ACCURACY.text(before)} on the validation images" in worse
     assert f"accuracy of {ACCURACY.text(before)} on the validation images, better than every epoch" in worse

@@ -27,7 +27,7 @@ from converters.cli.options import (
 from zoo.cli.given_model import input_shape, need_classes, own_card, read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:
-    from bootstrap_core.training.epoch_report import AccuracyReport
+    from bootstrap_core.training.history import EpochReport
 
 __all__ = ["gallery"]
 
@@ -94,17 +94,15 @@ def gallery(
         echo(output)
 
 
-def _reports(source: str) -> "list[AccuracyReport]":
+def _reports(source: str) -> "list[EpochReport]":
     """Return the reports of all epochs of a model's training, empty if unknown."""
-    from bootstrap_core.training.epoch_report import AccuracyReport
     from zoo.runs.learning_curves import reports_of
     from zoo.runs.training_run import read_metrics
 
     card = own_card(source)
     if card is not None and (reports := reports_of(card.training)):
         return reports
-    found = read_metrics(Path(source).parent) if Path(source).is_file() else []
-    return [report for report in found if isinstance(report, AccuracyReport)]
+    return read_metrics(Path(source).parent) if Path(source).is_file() else []
 
 
 def _found(name: str, places: DataPlaces) -> str:

@@ -86,10 +86,9 @@ def print_layers(network: "NetworkSpec") -> None:
         ]
         + [total],
     )
-    if network.gives_values:
-        echo(f"output: {counted(network.n_classes, 'value')}, of sigma-delta neurons")
-    elif network.gives_spikes:
-        echo(f"output: {counted(network.n_classes, 'spike train')}")
+    if not network.gives_classes:
+        outputs, neurons = counted(network.n_classes, network.gives.removesuffix("s")), network.neuron.kind
+        echo(f"output: {outputs}, of {neurons.replace('_', '-')} neurons")
 
 
 def read_and_say(source: str) -> "tuple[Model, bool]":

@@ -1,7 +1,9 @@
 """The commands `eval` and `predict`, which run a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +44,10 @@ from zoo.cli.given_model import input_shape, read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:
     from bootstrap_core.analysis.evaluation import Evaluation, Runnable
-    from bootstrap_core.data.datasets import Dataset, Split
+    from bootstrap_core.inference.integer_network import IntegerNetwork
     from bootstrap_core.network.mode import Mode
+    from bootstrap_core.tasks.task import Examples
     from converters.model import Model
-    from specs.network import NetworkSpec
     from zoo.prediction import Prediction
 
 __all__ = ["evaluate_model", "predict"]
@@ -122,9 +124,8 @@ def evaluate_model(
     Example: zoo eval mnist-dense --data mnist-sample --time-steps 1,4,16
     """
     from bootstrap_core import IntegerNetwork, Mode, evaluate
-    from bootstrap_core.data.frames import FRAME_SUFFIXES
     from bootstrap_core.inference.overflow import Overflow
-    from zoo.cli.recording_commands import evaluate_recordings
+    from bootstrap_core.tasks import task_of
     from zoo.sources import resolve_device
 
     steps = _parse_steps(time_steps)
@@ -149,39 +150,39 @@ def evaluate_model(
     runnable: Runnable = network
     if engine == "integer":
         runnable = IntegerNetwork(network, overflow=Overflow(overflow or Overflow.REFUSE))
-    if not model.spec.gives_classes:
-        what = f"{model.spec.name} gives {model.spec.gives}, not classes"
-        if plot is not None or places.classes:
-            raise click.UsageError(f"{what}: leave out {'--classes' if plot is None else '--plot'}")
-        if data is None or Path(data).suffix.lower() not in FRAME_SUFFIXES:
-            raise click.UsageError(f"{what}: name its {model.spec.input.encoding} with --data FILE.npz or FILE.npy")
-        if mode == "ann" and not model.spec.has_ann:
-            raise click.UsageError(f"--mode ann: {model.spec.without_ann} has no ANN")
-        evaluate_recordings(source, runnable, Path(data), mode, steps, limit, as_json=as_json)
-        return
-    dataset = places.load(data or usual_data(model), input_shape(model), model.classes, model.spec).limited(limit)
-    test = dataset.test
+    if mode == "ann" and model.spec.without_ann:
+        raise click.UsageError(f"--mode ann: {model.spec.without_ann} has no ANN")
+    load = _load_images if model.spec.gives_classes else _load_recordings
+    given = load(model, data, places, limit, steps, plot)
     note_missing_library(network.device.type)
-    steps = recorded_steps(steps, test.images.shape[1]) if test.has_events else steps
-    scores, beyond = _score_each(runnable, test, Mode(mode), steps)
+    scores, beyond = _score_each(runnable, given.examples, Mode(mode), given.steps)
+    task = task_of(model.spec)
     if scores:
-        say_sample(dataset)
+        given.say()
     if scores and as_json:
-        echo(json_text(_scores_as_json(source, model.card, dataset, engine, scores)))
+        results = [task.document(score) for score in scores]
+        if engine != "integer":
+            results = [{**result, "overflows": None} for result in results]
+        about = {"model": source, **given.about, "engine": engine, "seed": model.card.get("training", {}).get("seed")}
+        echo(json_text({**about, "results": results}))
     elif scores:
         say_fresh(trained)
-        _say_chance(model, max(score.accuracy for score in scores), own_images=dataset.name not in dataset_names())
-        _print_scores(model.spec, scores, engine)
+        if given.has_classes:
+            _say_chance(model, max(score.accuracy for score in scores), own_images=given.is_own)
+        _print_rows([{"": _named(score, engine), **task.cells(score)} for score in scores])
+        if layers := task.layer_cells(scores[-1]):
+            echo()
+            _print_rows(layers)
         if mode == "ann" and model.card_entry("conversion"):
             say("note: ANN means this network with its fitted activations, not the ANN that it was converted from")
         _say_overflows([(f"T = {score.time_steps}: ", score.overflows) for score in scores])
-        if mode == "snn" and engine == "torch":
+        if mode == "snn" and engine == "torch" and given.has_classes:
             if network.device.type == "cpu" and not chosen and model.overflow is None:
                 say("note: --engine integer computes the same spikes, mostly faster, and checks the chip's 24 bits")
             if any(t and t > model.spec.time_steps for t in steps):
                 say(f"note: {BEYOND}; only --engine integer checks that")
     if scores and plot is not None:
-        _plot_scores(plot, scores, evaluate(network, test, mode=Mode.ANN) if network.fitted else None)
+        _plot_scores(plot, scores, evaluate(network, given.examples, mode=Mode.ANN) if network.fitted else None)
     if beyond:
         raise StateOverflowError("; ".join(beyond))
 
@@ -241,14 +242,13 @@ def predict(
         refuse_existing(animate, force)
     model = read_and_say(source)[0]
     if not model.spec.gives_classes:
-        from zoo.cli.recording_commands import predict_recordings
-
         if classes or animate is not None or invert is not None:
             raise click.UsageError(
                 f"{model.spec.name} gives {model.spec.gives}, not classes: leave out --classes, --animate and --invert"
             )
-        integers = IntegerNetwork(model.build(), overflow=Overflow(overflow or Overflow.REFUSE))
-        predict_recordings(integers, images, time_steps, as_json=as_json)
+        _predict_recordings(
+            IntegerNetwork(model.build(), overflow=Overflow(overflow or Overflow.REFUSE)), images, time_steps, as_json
+        )
         return
     DataPlaces(classes=classes).check_classes(model.spec.n_classes)
     network, names = model.build(), classes or model.classes
@@ -289,6 +289,50 @@ def predict(
         raise DataError("\n".join(map(str, unreadable)))
 
 
+def _predict_recordings(
+    network: "IntegerNetwork", paths: Sequence[Path], time_steps: int | None, as_json: bool
+) -> None:
+    """Print the outputs of a network for each recording in the files; a folder stands for the recordings in it.
+
+    Raises `DataError` at the end if a file cannot be read.
+    """
+    from bootstrap_core.data.frames import FRAME_SUFFIXES, read_frames
+    from bootstrap_core.tasks import task_of
+    from bootstrap_core.tasks.recordings import RecordingTask
+    from zoo.prediction import read_files
+
+    unreadable, task = list[DataError](), task_of(network.spec)
+    assert isinstance(task, RecordingTask)
+    files = read_files(
+        paths,
+        FRAME_SUFFIXES,
+        partial(read_frames, spec=network.spec, time_steps=time_steps),
+        on_unreadable=unreadable.append,
+        on_skipped=lambda note: say(f"note: {note}"),
+    )
+    rows = [
+        {"file": str(path), "recording": i, "time_steps": len(outputs), **task.predicted(outputs)}
+        for path, given in files
+        for i, outputs in enumerate(task.over_time(network, given.frames).unbind(1))
+    ]
+    if rows and as_json:
+        echo(json_text({"predictions": rows, "overflows": network.overflows}))
+    elif rows:
+        _print_rows([
+            {
+                str(network.spec.input.encoding): row["file"],
+                "recording": str(row["recording"]),
+                "steps": str(row["time_steps"]),
+                **cells,
+            }
+            for row in rows
+            for cells in task.predicted_cells(row)
+        ])  # fmt: skip
+    _say_overflows([("", +network.overflows)])
+    if unreadable:
+        raise DataError("\n".join(map(str, unreadable)))
+
+
 def _prediction_as_json(prediction: "Prediction", name: str) -> dict[str, Any]:
     return {
         "image": str(prediction.path),
@@ -322,7 +366,7 @@ def _say_overflows(found: Sequence[tuple[str, Mapping[int, int]]]) -> None:
 
 
 def _score_each(
-    network: "Runnable", test: "Split", mode: "Mode", steps: list[int | None]
+    network: "Runnable", test: "Examples", mode: "Mode", steps: list[int | None]
 ) -> "tuple[list[Evaluation], list[str]]":
     """Score a network for each number of time steps, where None means the spec's.
 
@@ -365,62 +409,68 @@ def _plot_scores(path: Path, scores: "list[Evaluation]", ann: "Evaluation | None
     say(str(plot_accuracy(by_steps, path, ann=None if ann is None else ann.accuracy)))
 
 
-def _print_scores(spec: "NetworkSpec", scores: "list[Evaluation]", engine: str) -> None:
-    from zoo.runs.card_text import rate_words
+def _named(score: "Evaluation", engine: str) -> str:
+    return f"{score.mode.name}, T={score.time_steps}, {engine}" if score.mode.spiking else "ANN"
 
-    sample = spec.input.sample
-    print_table(
-        ["", "accuracy", f"{sample}s", "loss", f"synops/{sample}", f"{sample}s/s"],
-        [
-            [
-                f"{score.mode.name}, T={score.time_steps}, {engine}" if score.mode.spiking else "ANN",
-                percent(score.accuracy),
-                f"{score.n_images:,}",
-                f"{score.loss:.4f}",
-                "-" if score.synops is None else f"{sum(score.synops):,.0f}",
-                f"{score.images_per_second:,.0f}",
-            ]
-            for score in scores
-        ],
+
+def _print_rows(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print a table of rows that have the same columns."""
+    print_table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Examples that `eval` scores: their numbers of time steps, what JSON says about them, and notes for people.
+
+    `is_own` is True for data that no name stands for.
+    """
+
+    examples: "Examples"
+    steps: list[int | None]
+    about: dict[str, Any]
+    say: Callable[[], object]
+    has_classes: bool = False
+    is_own: bool = True
+
+
+def _load_images(
+    model: "Model", data: str | None, places: DataPlaces, limit: int | None, steps: list[int | None], plot: Path | None
+) -> _Given:
+    dataset = places.load(data or usual_data(model), input_shape(model), model.classes, model.spec).limited(limit)
+    test = dataset.test
+    return _Given(
+        test,
+        recorded_steps(steps, test.images.shape[1]) if test.has_events else steps,
+        {"data": dataset.name, "sample": dataset.is_sample, "drawn_from": dataset.drawn_from},
+        partial(say_sample, dataset),
+        has_classes=True,
+        is_own=dataset.name not in dataset_names(),
     )
 
-    last = scores[-1]
-    echo()
-    print_table(
-        [f"layer, T={last.time_steps}" if last.mode.spiking else "layer", "rate", f"synops/{sample}"],
-        [
-            [
-                f"{i} {layer.kind}",
-                rate_words(last.rates[i]),
-                "-" if last.synops is None else f"{last.synops[i]:,.0f}",
-            ]
-            for i, layer in enumerate(spec.layers)
-        ],
-    )
 
+def _load_recordings(
+    model: "Model", data: str | None, places: DataPlaces, limit: int | None, steps: list[int | None], plot: Path | None
+) -> _Given:
+    from bootstrap_core.data.frames import FRAME_SUFFIXES, read_frames
+    from bootstrap_core.tasks import task_of
 
-def _scores_as_json(
-    source: str, card: Any, dataset: "Dataset", engine: str, scores: "list[Evaluation]"
-) -> dict[str, Any]:
-    return {
-        "model": source,
-        "data": dataset.name,
-        "sample": dataset.is_sample,
-        "drawn_from": dataset.drawn_from,
-        "engine": engine,
-        "seed": card.get("training", {}).get("seed"),
-        "results": [
-            {
-                "mode": score.mode.value,
-                "time_steps": score.time_steps if score.mode.spiking else None,
-                "images": score.n_images,
-                "accuracy": score.accuracy,
-                "loss": score.loss,
-                "rates": score.rates,
-                "synops": score.synops,
-                "images_per_second": score.images_per_second,
-                "overflows": score.overflows if engine == "integer" else None,
-            }
-            for score in scores
-        ],
-    }
+    spec = model.spec
+    what = f"{spec.name} gives {spec.gives}, not classes"
+    if plot is not None or places.classes:
+        raise click.UsageError(f"{what}: leave out {'--classes' if plot is None else '--plot'}")
+    if data is None or Path(data).suffix.lower() not in FRAME_SUFFIXES:
+        raise click.UsageError(f"{what}: name its {spec.input.encoding} with --data FILE.npz or FILE.npy")
+    every = read_frames(Path(data), spec)
+    given = every.limited(limit)
+
+    def say_notes() -> None:
+        if len(given) < len(every):
+            say(f"note: scored on {len(given):,} of the {len(every):,} recordings, drawn at random")
+        if given.targets is None:
+            say(f"note: {data} has no targets y, so no {task_of(spec).measure.key}s are computed")
+
+    if given.are_still:
+        given = given.held(max(t or spec.time_steps for t in steps))
+    else:
+        steps = recorded_steps(steps, len(given.frames))
+    return _Given(given, steps, {"data": data}, say_notes)

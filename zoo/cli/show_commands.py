@@ -203,24 +203,11 @@ def _show_sections(sections: "Iterable[Section]") -> None:
 
 def _plot_curves(card: "Card", path: Path) -> Path:
     from bootstrap_core.analysis.plots import plot_curves
-    from bootstrap_core.analysis.statistics import EpochRecord, Measured
     from zoo.runs.learning_curves import reports_of
 
     if not (reports := reports_of(card.training)):
         raise SnnZooError(f"the card of {card.name} has no learning curves: its run did not keep them")
-    return plot_curves(
-        [
-            EpochRecord(
-                epoch=report.epoch,
-                training=Measured(loss=report.training_loss, accuracy=report.training_accuracy),
-                testing=Measured(loss=report.validation_ann_loss, accuracy=report.validation_ann_accuracy),
-                snn=Measured(loss=report.validation_snn_loss, accuracy=report.validation_snn_accuracy),
-            )
-            for report in reports
-        ],
-        path,
-        kept=card.training.epoch,
-    )
+    return plot_curves([report.record() for report in reports], path, kept=card.training.epoch)
 
 
 def _show_netx(source: str, as_json: bool) -> None:

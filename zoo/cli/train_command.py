@@ -41,11 +41,11 @@ from specs.words import counted
 from zoo.cli.given_model import check_named_data, complete_specs, say_doubts
 
 if TYPE_CHECKING:
-    from bootstrap_core.analysis.measures import Measure
     from bootstrap_core.data.datasets import Dataset
     from bootstrap_core.data.frames import FrameDataset
     from bootstrap_core.distributed import Group
-    from bootstrap_core.training.epoch_report import EpochReport
+    from bootstrap_core.tasks.measures import Measure
+    from bootstrap_core.training.history import EpochReport
     from converters.model import Model
     from specs.network import NetworkSpec
     from specs.training import TrainingSpec
@@ -343,7 +343,7 @@ def _report_run(run: "TrainingRun", as_json: bool) -> None:
         )
     silent = scores[Mode.SNN].silent
     if silent is not None:
-        _warn_silent(silent, run)
+        warn(run.trainer.task.advice_if_silent(silent))
     say_sample(run.dataset)
     if as_json:
         echo(json_text({
@@ -361,17 +361,8 @@ def _report_run(run: "TrainingRun", as_json: bool) -> None:
         ["", measure.name, samples],
         [
             [f"validation, SNN, epoch {best.epoch + 1}", measure.text(best.validation_snn_score), validation],
-            [f"test, SNN, T={snn.time_steps}", measure.text(snn.score), f"{snn.n_samples:,}"],
-            *([] if ann is None else [["test, ANN", measure.text(ann.score), f"{ann.n_samples:,}"]]),
+            [f"test, SNN, T={snn.time_steps}", measure.text(snn.score), f"{snn.n_images:,}"],
+            *([] if ann is None else [["test, ANN", measure.text(ann.score), f"{ann.n_images:,}"]]),
         ],
     )
     echo(run.model_path)
-
-
-def _warn_silent(block: int, run: "TrainingRun") -> None:
-    smaller = "use a smaller learning rate"
-    if run.spec.gives_values:
-        warn(f"no neuron of block {block} ever sends a message: {smaller}")
-        return
-    scaling = "scale the weights to the images (--set training.initialize=true)"
-    warn(f"no neuron of block {block} ever spikes: {smaller if run.recipe.initialize else scaling}, or train longer")

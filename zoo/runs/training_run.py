@@ -13,27 +13,25 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Json, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Json, ValidationError, model_validator
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import Evaluation, Score
-from bootstrap_core.analysis.measures import Measure
-from bootstrap_core.analysis.spike_trains import SpikeTrainScore
-from bootstrap_core.analysis.values import ValueScore
-from bootstrap_core.data.datasets import Dataset, check_split
+from bootstrap_core.analysis.evaluation import Evaluation, evaluate, evaluate_exactly
+from bootstrap_core.data.datasets import Dataset
 from bootstrap_core.data.frames import FrameDataset
 from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.network.build import build_network
-from bootstrap_core.network.inputs import as_input
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.progress import Progress, no_progress
-from bootstrap_core.training.epoch_report import EpochReport, Report
+from bootstrap_core.tasks import task_of
+from bootstrap_core.tasks.measures import Measure
+from bootstrap_core.training.history import REPORT, EpochReport, Report
 from bootstrap_core.training.trainer import Teacher, Trainer
 from converters.formats.model_files import write_model
 from converters.formats.safetensors_file import read_safetensors
@@ -59,7 +57,6 @@ OUTCOMES = MODEL, METRICS, CURVES = TRAINED, "metrics.jsonl", "curves.png"
 FILES = *OUTCOMES, CHECKPOINT, SPEC
 NORM = ".parametrizations.weight.original0"
 """End of the name of a weight norm's lengths in a state dict."""
-_REPORT: TypeAdapter[EpochReport] = TypeAdapter(Report)
 
 
 class TrainingRun:
@@ -98,8 +95,7 @@ class TrainingRun:
     ) -> None:
         self.recipe = spec.training or TrainingSpec()
         recipe = self.recipe if weights is None else self.recipe.model_copy(update={"initialize": False})
-        log_mel = dataset.log_mel if isinstance(dataset, Dataset) else None
-        self.spec = spec.model_copy(update={"training": self.recipe}).with_log_mel(log_mel)
+        self.spec = spec.model_copy(update={"training": self.recipe}).with_log_mel(dataset.log_mel)
         self.dataset, self.folder = dataset, folder
         if weights is None:
             network = build_network(self.spec, seed=self.recipe.seed)
@@ -107,10 +103,8 @@ class TrainingRun:
             network = Model(self.spec, weights).build()
         self.network = network.to(device)
         teacher = load_teacher(self.spec, device)
-        if isinstance(dataset, Dataset):
-            for split in (dataset.train, dataset.test):
-                check_split(split, spec.n_classes)
-                as_input(split.inputs(slice(0, 1)), spec)
+        for examples in (dataset.train, dataset.test):
+            task_of(self.spec, recipe).check(examples)
         self.start_revision, self.start_changes = start_revision, start_changes
         self.teacher_revision = teacher and revision_of(sha256_of(model_path(str(self.recipe.teacher))))
         self.trainer = Trainer(self.network, dataset.train, recipe, teacher=teacher, group=group)
@@ -120,7 +114,7 @@ class TrainingRun:
         """Score of the start model as SNN on the validation examples; set by `score_start`."""
         self.planned_epochs: int | None = None
         """Number of epochs for which the learning rate was planned before the run was resumed, if that has changed."""
-        self.reports: list[dict[str, Any]] = []
+        self.reports: list[EpochReport] = []
         if group.leads:
             for name in FILES:
                 remove_leftovers(folder / name)
@@ -141,7 +135,7 @@ class TrainingRun:
     @property
     def measure(self) -> Measure:
         """Figure by which the epochs are judged."""
-        return self.trainer.objective.report.measure
+        return self.trainer.task.measure
 
     @property
     def samples(self) -> str:
@@ -151,14 +145,14 @@ class TrainingRun:
     @property
     def best(self) -> EpochReport:
         """Report of the epoch whose network is kept."""
-        return next(_REPORT.validate_python(report) for report in reversed(self.reports) if report["best"])
+        return next(report for report in reversed(self.reports) if report.best)
 
     def score_start(self, progress: Progress = no_progress) -> None:
         """Set `start_score` if the run starts from a model; call it before the first epoch."""
         if self.start_revision is not None and not self.reports:
-            examples = self.trainer.validation
-            score, _ = self.trainer.objective.score_snn(self.network, examples, progress=progress, group=self.group)
-            self.start_score = score.score
+            self.start_score = evaluate_exactly(
+                self.network, self.trainer.validation, task=self.trainer.task, progress=progress, group=self.group
+            )[0].score
 
     def run_epoch(self, on_batch: Progress = no_progress, on_scored: Progress = no_progress) -> EpochReport:
         """Train one epoch, and write model, metrics and checkpoint.
@@ -174,12 +168,12 @@ class TrainingRun:
             if self.group.leads and not self.model_path.exists():
                 write_model(Model.of(self.trainer.trained, self._card(None)), self.model_path)
             raise
-        self.reports.append(asdict(report))
+        self.reports.append(report)
         if not self.group.leads:
             return report
         if report.best:
             write_model(Model.of(self.trainer.trained, self._card(report)), self.model_path)
-        write_whole(self.folder / METRICS, "".join(json.dumps(r) + "\n" for r in self.reports).encode())
+        write_whole(self.folder / METRICS, "".join(json.dumps(r.document()) + "\n" for r in self.reports).encode())
         self._save_checkpoint()  # last: if the process ends before this, --resume repeats the epoch
         return report
 
@@ -188,7 +182,7 @@ class TrainingRun:
         """True if all epochs of the recipe are done."""
         return self.trainer.epoch >= self.recipe.epochs
 
-    def score(self, progress: Progress = no_progress) -> dict[Mode, Score]:
+    def score(self, progress: Progress = no_progress) -> dict[Mode, Evaluation]:
         """Score the best model on the test images, as SNN and, if it has one, as ANN; write this into the model file.
 
         `overflow` is then a message if a state leaves the hardware's 24 bits on a test image, else None.
@@ -201,14 +195,16 @@ class TrainingRun:
         model = read_safetensors(self.model_path) if group.leads else Model.of(self.network)
         network = model.build().to(self.network.device)
         group.broadcast(network.state_dict().values())
-        test, objective = self.dataset.test, self.trainer.objective
-        as_snn, self.overflow = objective.score_snn(network, test, progress=progress, group=group)
-        scores: dict[Mode, Score] = {Mode.SNN: as_snn}
+        test, task = self.dataset.test, self.trainer.task
+        as_snn, self.overflow = evaluate_exactly(network, test, task=task, progress=progress, group=group)
+        scores = {Mode.SNN: as_snn}
         if network.spec.has_ann:
-            scores[Mode.ANN] = objective.score_ann(network, test, progress=progress, group=group)
+            scores[Mode.ANN] = evaluate(network, test, mode=Mode.ANN, task=task, progress=progress, group=group)
         if not group.leads:
             return scores
-        figures = {mode.value: _score_card(self.dataset.name, score) for mode, score in scores.items()}
+        known = {"data": self.dataset.name, "time_steps": None, "engine": "torch"}
+        figures = {mode.value: {**known, **task.card(score)} for mode, score in scores.items()}
+        figures[Mode.SNN.value]["time_steps"] = as_snn.time_steps
         figures[Mode.SNN.value] |= {} if self.overflow is None else {"overflow": self.overflow}
         card = {**model.card, "test": figures}
         write_model(Model(model.spec, model.tensors, card), self.model_path)
@@ -223,16 +219,13 @@ class TrainingRun:
     def _save_checkpoint(self) -> None:
         buffer, spec = io.BytesIO(), self._identity().model_dump_json()
         start = {"start_revision": self.start_revision, "start_changes": list(self.start_changes)}
-        known = {"spec": spec, "reports": self.reports, **start, "teacher_revision": self.teacher_revision}
+        reports = [report.document() for report in self.reports]
+        known = {"spec": spec, "reports": reports, **start, "teacher_revision": self.teacher_revision}
         torch.save({**known, **self.trainer.state_dict()}, buffer)
         write_whole(self.folder / CHECKPOINT, buffer.getvalue())
 
     def _card(self, report: EpochReport | None) -> Mapping[str, Any]:
         validation = None if report is None else report.validation_snn_score
-        dataset, of_classes = self.dataset, dict[str, Any]()
-        if isinstance(dataset, Dataset):
-            shape = list(dataset.test.images.shape[-3:])
-            of_classes = {"classes": list(dataset.classes), "image_shape": shape}
         return {
             "training": {
                 "data": self.dataset.name,
@@ -246,7 +239,7 @@ class TrainingRun:
                 "teacher_revision": self.teacher_revision,
                 "versions": Versions.here().model_dump(),
             },
-            **of_classes,
+            **self.dataset.card,
         }
 
     def _identity(self) -> NetworkSpec:
@@ -270,14 +263,13 @@ class TrainingRun:
             raise IntegrityError(f"{path} is not a checkpoint of snnzoo: {first_problem(error)}") from None
         except Exception as error:  # torch.load raises many types for damaged files
             raise IntegrityError(f"{path} is not a checkpoint of snnzoo: {error}") from None
-        self.reports = [asdict(report) for report in known.reports]
+        self.reports = known.reports
         if differing := _differing(known.spec.model_dump(), self._identity().model_dump()):
             raise SnnZooError(
                 f"{path} has another spec (differs in: {', '.join(differing)}): resume with the spec.yaml beside it"
             )
-        kind = self.trainer.objective.report
-        if any(not isinstance(report, kind) for report in known.reports):
-            raise IntegrityError(f"{path} is not a checkpoint of snnzoo: reports: must have {kind.measure.key} fields")
+        if any(report.measure != self.measure for report in known.reports):
+            raise IntegrityError(f"{path} is not a checkpoint of snnzoo: reports: must have {self.measure.key} fields")
         try:
             self.trainer.load_state_dict(state)
         except IntegrityError as error:
@@ -437,27 +429,12 @@ def read_metrics(folder: Path) -> list[EpochReport]:
     reports = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
-            reports.append(_REPORT.validate_json(line))
+            reports.append(REPORT.validate_json(line))
         except ValidationError as error:
             problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"][1:]))  # the first is the kind of report
+            where = ".".join(map(str, problem["loc"]))
             raise IntegrityError(
                 f"{path}:{number}: {where}{': ' if where else ''}{problem['msg']}; this is not a metrics file of "
                 "zoo train: move it out of the model's folder"
             ) from None
     return reports
-
-
-def _score_card(data: str, score: Score) -> dict[str, Any]:
-    """Return the figures of a test for the model file."""
-    steps = score.time_steps if score.mode.spiking else None
-    common = {"data": data, "time_steps": steps, "engine": "torch"}
-    if isinstance(score, ValueScore):
-        errors = {"recordings": score.n_samples, "mean_error": score.mean_error, "rms_error": score.rms_error}
-        return {**common, **errors, "synops_per_step": None if score.synops is None else sum(score.synops)}
-    if isinstance(score, SpikeTrainScore):
-        figures = {"recordings": score.n_samples, "distance": score.distance, "tau": score.tau}
-        return {**common, **figures, "synops_per_step": sum(score.synops)}
-    assert isinstance(score, Evaluation)
-    synops = None if score.synops is None else sum(score.synops)
-    return {**common, "images": score.n_images, "accuracy": score.accuracy, "synops": synops}

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import evaluate
-from bootstrap_core.analysis.values import score_values
 from bootstrap_core.data.datasets import Split, load_dataset
 from bootstrap_core.data.frames import Frames
 from bootstrap_core.distributed import Group, join_group
@@ -98,8 +97,8 @@ def values(group: Group) -> dict[str, Any]:
         build_network(NetworkSpec.model_validate(spec), seed=0), Frames(frames.int(), targets), recipe, group=group
     )
     reports = [vars(trainer.run_epoch()) | {"seconds": 0} for _ in range(2)]
-    score = score_values(trainer.network, trainer.validation.take(slice(0, 1)), group=group)
-    figures = {name: value for name, value in vars(score).items() if name not in {"values", "seconds", "mode"}}
+    score = evaluate(trainer.network, trainer.validation.take(slice(0, 1)), group=group)
+    figures = {name: value for name, value in vars(score).items() if name not in {"outputs", "seconds", "mode"}}
     return {"state": trainer.network.state_dict(), "reports": reports, "score": figures}
 
 

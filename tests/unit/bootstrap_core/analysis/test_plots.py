@@ -10,7 +10,8 @@ from torch import nn
 
 from bootstrap_core.analysis import plots
 from bootstrap_core.analysis.gradient_flow import GradientFlow
-from bootstrap_core.analysis.statistics import DistanceStats, ErrorStats, LearningStats
+from bootstrap_core.tasks.measures import DISTANCE, ERROR
+from bootstrap_core.training.history import LearningStats
 from specs.errors import SnnZooError
 
 pytest.importorskip("matplotlib")
@@ -92,10 +93,10 @@ def test_a_diverged_loss_leaves_a_gap_and_a_loss_below_zero_a_linear_scale() -> 
 
 
 def test_errors_are_drawn_once_with_the_lowest_marked() -> None:
-    stats = ErrorStats()
+    stats = LearningStats(ERROR)
     for training, snn in ((1.0, 0.25), (0.04, 0.16), (0.01, 0.36)):
-        stats.training.add(training, 2)
-        stats.snn.add(snn, 2)
+        stats.training.add(training, 0, 2)
+        stats.snn.add(snn, 0, 2)
         stats.update()
     (axes,) = plots.draw_curves(stats).axes
     drawn = lines(axes)
@@ -107,10 +108,10 @@ def test_errors_are_drawn_once_with_the_lowest_marked() -> None:
 
 
 def test_distances_are_drawn_once_with_the_smallest_marked() -> None:
-    stats = DistanceStats()
+    stats = LearningStats(DISTANCE)
     for distance in (3.0, 1.5, 2.0):
-        stats.training.add(distance, 2)
-        stats.snn.add(distance, 2)
+        stats.training.add(distance, 0, 2)
+        stats.snn.add(distance, 0, 2)
         stats.update()
     (axes,) = plots.draw_curves(stats).axes
     assert [list(points) for points in lines(axes)["best SNN 1.500, epoch 2"]] == [[2], [1.5]]
@@ -283,7 +284,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch) -> None:
 
 def test_matplotlib_is_loaded_late_and_pyplot_never(tmp_path) -> None:
     code = (
-        "import sys, torch; from bootstrap_core.analysis import plots, spike_events, statistics;"
+        "import sys, torch; from bootstrap_core.analysis import plots, spike_events;"
         "assert 'matplotlib' not in sys.modules and 'PIL' not in sys.modules;"
         "plots.plot_raster(torch.ones(2, 2), sys.argv[1]);"
         "assert 'matplotlib.pyplot' not in sys.modules"

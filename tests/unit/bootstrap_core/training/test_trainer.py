@@ -9,16 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import Evaluation, Progress, evaluate
+from bootstrap_core.analysis.evaluation import Evaluation, evaluate
 from bootstrap_core.data.datasets import Split, load_dataset
-from bootstrap_core.distributed import Group, Share
+from bootstrap_core.distributed import Share
 from bootstrap_core.functional.dropout import dropout_mask
 from bootstrap_core.network import base_block
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops import precision as precision_module
-from bootstrap_core.training.epoch_report import EpochReport
+from bootstrap_core.tasks.classes import _pixels
+from bootstrap_core.tasks.measures import ACCURACY
+from bootstrap_core.training.history import EpochReport
 from bootstrap_core.training.trainer import DELAY_RATE, Trainer, fit
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
@@ -170,7 +172,7 @@ def test_crossover_epochs_move_blocks_to_snn(split: Split, monkeypatch) -> None:
 def test_a_crossover_from_the_first_epoch_on_can_be_scored_as_ann(split: Split) -> None:
     trainer = Trainer(network(), split, recipe(crossover_epochs=(0,)))
     report = trainer.run_epoch()
-    assert evaluate(trainer.network, trainer.validation, mode=Mode.ANN).accuracy == report.validation_ann_accuracy
+    assert evaluate(trainer.network, trainer.validation, mode=Mode.ANN).accuracy == report.validation_ann_score
 
 
 def test_the_last_snn_epochs_run_wholly_as_snn(split: Split, monkeypatch) -> None:
@@ -271,7 +273,7 @@ def test_the_loss_is_cross_entropy_of_scaled_logits_with_smoothed_labels(split: 
     report = trainer.run_epoch()
     assert report.training_loss == pytest.approx(expected, rel=1e-5)
     accuracy = (logits.argmax(1) == trainer.training.labels).float().mean().item()
-    assert report.training_accuracy == pytest.approx(accuracy)
+    assert report.training_score == pytest.approx(accuracy)
 
 
 def test_a_teacher_s_part_of_the_loss_is_the_distance_from_its_answers(split: Split) -> None:
@@ -468,7 +470,8 @@ def batches_of(trainer: Trainer, n: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return `n` batches of 40 images and more, each drawn with its own generator."""
     orders = (torch.arange(len(trainer.training)).roll(i)[: 40 + i] for i in range(n))
     return [
-        trainer.objective.batch(
+        trainer.task.batch(
+            trainer.training,
             order,
             torch.Generator().manual_seed(i),
             Share(slice(0, len(order)), len(order)),
@@ -483,9 +486,8 @@ def test_mixup_adds_another_image_and_as_much_of_its_label(split: Split) -> None
     trainer = Trainer(network(), split, recipe(mixup=0.4))
     kept = []
     for images, labels, targets in batches_of(trainer, 20):
-        plain, _ = trainer.objective._examples(
-            torch.arange(len(trainer.training)).roll(len(images) - 40)[: len(images)], trainer.network.device
-        )
+        indices = torch.arange(len(trainer.training)).roll(len(images) - 40)[: len(images)]
+        plain, _ = _pixels(trainer.training, indices, trainer.network.device)
         own = targets.gather(1, labels[:, None])[:, 0]
         same = labels == labels.roll(1)
         assert (targets.sum(1) - 1).abs().max() < 1e-6
@@ -503,7 +505,7 @@ def test_mixup_adds_another_image_and_as_much_of_its_label(split: Split) -> None
 def test_without_mixup_images_are_as_they_are_and_labels_are_learnt(split: Split) -> None:
     for images, labels, targets in batches_of(trainer := Trainer(network(), split, recipe()), 1):
         assert targets is labels
-        assert torch.equal(images, trainer.objective._examples(torch.arange(len(images)), images.device)[0])
+        assert torch.equal(images, _pixels(trainer.training, torch.arange(len(images)), images.device)[0])
 
 
 def test_mixed_images_train(split: Split) -> None:
@@ -537,8 +539,8 @@ def test_a_report_has_the_validation_scores_of_both_modes(split: Split) -> None:
     trainer.run_epoch()
     report = trainer.run_epoch()
     ann, snn = (evaluate(trainer.network, trainer.validation, mode=mode) for mode in (Mode.ANN, Mode.SNN))
-    assert (report.validation_ann_accuracy, report.validation_ann_loss) == (ann.accuracy, pytest.approx(ann.loss))
-    assert (report.validation_snn_accuracy, report.validation_snn_loss) == (snn.accuracy, pytest.approx(snn.loss))
+    assert (report.validation_ann_score, report.validation_ann_loss) == (ann.accuracy, pytest.approx(ann.loss))
+    assert (report.validation_snn_score, report.validation_snn_loss) == (snn.accuracy, pytest.approx(snn.loss))
     assert ann.loss != snn.loss
     assert (report.epoch, trainer.epoch) == (1, 2)
 
@@ -692,7 +694,7 @@ def test_a_checkpoint_that_says_no_best_epoch_has_that_of_its_statistics(split: 
     state = trainer.state_dict()
     del state["best"]
     other.load_state_dict(state)
-    assert other.best == (True, report.validation_snn_accuracy)
+    assert other.best == (True, report.validation_snn_score, -report.validation_snn_loss)
 
 
 # --- fit
@@ -702,33 +704,34 @@ def test_a_checkpoint_that_says_no_best_epoch_has_that_of_its_statistics(split: 
 def script(monkeypatch) -> Callable[..., None]:
     """Script the correct answers on 10 validation images: best as SNN in epochs 1 and 3, best as ANN in epoch 2.
 
-    The returned function takes a list that is True for epochs in which states leave 24 bits.
+    The returned function takes a list that is True for epochs in which states leave 24 bits, and the losses as SNN.
     """
     right = {Mode.ANN: iter([1, 2, 9, 4]), Mode.SNN: iter([3, 6, 5, 6])}
 
-    def score(network: Network, split: Split, *, mode: Mode, progress: Progress, group: Group) -> Evaluation:
+    def score(network: Network, split: Split, *, mode: Mode, loss: float = 1.0, **others: object) -> Evaluation:
+        n_correct = next(right[mode])
         return Evaluation(
+            measure=ACCURACY,
             mode=mode,
             time_steps=4,
             n_images=10,
-            n_correct=next(right[mode]),
-            loss=1.0,
+            score=n_correct / 10,
+            loss=loss,
             rates=(),
             synops=None,
             seconds=1.0,
+            n_correct=n_correct,
         )
 
-    def set_script(beyond: Sequence[bool] = (False,) * 4) -> None:
-        overflows = iter(beyond)
+    def set_script(beyond: Sequence[bool] = (False,) * 4, losses: Sequence[float] = (1.0,) * 4) -> None:
+        overflows, snn_losses = iter(beyond), iter(losses)
 
-        def score_exactly(
-            network: Network, split: Split, *, progress: Progress, group: Group
-        ) -> tuple[Evaluation, str | None]:
-            found = score(network, split, mode=Mode.SNN, progress=progress, group=group)
+        def score_exactly(network: Network, split: Split, **others: object) -> tuple[Evaluation, str | None]:
+            found = score(network, split, mode=Mode.SNN, loss=next(snn_losses))
             return found, "a state" if next(overflows) else None
 
-        monkeypatch.setattr("bootstrap_core.training.objective.evaluate", score)
-        monkeypatch.setattr("bootstrap_core.training.objective.evaluate_exactly", score_exactly)
+        monkeypatch.setattr("bootstrap_core.training.trainer.evaluate", score)
+        monkeypatch.setattr("bootstrap_core.training.trainer.evaluate_exactly", score_exactly)
 
     return set_script
 
@@ -747,6 +750,38 @@ def test_fit_leaves_the_weights_of_the_first_best_epoch_by_snn_accuracy(split: S
     for name, tensor in trained.state_dict().items():
         assert torch.equal(tensor, snapshots[1][name]), name
     assert not torch.equal(trained.readout.synapse.weight, snapshots[3]["blocks.2.synapse.weight"])
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        ((1.0, 1.0, 0.1, 0.9), [True, True, False, True]),
+        ((1.0, 1.0, 0.1, 1.1), [True, True, False, False]),
+        ((1.0, math.nan, 1.0, 2.0), [True, True, False, True]),
+    ],
+)
+def test_of_epochs_with_the_same_score_the_one_with_the_lower_loss_is_kept(
+    losses: tuple[float, ...], best: list[bool], split: Split, script
+) -> None:
+    script(losses=losses)
+    trainer, found = Trainer(network(), split, recipe()), []
+    while len(found) < len(best):
+        found.append(trainer.run_epoch().best)
+        resumed = Trainer(network(), split, recipe())
+        resumed.load_state_dict(trainer.state_dict())
+        trainer = resumed
+    assert found == best
+    assert trainer.stats.snn.best_epoch == 3 - best[::-1].index(True)
+
+
+def test_a_checkpoint_of_a_version_that_compared_no_losses_keeps_its_best_epoch(split: Split, script) -> None:
+    script(losses=(1.0, 1.0, 0.1, 0.9))
+    trainer = Trainer(network(), split, recipe())
+    for _ in range(3):
+        trainer.run_epoch()
+    later = Trainer(network(), split, recipe())
+    later.load_state_dict({**trainer.state_dict(), "best": (True, 0.6)})
+    assert not later.run_epoch().best
 
 
 def test_fit_leaves_the_average_of_the_best_epoch(split: Split, script, monkeypatch) -> None:
@@ -805,7 +840,7 @@ def test_fit_runs_all_epochs_and_gives_their_statistics(split: Split) -> None:
     epochs: list[int] = []
     stats = fit(network(), split, recipe(epochs=3), on_epoch=lambda report: epochs.append(report.epoch))
     assert epochs == [0, 1, 2]
-    assert [len(stat.accuracy_log) for stat in (stats.training, stats.testing, stats.snn)] == [3, 3, 3]
+    assert [len(stat.score_log) for stat in (stats.training, stats.testing, stats.snn)] == [3, 3, 3]
 
 
 # --- events
@@ -851,7 +886,7 @@ def moving(**training: Any) -> Network:
 def test_a_network_learns_from_events(options: dict[str, Any], recordings: Split) -> None:
     net = moving(**options)
     stats = fit(net, recordings)
-    assert stats.snn.max_accuracy > (0.6 if "snn_epochs" in options else 0.4)
+    assert stats.snn.best_score > (0.6 if "snn_epochs" in options else 0.4)
     score = evaluate(net, recordings)
     assert (score.time_steps, score.n_images) == (10, 120)
     assert evaluate(net, recordings, time_steps=3).time_steps == 3
@@ -863,8 +898,8 @@ def test_a_recurrent_network_learns_as_snn_alone(recordings: Split) -> None:
     net = build_network(NetworkSpec.model_validate(document), seed=0)
     trainer = Trainer(net, recordings)
     report = trainer.run_epoch()
-    assert (report.validation_ann_loss, report.validation_ann_accuracy) == (None, None)
-    assert fit(net, recordings).snn.max_accuracy > 0.6
+    assert (report.validation_ann_loss, report.validation_ann_score) == (None, None)
+    assert fit(net, recordings).snn.best_score > 0.6
     with pytest.raises(SnnZooError, match=r"training\.snn_epochs: a recurrent network has no ANN"):
         Trainer(net, recordings, net.spec.training.model_copy(update={"snn_epochs": 3}))
 

@@ -11,8 +11,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from bootstrap_core.data.datasets import Dataset, Split
-from bootstrap_core.training.epoch_report import AccuracyReport
-from bootstrap_core.training.trainer import REPORTED
+from bootstrap_core.tasks.measures import ACCURACY
+from bootstrap_core.training.history import REPORTED, EpochReport
 from converters.ann_to_snn.best_candidate import SpikingForms
 from converters.ann_to_snn.onnx_conversion import OnnxConversion, import_onnx
 from converters.model import Model
@@ -84,16 +84,22 @@ def gallery(model, dataset) -> GalleryFigures:
 
 
 @pytest.fixture(scope="session")
-def reports() -> list[AccuracyReport]:
+def reports() -> list[EpochReport]:
     """Reports of three epochs; the loss of the first overflows."""
     rows = (
         (math.inf, 0.5, 1.5, 0.625, 1.75, 0.375, True),
         (0.5, 0.75, 1.0, 0.875, 1.25, 0.8125, True),
         (0.25, 1.0, 1.0, 0.9375, 1.5, 0.8125, False),
     )
-    figures = [f"{part}_{figure}" for part in REPORTED for figure in ("loss", "accuracy")]
+    figures = [f"{part}_{figure}" for part in REPORTED for figure in ("loss", "score")]
     return [
-        AccuracyReport(epoch=epoch, seconds=1.0, learning_rate=0.01, **dict(zip((*figures, "best"), row, strict=True)))
+        EpochReport(
+            measure=ACCURACY,
+            epoch=epoch,
+            seconds=1.0,
+            learning_rate=0.01,
+            **dict(zip((*figures, "best"), row, strict=True)),
+        )
         for epoch, row in enumerate(rows)
     ]
 

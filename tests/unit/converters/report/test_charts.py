@@ -55,8 +55,7 @@ def test_the_answer_and_the_label_stand_out_of_the_output() -> None:
 
 def test_an_accuracy_of_all_is_the_top_of_its_axis(reports) -> None:
     perfect = [
-        replace(report, training_accuracy=1.0, validation_ann_accuracy=1.0, validation_snn_accuracy=1.0)
-        for report in reports
+        replace(report, training_score=1.0, validation_ann_score=1.0, validation_snn_score=1.0) for report in reports
     ]
     for chart in (learning_charts(perfect)[0], accuracy_chart({1: 1.0, 2: 1.0})):
         assert chart.y.labels[-1] == (TOP, "100 %")

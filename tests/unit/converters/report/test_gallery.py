@@ -82,7 +82,7 @@ def test_every_figure_is_on_the_page(page, model, gallery, reports) -> None:
     for layer in gallery.network.layers:
         assert layer.name in said
     for report in reports:
-        assert f"{100 * report.validation_snn_accuracy:.2f} %" in said
+        assert f"{100 * report.validation_snn_score:.2f} %" in said
     for line in (dump_spec(model.spec), "zoo gallery '<u>.net'", "training: epoch", "2 (of 3)"):
         assert line in said
     for i in range(len(model.spec.layers)):

@@ -1,22 +1,24 @@
-"""Objectives: networks that give values or spike trains learn the targets of recordings."""
+"""Tasks: networks that give values or spike trains learn the targets of recordings."""
 
 import copy
 import io
 import math
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from spike_trains import made_network, made_recordings
 
-from bootstrap_core import IntegerNetwork, Mode, build_network, fit, load_dataset
-from bootstrap_core.analysis.spike_trains import score_spike_trains
-from bootstrap_core.analysis.values import score_values
+from bootstrap_core import IntegerNetwork, Mode, build_network, evaluate, fit, load_dataset
 from bootstrap_core.data.frames import Frames
 from bootstrap_core.distributed import Group
 from bootstrap_core.network.network import Network
-from bootstrap_core.training.epoch_report import EpochReport, ErrorReport
-from bootstrap_core.training.objective import Classification, Regression, SpikeTrains, objective_of
+from bootstrap_core.tasks import task_of
+from bootstrap_core.tasks.classes import Classes
+from bootstrap_core.tasks.measures import ERROR
+from bootstrap_core.tasks.recordings import SpikeTrains, Values
+from bootstrap_core.training.history import EpochReport
 from bootstrap_core.training.trainer import Trainer
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
@@ -68,40 +70,40 @@ def without_time(report: EpochReport) -> dict[str, Any]:
 def test_a_network_learns_values_from_fresh_weights(frames: Frames) -> None:
     net, reports = network(epochs=8), []
     stats = fit(net, frames, on_epoch=reports.append)
-    assert stats.snn.min_error < 0.12 < float(frames.targets.std()) / 4
-    assert not any("accuracy" in name for report in reports for name in vars(report))
+    assert stats.snn.best_score < 0.12 < float(frames.targets.std()) / 4
+    assert not any("accuracy" in name for report in reports for name in report.document())
     assert "accuracy" not in str(stats)
     unseen = bars(100, seed=1)
-    exact, ann = score_values(IntegerNetwork(net), unseen), score_values(net, unseen, mode=Mode.ANN)
-    assert exact.rms_error < 0.12
-    assert exact.rms_error == pytest.approx(ann.rms_error, abs=0.02)  # messages of several steps are truncated
+    exact, ann = evaluate(IntegerNetwork(net), unseen), evaluate(net, unseen, mode=Mode.ANN)
+    assert exact.score < 0.12
+    assert exact.score == pytest.approx(ann.score, abs=0.02)  # messages of several steps are truncated
 
 
 def test_the_best_epoch_has_the_lowest_error_as_snn(frames: Frames) -> None:
     net, reports = network(threshold=0.05, learning_rate=0.03), []
     stats = fit(net, frames, on_epoch=reports.append)
-    errors = [report.validation_snn_error for report in reports]
+    errors = [report.validation_snn_score for report in reports]
     lowest = [math.inf, *(min(errors[:i]) for i in range(1, len(errors)))]
     assert [report.best for report in reports] == [error < before for error, before in zip(errors, lowest, strict=True)]
     assert stats.snn.best_epoch == errors.index(min(errors))
     validation = Trainer(network(), frames).validation
-    assert score_values(IntegerNetwork(net), validation).rms_error == pytest.approx(min(errors))
+    assert evaluate(IntegerNetwork(net), validation).score == pytest.approx(min(errors))
 
 
 def test_reports_have_the_root_of_the_loss_and_name_no_precision_that_was_not_used(frames: Frames) -> None:
     trainer = Trainer(network(), frames)
     report = trainer.run_epoch()
-    assert isinstance(report, ErrorReport)
+    assert report.measure is ERROR
     for part in ("training", "validation_ann", "validation_snn"):
-        loss, error = getattr(report, f"{part}_loss"), getattr(report, f"{part}_error")
+        loss, error = getattr(report, f"{part}_loss"), getattr(report, f"{part}_score")
         assert error == math.sqrt(loss)
-    assert (report.precision, report.training_score) == ("float64", report.training_error)
+    assert report.precision == "float64"
     assert trainer.stats.records() == [
         {
             "epoch": 0,
-            "training": {"loss": report.training_loss, "error": report.training_error},
-            "testing": {"loss": report.validation_ann_loss, "error": report.validation_ann_error},
-            "snn": {"loss": report.validation_snn_loss, "error": report.validation_snn_error},
+            "training": {"loss": report.training_loss, "error": report.training_score},
+            "testing": {"loss": report.validation_ann_loss, "error": report.validation_ann_score},
+            "snn": {"loss": report.validation_snn_loss, "error": report.validation_snn_score},
         }
     ]
 
@@ -113,7 +115,7 @@ def test_snn_epochs_learn_what_a_threshold_hides(frames: Frames) -> None:
     tuned.load_state_dict(before.state_dict())
     unseen = bars(100, seed=1)
     fit(tuned, frames)
-    errors = [score_values(IntegerNetwork(net), unseen).rms_error for net in (before, tuned)]
+    errors = [evaluate(IntegerNetwork(net), unseen).score for net in (before, tuned)]
     assert errors[1] < 0.75 * errors[0]
 
 
@@ -131,19 +133,21 @@ def test_validation_recordings_are_drawn_by_the_seed(frames: Frames) -> None:
 
 
 def test_an_ann_batch_has_the_last_frames_alone(frames: Frames) -> None:
-    objective, indices = Trainer(network(), frames).objective, torch.tensor([3, 1])
+    trainer, indices = Trainer(network(), frames), torch.tensor([3, 1])
+    training = trainer.training
     share, generator, cpu = Group().share(2), torch.Generator(), torch.device("cpu")
-    ann, snn = (objective.batch(indices, generator, share, cpu, in_time=in_time) for in_time in (False, True))
-    assert torch.equal(ann.inputs, objective.training.frames[-1:, indices])
-    assert torch.equal(snn.inputs, objective.training.frames[:, indices])
-    assert torch.equal(ann.targets, objective.training.targets[indices])
+    batch = partial(trainer.task.batch, training, indices, generator, share, cpu)
+    ann, snn = (batch(in_time=in_time) for in_time in (False, True))
+    assert torch.equal(ann.inputs, training.frames[-1:, indices])
+    assert torch.equal(snn.inputs, training.frames[:, indices])
+    assert torch.equal(ann.targets, training.targets[indices])
 
 
 def test_still_frames_train_too(frames: Frames) -> None:
     still = Frames(frames.frames[-1:].expand(STEPS, -1, -1, -1, -1), frames.targets, are_still=True)
     held, recorded = Trainer(network(), still), Trainer(network(), frames)
     assert held.training.frames.stride()[0] == 0
-    assert held.run_epoch().training_error == recorded.run_epoch().training_error
+    assert held.run_epoch().training_score == recorded.run_epoch().training_score
 
 
 def test_as_many_recordings_in_a_batch_as_time_steps_are_no_reason_to_warn(frames: Frames) -> None:
@@ -151,17 +155,16 @@ def test_as_many_recordings_in_a_batch_as_time_steps_are_no_reason_to_warn(frame
     Trainer(network(**options), Frames(frames.frames[1:], frames.targets)).run_epoch()
 
 
-def test_the_objective_follows_from_the_network(frames: Frames) -> None:
-    recipe = TrainingSpec(validation=60)
-    assert isinstance(objective_of(network().spec, recipe, frames), Regression)
+def test_the_task_follows_from_the_network() -> None:
+    assert isinstance(task_of(network().spec), Values)
+    assert isinstance(task_of(made_network().spec), SpikeTrains)
     document = network().spec.model_dump(mode="json") | {
         "neuron": {},
         "input": {"shape": [1, 28, 28]},
         "training": None,
     }
     document["blocks"] = [{"kind": "flatten"}, {"kind": "affine", "features": 10}]
-    digits = load_dataset("mnist-sample").train
-    assert isinstance(objective_of(NetworkSpec.model_validate(document), recipe, digits), Classification)
+    assert isinstance(task_of(NetworkSpec.model_validate(document)), Classes)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +211,7 @@ def test_a_state_of_accuracies_is_no_state_of_errors(frames: Frames) -> None:
     trainer = Trainer(network(), frames)
     state = copy.deepcopy(trainer.state_dict())
     state["stats"]["snn"]["accuracy_log"] = []
-    with pytest.raises(SnnZooError, match=r"not the state of ErrorStats: snn.accuracy_log"):
+    with pytest.raises(SnnZooError, match=r"LearningStats: snn: .*has accuracies, and not the figure rms error"):
         trainer.load_state_dict(state)
 
 
@@ -217,13 +220,13 @@ def test_a_state_of_accuracies_is_no_state_of_errors(frames: Frames) -> None:
 
 def test_a_network_learns_the_spike_trains_of_another() -> None:
     net, given, reports = made_network(), made_recordings(), []
-    before = score_spike_trains(net, given).distance
+    before = evaluate(net, given).score
     stats = fit(net, given, on_epoch=reports.append)
-    after = score_spike_trains(IntegerNetwork(net), given).distance
+    after = evaluate(IntegerNetwork(net), given).score
     assert after < before / 2
-    assert stats.snn.best_score == min(report.validation_snn_distance for report in reports)
+    assert stats.snn.best_score == min(report.validation_snn_score for report in reports)
     assert [report.best for report in reports].count(True) > 1
-    assert {report.validation_ann_distance for report in reports} == {None}
+    assert {report.validation_ann_score for report in reports} == {None}
     assert "distance" in str(stats)
     assert "accuracy" not in str(stats)
 
@@ -261,8 +264,6 @@ def test_the_time_constant_is_of_spike_trains_alone() -> None:
     told = "spike_tau: applies only to a network with output: spikes"
     with pytest.raises(SnnZooError, match=told):
         Trainer(network(), bars(80, seed=0), TrainingSpec(spike_tau=2.0, validation=20))
-    objective = objective_of(made_network().spec, TrainingSpec(validation=10), made_recordings(30))
-    assert isinstance(objective, SpikeTrains)
 
 
 @pytest.mark.parametrize(

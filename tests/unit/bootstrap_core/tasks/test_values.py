@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from bootstrap_core import IntegerNetwork, Mode, build_network, evaluate, load_dataset
-from bootstrap_core.analysis.values import score_values
 from bootstrap_core.data.frames import Frames
 from specs.errors import SnnZooError
 from specs.network import NetworkSpec
@@ -35,35 +34,35 @@ X = torch.tensor([[[64, 0], [0, 0]], [[64, 32], [0, 32]], [[64, 32], [0, 32]]])
 @pytest.mark.parametrize("engine", [lambda net: net, IntegerNetwork])
 def test_errors_messages_and_synops(engine, network) -> None:
     seen = []
-    found = score_values(
+    found = evaluate(
         engine(network), Frames(X, torch.tensor([[0.5], [-1.0]])), progress=lambda *done: seen.append(done)
     )
-    assert found.values.tolist() == [[0.0], [-1.0]]
-    assert found.mean_error == 0.25
-    assert found.rms_error == pytest.approx(0.125**0.5)
+    assert found.outputs.tolist() == [[0.0], [-1.0]]
+    assert found.figures["mean_error"] == 0.25
+    assert found.score == pytest.approx(0.125**0.5)
     # input: 2 and 1 messages of 12 places; dense: the same changes reach units 1 and 2; unit 3 stays at 0
-    assert found.messages == (3 / 12, 3 / 18, None)
+    assert found.rates == (3 / 12, 3 / 18, None)
     assert found.synops == (0.0, 3 * 3 / 2 / 3, 3 / 2 / 3)
     assert (found.time_steps, found.mode, seen) == (3, Mode.SNN, [(2, 2)])
 
 
 def test_without_values_there_is_no_error_and_an_ann_has_no_messages(network) -> None:
-    found = score_values(network, Frames(X), mode=Mode.ANN)
-    assert found.values.tolist() == [[0.0], [-1.0]]
-    assert (found.mean_error, found.rms_error, found.synops) == (None, None, None)
-    assert found.messages == (None, None, None)
-    assert score_values(network, Frames(X), time_steps=1).values.tolist() == [[1.0], [0.0]]
+    found = evaluate(network, Frames(X), mode=Mode.ANN)
+    assert found.outputs.tolist() == [[0.0], [-1.0]]
+    assert (found.figures["mean_error"], found.score, found.synops) == (None, None, None)
+    assert found.rates == (None, None, None)
+    assert evaluate(network, Frames(X), time_steps=1).outputs.tolist() == [[1.0], [0.0]]
 
 
 def test_classes_and_values_are_not_mixed_up(network) -> None:
-    with pytest.raises(SnnZooError, match="steer gives values, not classes: zoo eval and zoo predict run it on frames"):
+    with pytest.raises(SnnZooError, match="steer gives values and learns from Frames, not a Split"):
         evaluate(network, load_dataset("mnist-sample").test)
     with pytest.raises(SnnZooError, match="no recordings to score"):
-        score_values(network, Frames(X[:, :0]))
+        evaluate(network, Frames(X[:, :0]))
 
 
 def test_as_many_recordings_as_time_steps_are_no_reason_to_warn(network) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = score_values(network, Frames(X.repeat(1, 2, 1)))
-    assert found.values.flatten().tolist() == [0.0, -1.0, 0.0, -1.0]
+        found = evaluate(network, Frames(X.repeat(1, 2, 1)))
+    assert found.outputs.flatten().tolist() == [0.0, -1.0, 0.0, -1.0]

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bootstrap_core.distributed import Group
-from bootstrap_core.training import augmentation as augmentation_module
-from bootstrap_core.training.augmentation import (
+from bootstrap_core.data import augmentation as augmentation_module
+from bootstrap_core.data.augmentation import (
     RandomAffine,
     augmentation,
     bend,
@@ -22,6 +21,7 @@ from bootstrap_core.training.augmentation import (
     shift,
     warp_affine,
 )
+from bootstrap_core.distributed import Group
 from specs.errors import DataError, SpecError
 from specs.training import AugmentSpec
 

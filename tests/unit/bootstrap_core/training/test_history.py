@@ -2,8 +2,10 @@ import json
 import math
 
 import pytest
+from pydantic import ValidationError
 
-from bootstrap_core.analysis.statistics import ErrorStat, ErrorStats, LearningStat, LearningStats
+from bootstrap_core.tasks.measures import ACCURACY, ERROR, Measure
+from bootstrap_core.training.history import REPORT, EpochReport, LearningStat, LearningStats
 from specs.errors import IntegrityError, SnnZooError
 
 
@@ -23,7 +25,7 @@ def test_loss_is_the_mean_over_samples_not_over_batches() -> None:
     stat = LearningStat()
     stat.add(loss=1.0, correct=3, n=3)
     stat.add(loss=5.0, correct=0, n=1)
-    assert (stat.loss, stat.accuracy) == (2.0, 0.75)
+    assert (stat.loss, stat.score) == (2.0, 0.75)
     assert (stat.loss_sum, stat.correct_samples, stat.num_samples) == (8.0, 3, 4)
 
 
@@ -32,20 +34,20 @@ def test_the_accumulators_of_lava_dl_work() -> None:
     stat.loss_sum += 6.0
     stat.correct_samples += 1
     stat.num_samples += 4
-    assert (stat.loss, stat.accuracy) == (1.5, 0.25)
+    assert (stat.loss, stat.score) == (1.5, 0.25)
 
 
 def test_empty_epoch_is_none_and_none_correct_is_zero() -> None:
     stat = LearningStat()
-    assert (stat.loss, stat.accuracy, stat.best_epoch, stat.improved) == (None, None, None, False)
+    assert (stat.loss, stat.score, stat.best_epoch, stat.improved) == (None, None, None, False)
     stat.add(loss=math.nan, correct=0, n=0)  # the mean loss of an empty batch
     assert stat.loss is None
     stat.update()
-    assert (stat.loss_log, stat.accuracy_log) == ([None], [None])
-    assert (stat.min_loss, stat.max_accuracy, stat.improved) == (None, None, False)
+    assert (stat.loss_log, stat.score_log) == ([None], [None])
+    assert (stat.min_loss, stat.best_score, stat.improved) == (None, None, False)
     stat.add(loss=1.0, correct=0, n=5)
     stat.update()
-    assert (stat.max_accuracy, stat.best_epoch, stat.improved) == (0.0, 1, True)
+    assert (stat.best_score, stat.best_epoch, stat.improved) == (0.0, 1, True)
 
 
 @pytest.mark.parametrize(("correct", "n"), [(-1, 3), (4, 3), (0, -1)])
@@ -59,7 +61,7 @@ def test_update_starts_the_next_epoch_at_zero() -> None:
     stat.add(1.0, 1, 2)
     stat.update()
     assert (stat.loss_sum, stat.correct_samples, stat.num_samples) == (0.0, 0, 0)
-    assert (stat.loss_log, stat.accuracy_log) == ([1.0], [0.5])
+    assert (stat.loss_log, stat.score_log) == ([1.0], [0.5])
 
 
 def test_improved_is_strict_and_the_best_epoch_is_the_first() -> None:
@@ -70,7 +72,16 @@ def test_improved_is_strict_and_the_best_epoch_is_the_first() -> None:
         stat.update()
         improved.append((stat.improved, stat.best_epoch))
     assert improved == [(True, 0), (True, 1), (False, 1), (False, 1), (True, 4)]
-    assert stat.max_accuracy == 0.8
+    assert stat.best_score == 0.8
+
+
+def test_of_equal_scores_the_lower_loss_is_better() -> None:
+    stat, improved = LearningStat(), []
+    for loss in (2.0, 1.0, 1.0, math.inf, 0.5):
+        stat.add(loss, 7, 10)
+        stat.update()
+        improved.append((stat.improved, stat.best_epoch))
+    assert improved == [(True, 0), (True, 1), (False, 1), (False, 1), (True, 4)]
 
 
 def test_an_epoch_without_evaluation_is_no_improvement() -> None:
@@ -92,9 +103,9 @@ def test_a_diverged_loss_is_logged_but_never_the_best() -> None:
 
 def test_the_states_are_kept_apart() -> None:
     stats = three_epochs()
-    assert stats.training.accuracy_log == [0.5, 0.7, 0.8]
-    assert stats.testing.accuracy_log == [0.4, 0.6, 0.5]
-    assert stats.snn.accuracy_log == [0.3, None, 0.4]
+    assert stats.training.score_log == [0.5, 0.7, 0.8]
+    assert stats.testing.score_log == [0.4, 0.6, 0.5]
+    assert stats.snn.score_log == [0.3, None, 0.4]
     assert (stats.training.improved, stats.testing.improved, stats.snn.improved) == (True, False, True)
 
 
@@ -224,24 +235,24 @@ def test_plot_writes_only_where_a_path_is_given(tmp_path) -> None:
 # --- Errors
 
 
-def two_epochs() -> ErrorStats:
-    stats = ErrorStats()
+def two_epochs() -> LearningStats:
+    stats = LearningStats(ERROR)
     for training, snn in ((4.0, 0.25), (1.0, 0.36)):
-        stats.training.add(training, 3)
-        stats.snn.add_batch(snn, 5, ())
+        stats.training.add(training, 0, 3)
+        stats.snn.add(snn, 0, 5)
         stats.update()
     return stats
 
 
 def test_errors_are_roots_of_losses_and_the_lowest_is_the_best() -> None:
     stats = two_epochs()
-    assert (stats.training.error_log, stats.snn.error_log) == ([2.0, 1.0], [0.5, 0.6])
-    assert (stats.snn.min_error, stats.snn.best_epoch, stats.snn.improved) == (0.5, 0, False)
+    assert (stats.training.score_log, stats.snn.score_log) == ([2.0, 1.0], [0.5, 0.6])
+    assert (stats.snn.best_score, stats.snn.best_epoch, stats.snn.improved) == (0.5, 0, False)
     assert stats.training.improved
-    assert stats.testing.min_error is None
-    stats.snn.add(9.0, 1)
-    stats.snn.add(1.0, 3)
-    assert stats.snn.error == math.sqrt(3)
+    assert stats.testing.best_score is None
+    stats.snn.add(9.0, 0, 1)
+    stats.snn.add(1.0, 0, 3)
+    assert stats.snn.score == math.sqrt(3)
     assert stats.records()[1] == {
         "epoch": 1,
         "training": {"loss": 1.0, "error": 1.0},
@@ -254,20 +265,46 @@ def test_errors_are_roots_of_losses_and_the_lowest_is_the_best() -> None:
 
 
 def test_errors_are_saved_and_are_no_accuracies(tmp_path) -> None:
-    stats, again = two_epochs(), ErrorStats()
+    stats, again = two_epochs(), LearningStats(ERROR)
     again.load(stats.save(tmp_path / "errors.json"))
     assert again.state_dict() == stats.state_dict()
     assert "accuracy" not in (tmp_path / "errors.json").read_text()
     with pytest.raises(IntegrityError, match=r"errors\.json is not a learning statistics file"):
         LearningStats().load(tmp_path / "errors.json")
-    with pytest.raises(IntegrityError, match=r"not the state of ErrorStat: loss_sum: .*must not be below 0"):
-        ErrorStat().load_state_dict({"loss_sum": -1.0, "num_samples": 1, "loss_log": []})
+    with pytest.raises(
+        IntegrityError,
+        match="losses of which the rms error is computed must not be below 0",
+    ):
+        LearningStat(ERROR).load_state_dict({"loss_sum": -1.0, "num_samples": 1, "loss_log": []})
 
 
 def test_a_diverged_error_is_saved_and_is_not_the_best() -> None:
-    stat, again = ErrorStat(), ErrorStat()
+    stat, again = LearningStat(ERROR), LearningStat(ERROR)
     for loss in (math.nan, math.inf, 4.0):
-        stat.add(loss, 1)
+        stat.add(loss, 0, 1)
         stat.update()
     again.load_state_dict(stat.state_dict())
-    assert (again.min_error, again.best_epoch) == (2.0, 2)
+    assert (again.best_score, again.best_epoch) == (2.0, 2)
+
+
+# --- Reports of epochs
+
+COMMON = {"epoch": 2, "seconds": 1.5, "learning_rate": 0.1, "training_loss": 0.25, "validation_ann_loss": None}
+COMMON |= {"validation_snn_loss": 1.0, "best": True, "overflow": "block 1", "precision": "float64"}
+
+
+@pytest.mark.parametrize("measure", [ACCURACY, ERROR])
+def test_scores_of_reports_have_the_name_of_their_measure_in_json(measure: Measure) -> None:
+    report = EpochReport(
+        **COMMON, measure=measure, training_score=0.5, validation_ann_score=None, validation_snn_score=0.75
+    )
+    document = json.loads(json.dumps(report.document()))
+    key = measure.key
+    assert [document[f"{part}_{key}"] for part in ("training", "validation_ann", "validation_snn")] == [0.5, None, 0.75]
+    assert REPORT.validate_python(document) == report
+
+
+def test_a_report_with_both_or_neither_is_refused() -> None:
+    for scores in ({}, {"validation_snn_error": 1.0}):
+        with pytest.raises(ValidationError, match="training_"):
+            REPORT.validate_python({**COMMON, **scores})
