@@ -110,9 +110,9 @@ class NetworkSpec(StrictModel):
         return "values" if self.gives_values else "spike trains" if self.gives_spikes else "classes"
 
     @property
-    def gives_classes(self) -> bool:
-        """True if the outputs are logits of classes."""
-        return not (self.gives_values or self.gives_spikes)
+    def without_classes(self) -> str | None:
+        """Beginning of a message that the network gives no classes; None if its outputs are logits of classes."""
+        return None if (kind := self.gives) == "classes" else f"{self.name} gives {kind}, not classes"
 
     def neuron_of(self, layer: LayerSpec) -> NeuronSpec:
         """Return the neuron spec of a layer: its own, or the network's."""
@@ -126,7 +126,7 @@ class NetworkSpec(StrictModel):
 
     @property
     def has_ann(self) -> bool:
-        """True if the network also runs as ANN, on rates; see `without_ann`."""
+        """True if the network also runs as ANN, on rates."""
         return self.without_ann is None
 
     @property
@@ -138,25 +138,7 @@ class NetworkSpec(StrictModel):
 
     def recipe_problem(self, recipe: TrainingSpec) -> tuple[str, str] | None:
         """Return the field of a recipe that does not fit this network, and the message; None if it fits."""
-        if not self.gives_spikes and recipe.spike_tau != TrainingSpec.model_fields["spike_tau"].default:
-            return "spike_tau", "applies only to a network with output: spikes: remove it"
-        if self.gives_values:
-            return recipe.problem_for_values
-        if self.gives_spikes and (problem := recipe.problem_for_spikes):
-            return problem
-        what = self.without_ann
-        if what is None:
-            return None
-        if recipe.snn_epochs < recipe.epochs:
-            return "snn_epochs", (
-                f"{what} has no ANN, so all epochs must be SNN epochs: set it to {recipe.epochs}, the "
-                f"epochs, got {recipe.snn_epochs}"
-            )
-        if recipe.snn_gradient is not SnnGradient.SURROGATE:
-            return "snn_gradient", f"must be surrogate, as {what} has no ANN"
-        if recipe.self_distillation:
-            return "self_distillation", f"must be 0, as {what} has no ANN to teach it"
-        return None
+        return recipe.problem_for(self.gives, self.without_ann)
 
     def idle(self, recipe: TrainingSpec) -> list[str]:
         """Return warnings about fields of the network and of a recipe for it that are set but have no effect.
@@ -229,15 +211,15 @@ class NetworkSpec(StrictModel):
                     (*path, "neuron", "kind"),
                     f"must be {self.neuron.kind}, as all neurons of a network are of one kind, got {kind}",
                 )
-        is_frames = self.input.encoding is Encoding.FRAMES
-        if is_frames and not self.gives_values:
+        is_frames, is_sigma_delta = self.input.encoding is Encoding.FRAMES, isinstance(self.neuron, SigmaDeltaSpec)
+        if is_frames and not is_sigma_delta:
             yield ("input", "encoding"), "frames are for sigma-delta neurons: set neuron: {kind: sigma_delta}"
-        if self.gives_values and not is_frames:
+        if is_sigma_delta and not is_frames:
             yield ("input", "encoding"), f"must be frames, as the neurons are sigma-delta, got {self.input.encoding}"
-        given = "sigma-delta neurons, whose outputs are values" if self.gives_values else f"output: {self.output}"
-        if self.logit_scale != 1 and (self.gives_values or self.gives_spikes):
+        given = "sigma-delta neurons, whose outputs are values" if is_sigma_delta else f"output: {self.output}"
+        if self.logit_scale != 1 and self.without_classes:
             yield ("logit_scale",), f"does not apply to {given}: remove it"
-        if self.gives_values and self.output is not Output.RATE:
+        if is_sigma_delta and self.output is not Output.RATE:
             yield ("output",), f"does not apply to {given}: remove it"
 
     def _order_problems(self) -> Iterator[Problem]:
@@ -261,9 +243,9 @@ class NetworkSpec(StrictModel):
             )
         if self.output is Output.LAST and last.kind != "affine":
             yield ("output",), f"last is for an affine readout, got {last.kind}: set it to rate"
-        if self.gives_spikes and not self.input.is_events:
+        if self.output is Output.SPIKES and not self.input.is_events:
             yield ("output",), f"spikes needs input.encoding: events, got {self.input.encoding}"
-        if self.gives_spikes and last.role is Role.LOGITS:
+        if self.output is Output.SPIKES and last.role is Role.LOGITS:
             yield ("output",), f"spikes needs a readout with neurons, {_either(spiking)}, got {last.kind}"
         if self.input.encoding is Encoding.GRADED and not self.blocks[0].takes_graded_input:
             takers = [kind for kind in spiking if kind.takes_graded_input]

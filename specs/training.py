@@ -1,6 +1,5 @@
 """Spec of a training run: data, augmentation, optimizer, and the bootstrap schedule."""
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -220,27 +219,32 @@ class TrainingSpec(StrictModel):
                 f"{self.validation:,}: " + (fewer if n_images > 1 else f"provide more {what}")
             )
 
-    @property
-    def problem_for_values(self) -> tuple[str, str] | None:
-        """First field that does not apply to networks that give values, and the message; None without one."""
-        if problem := self._unfit("values", _NOT_FOR_VALUES):
-            return problem
-        if self.precision is Precision.BFLOAT16:
-            return "precision", "must be auto: a network that gives values trains in float64, got bfloat16"
-        if self.snn_epochs and self.snn_gradient is SnnGradient.SURROGATE:
-            return "snn_gradient", "must be tandem: sigma-delta neurons have no surrogate gradient, got surrogate"
-        return None
+    def problem_for(self, outputs: str, only_snn: str | None) -> tuple[str, str] | None:
+        """Return the first field that does not apply to a network, and the message; None if all apply.
 
-    @property
-    def problem_for_spikes(self) -> tuple[str, str] | None:
-        """First field that does not apply to networks that give spike trains, and the message; None without one."""
-        return self._unfit("spike trains", _NOT_FOR_SPIKES)
-
-    def _unfit(self, gives: str, unfit: Mapping[str, str]) -> tuple[str, str] | None:
-        """Return the first field in `unfit` that is set, and the message; None if none is."""
-        for name, reason in unfit.items():
+        Args:
+            outputs: what the network gives: classes, values or spike trains.
+            only_snn: kind of a network that has no ANN, for the message; None if it has one.
+        """
+        for name, reason in _UNFIT[outputs].items():
             if getattr(self, name) != type(self).model_fields[name].default:
-                return name, f"does not apply to a network that gives {gives}, {reason}: remove it"
+                return name, reason if name == "spike_tau" else f"{_NOT_FOR} {outputs}, {reason}: remove it"
+        if outputs == "values":
+            if self.precision is Precision.BFLOAT16:
+                return "precision", "must be auto: a network that gives values trains in float64, got bfloat16"
+            if self.snn_epochs and self.snn_gradient is SnnGradient.SURROGATE:
+                return "snn_gradient", "must be tandem: sigma-delta neurons have no surrogate gradient, got surrogate"
+        if only_snn is None:
+            return None
+        if self.snn_epochs < self.epochs:
+            return "snn_epochs", (
+                f"{only_snn} has no ANN, so all epochs must be SNN epochs: set it to {self.epochs}, the epochs, got "
+                f"{self.snn_epochs}"
+            )
+        if self.snn_gradient is not SnnGradient.SURROGATE:
+            return "snn_gradient", f"must be surrogate, as {only_snn} has no ANN"
+        if self.self_distillation:
+            return "self_distillation", f"must be 0, as {only_snn} has no ANN to teach it"
         return None
 
     def check_kind(self, *, events: bool, columns: bool = False) -> None:
@@ -287,7 +291,10 @@ class TrainingSpec(StrictModel):
         ]
 
 
+_NOT_FOR = "does not apply to a network that gives"
+_NO_TRAINS = {"spike_tau": "applies only to a network with output: spikes: remove it"}
 _NOT_FOR_VALUES = {
+    **_NO_TRAINS,
     **dict.fromkeys(("label_smoothing", "logit_scale", "mixup"), "as it has no classes"),
     **dict.fromkeys(("teacher", "distillation", "self_distillation"), "whose only loss is the error from its targets"),
     "augment": "as a change of a frame may change its target",
@@ -303,6 +310,8 @@ _NOT_FOR_SPIKES = {
     "augment": "as a change of a recording may change its target",
 }
 """Fields that do not apply to networks that give spike trains, and why."""
+
+_UNFIT = {"classes": _NO_TRAINS, "values": _NOT_FOR_VALUES, "spike trains": _NOT_FOR_SPIKES}
 
 _NEEDED = (
     ("snn_epochs", "SNN epochs", ("snn_learning_rate", "snn_gradient", "self_distillation")),

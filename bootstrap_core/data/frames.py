@@ -35,6 +35,7 @@ __all__ = [
     "Frames",
     "check_frame_file",
     "check_frames",
+    "check_kind",
     "load_frames",
     "read_frames",
     "target_shape",
@@ -125,18 +126,18 @@ class FrameDataset:
 
 def check_kind(given: object, spec: NetworkSpec) -> Frames:
     """Return `given`. Raises `DataError` unless they are `Frames`, perhaps without targets."""
-    advice = "read_frames reads a file of them"
-    check_type(given, Frames, f"{spec.name} gives {spec.gives} and learns from Frames", advice=advice, error=DataError)
+    wanted, advice = f"{_learner(spec)} Frames", "read_frames reads a file of them"
+    check_type(given, Frames, wanted, advice=advice, error=DataError)
     assert isinstance(given, Frames)
     return given
 
 
 def check_frames(given: object, spec: NetworkSpec) -> None:
     """Raise `DataError` unless `given` are `Frames` with targets for a network that gives values or spike trains."""
-    given, kind = check_kind(given, spec), _TARGETS[spec.gives]
+    given, kind = check_kind(given, spec), _targets_of(spec)
     targets, shape = given.targets, target_shape(spec, len(given), len(given.frames))
     if targets is None:
-        raise DataError(f"{spec.name} learns {spec.gives}: the frames need targets, float32 {list(shape)}")
+        raise DataError(f"{_learner(spec)} Frames: these need targets, float32 {list(shape)}")
     if targets.shape != shape or targets.dtype != torch.float32 or not kind.fit(targets).all():
         found = f"{targets.dtype} {list(targets.shape)}"
         raise DataError(f"targets must be {kind.allowed}, float32 {list(shape)}, not {found}")
@@ -147,10 +148,8 @@ def check_frames(given: object, spec: NetworkSpec) -> None:
 def check_frame_file(path: Path, spec: NetworkSpec) -> None:
     """Raise `DataError` unless the name of a file ends in .npz, as only such files hold targets."""
     if path.suffix.lower() != ".npz":
-        raise DataError(
-            f"{spec.name} gives {spec.gives} and learns from an .npz of {spec.input.encoding} x and targets y, not "
-            f"from {path}"
-        )
+        what = f"an .npz of {spec.input.encoding} x and targets y"
+        raise DataError(f"{_learner(spec)} {what}, not from {path}")
 
 
 def load_frames(path: Path, spec: NetworkSpec) -> FrameDataset:
@@ -240,7 +239,7 @@ def _timed(x: Array, path: Path, spec: NetworkSpec) -> Frames:
 
 def target_shape(spec: NetworkSpec, n: int, steps: int) -> tuple[int, ...]:
     """Return the shape of the targets of `n` recordings of T = `steps`; see `Frames`."""
-    return (n, steps, spec.n_classes) if _TARGETS[spec.gives].per_step else (n, spec.n_classes)
+    return (n, steps, spec.n_classes) if _targets_of(spec).per_step else (n, spec.n_classes)
 
 
 class _Targets(NamedTuple):
@@ -251,17 +250,24 @@ class _Targets(NamedTuple):
     fit: Callable[[Tensor], Tensor]
 
 
-_TARGETS = {
-    "values": _Targets(False, "finite numbers", torch.isfinite),
-    "spike trains": _Targets(True, "0 and 1", lambda y: (y == 0) | (y == 1)),
-}
+_VALUES = _Targets(False, "finite numbers", torch.isfinite)
+_TRAINS = _Targets(True, "0 and 1", lambda y: (y == 0) | (y == 1))
+
+
+def _targets_of(spec: NetworkSpec) -> _Targets:
+    return _TRAINS if spec.gives_spikes else _VALUES
+
+
+def _learner(spec: NetworkSpec) -> str:
+    """Return the beginning of a message on what a network learns from."""
+    return f"{spec.name} gives {spec.gives} and learns from"
 
 
 def _targets(y: Array | None, what: str, frames: Frames, spec: NetworkSpec) -> Tensor | None:
     """Return the targets of recordings, see `Frames`; None if there are none."""
     if y is None:
         return None
-    shape, kind = target_shape(spec, len(frames), len(frames.frames)), _TARGETS[spec.gives]
+    shape, kind = target_shape(spec, len(frames), len(frames.frames)), _targets_of(spec)
     axes = len(shape) - 1  # [N] or [N, T]; the values or neurons behind them may have any shape
     fits = y.dtype.kind in "biuf" and y.shape[:axes] == shape[:axes] and y.size == math.prod(shape)
     if not fits:

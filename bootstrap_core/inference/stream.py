@@ -53,7 +53,7 @@ class Stream:
 
     def __init__(self, network: Network, overflow: Overflow, overflows: Counter[int]) -> None:
         self._network, self._overflow, self._overflows = network, overflow, overflows
-        self._gives_spikes = network.spec.gives_spikes
+        self._has_trains = network.spec.gives_spikes
         self.reset()
 
     def reset(self) -> None:
@@ -86,7 +86,7 @@ class Stream:
         self._is_whole = True
         self.steps += 1
         readout = self._layers[-1]
-        if self._gives_spikes and isinstance(readout, _Layer):
+        if self._has_trains and isinstance(readout, _Layer):
             return _view_of_step(readout.spikes).float()
         self._count.fill_(self.steps)
         return readout.logits(self._count).flatten(1)

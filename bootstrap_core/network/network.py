@@ -264,8 +264,8 @@ class Network(nn.Module):
 
     def _check_ann(self) -> None:
         """Raise `SnnZooError` if the network has no ANN."""
-        if self.spec.without_ann:
-            raise SnnZooError(f"{self.spec.without_ann} runs only in Mode.SNN: it has no ANN")
+        if what := self.spec.without_ann:
+            raise SnnZooError(f"{what} runs only in Mode.SNN: it has no ANN")
 
     def _uncast(self, modes: LayerModes) -> AbstractContextManager[object]:
         """Return a context that switches autocast off if a block spikes, since spikes are exact."""

@@ -9,6 +9,8 @@ from bootstrap_core.network.mode import Mode
 from bootstrap_core.tasks.measures import Measure
 from specs.outline import few_lines
 
+__all__ = ["Evaluation"]
+
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -158,7 +158,7 @@ class DataPlaces:
     def refuse_classes(self, spec: "NetworkSpec") -> None:
         """Raise `SnnZooError` if `--classes` was given for a network of values or spike trains."""
         if self.classes:
-            raise SnnZooError(f"--classes: {spec.name} gives {spec.gives}, not classes: leave it out")
+            raise SnnZooError(f"--classes: {spec.without_classes}: leave it out")
 
 
 def _said_left_out(dataset: "Dataset") -> "Dataset":

@@ -214,7 +214,7 @@ def format_notes(model: Model, suffix: str) -> list[str]:
     """Return notes on how a model in a file of this suffix differs from the model itself."""
     spec = model.spec
     notes = how_lava_runs(spec) if suffix in CHAINS else []
-    if suffix in CHAINS and spec.gives_classes and model.classes != tuple(map(str, range(spec.n_classes))):
+    if suffix in CHAINS and not spec.without_classes and model.classes != tuple(map(str, range(spec.n_classes))):
         option = classes_as_option(model.classes)
         given = option if len(option) <= NAMES_LENGTH else "--classes"
         notes.append(f"a {suffix} file holds no names of classes: where you use it, give them with {given}")

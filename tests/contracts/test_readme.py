@@ -50,7 +50,7 @@ def test_generated_tables_are_up_to_date() -> None:
 def test_specs_are_valid(document) -> None:
     for text in blocks(document, "yaml"):
         spec = parse_spec(text)
-        assert spec.n_classes == 10 or not spec.gives_classes
+        assert spec.n_classes == 10 or spec.without_classes
 
 
 def test_the_stories_run(tmp_path, monkeypatch) -> None:

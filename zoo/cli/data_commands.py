@@ -124,12 +124,12 @@ def data_export(
         refuse_existing(path, force)
     model = read_and_say(source)[0]
     spec = model.spec
-    if spec.gives_spikes:
+    if (outputs := spec.gives) == "spike trains":
         raise SnnZooError(f"{spec.name} gives spike trains, which C source cannot express")
     name = name or usual_data(model)
     steps: int | None
-    labelled = not spec.gives_values
-    if spec.gives_values:
+    if outputs == "values":
+        labelled = False
         places.refuse_classes(spec)
         frames = read_frames(Path(name), spec).limited(limit)
         write_frames(frames, spec, output)

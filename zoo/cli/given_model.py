@@ -86,9 +86,9 @@ def print_layers(network: "NetworkSpec") -> None:
         ]
         + [total],
     )
-    if not network.gives_classes:
-        outputs, neurons = counted(network.n_classes, network.gives.removesuffix("s")), network.neuron.kind
-        echo(f"output: {outputs}, of {neurons.replace('_', '-')} neurons")
+    if (outputs := network.gives) != "classes":
+        neurons = network.neuron.kind.replace("_", "-")
+        echo(f"output: {counted(network.n_classes, outputs.removesuffix('s'))}, of {neurons} neurons")
 
 
 def read_and_say(source: str) -> "tuple[Model, bool]":
@@ -125,10 +125,8 @@ def say_doubts(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
 
 def need_classes(model: "Model", what: str) -> None:
     """Raise `SnnZooError` if a model gives no classes, and so has no `what`, such as "card"."""
-    if not model.spec.gives_classes:
-        raise SnnZooError(
-            f"{model.spec.name} gives {model.spec.gives}, not classes, and has no {what}: zoo eval scores it"
-        )
+    if told := model.spec.without_classes:
+        raise SnnZooError(f"{told}, and has no {what}: zoo eval scores it")
 
 
 def say_fresh(trained: bool) -> None:

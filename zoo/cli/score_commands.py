@@ -150,9 +150,9 @@ def evaluate_model(
     runnable: Runnable = network
     if engine == "integer":
         runnable = IntegerNetwork(network, overflow=Overflow(overflow or Overflow.REFUSE))
-    if mode == "ann" and model.spec.without_ann:
-        raise click.UsageError(f"--mode ann: {model.spec.without_ann} has no ANN")
-    load = _load_images if model.spec.gives_classes else _load_recordings
+    if mode == "ann" and (what := model.spec.without_ann):
+        raise click.UsageError(f"--mode ann: {what} has no ANN")
+    load = _load_recordings if model.spec.without_classes else _load_images
     given = load(model, data, places, limit, steps, plot)
     note_missing_library(network.device.type)
     scores, beyond = _score_each(runnable, given.examples, Mode(mode), given.steps)
@@ -241,11 +241,9 @@ def predict(
             raise click.UsageError(f"--animate: must be FILE.gif, got {str(animate)!r}")
         refuse_existing(animate, force)
     model = read_and_say(source)[0]
-    if not model.spec.gives_classes:
+    if what := model.spec.without_classes:
         if classes or animate is not None or invert is not None:
-            raise click.UsageError(
-                f"{model.spec.name} gives {model.spec.gives}, not classes: leave out --classes, --animate and --invert"
-            )
+            raise click.UsageError(f"{what}: leave out --classes, --animate and --invert")
         _predict_recordings(
             IntegerNetwork(model.build(), overflow=Overflow(overflow or Overflow.REFUSE)), images, time_steps, as_json
         )
@@ -454,8 +452,7 @@ def _load_recordings(
     from bootstrap_core.data.frames import FRAME_SUFFIXES, read_frames
     from bootstrap_core.tasks import task_of
 
-    spec = model.spec
-    what = f"{spec.name} gives {spec.gives}, not classes"
+    spec, what = model.spec, model.spec.without_classes
     if plot is not None or places.classes:
         raise click.UsageError(f"{what}: leave out {'--classes' if plot is None else '--plot'}")
     if data is None or Path(data).suffix.lower() not in FRAME_SUFFIXES:

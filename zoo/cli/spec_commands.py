@@ -86,7 +86,7 @@ def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
     """Raise the errors that `zoo train` would raise for a recipe; each begins with the field."""
     try:
         find_user_data(recipe.data)
-        if not network.gives_classes:
+        if network.without_classes:
             from bootstrap_core.data.frames import check_frame_file
 
             check_frame_file(Path(recipe.data), network)

@@ -185,7 +185,7 @@ def _start_run(
         if begins_with is not None:
             _say_learnt_validation(spec if model else f"the start model {recipe.start}", begins_with.model, recipe)
     dataset: Dataset | FrameDataset
-    if not network.gives_classes:
+    if network.without_classes:
         dataset = _load_frames(recipe.data, network, places)
     else:
         places.check_classes(network.n_classes)

@@ -100,7 +100,7 @@ def _random_inputs(spec: NetworkSpec) -> Tensor:
     if entering.is_timed:
         size = (spec.time_steps, N_IMAGES, *entering.shape)
         low, high = entering.least, entering.largest
-        if spec.gives_values:  # frames from -1 to 1, as larger ones may leave 24 bits
+        if not entering.is_events:  # frames from -1 to 1, as larger ones may leave 24 bits
             low, high = max(low, -MANT), min(high, MANT)
         return torch.randint(low, high + 1, size, generator=generator)
     return torch.rand(N_IMAGES, *entering.shape, generator=generator)

@@ -171,7 +171,7 @@ def test_the_task_follows_from_the_network() -> None:
     ("given", "told"),
     [
         (lambda x: load_dataset("mnist-sample").train, "bars gives values and learns from Frames, not a Split"),
-        (lambda x: Frames(x.frames), r"the frames need targets, float32 \[260, 1\]"),
+        (lambda x: Frames(x.frames), r"these need targets, float32 \[260, 1\]"),
         (lambda x: Frames(x.frames, x.targets[:, 0]), r"float32 \[260, 1\], not torch.float32 \[260\]"),
         (lambda x: Frames(x.frames, x.targets / 0), "targets must be finite numbers"),
         (lambda x: Frames(x.frames * 9, x.targets), "frames with values up to 576"),
@@ -269,7 +269,7 @@ def test_the_time_constant_is_of_spike_trains_alone() -> None:
 @pytest.mark.parametrize(
     ("targets", "told"),
     [
-        (None, "trains learns spike trains: the frames need targets, float32"),
+        (None, "trains gives spike trains and learns from Frames: these need targets, float32"),
         (torch.zeros(30, 20), "targets must be 0 and 1, float32"),
         (torch.full((30, 20, 2), 0.5), "targets must be 0 and 1, float32"),
     ],
