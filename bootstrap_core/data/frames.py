@@ -120,7 +120,7 @@ class FrameDataset:
 
     @property
     def card(self) -> dict[str, Any]:
-        """What model files say about the data: nothing more."""
+        """Facts about the data for model files: none."""
         return {}
 
 

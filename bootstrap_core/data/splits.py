@@ -152,7 +152,7 @@ class Dataset:
 
     @property
     def card(self) -> dict[str, Any]:
-        """What model files say about the data: names of the classes, and the shape of the images."""
+        """Facts about the data for model files: names of the classes, and the shape of the images."""
         return {"classes": list(self.classes), "image_shape": list(self.test.images.shape[-3:])}
 
     @property

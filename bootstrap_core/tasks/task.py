@@ -1,4 +1,4 @@
-"""What networks learn and are judged by: classes, values or spike trains.
+"""Tasks: networks learn classes, values or spike trains, whichever they give.
 
 A `Task` knows everything that depends on the kind of outputs: checks of examples, batches, loss, score, and how figures
 are named in tables and JSON. Training, evaluation and commands ask it.

@@ -152,8 +152,10 @@ def evaluate_model(
         runnable = IntegerNetwork(network, overflow=Overflow(overflow or Overflow.REFUSE))
     if mode == "ann" and (what := model.spec.without_ann):
         raise click.UsageError(f"--mode ann: {what} has no ANN")
-    load = _load_recordings if model.spec.without_classes else _load_images
-    given = load(model, data, places, limit, steps, plot)
+    what = model.spec.without_classes
+    if what and (plot is not None or places.classes):
+        raise click.UsageError(f"{what}: leave out {'--classes' if plot is None else '--plot'}")
+    given = (_load_recordings if what else _load_images)(model, data, places, limit, steps)
     note_missing_library(network.device.type)
     scores, beyond = _score_each(runnable, given.examples, Mode(mode), given.steps)
     task = task_of(model.spec)
@@ -432,7 +434,7 @@ class _Given:
 
 
 def _load_images(
-    model: "Model", data: str | None, places: DataPlaces, limit: int | None, steps: list[int | None], plot: Path | None
+    model: "Model", data: str | None, places: DataPlaces, limit: int | None, steps: list[int | None]
 ) -> _Given:
     dataset = places.load(data or usual_data(model), input_shape(model), model.classes, model.spec).limited(limit)
     test = dataset.test
@@ -447,16 +449,15 @@ def _load_images(
 
 
 def _load_recordings(
-    model: "Model", data: str | None, places: DataPlaces, limit: int | None, steps: list[int | None], plot: Path | None
+    model: "Model", data: str | None, places: DataPlaces, limit: int | None, steps: list[int | None]
 ) -> _Given:
     from bootstrap_core.data.frames import FRAME_SUFFIXES, read_frames
     from bootstrap_core.tasks import task_of
 
-    spec, what = model.spec, model.spec.without_classes
-    if plot is not None or places.classes:
-        raise click.UsageError(f"{what}: leave out {'--classes' if plot is None else '--plot'}")
+    spec = model.spec
     if data is None or Path(data).suffix.lower() not in FRAME_SUFFIXES:
-        raise click.UsageError(f"{what}: name its {spec.input.encoding} with --data FILE.npz or FILE.npy")
+        what = f"{spec.without_classes}: name its {spec.input.encoding}"
+        raise click.UsageError(f"{what} with --data FILE.npz or FILE.npy")
     every = read_frames(Path(data), spec)
     given = every.limited(limit)
 
