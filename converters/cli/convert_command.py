@@ -281,7 +281,9 @@ def convert(
         c_options = replace(c_options, images=known.golden_images(given))
     if len(outputs) > 1:  # so that none is written if another cannot be
         _check_all_writable(model, outputs)
-    written = [file_entry(file) for output in outputs for file in files_of(write_model(model, output, c=c_options))]
+    for output in outputs:
+        write_model(model, output, overwrite=force, c=c_options)
+    written = [file_entry(file) for output in outputs for file in files_of(output)]
     if onnx.report is not None and conversion is not None:
         _write_report(onnx.report, conversion, source.name, written, figures["layers"])
         written.append(file_entry(onnx.report))

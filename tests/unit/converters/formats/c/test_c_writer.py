@@ -1,7 +1,9 @@
 """C source computes what the integer engine computes; what it cannot compute is refused."""
 
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from converters import Model
 from converters.formats.c import c_writer
 from converters.formats.c.c_numbers import integer_logits, logits_over_time
 from converters.formats.c.c_plan import plan_of
-from converters.formats.c.c_writer import COptions, write_c
+from converters.formats.c.c_writer import COptions, check_c_name, write_c
+from converters.formats.safetensors_file import write_safetensors
 from specs import ConversionError, NetworkSpec, SnnZooError, StateOverflowError, UnsupportedError
 
 LEAKY = {"threshold": 0.8, "current_decay": 0.4, "voltage_decay": 0.2, "learn_decays": "per_channel"}
@@ -389,10 +392,70 @@ def test_names_of_classes_cannot_end_the_comment(tmp_path: Path) -> None:
     assert "Classes, from 0: ?? int, a?, zwei ?." in (tmp_path / "a.h").read_text()
 
 
-@pytest.mark.parametrize("name", ["stdint", "String"])
-def test_names_of_the_headers_that_it_includes_are_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConversionError, match="its header would hide"):
+@pytest.mark.parametrize("name", ["stdint", "String", "features", "time", "_ansi"])
+def test_names_of_headers_of_the_c_library_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=rf"{name}\.h could hide .* choose .* {name.lstrip('_')}_net\.c"):
         write_c(Model.of(make(*NETWORKS["spikes"])), tmp_path / f"{name}.c")
+    assert not list(tmp_path.iterdir())
+
+
+@needs_compiler
+@pytest.mark.parametrize("compiler", ["gcc", "clang", "arm-none-eabi-gcc"])
+def test_no_name_hides_a_header_that_the_source_needs(compiler: str, tmp_path: Path) -> None:
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} here")
+    source = write(make(*NETWORKS["spikes"]), tmp_path)
+    command = [compiler, "-M", "-DSNN_SELFTEST", str(source)]
+    needed = map(Path, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    names = {path.stem for path in needed if path.suffix == ".h" and path.parent.name in {"include", "newlib"}}
+    assert {"stdint", "stdio", "string"} <= names
+    for name in names:
+        with pytest.raises(ConversionError):
+            check_c_name(tmp_path / f"{name}.c")
+
+
+@needs_compiler
+def test_a_header_of_another_network_does_not_compile(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = write(make(*NETWORKS["spikes"]), tmp_path)
+    header, old = source.with_suffix(".h"), source.with_suffix(".h").read_bytes()
+    source = write(make(*NETWORKS["graded"]), tmp_path)
+    new = header.read_bytes()
+    compile_c(source, "-DSNN_SELFTEST")
+    for other in (old, b""):
+        header.write_bytes(other)
+        with pytest.raises(subprocess.CalledProcessError):
+            compile_c(source, "-DSNN_SELFTEST")
+        assert "tiny.h was not written with tiny.c" in capfd.readouterr().err
+    header.write_bytes(new.replace(b" */", b", by me */"))
+    assert run(compile_c(source, "-DSNN_SELFTEST")).stdout == b"ok\n"
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from converters import Model, read_model, write_model
+from specs import SnnZooError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+model = read_model(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
+try:
+    write_model(model, sys.argv[2], overwrite=True)
+except SnnZooError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of file sizes")
+def test_without_space_for_the_source_the_header_stays_too(tmp_path: Path) -> None:
+    source = write(make(*NETWORKS["spikes"]), tmp_path)
+    old = {path: path.read_bytes() for path in (source, source.with_suffix(".h"))}
+    model = write_safetensors(Model.of(make(*NETWORKS["graded"])), tmp_path / "b.safetensors")
+    limit = 8192
+    assert len(old[source.with_suffix(".h")]) < limit < len(old[source])
+    done = subprocess.run([sys.executable, "-c", FULL, model, source, str(limit)], capture_output=True, text=True)
+    assert done.stdout == f"cannot write {source}: File too large\n"
+    assert {path: path.read_bytes() for path in old} == old
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.c", "tiny.h", "b.safetensors"}
 
 
 @needs_compiler
