@@ -1,5 +1,6 @@
 """Read models of any format, detected from the content; write them in the format of the suffix."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from enum import Enum
@@ -10,11 +11,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bootstrap_core.network.network import Network
-from converters.formats.c.c_writer import COptions, check_c_name, header_of, write_c
+from converters.formats.c.c_writer import COptions, check_c_name, header_of, self_test_options, write_c
 from converters.formats.even_padding import enlarged_kernels
 from converters.formats.file_kind import USES, FileKind, kind_of_file
 from converters.formats.lava_checkpoint import read_checkpoint
-from converters.formats.netx.lava_limits import how_lava_runs
+from converters.formats.netx.lava_limits import LavaWarning, how_lava_runs
 from converters.formats.netx.netx_model import read_netx, write_netx
 from converters.formats.nir.nir_neurons import TimeConstants
 from converters.formats.nir.nir_reader import read_nir
@@ -42,6 +43,7 @@ __all__ = [
     "format_notes",
     "option_name",
     "read_model",
+    "self_test_options",
     "write_model",
 ]
 
@@ -237,5 +239,5 @@ def format_notes(model: Model, suffix: str) -> list[str]:
 
 def check_writable(model: Model, suffix: str) -> None:
     """Raise the errors of `write_model`; call it before long work that changes only the tensors."""
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore", category=LavaWarning):
         write_model(model, Path(folder) / f"tried{suffix}")

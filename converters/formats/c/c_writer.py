@@ -54,7 +54,16 @@ from specs.network import NetworkSpec, Output
 from specs.shapes import pads_of
 from specs.words import counted
 
-__all__ = ["COptions", "check_c_name", "header_of", "spec_problems", "write_c"]
+__all__ = [
+    "COptions",
+    "c_texts",
+    "check_c_name",
+    "header_of",
+    "self_test_options",
+    "spec_problems",
+    "without_comments",
+    "write_c",
+]
 
 KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec, AverageSpec)
 EXTRAS = ("recurrent", "delays", SIGMA_DELTA)
@@ -200,6 +209,11 @@ def without_comments(code: str) -> str:
     'int a;  int b;'
     """
     return COMMENT.sub("", code)
+
+
+def self_test_options(path: Path, options: COptions) -> list[str]:
+    """Return the arguments with which a C compiler makes the self-test of a source, the program `selftest`."""
+    return ["-O2", f"-D{options.prefix.upper()}_SELFTEST", str(path), "-o", "selftest"]
 
 
 def _refuse(problems: Iterator[str]) -> None:

@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from c_programs import answers, answers_by_step, as_bytes, compile_c, needs_compiler, run
+from c_programs import COMPILER, answers, answers_by_step, as_bytes, compile_c, needs_compiler, run
 
 from bootstrap_core import IntegerNetwork, build_network
 from bootstrap_core.network.blocks import SpikingBlock
 from bootstrap_core.network.network import Network
 from converters import Model
 from converters.formats.c import c_writer
+from converters.formats.c.c_comparison import compare_c, run_self_test
 from converters.formats.c.c_numbers import integer_logits, logits_over_time
 from converters.formats.c.c_plan import plan_of
 from converters.formats.c.c_writer import COptions, check_c_name, write_c
 from converters.formats.safetensors_file import write_safetensors
-from specs import ConversionError, NetworkSpec, SnnZooError, StateOverflowError, UnsupportedError
+from specs import ConversionError, IntegrityError, NetworkSpec, SnnZooError, StateOverflowError, UnsupportedError
 
 LEAKY = {"threshold": 0.8, "current_decay": 0.4, "voltage_decay": 0.2, "learn_decays": "per_channel"}
 SUBTRACTING = {"threshold": 0.7, "voltage_decay": 0.03, "reset": "subtract"}
@@ -428,6 +429,78 @@ def test_a_header_of_another_network_does_not_compile(tmp_path: Path, capfd: pyt
         assert "tiny.h was not written with tiny.c" in capfd.readouterr().err
     header.write_bytes(new.replace(b" */", b", by me */"))
     assert run(compile_c(source, "-DSNN_SELFTEST")).stdout == b"ok\n"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("options", [{}, {"prefix": "two_3"}])
+def test_a_source_is_that_of_its_model(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    network = make(*NETWORKS[name])
+    given = {"images": bytes_for(network, 3)} if options else {}
+    source = write(network, tmp_path, **given, **options)
+    for file in (source, source.with_suffix(".h")):  # line ends and comments do not count
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n").replace(b"/* ", b"/* mine: "))
+    compared = compare_c(Model.of(network), source)
+    assert compared.differences == []
+    assert compared.options.prefix == options.get("prefix", "snn")
+
+
+def changed(source: Path, pattern: str, by: str) -> None:
+    text, n = re.subn(pattern, by, source.read_text(), count=1)
+    assert n == 1
+    source.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pattern", "by", "found"),
+    [
+        (".c", r"(block6_weights\[72\] = \{\n    )-?\d+", r"\g<1>99", ["block6_weights: 1 of 72 integers differ"]),
+        (".c", r"(block6_weights\[72\] = \{\n    )", r"\g<1>2, ", ["block6_weights: 73 integers instead of 72"]),
+        (".c", r"(answers\[4\].* = \{\n\{)-?\d+", r"\g<1>123456", ["answers: 1 of 12 integers differ"]),
+        (".c", r"static const layer block1\b", "static const layer other", ["block1: only in the model", "other: only in the file"]),
+        (".h", r"(TIME_STEPS) 6", r"\1 7", ["SNN_TIME_STEPS: 1 of 1 integer differ"]),
+        (".c", r"v > l->threshold", "v >= l->threshold", ["the integers are the same, but the code is not"]),
+        (".c", r"\Z", "int extra;\n", ["the integers are the same, but the code is not"]),
+    ],
+)  # fmt: skip
+def test_what_differs_from_the_model_is_named(
+    suffix: str, pattern: str, by: str, found: list[str], tmp_path: Path
+) -> None:
+    network = make(*NETWORKS["spikes"])
+    changed(write(network, tmp_path).with_suffix(suffix), pattern, by)
+    differences = compare_c(Model.of(network), tmp_path / "tiny.c").differences
+    assert len(differences) == len(found)
+    for difference, start in zip(differences, found, strict=True):
+        assert difference.startswith(start)
+
+
+def test_what_is_not_a_source_of_snnzoo_is_not_compared(tmp_path: Path) -> None:
+    model = Model.of(make(*NETWORKS["spikes"]))
+    (tmp_path / "a.c").write_text("int main(void) { return 0; }\n")
+    with pytest.raises(UnsupportedError, match="not C source of snnzoo"):
+        compare_c(model, tmp_path / "a.c")
+    write_c(model, tmp_path / "b.c")
+    (tmp_path / "b.h").unlink()
+    with pytest.raises(IntegrityError, match=r"cannot read .*b\.h: No such file"):
+        compare_c(model, tmp_path / "b.c")
+
+
+@needs_compiler
+def test_the_self_test_runs_with_a_compiler_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = make(*NETWORKS["spikes"])
+    compared = compare_c(Model.of(network), write(network, tmp_path))
+    monkeypatch.setenv("CC", f"{COMPILER} -std=c99")
+    assert run_self_test(compared, "tiny") == (True, f"ok, compiled with {COMPILER}")
+    monkeypatch.setenv("CC", f"{COMPILER} -Dleak=main")
+    passed, found = run_self_test(compared, "tiny")
+    assert not passed
+    assert "exit code 1" in found
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(UnsupportedError, match="cannot run no-such-compiler"):
+        run_self_test(compared, "tiny")
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnsupportedError, match="no C compiler: install one of"):
+        run_self_test(compared, "tiny")
 
 
 FULL = """
