@@ -1,4 +1,4 @@
-"""Exchange NIR files with snntorch, sinabs and norse in both directions, and compare every spike; spikingjelly reads ours.
+"""Exchange NIR files with snntorch, sinabs and norse in both directions, ours with spikingjelly, and compare spikes.
 
     python tests/benchmarks/check_nir.py --peer-python PY --snntorch-python PY [--keep FOLDER]
 
@@ -54,7 +54,9 @@ UNLIKE = {
 
 UNREADABLE = {
     "snntorch": {
-        **dict.fromkeys(("if", "affine", "current", "conv", "recurrent"), "imports IF as Leaky(0.9), which also returns its state"),
+        **dict.fromkeys(
+            ("if", "affine", "current", "conv", "recurrent"), "imports IF as Leaky(0.9), which also returns its state"
+        ),
         **dict.fromkeys(("pool", "delay"), "has no SumPool2d, Scale, Delay"),
     },
     "sinabs": {

@@ -4,7 +4,8 @@
 
     python nir_worker.py snntorch|sinabs|norse|spikingjelly FOLDER
 
-Except spikingjelly, writes `FOLDER/theirs/CASE.nir`, and beside it `CASE.npz` with `x` `[N, ...]`, zeros and ones that enter in each of T
+Except in spikingjelly, writes `FOLDER/theirs/CASE.nir`, and beside it `CASE.npz` with `x` `[N, ...]`, zeros and ones
+that enter in each of T
 steps; `spikes` `[T, N, ...]`, the output; `options`, JSON of the arguments that `read_nir` needs.
 
 For each `FOLDER/ours/CASE.nir`, with its input `[N, ...]` in `CASE.npy`, writes the output `[T, N, ...]` of the program
@@ -226,7 +227,7 @@ def norse_cases(generator):
 
 
 def run_with_state(net, x):
-    """Return the spikes `[T, N, ...]` of a network that takes and returns its state, as norse's and spikingjelly's do."""
+    """Return the spikes `[T, N, ...]` of a network of norse or spikingjelly, which takes and returns its state."""
     spikes, state = [], None
     with torch.no_grad():
         for _ in range(STEPS):

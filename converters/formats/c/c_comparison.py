@@ -85,7 +85,9 @@ def run_self_test(compared: CComparison, stem: str) -> tuple[bool, str]:
     Raises:
         UnsupportedError: there is no compiler, its programs do not run here, or it takes too long.
     """
-    compiler = shlex.split(os.environ.get("CC", "")) or [found for name in COMPILERS if (found := shutil.which(name))][:1]
+    compiler = (
+        shlex.split(os.environ.get("CC", "")) or [found for name in COMPILERS if (found := shutil.which(name))][:1]
+    )
     if not compiler:
         raise UnsupportedError(f"no C compiler: install one of {', '.join(COMPILERS)}, or name one in CC")
     with TemporaryDirectory() as folder:

@@ -96,7 +96,7 @@ LIBRARY_HEADERS = frozenset(
     # further headers that those of glibc, musl, newlib, macOS and Windows include
     "alloca byteswap features features-time64 getopt malloc memory newlib reent stdc-predef stdint-gcc values varargs "
     "availability availabilitymacros availabilityinternal availabilityversions targetconditionals "
-    "corecrt crtdefs crtdbg sal vadefs vcruntime vcruntime_string".split()
+    "corecrt crtdefs crtdbg sal vadefs vcruntime vcruntime_string".split()  # noqa: SIM905
 )
 """Headers of C libraries, in lower case. A file of this name would hide them from all that is compiled beside it."""
 WIDTH = 118
