@@ -1,5 +1,7 @@
 """The command `convert`: write a model in another format, and turn an ANN in ONNX into a spiking network."""
 
+import shlex
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial, wraps
@@ -235,8 +237,10 @@ def convert(
         file_entry,
         files_of,
         format_notes,
+        self_test_options,
         write_model,
     )
+    from converters.formats.netx.lava_limits import LavaWarning
     from specs.files.given_file import real_path
 
     for output in outputs:
@@ -255,7 +259,10 @@ def convert(
         refuse_existing(onnx.report, force)
     given = str(source)
     source = _find(source)
-    if kind_of_file(source) is FileKind.ONNX:
+    kind = kind_of_file(source)
+    if not outputs and onnx.report is None and not as_json:
+        say("note: nothing will be written: name a file with -o, as in -o model.safetensors")
+    if kind is FileKind.ONNX:
         use_threads(onnx.threads)
         note_missing_library()
         conversion = _convert_onnx(source, outputs, onnx, places, hints)
@@ -281,7 +288,10 @@ def convert(
         c_options = replace(c_options, images=known.golden_images(given))
     if len(outputs) > 1:  # so that none is written if another cannot be
         _check_all_writable(model, outputs)
-    written = [file_entry(file) for output in outputs for file in files_of(write_model(model, output, c=c_options))]
+    with warnings.catch_warnings(action="ignore", category=LavaWarning):  # it is among the notes
+        for output in outputs:
+            write_model(model, output, overwrite=force, c=c_options)
+    written = [file_entry(file) for output in outputs for file in files_of(output)]
     if onnx.report is not None and conversion is not None:
         _write_report(onnx.report, conversion, source.name, written, figures["layers"])
         written.append(file_entry(onnx.report))
@@ -290,11 +300,11 @@ def convert(
         return
     if conversion is not None:
         _print_conversion(conversion)
-    if not written:
-        done = "read" if conversion is None else "converted"
-        say(f"note: {given} was {done}, but nothing was written: name a file with -o, as in -o model.safetensors")
     for entry in written:
         echo(entry["path"])
+    for output in outputs:
+        if output.suffix == C_SOURCE:
+            say(f"note: its test: {shlex.join(['cc', *self_test_options(output, c_options)])} && ./selftest")
 
 
 def _check_all_writable(model: "Model", outputs: tuple[Path, ...]) -> None:

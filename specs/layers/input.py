@@ -128,9 +128,10 @@ class InputSpec(Layer):
     std: Annotated[Number, Field(gt=0)] = 1.0
     """Standard deviation by which each pixel is divided, after `mean` is subtracted."""
     weight: Number = 1.0
-    """Initial weight of the input neurons; trainable. The current is `weight * (pixel - mean) / std + bias`."""
+    """Initial weight of the input neurons; trainable. The current is `weight * (pixel - mean) / std + bias`, with
+    `weight` and `bias` rounded to multiples of 2/64: 1.1 counts as 1.09375."""
     bias: Number = 0.0
-    """Initial bias of the input neurons; trainable."""
+    """Initial bias of the input neurons; trainable; rounded as `weight` is."""
     exact_input: Flag = True
     """Rounding of the input: `true` truncates the current to a multiple of 1/64, as the hardware needs it; `false`
     rounds the pixel to a multiple of 2/64 instead, as lava-dl does."""

@@ -172,13 +172,13 @@ class TrainingRun:
             report = self.trainer.run_epoch(on_batch, on_scored)
         except KeyboardInterrupt:
             if self.group.leads and not self.model_path.exists():
-                write_model(Model.of(self.trainer.trained, self._card(None)), self.model_path)
+                write_model(Model.of(self.trainer.trained, self._card(None)), self.model_path, overwrite=True)
             raise
         self.reports.append(asdict(report))
         if not self.group.leads:
             return report
         if report.best:
-            write_model(Model.of(self.trainer.trained, self._card(report)), self.model_path)
+            write_model(Model.of(self.trainer.trained, self._card(report)), self.model_path, overwrite=True)
         write_whole(self.folder / METRICS, "".join(json.dumps(r) + "\n" for r in self.reports).encode())
         self._save_checkpoint()  # last: if the process ends before this, --resume repeats the epoch
         return report
@@ -211,7 +211,7 @@ class TrainingRun:
         figures = {mode.value: _score_card(self.dataset.name, score) for mode, score in scores.items()}
         figures[Mode.SNN.value] |= {} if self.overflow is None else {"overflow": self.overflow}
         card = {**model.card, "test": figures}
-        write_model(Model(model.spec, model.tensors, card), self.model_path)
+        write_model(Model(model.spec, model.tensors, card), self.model_path, overwrite=True)
         return scores
 
     def plot(self) -> Path:
