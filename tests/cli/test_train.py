@@ -617,13 +617,13 @@ def put(*path: str, value: object):
 
 
 WRONG = (None, 5, -1, "x", [1], {"a": 1}, torch.zeros(3), math.nan, 2**70, ...)
-FIELDS = ("spec", "reports", "epoch", "recipe", "network", "optimizer", "stats")
+FIELDS = ("spec", "epoch", "recipe", "network", "optimizer")
 CHANGES = {
     **{f"{field}, {str(value)[:9]}": put(field, value=value) for field in FIELDS for value in WRONG},
     **{f"{name}, 5": put(name, value=5) for name in ("start_revision", "start_changes", "teacher_revision", "best")},
     "an average": put("average", value={"network": {}, "n_updates": 1}),
     "an ANN": put("as_ann", value={"a": torch.ones(1)}),
-    "no best epoch": put("reports", value=[{"epoch": 0, "best": False}]),
+    "reports": put("reports", value=[{"epoch": 0, "best": False}]),
     "a shape": put("network", "blocks.1.bias", value=torch.zeros(3)),
     "a dtype": put("network", "blocks.1.bias", value=torch.zeros(16, dtype=torch.complex64)),
     "no numbers": put("network", "blocks.1.bias", value=torch.zeros(16).to_sparse()),
@@ -631,7 +631,6 @@ CHANGES = {
     "a parameter": put("optimizer", "state", 99, value={"step": torch.ones(())}),
     "a moment": put("optimizer", "state", 0, "exp_avg", value=torch.zeros(3)),
     "no moment": put("optimizer", "state", 0, "exp_avg", value=...),
-    "statistics": put("stats", "snn", "loss_log", value=["x"]),
 }
 
 
@@ -647,8 +646,46 @@ def test_a_checkpoint_with_another_field_is_refused(name, trained, run, tmp_path
     torch.save(state, checkpoint)
     before = checkpoint.read_bytes()
     result = run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume", "--epochs", 3, code=1)
-    assert "checkpoint.pt is not a checkpoint of snnzoo: " in result.stderr
+    told = " ".join(result.stderr.split())
+    assert re.search(r"checkpoint.pt (is not a checkpoint of snnzoo: |needs the figures of its [\d,]+ epochs)", told)
     assert checkpoint.read_bytes() == before
+
+
+def test_a_resumed_run_needs_the_figures_of_its_epochs(trained, run, tmp_path) -> None:
+    metrics = tmp_path / "run/metrics.jsonl"
+    shutil.copytree(trained, metrics.parent)
+    command = ("train", trained / "spec.yaml", "-o", metrics.parent, "--resume", "-q", "--epochs", 3)
+    first, second = metrics.read_text().splitlines(keepends=True)
+    for text, problem in ((first, "metrics.jsonl has 1: restore"), (second + first, "in order"), ("{}\n", ":1: ")):
+        metrics.write_text(text)
+        assert problem in " ".join(run(*command, code=1).stderr.split())
+    metrics.unlink()
+    assert "metrics.jsonl has 0: restore" in " ".join(run(*command, code=1).stderr.split())
+    metrics.write_text(first + second + "of an epoch whose checkpoint was not written")
+    run(*command)
+    assert [first, second] == metrics.read_text().splitlines(keepends=True)[:2]
+    assert len(read_metrics(metrics.parent)) == 3
+
+
+def test_a_checkpoint_does_not_grow_with_the_epochs(spec_file, run, tmp_path) -> None:
+    sizes = set()
+    for n_epochs in (1, 2, 12):
+        run("train", spec_file, "-o", tmp_path / "run", "-q", "--resume" if sizes else "--force", "--epochs", n_epochs)
+        sizes.add((tmp_path / "run/checkpoint.pt").stat().st_size)
+    assert len(sizes) == 1
+
+
+def test_a_checkpoint_of_an_early_version_has_the_figures_of_its_epochs(trained, run, tmp_path) -> None:
+    path = tmp_path / "run/checkpoint.pt"
+    shutil.copytree(trained, path.parent)
+    metrics = path.with_name("metrics.jsonl")
+    before = metrics.read_text()
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "reports": [json.loads(line) for line in before.splitlines()]}, path)
+    metrics.unlink()
+    run("train", trained / "spec.yaml", "-o", path.parent, "--resume", "-q", "--epochs", 3)
+    assert metrics.read_text().startswith(before)
+    assert "reports" not in torch.load(path, weights_only=True)
 
 
 @pytest.mark.parametrize(

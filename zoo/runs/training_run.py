@@ -1,8 +1,9 @@
 """Training run on disk: the files that `zoo train` writes, and how `--resume` continues from them.
 
 - `spec.yaml`: the network and its recipe, as trained
-- `checkpoint.pt`: everything that `--resume` needs; written at the start and after each epoch
-- `metrics.jsonl`: an `EpochReport` on each line
+- `checkpoint.pt`: the state after the last epoch, from which `--resume` continues; written at the start and after each
+  epoch. The figures of former epochs are in `metrics.jsonl` alone, so that it does not grow with their number
+- `metrics.jsonl`: an `EpochReport` on each line; written before the checkpoint, so it may have one epoch more
 - `model.safetensors`: the network of the epoch with the best score as SNN on the validation examples
 - `curves.png`: loss and accuracy, or the rms error or distance alone, if matplotlib is installed
 
@@ -16,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Json, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Json, TypeAdapter, ValidationError
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Evaluation, Score
@@ -43,6 +44,7 @@ from converters.weight_norm.migration_plan import migrate_state_dict
 from converters.weight_norm.norm_styles import Style
 from specs.errors import IntegrityError, SnnZooError
 from specs.files.file_digest import sha256_of
+from specs.files.given_file import check_given_file
 from specs.files.whole_file import remove_leftovers, write_whole
 from specs.io import dump_spec
 from specs.network import NetworkSpec
@@ -120,7 +122,8 @@ class TrainingRun:
         """Score of the start model as SNN on the validation examples; set by `score_start`."""
         self.planned_epochs: int | None = None
         """Number of epochs for which the learning rate was planned before the run was resumed, if that has changed."""
-        self.reports: list[dict[str, Any]] = []
+        self.reports: list[EpochReport] = []
+        self._metrics = b""
         if group.leads:
             for name in FILES:
                 remove_leftovers(folder / name)
@@ -151,7 +154,7 @@ class TrainingRun:
     @property
     def best(self) -> EpochReport:
         """Report of the epoch whose network is kept."""
-        return next(_REPORT.validate_python(report) for report in reversed(self.reports) if report["best"])
+        return next(report for report in reversed(self.reports) if report.best)
 
     def score_start(self, progress: Progress = no_progress) -> None:
         """Set `start_score` if the run starts from a model; call it before the first epoch."""
@@ -174,12 +177,13 @@ class TrainingRun:
             if self.group.leads and not self.model_path.exists():
                 write_model(Model.of(self.trainer.trained, self._card(None)), self.model_path)
             raise
-        self.reports.append(asdict(report))
+        self.reports.append(report)
         if not self.group.leads:
             return report
         if report.best:
             write_model(Model.of(self.trainer.trained, self._card(report)), self.model_path)
-        write_whole(self.folder / METRICS, "".join(json.dumps(r) + "\n" for r in self.reports).encode())
+        self._metrics += _line(report)
+        write_whole(self.folder / METRICS, self._metrics)
         self._save_checkpoint()  # last: if the process ends before this, --resume repeats the epoch
         return report
 
@@ -223,8 +227,8 @@ class TrainingRun:
     def _save_checkpoint(self) -> None:
         buffer, spec = io.BytesIO(), self._identity().model_dump_json()
         start = {"start_revision": self.start_revision, "start_changes": list(self.start_changes)}
-        known = {"spec": spec, "reports": self.reports, **start, "teacher_revision": self.teacher_revision}
-        torch.save({**known, **self.trainer.state_dict()}, buffer)
+        known = {"spec": spec, **start, "teacher_revision": self.teacher_revision}
+        torch.save({**known, **self.trainer.state_dict(stats=False)}, buffer)
         write_whole(self.folder / CHECKPOINT, buffer.getvalue())
 
     def _card(self, report: EpochReport | None) -> Mapping[str, Any]:
@@ -262,6 +266,7 @@ class TrainingRun:
     def _resume(self) -> None:
         path = self.folder / CHECKPOINT
         data = self.group.broadcast_bytes(_read_checked(path) if self.group.leads else b"")
+        metrics = self.group.broadcast_bytes(_read_metrics(self.folder) if self.group.leads else b"")
         try:
             _check_checksums(data)
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -270,16 +275,27 @@ class TrainingRun:
             raise IntegrityError(f"{path} is not a checkpoint of snnzoo: {first_problem(error)}") from None
         except Exception as error:  # torch.load raises many types for damaged files
             raise IntegrityError(f"{path} is not a checkpoint of snnzoo: {error}") from None
-        self.reports = [asdict(report) for report in known.reports]
         if differing := _differing(known.spec.model_dump(), self._identity().model_dump()):
             raise SnnZooError(
                 f"{path} has another spec (differs in: {', '.join(differing)}): resume with the spec.yaml beside it"
             )
-        kind = self.trainer.objective.report
-        if any(not isinstance(report, kind) for report in known.reports):
-            raise IntegrityError(f"{path} is not a checkpoint of snnzoo: reports: must have {kind.measure.key} fields")
+        reports = known.reports
+        if reports is None:
+            reports = _parse_metrics(metrics, self.folder / METRICS, known.epoch)
+        kind, where = self.trainer.objective.report, path if known.reports else self.folder / METRICS
+        if len(reports) != known.epoch or any(report.epoch != place for place, report in enumerate(reports)):
+            raise IntegrityError(
+                f"{path} needs the figures of its {counted(known.epoch, 'epoch')}, in order; {where} has "
+                f"{len(reports)}: restore the file, or train anew with --force"
+            )
+        if reports and not any(report.best for report in reports):
+            raise IntegrityError(f"{where}: none of the {counted(known.epoch, 'epoch')} is the best")
+        if any(not isinstance(report, kind) for report in reports):
+            raise IntegrityError(f"{where}: the epochs must have {kind.measure.key} fields")
+        self.trainer.recall(reports)
+        self.reports, self._metrics = list(reports), b"".join(map(_line, reports))
         try:
-            self.trainer.load_state_dict(state)
+            self.trainer.load_state_dict({**state, "stats": None})
         except IntegrityError as error:
             raise IntegrityError(f"{path} is not a checkpoint of snnzoo: {error}") from None
         if self.trainer.epoch > self.recipe.epochs:
@@ -306,23 +322,18 @@ class TrainingRun:
 
 
 class _Checkpoint(BaseModel):
-    """Fields of a checkpoint, besides the trainer's state; early versions lack the fields with a default."""
+    """Fields of a checkpoint, besides the trainer's state; early versions lack the fields with a default.
+
+    Only early versions have `reports`, which are in the metrics file now.
+    """
 
     model_config = ConfigDict(revalidate_instances="always")
     spec: Json[NetworkSpec]
-    reports: list[Report]
+    reports: list[Report] | None = None
     start_revision: str | None = None
     start_changes: list[str] = []
     teacher_revision: str | None = None
-    epoch: int
-
-    @model_validator(mode="after")
-    def _check(self) -> "_Checkpoint":
-        if [report.epoch for report in self.reports] != list(range(self.epoch)):
-            raise ValueError("reports: there must be one for each epoch, in order")
-        if self.reports and not any(report.best for report in self.reports):
-            raise ValueError("reports: none is the best")
-        return self
+    epoch: Annotated[int, Field(ge=0)]
 
 
 def _read_checked(path: Path) -> bytes:
@@ -431,11 +442,24 @@ def read_metrics(folder: Path) -> list[EpochReport]:
     Raises:
         IntegrityError: a line is not what `TrainingRun` writes; the message names file and line.
     """
+    return _parse_metrics(_read_metrics(folder), folder / METRICS)
+
+
+def _read_metrics(folder: Path) -> bytes:
     path = folder / METRICS
     if not path.exists():
-        return []
+        return b""
+    check_given_file(path)
+    return path.read_bytes()
+
+
+def _line(report: EpochReport) -> bytes:
+    return (json.dumps(asdict(report)) + "\n").encode()
+
+
+def _parse_metrics(data: bytes, path: Path, n_epochs: int | None = None) -> list[EpochReport]:
     reports = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for number, line in enumerate(data.splitlines()[:n_epochs], 1):
         try:
             reports.append(_REPORT.validate_json(line))
         except ValidationError as error:
