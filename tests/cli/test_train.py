@@ -3,6 +3,8 @@ import math
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 import zipfile
 from dataclasses import replace
@@ -185,6 +187,36 @@ def test_an_interrupted_run_leaves_nothing_of_the_run_that_it_overwrites(trained
     run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--force", "-q", code=130)
     assert read_model(tmp_path / "run/model.safetensors").card["training"]["epoch"] is None
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"spec.yaml", "checkpoint.pt", "model.safetensors"}
+
+
+def test_a_second_run_in_one_folder_is_refused_until_the_first_has_ended_or_was_killed(
+    spec_file, run, tmp_path
+) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "zoo", "train", spec_file, "-o", folder, "-q", "--epochs", "100000"]
+    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE) as first:
+        try:
+            while not (folder / "metrics.jsonl").exists():
+                assert first.poll() is None, first.stderr.read()
+                time.sleep(0.05)
+            for option in ("--force", "--resume"):
+                told = run("train", spec_file, "-o", folder, "-q", option, "--epochs", 100000, code=1).stderr
+                assert f"another zoo train is running in {folder}: " in " ".join(told.split())
+        finally:
+            first.kill()
+    n_epochs = len(read_metrics(folder))
+    run("train", spec_file, "-o", folder, "-q", "--resume", "--epochs", n_epochs + 1)
+    assert len(read_metrics(folder)) == n_epochs + 1
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("makes_folder", [True, False])
+def test_a_run_that_cannot_begin_leaves_the_folders_as_they_were(run, tmp_path, makes_folder) -> None:
+    if makes_folder:
+        (tmp_path / "run").mkdir()
+    run("train", "mnist-dense", "-o", tmp_path / "run", "--data", tmp_path / "missing.npz", code=1)
+    assert list(tmp_path.glob("run/*")) == []
+    assert (tmp_path / "run").exists() is makes_folder
 
 
 @pytest.mark.parametrize("name", ["spec.yaml", "checkpoint.pt", "metrics.jsonl", "model.safetensors", "curves.png"])

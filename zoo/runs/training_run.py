@@ -13,7 +13,8 @@ If several processes train together, only the first one reads and writes the fol
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -45,7 +46,7 @@ from converters.weight_norm.norm_styles import Style
 from specs.errors import IntegrityError, SnnZooError
 from specs.files.file_digest import sha256_of
 from specs.files.given_file import check_given_file
-from specs.files.whole_file import remove_leftovers, write_whole
+from specs.files.whole_file import refuse_file_as_folder, remove_leftovers, write_whole
 from specs.io import dump_spec
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
@@ -54,14 +55,58 @@ from specs.words import counted, first_problem
 from zoo.runs.card import Versions, revision_of
 from zoo.sources import TRAINED, model_path, read_source
 
-__all__ = ["CHECKPOINT", "FILES", "METRICS", "Start", "TrainingRun", "load_start", "load_teacher", "read_metrics"]
+__all__ = [
+    "CHECKPOINT",
+    "FILES",
+    "METRICS",
+    "Start",
+    "TrainingRun",
+    "load_start",
+    "load_teacher",
+    "read_metrics",
+    "sole_run",
+]
 
 SPEC, CHECKPOINT = "spec.yaml", "checkpoint.pt"
 OUTCOMES = MODEL, METRICS, CURVES = TRAINED, "metrics.jsonl", "curves.png"
 FILES = *OUTCOMES, CHECKPOINT, SPEC
+LOCK = ".train.lock"
 NORM = ".parametrizations.weight.original0"
 """End of the name of a weight norm's lengths in a state dict."""
 _REPORT: TypeAdapter[EpochReport] = TypeAdapter(Report)
+
+
+@contextmanager
+def sole_run(folder: Path) -> Iterator[None]:
+    """Lock the folder of a run, so that no other `zoo train` writes into it; make it if it is missing.
+
+    The system releases the lock of a process that was killed. A folder that was made here and stayed empty is removed.
+
+    Raises:
+        SnnZooError: another process trains in this folder, or it cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock, is_new = FileLock(folder / LOCK), not folder.exists()
+    try:
+        refuse_file_as_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise SnnZooError(
+            f"another zoo train is running in {folder}: wait until it ends, or choose another folder with -o"
+        ) from None
+    except OSError as error:
+        raise SnnZooError(f"cannot write into {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows keeps a file that is open
+            (folder / LOCK).unlink()
+        lock.release()
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 class TrainingRun:
