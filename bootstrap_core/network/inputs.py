@@ -1,4 +1,8 @@
-"""Inputs of a network: still images `[N, ...]`, or events or frames `[T, N, ...]`, which differ from step to step."""
+"""Inputs of a network: still images `[N, ...]`, or events or frames `[T, N, ...]`, which differ from step to step.
+
+Recordings have different lengths, so T of a run is that of its events, and `time_steps` only cuts. A shape that could
+be read two ways is refused with both readings, as a wrong guess would give no error.
+"""
 
 import math
 import warnings

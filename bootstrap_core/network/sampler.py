@@ -1,4 +1,8 @@
-"""Measured activation of a layer: sampled pairs (weighted input, rate), and the curve fitted to them."""
+"""Measured activation of a layer: sampled pairs (weighted input, rate), and the curve fitted to them.
+
+The pairs of all batches are too many, and processes must keep the same ones. Each pair gets a random key from (seed,
+number seen), and the smallest keys stay: a uniform, bounded, reproducible sample.
+"""
 
 import math
 from itertools import pairwise

@@ -1,4 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all.
+
+Processes get killed. Temporary files lie beside the target, locked by their writer; those of dead writers are resumed
+or removed.
+"""
 
 import glob
 import os

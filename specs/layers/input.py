@@ -1,4 +1,9 @@
-"""Specs of the input: its encoding, and how sounds become pictures."""
+"""Specs of the input: its encoding, and how sounds become pictures.
+
+Graded pixels are parts of 1: threshold and bias of the first block are written for inputs up to 1, and multiplied by
+`2^bits - 1` when it is built, so one spec does for all encodings. Events are numbers of spikes: one event is 1,
+whatever `bits` is.
+"""
 
 import math
 from enum import StrEnum

@@ -17,7 +17,7 @@ from bootstrap_core import build_network, load_dataset
 from bootstrap_core.ops.library import describe
 from converters import Model, read_model, write_model
 from converters.cli.console import NO_LIBRARY
-from specs.dataset_sources import SOURCES
+from specs.dataset_sources import sources
 from specs.io import spec_from_document
 from zoo.packaged_files import packaged_path
 
@@ -103,13 +103,13 @@ def test_check_names_line_field_and_value(run, tmp_path) -> None:
 
 
 def test_a_dataset_is_pulled_once_and_found(run, web, monkeypatch) -> None:
-    mnist = SOURCES["mnist"]
+    mnist = sources()["mnist"]
     contents = {file: file.encode() for file in mnist.forms[0].sha256}
     for file, data in contents.items():
         (web.folder / f"{file}.gz").write_bytes(gzip.compress(data))
     sha256 = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}
     monkeypatch.setitem(
-        SOURCES, "mnist", replace(mnist, forms=(replace(mnist.forms[0], mirrors=(web.url,), sha256=sha256),))
+        sources(), "mnist", replace(mnist, forms=(replace(mnist.forms[0], mirrors=(web.url,), sha256=sha256),))
     )
     folder = json.loads(run("data", "pull", "mnist", "--json").stdout)["path"]
     assert run("data", "pull", "mnist").stdout == f"{folder}\n"
