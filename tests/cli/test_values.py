@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from c_programs import compile_c, needs_compiler
 from c_programs import run as run_program
 

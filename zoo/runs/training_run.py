@@ -46,6 +46,7 @@ from converters.weight_norm.norm_styles import Style
 from specs.errors import IntegrityError, SnnZooError
 from specs.files.file_digest import sha256_of
 from specs.files.given_file import check_given_file
+from specs.files.named_data import note_named_data
 from specs.files.whole_file import refuse_file_as_folder, remove_leftovers, write_whole
 from specs.io import dump_spec
 from specs.network import NetworkSpec
@@ -220,13 +221,13 @@ class TrainingRun:
             report = self.trainer.run_epoch(on_batch, on_scored)
         except KeyboardInterrupt:
             if self.group.leads and not self.model_path.exists():
-                write_model(Model.of(self.trainer.trained, self._card(None)), self.model_path)
+                self._write(Model.of(self.trainer.trained, self._card(None)))
             raise
         self.reports.append(report)
         if not self.group.leads:
             return report
         if report.best:
-            write_model(Model.of(self.trainer.trained, self._card(report)), self.model_path)
+            self._write(Model.of(self.trainer.trained, self._card(report)))
         self._metrics += _line(report)
         write_whole(self.folder / METRICS, self._metrics)
         self._save_checkpoint()  # last: if the process ends before this, --resume repeats the epoch
@@ -260,7 +261,7 @@ class TrainingRun:
         figures = {mode.value: _score_card(self.dataset.name, score) for mode, score in scores.items()}
         figures[Mode.SNN.value] |= {} if self.overflow is None else {"overflow": self.overflow}
         card = {**model.card, "test": figures}
-        write_model(Model(model.spec, model.tensors, card), self.model_path)
+        self._write(Model(model.spec, model.tensors, card))
         return scores
 
     def plot(self) -> Path:
@@ -268,6 +269,10 @@ class TrainingRun:
         from bootstrap_core.analysis.plots import plot_curves
 
         return plot_curves(self.trainer.stats, self.folder / CURVES, kept=self.best.epoch)
+
+    def _write(self, model: Model) -> None:
+        write_model(model, self.model_path)
+        note_named_data(self.model_path, self.recipe.data)
 
     def _save_checkpoint(self) -> None:
         buffer, spec = io.BytesIO(), self._identity().model_dump_json()
@@ -324,10 +329,9 @@ class TrainingRun:
             raise SnnZooError(
                 f"{path} has another spec (differs in: {', '.join(differing)}): resume with the spec.yaml beside it"
             )
-        reports = known.reports
-        if reports is None:
-            reports = _parse_metrics(metrics, self.folder / METRICS, known.epoch)
-        kind, where = self.trainer.objective.report, path if known.reports else self.folder / METRICS
+        where = path if known.reports else self.folder / METRICS
+        reports: Sequence[EpochReport] = known.reports or _parse_metrics(metrics, where, known.epoch)
+        kind = self.trainer.objective.report
         if len(reports) != known.epoch or any(report.epoch != place for place, report in enumerate(reports)):
             raise IntegrityError(
                 f"{path} needs the figures of its {counted(known.epoch, 'epoch')}, in order; {where} has "
@@ -374,7 +378,7 @@ class _Checkpoint(BaseModel):
 
     model_config = ConfigDict(revalidate_instances="always")
     spec: Json[NetworkSpec]
-    reports: list[Report] | None = None
+    reports: list[Report] = []
     start_revision: str | None = None
     start_changes: list[str] = []
     teacher_revision: str | None = None
