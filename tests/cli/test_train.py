@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from dataclasses import replace
@@ -653,6 +654,7 @@ FIELDS = ("spec", "epoch", "recipe", "network", "optimizer")
 CHANGES = {
     **{f"{field}, {str(value)[:9]}": put(field, value=value) for field in FIELDS for value in WRONG},
     **{f"{name}, 5": put(name, value=5) for name in ("start_revision", "start_changes", "teacher_revision", "best")},
+    **{f"data files, {value}": put("data_files", value=value) for value in (5, "x", torch.zeros(3))},
     "an average": put("average", value={"network": {}, "n_updates": 1}),
     "an ANN": put("as_ann", value={"a": torch.ones(1)}),
     "reports": put("reports", value=[{"epoch": 0, "best": False}]),
@@ -697,6 +699,56 @@ def test_a_resumed_run_needs_the_figures_of_its_epochs(trained, run, tmp_path) -
     run(*command)
     assert [first, second] == metrics.read_text().splitlines(keepends=True)[:2]
     assert len(read_metrics(metrics.parent)) == 3
+
+
+@pytest.fixture(params=["folder", "tar", "npz"])
+def own_data(request, tmp_path) -> Path:
+    """Images of three classes as class folders, as a tar of them, or as arrays; the run may change them."""
+    folder = tmp_path / "own"
+    for label in range(30):
+        (folder / f"class{label % 3}").mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(label).integers(0, 256, (28, 28), np.uint8)
+        Image.fromarray(pixels).save(folder / f"class{label % 3}/{label}.bmp")
+    if request.param == "folder":
+        return folder
+    return packed(folder, tmp_path / f"own.{request.param}")
+
+
+def packed(folder: Path, path: Path) -> Path:
+    """Write the images of class folders into a tar or an .npz."""
+    files = sorted(folder.rglob("*.bmp"))
+    if path.suffix == ".tar":
+        with tarfile.open(path, "w") as archive:
+            for file in files:
+                archive.add(file, file.relative_to(folder))
+    else:
+        labels = [int(file.parent.name[-1]) for file in files]
+        np.savez(path, x=np.stack([np.asarray(Image.open(file)) for file in files]), y=np.array(labels))
+    return path
+
+
+def test_a_run_does_not_resume_on_other_files(spec_file, run, own_data, tmp_path) -> None:
+    command = ["train", spec_file, "-o", tmp_path / "run", "-q", "--set", "training.validation=6", "--set"]
+    command += ["blocks.1.features=3", "--data"]
+    run(*command, own_data, "--epochs", 1)
+    own_data.touch()
+    run(*command, own_data, "--epochs", 2, "--resume")
+    first, second = tmp_path / "own/class0/0.bmp", tmp_path / "own/class0/3.bmp"
+    swapped = first.read_bytes(), second.read_bytes()
+    second.write_bytes(swapped[0])
+    first.write_bytes(swapped[1])
+    if own_data.is_file():
+        packed(tmp_path / "own", own_data)
+    else:
+        (tmp_path / "own/class1/1.bmp").rename(tmp_path / "own/class1/new.bmp")
+    told = " ".join(run(*command, own_data, "--epochs", 3, "--resume", code=1).stderr.split())
+    assert f"run/checkpoint.pt was trained on other files than {own_data} has now: " in told
+    if own_data.suffix == ".npz":
+        assert "own.npz has changed; restore them" in told
+    else:
+        assert "class0/0.bmp has changed, class0/3.bmp has changed" in told
+    if own_data.is_dir():
+        assert "class1/1.bmp is missing, and 1 other file; restore them" in told
 
 
 def test_a_checkpoint_does_not_grow_with_the_epochs(spec_file, run, tmp_path) -> None:

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, Json, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, TypeAdapter, ValidationError
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Evaluation, Score
 from bootstrap_core.analysis.measures import Measure
 from bootstrap_core.analysis.spike_trains import SpikeTrainScore
 from bootstrap_core.analysis.values import ValueScore
+from bootstrap_core.data.data_files import changes, data_files
 from bootstrap_core.data.datasets import Dataset, check_split
 from bootstrap_core.data.frames import FrameDataset
 from bootstrap_core.distributed import ALONE, Group
@@ -163,6 +164,7 @@ class TrainingRun:
         self.teacher_revision = teacher and revision_of(sha256_of(model_path(str(self.recipe.teacher))))
         self.trainer = Trainer(self.network, dataset.train, recipe, teacher=teacher, group=group)
         self.group = group
+        self.data_files = data_files(self.recipe.data) if group.leads else {}
         self.overflow: str | None = None
         self.start_score: float | None = None
         """Score of the start model as SNN on the validation examples; set by `score_start`."""
@@ -278,7 +280,8 @@ class TrainingRun:
         buffer, spec = io.BytesIO(), self._identity().model_dump_json()
         start = {"start_revision": self.start_revision, "start_changes": list(self.start_changes)}
         known = {"spec": spec, **start, "teacher_revision": self.teacher_revision}
-        torch.save({**known, **self.trainer.state_dict(stats=False)}, buffer)
+        files = torch.frombuffer(bytearray(json.dumps(self.data_files).encode()), dtype=torch.uint8)  # fast to save
+        torch.save({**known, "data_files": files, **self.trainer.state_dict(stats=False)}, buffer)
         write_whole(self.folder / CHECKPOINT, buffer.getvalue())
 
     def _card(self, report: EpochReport | None) -> Mapping[str, Any]:
@@ -332,6 +335,12 @@ class TrainingRun:
         where = path if known.reports else self.folder / METRICS
         reports: Sequence[EpochReport] = known.reports or _parse_metrics(metrics, where, known.epoch)
         kind = self.trainer.objective.report
+        before = self.data_files if known.data_files is None else known.data_files
+        if self.group.leads and (changed := changes(before, self.data_files)):
+            raise SnnZooError(
+                f"{path} was trained on other files than {self.recipe.data} has now: {changed}; restore them, or train "
+                "anew with --force"
+            )
         if len(reports) != known.epoch or any(report.epoch != place for place, report in enumerate(reports)):
             raise IntegrityError(
                 f"{path} needs the figures of its {counted(known.epoch, 'epoch')}, in order; {where} has "
@@ -364,10 +373,14 @@ class TrainingRun:
                 "resume with the spec.yaml beside it"
             )
         self.start_revision, self.start_changes = began_with, state.get("start_changes", self.start_changes)
-        before = TrainingSpec.model_validate(state["recipe"])
+        planned = TrainingSpec.model_validate(state["recipe"]).epochs
         falls = self.recipe.learning_rate_schedule is LearningRateSchedule.COSINE
-        if falls and self.reports and before.epochs != self.recipe.epochs:
-            self.planned_epochs = before.epochs
+        if falls and self.reports and planned != self.recipe.epochs:
+            self.planned_epochs = planned
+
+
+def _bytes_of(value: object) -> object:
+    return value.numpy().tobytes() if isinstance(value, Tensor) else value
 
 
 class _Checkpoint(BaseModel):
@@ -379,6 +392,7 @@ class _Checkpoint(BaseModel):
     model_config = ConfigDict(revalidate_instances="always")
     spec: Json[NetworkSpec]
     reports: list[Report] = []
+    data_files: Annotated[Json[dict[str, str]] | None, BeforeValidator(_bytes_of)] = None
     start_revision: str | None = None
     start_changes: list[str] = []
     teacher_revision: str | None = None
