@@ -45,7 +45,7 @@ class TrainerState(BaseModel):
     optimizer: _OptimizerState
     as_ann: _Tensors | None = None
     average: _AverageState | None = None
-    stats: dict[str, Any]
+    stats: dict[str, Any] | None
     best: tuple[bool, float] | None = None
 
 

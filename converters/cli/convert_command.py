@@ -242,6 +242,7 @@ def convert(
     )
     from converters.formats.netx.lava_limits import LavaWarning
     from specs.files.given_file import real_path
+    from specs.files.named_data import is_named_data, note_named_data
 
     for output in outputs:
         check_writable_format(output)
@@ -288,9 +289,13 @@ def convert(
         c_options = replace(c_options, images=known.golden_images(given))
     if len(outputs) > 1:  # so that none is written if another cannot be
         _check_all_writable(model, outputs)
+    data = model.data or ""
+    is_named = onnx.data is not None or is_named_data(source, data)
     with warnings.catch_warnings(action="ignore", category=LavaWarning):  # it is among the notes
         for output in outputs:
             write_model(model, output, overwrite=force, c=c_options)
+    for output in outputs if is_named else ():
+        note_named_data(output, data)
     written = [file_entry(file) for output in outputs for file in files_of(output)]
     if onnx.report is not None and conversion is not None:
         _write_report(onnx.report, conversion, source.name, written, figures["layers"])

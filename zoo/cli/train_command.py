@@ -1,6 +1,7 @@
 """The command `train`."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,10 +128,11 @@ def train(
     Example: torchrun --nproc-per-node 2 -m zoo train mnist-dense -o run
     """
     from bootstrap_core.distributed import join_group
+    from zoo.runs.training_run import sole_run
 
     shortcuts = {"epochs": epochs, "seed": seed, "data": data, "precision": precision}
     assignments += tuple(f"training.{key}={value}" for key, value in shortcuts.items() if value is not None)
-    with join_group(timeout_s=timeout) as group:
+    with join_group(timeout_s=timeout) as group, sole_run(folder) if group.leads else nullcontext():
         run = _start_run(spec, folder, assignments, places, device, threads, resume, force, group)
         _train(run)
         _report_run(run, as_json)
