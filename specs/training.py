@@ -157,9 +157,9 @@ class TrainingSpec(StrictModel):
     """Weight of the distillation loss, from 0 (labels only) to 1 (teacher only); needs a `teacher`."""
     augment: Augment = None
     """Augmentation of training images: `default` rotates, shifts, zooms and shears by the defaults of `AugmentSpec`; a
-    mapping sets some of its fields; `null` means none. For crops and mirroring alone, as is usual for CIFAR-10, set the defaults to zero:
-    `{degrees: 0, translate: 0, scale: [1, 1], shear: 0, shift: 4, flip: true}`. For events, rotations, zooms and the
-    like do not apply: set what does, as in `{shift: 2, drop: 0.3, jitter: 1}`."""
+    mapping sets some of its fields; `null` means none. For crops and mirroring alone, as is usual for CIFAR-10, set the
+    defaults to zero: `{degrees: 0, translate: 0, scale: [1, 1], shear: 0, shift: 4, flip: true}`. For events,
+    rotations, zooms and the like do not apply: set what does, as in `{shift: 2, drop: 0.3, jitter: 1}`."""
     mixup: Annotated[Number, Field(ge=0, le=100)] = 0.0
     """Mixup: each image and its label are mixed with another of the batch, in proportions drawn from
     Beta(mixup, mixup); the image itself always gets the larger share. Usual values are 0.2 to 0.4; 0 disables it."""

@@ -384,7 +384,8 @@ def _learn(
     elif epochs and (tuning := _tuned(network, dataset.train, answers, epochs, seed, callbacks)):
         if tuning.part < 1:
             notes.append(
-                f"{tuning.part:.0%} of the change by tuning was kept: this is best on training images that tuning does not use"
+                f"{tuning.part:.0%} of the change by tuning was kept: this is best on training images that tuning does "
+                "not use"
             )
         calibrate_logits(network, drawn(dataset.train, LOGIT_IMAGES, seed), answers)
         callbacks.on_step(f"scoring on {len(test):,} test images")

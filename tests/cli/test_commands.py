@@ -19,6 +19,7 @@ from converters import Model, read_model, write_model
 from converters.cli.console import NO_LIBRARY
 from specs.dataset_sources import SOURCES
 from specs.io import spec_from_document
+from specs.words import probability
 from zoo.packaged_files import packaged_path
 
 
@@ -259,7 +260,18 @@ def test_predict_tells_the_two_likeliest_classes(run, trained, tmp_path) -> None
     ][0]["scores"]
     first, second = sorted(range(10), key=lambda label: -scores[label])[:2]
     told = run("predict", trained / "model.safetensors", tmp_path / "a.png").stdout.splitlines()[1].split()
-    assert told[1:] == [str(first), f"{scores[first]:.2%}"[:-1], "%", str(second), f"{scores[second]:.2%}"[:-1], "%"]
+    assert told[1:] == [
+        str(first),
+        *probability(scores[first]).split(),
+        str(second),
+        *probability(scores[second]).split(),
+    ]
+
+
+def test_no_probability_reads_as_certain(run, tmp_path) -> None:
+    Image.fromarray(load_dataset("mnist-sample").test.images[0, 0].numpy()).save(tmp_path / "a.png")
+    cells = re.split(r"  +", run("predict", "mnist-dense", tmp_path / "a.png").stdout.splitlines()[1])
+    assert cells[2::2] == ["> 99.99 %", "< 0.01 %"]
 
 
 def test_predict_inverts_dark_digits(run, trained, tmp_path) -> None:

@@ -288,7 +288,7 @@ def test_tuning_tells_each_epoch_and_by_what_steps(ann, tmp_path, run) -> None:
     images = "training images that tuning does not use"
     rates = re.findall(rf"^tuning, epoch 1, learning rate (\S+): SNN .* on {images}, ", said, re.MULTILINE)
     assert rates
-    assert " of training images that calibration does not use, before tuning" in result.stdout
+    assert " of all training images, as there are few, before tuning" in result.stdout
     assert "held" not in said + result.stdout, "two sets of images are held out: each is named"
     tried = learning_rates(read_model(tmp_path / "net.safetensors").spec)
     assert rates == [f"{rate:.2g}" for rate in tried[: len(rates)]]

@@ -64,6 +64,7 @@ def test_recordings_train_a_network_that_names_others(run, spec, tones, tmp_path
     card = run("card", model, "--data", tones).stdout
     assert "log_mel: {sample_rate: 8000, window: 256, hop: 128, bands: 12, frames: 10" in card
     run("gallery", model, "--data", tones, "-o", tmp_path / "a.html")
+    assert run("predict", model, new[0]).stdout.split()[0] == "sound"
 
 
 def test_what_is_no_recording_is_told(run, spec, tmp_path) -> None:

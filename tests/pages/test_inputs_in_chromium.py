@@ -1,4 +1,4 @@
-"""Galleries of each kind of input in a browser: the pixels on the screen are those of the picture, in its whole place."""
+"""Galleries of each kind of input in a browser: the pixels on the screen are those of the picture."""
 
 import io
 import re
@@ -91,6 +91,15 @@ def page(tmp_path, kind) -> Path:
     result = click.testing.CliRunner().invoke(zoo, [str(argument) for argument in arguments])
     assert result.exit_code == 0, result.output
     return tmp_path / "page.html"
+
+
+@pytest.mark.parametrize("kind", ["grey", "sounds", "columns", "events"])
+def test_the_page_calls_what_it_shows_by_its_name(browser, page, kind) -> None:
+    word = {"grey": "image", "events": "recording"}.get(kind, "sound")
+    browser.open(page)
+    text = browser.run("document.body.innerText + [...document.images].map(i => i.alt).join()").lower()
+    assert [other for other in ("image", "sound", "recording") if other in text] == [word]
+    assert f"synops per {word}" in text
 
 
 @pytest.mark.parametrize("kind", INPUTS)
