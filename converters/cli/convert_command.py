@@ -36,12 +36,11 @@ from converters.cli.options import (
     complete_models,
     data_options,
     limit_option,
-    percent,
     use_threads,
 )
 from specs.errors import SnnZooError
 from specs.files.limits import TIME_STEPS
-from specs.words import counted
+from specs.words import counted, percent
 
 if TYPE_CHECKING:
     from bootstrap_core.data.datasets import Dataset
@@ -475,7 +474,8 @@ def _load(places: DataPlaces, name: str, limit: int | None, shape: "Shape") -> "
 def _say_epoch(report: "AccuracyReport") -> None:
     say(
         f"tuning, epoch {report.epoch + 1}, learning rate {report.learning_rate:.2g}: "
-        f"SNN {percent(report.validation_snn_accuracy)} on held-out images, {report.seconds:.0f} s"
+        f"SNN {percent(report.validation_snn_accuracy)} on training images that tuning does not use, "
+        f"{report.seconds:.0f} s"
     )
 
 
@@ -490,7 +490,11 @@ def _print_conversion(conversion: "OnnxConversion") -> None:
     echo(f"\nimport: differs from the ONNX reference by at most {conversion.imported.max_abs_error:.2g}")
     agreement = percent(conversion.candidate.agreement)
     candidate = conversion.candidate
-    judged = "images held out of calibration" if candidate.held_out else "all images (too few to hold some out)"
+    judged = (
+        "training images that calibration does not use"
+        if candidate.held_out
+        else "all training images, as there are few"
+    )
     where = f"{judged}, before tuning" if conversion.dataset else "noise images"
     pooling = f"; max pools: {candidate.max_pooling}" if has_maxima(conversion.imported.ann) else ""
     echo(f"images: {conversion.normalization}")

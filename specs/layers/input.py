@@ -23,7 +23,7 @@ from specs.files.limits import TIME_STEPS
 from specs.layers.layer import Layer
 from specs.layers.neuron import NeuronSpec
 from specs.shapes import fit_input, pads_of
-from specs.words import counted
+from specs.words import counted, sample_word
 
 __all__ = ["TIMED", "Encoding", "InputSpec", "LogMelSpec"]
 
@@ -231,8 +231,8 @@ class InputSpec(Layer):
 
     @property
     def sample(self) -> str:
-        """Word for what the network takes at a time: `image` or `recording`."""
-        return "recording" if self.is_timed else "image"
+        """Word for what the network takes at a time: `image`, `sound` or `recording`."""
+        return sample_word(is_sound=self.log_mel is not None, is_timed=self.is_timed)
 
     @property
     def is_events(self) -> bool:

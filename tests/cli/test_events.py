@@ -93,6 +93,7 @@ def test_recordings_train_a_network_that_names_others(run, spec, moves, tmp_path
     assert "after 50 ms, the last time step, left out\n" in told.stderr
     told = run("predict", model, new / "0.bs2", "--time-steps", 9)
     assert "ms, no events in the last 3 of 9 time steps" in told.stderr
+    assert told.stdout.split()[0] == "recording"
     run("predict", model, new / "0.bs2", "--animate", tmp_path / "a.gif")
 
     assert "0 of " in run("verify", model).stdout

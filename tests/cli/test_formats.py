@@ -307,8 +307,11 @@ def test_tuning_tells_each_epoch_and_by_what_steps(ann, tmp_path, run) -> None:
     assert re.findall(r"^(?:converted|tuned) +(T=\d+|its first \d+) ", result.stdout, re.MULTILINE) == [
         "T=16", "its first 8", "its first 4", "T=16", "its first 8", "its first 4"
     ]  # fmt: skip
-    rates = re.findall(r"^tuning, epoch 1, learning rate (\S+): SNN .* held-out images", said, re.MULTILINE)
+    images = "training images that tuning does not use"
+    rates = re.findall(rf"^tuning, epoch 1, learning rate (\S+): SNN .* on {images}, ", said, re.MULTILINE)
     assert rates
+    assert " of all training images, as there are few, before tuning" in result.stdout
+    assert "held" not in said + result.stdout, "two sets of images are held out: each is named"
     tried = learning_rates(read_model(tmp_path / "net.safetensors").spec)
     assert rates == [f"{rate:.2g}" for rate in tried[: len(rates)]]
     again = f"zoo convert {ann.name} --data=mnist-sample --time-steps=16 --epochs=1 --seed=0 --mean=0.0 --std=1.0 -o"

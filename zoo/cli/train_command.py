@@ -258,7 +258,8 @@ def _say_learnt_validation(who: str, model: "Model", recipe: "TrainingSpec") -> 
     before = model.spec.training or (TrainingSpec() if model.card_entry("training") else None)
     has_learnt = model.card_entry("training") or model.card_entry("conversion")
     if before and has_learnt and (remedy := recipe.learnt_validation(before)):
-        warn(f"{who} has learnt from some of the validation images, so their score will be too good: {remedy}")
+        samples = f"{model.spec.input.sample}s"
+        warn(f"{who} has learnt from some of the validation {samples}, so their score will be too good: {remedy}")
 
 
 def _say_of_teacher(source: str, run: "TrainingRun", teacher: str) -> None:
@@ -375,5 +376,5 @@ def _warn_silent(block: int, run: "TrainingRun") -> None:
     if run.spec.gives_values:
         warn(f"no neuron of block {block} ever sends a message: {smaller}")
         return
-    scaling = "scale the weights to the images (--set training.initialize=true)"
+    scaling = f"scale the weights to the {run.samples} (--set training.initialize=true)"
     warn(f"no neuron of block {block} ever spikes: {smaller if run.recipe.initialize else scaling}, or train longer")

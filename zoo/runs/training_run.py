@@ -196,7 +196,7 @@ class TrainingRun:
 
     @property
     def samples(self) -> str:
-        """Word for the examples: `images` or `recordings`."""
+        """Word for the examples: `images`, `sounds` or `recordings`."""
         return f"{self.spec.input.sample}s"
 
     @property

@@ -561,7 +561,7 @@ def test_the_network_is_left_in_eval_mode(split: Split) -> None:
 # --- Determinism
 
 
-HARD = {"augment": {}, "sample_period": 2, "crossover_epochs": (3,), "weight_decay": 0.01, "seed": 3}
+HARD = {"augment": "default", "sample_period": 2, "crossover_epochs": (3,), "weight_decay": 0.01, "seed": 3}
 """A recipe that uses all random and all scheduled parts."""
 
 
