@@ -414,4 +414,4 @@ class _Average:
     def logits(self, steps: Tensor) -> Tensor:
         """Return the logits: the mean rate of each group of neurons over all steps."""
         self.total += _view_of_step(self.source).reshape(self.total.shape)
-        return self.block.groups((self.total / steps).float())
+        return self.block.groups((self.total / steps).to(torch.float64 if is_graded(self.source) else torch.float32))

@@ -102,6 +102,18 @@ def test_a_stream_reads_the_last_step_or_gives_its_spikes(kind: str, bits: int, 
     assert trains.any()
 
 
+@pytest.mark.parametrize("bits", [1, 3])
+def test_events_may_be_averaged_alone(bits: int) -> None:
+    exact, x = make({"kind": "flatten"}, READOUTS["average"][1], bits=bits), events(bits)
+    stream, expected = exact.stream(), x.flatten(2).view(T, 3, 4, -1).double().mean((0, 3)).float()
+    logits = [stream.step(frame) for frame in x]
+    torch.testing.assert_close(logits[-1], expected)
+    assert torch.equal(logits[-1], exact(x))
+    network = build_network(exact.spec, seed=0)
+    assert network.device == torch.device("cpu")
+    assert torch.equal(network(x), exact(x))
+
+
 @pytest.mark.parametrize("encoding", ["spike", "graded"])
 def test_a_stream_of_a_still_image_sees_it_at_each_step(encoding: str) -> None:
     first = {"kind": "conv", "channels": 3, "kernel": 3}
