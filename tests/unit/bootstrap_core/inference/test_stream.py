@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -177,6 +178,52 @@ def test_streams_of_one_network_run_at_once() -> None:
         at_once = list(pool.map(run, recordings))
     for found, expected in zip(at_once, map(run, recordings), strict=True):
         assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("encoding", ["events", "frames"])
+def test_steps_of_several_threads_run_one_after_another(encoding: str) -> None:
+    more = {"neuron": {"kind": "sigma_delta", "threshold": 0.5}} if encoding == "frames" else {}
+    readout = READOUTS["affine"] if encoding == "frames" else READOUTS["average"]
+    exact = make({"kind": "flatten"}, DENSE, *readout, encoding=encoding, bits=3, raised=0.0, **more)
+    x = events(2)[0]
+    stream, other = exact.stream(), exact.stream()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: stream.step(x), range(200)))
+    finally:
+        sys.setswitchinterval(interval)
+    expected = [other.step(x) for _ in range(200)]
+    assert stream.steps == 200
+    assert sorted(y.flatten().tolist() for y in found) == sorted(y.flatten().tolist() for y in expected)
+
+
+INPUTS = [({"encoding": "spike"}, ()), ({"encoding": "graded", "bits": 3}, ()), ({"encoding": "events"}, (T,))]
+
+
+@pytest.mark.parametrize(("given", "timed"), INPUTS)
+def test_an_input_that_requires_a_gradient_is_a_step_like_any(given: dict[str, Any], timed: tuple[int, ...]) -> None:
+    exact = make({"kind": "conv", "channels": 3, "kernel": 3}, {"kind": "flatten"}, *READOUTS["affine"], **given)
+    x = torch.randint(0, 2, (3, 2, 6, 6)).float()
+    stream, leaf = exact.stream(), x.clone().requires_grad_()
+    for t in range(1, 4):
+        found = stream.step(leaf if t < 3 else leaf * 1)
+        assert torch.equal(found, exact(x.expand(t, *x.shape) if timed else x, time_steps=t))
+        assert not found.requires_grad
+
+
+@pytest.mark.parametrize("change", [Tensor.to_sparse, lambda x: x.to("meta")], ids=["sparse", "meta"])
+@pytest.mark.parametrize(("given", "timed"), INPUTS)
+def test_tensors_that_do_not_hold_their_values_are_told(given, timed, change) -> None:
+    exact = make({"kind": "conv", "channels": 3, "kernel": 3}, {"kind": "flatten"}, *READOUTS["affine"], **given)
+    network, x = build_network(exact.spec, seed=0), torch.zeros(*timed, 3, 2, 6, 6)
+    fresh, used = exact.stream(), exact.stream()
+    used.step(x[0] if timed else x)
+    step = change(x[0] if timed else x)
+    for engine, wrong in ((network, change(x)), (exact, change(x)), (fresh.step, step), (used.step, step)):
+        with pytest.raises(DataError, match="sensed takes a dense tensor"):
+            engine(wrong)
 
 
 def test_streams_are_apart_and_start_again_from_rest() -> None:
