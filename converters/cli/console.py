@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from converters.cli.interrupt import INTERRUPTED, raised_in_command
 from specs.errors import SnnZooError
 from specs.files.whole_file import refuse_file_as_folder
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTEXT_SETTINGS",
-    "INTERRUPTED",
     "Command",
     "KnownModels",
     "ProgressLine",
@@ -71,8 +71,6 @@ NO_LIBRARY = (
     "note: the native library is not installed, so this runs in torch, many times slower and with the same spikes; "
     "to build the library, install a C++ compiler and then snnzoo again"
 )
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as in shells."""
 OUT_OF_MEMORY = "out of memory: close other programs, or give less at once, such as a smaller training.batch_size"
 BAR_WIDTH, REFRESH_S, ESTIMATE_S = 79, 0.1, 2
 """Width of a progress line, seconds between two of them, and the seconds after which a time is estimated in a file."""
@@ -129,7 +127,8 @@ class Command(click.Command):
             os.environ.setdefault(name, value)
         start = time.perf_counter()
         try:
-            return super().invoke(ctx)
+            with raised_in_command():
+                return super().invoke(ctx)
         except SnnZooError as error:
             raise click.ClickException(_wrapped(str(error), after="Error: ")) from error
         except click.ClickException as error:

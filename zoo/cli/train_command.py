@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from converters.cli.console import (
-    INTERRUPTED,
     ProgressLine,
     command,
     echo,
@@ -24,6 +23,7 @@ from converters.cli.console import (
     shows_progress,
     warn,
 )
+from converters.cli.interrupt import INTERRUPTED
 from converters.cli.options import (
     DataPlaces,
     PathArgument,
