@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from converters.cli.interrupt import INTERRUPTED, raised_in_command
-from specs.errors import SnnZooError
+from specs.errors import SnnZooError, printable
 from specs.files.whole_file import refuse_file_as_folder
 
 if TYPE_CHECKING:
@@ -163,15 +163,6 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def printable(text: str) -> str:
-    """Replace characters that could control the terminal; every text from a file or a server passes through here.
-
-    >>> printable("a\x1b[2Jb\u202e")
-    'a�[2Jb�'
-    """
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
