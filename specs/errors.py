@@ -10,7 +10,6 @@ __all__ = [
     "StateOverflowError",
     "TransferError",
     "UnsupportedError",
-    "printable",
 ]
 
 
@@ -48,12 +47,3 @@ class StateOverflowError(SnnZooError):
 
 class LostProcessError(SnnZooError):
     """A process that no longer answers, or has ended, while others still need it."""
-
-
-def printable(text: str) -> str:
-    """Replace characters that could control the terminal; every text from a file or a server passes through here.
-
-    >>> printable("a\x1b[2Jb\u202e")
-    'a�[2Jb�'
-    """
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -22,12 +22,13 @@ from converters.formats.pickle_scan import outer_class, pickle_problem
 from converters.formats.safetensors_header import DTYPES, claimed_bytes, read_header
 from converters.weight_norm.migration_plan import TensorSpec
 from converters.weight_norm.nesting import Keys, find_state_dicts, holds_tensors
-from specs.errors import ConversionError, IntegrityError, SnnZooError, UnsupportedError, printable
+from specs.errors import ConversionError, IntegrityError, SnnZooError, UnsupportedError
 from specs.files.given_file import check_given_file
 from specs.files.given_zip import open_zip
 from specs.files.limits import TORCH_PICKLE_BYTES, unpacked_bytes
 from specs.files.memory import refuse_beyond_memory
 from specs.files.whole_file import whole_file
+from specs.outline import printable
 
 __all__ = [
     "StateDictFile",
