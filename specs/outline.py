@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from specs.network import NetworkSpec
 from specs.summary import summarize
 
-__all__ = ["MOST_LINES", "few_lines", "outline", "printable"]
+__all__ = ["MOST_LINES", "few_lines", "outline"]
 
 MOST_LINES = 10
 """Largest number of lines of a description."""
@@ -43,12 +43,3 @@ def outline(what: str, spec: NetworkSpec) -> str:
         f"{what} {spec.name!r}, T = {spec.time_steps}, {n_parameters:,} parameters",
         [f"{i} {row.kind} {list(row.shape)}" for i, row in enumerate(rows)],
     )
-
-
-def printable(text: str) -> str:
-    """Replace characters that could control the terminal; every text from a file or a server passes through here.
-
-    >>> printable("a\x1b[2Jb\u202e")
-    'a�[2Jb�'
-    """
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -25,7 +25,7 @@ import click
 from converters.cli.interrupt import INTERRUPTED, raised_in_command
 from specs.errors import SnnZooError
 from specs.files.whole_file import refuse_file_as_folder
-from specs.outline import printable
+from specs.printable import printable
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -28,7 +28,7 @@ from specs.files.given_zip import open_zip
 from specs.files.limits import TORCH_PICKLE_BYTES, unpacked_bytes
 from specs.files.memory import refuse_beyond_memory
 from specs.files.whole_file import whole_file
-from specs.outline import printable
+from specs.printable import printable
 
 __all__ = [
     "StateDictFile",
