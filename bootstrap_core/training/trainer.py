@@ -78,8 +78,8 @@ class Trainer:
     Raises:
         DataError: `split` is not what the network learns from, none is left for training, or labels are
             beyond the classes.
-        SnnZooError: `network` is not a `Network`, `recipe` not a `TrainingSpec`, or `teacher` is missing although the
-            recipe names one.
+        SnnZooError: `network` is not a `Network` or has no weights, `recipe` is not a `TrainingSpec`, or `teacher` is
+            missing although the recipe names one.
         LostProcessError: another process has ended or does not answer.
     """
 
@@ -98,6 +98,8 @@ class Trainer:
         recipe = recipe or network.spec.training or TrainingSpec()
         if problem := network.spec.recipe_problem(recipe):
             raise SnnZooError(f"training.{problem[0]}: {problem[1]}")
+        if next(network.parameters(), None) is None:
+            raise SnnZooError(f"{network.spec.name} has no weights to train: it can be scored and used as it is")
         self.objective: Objective[Any] = objective_of(network.spec, recipe, split)
         if recipe.teacher is not None and teacher is None:
             raise SnnZooError(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from converters.cli.console import (
-    INTERRUPTED,
     ProgressLine,
     command,
     echo,
@@ -25,6 +24,7 @@ from converters.cli.console import (
     shows_progress,
     warn,
 )
+from converters.cli.interrupt import INTERRUPTED
 from converters.cli.options import (
     DataPlaces,
     PathArgument,

@@ -264,9 +264,9 @@ def _layers_by_block(spec: NetworkSpec, file: NetxFile, path: Path) -> dict[int,
 
 def _tensors(layer: NetxLayer, block: torch.nn.Module) -> dict[str, Tensor]:
     """Return the tensors of a layer, by their names within its block."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     if isinstance(block, InputBlock):
-        tensors["weight"] = _unit(layer.weight)
+        tensors |= {} if layer.weight is None else {"weight": _unit(layer.weight)}
     elif isinstance(block, SynapticBlock) and not isinstance(block.synapse, PoolSynapse):
         tensors["synapse.weight"] = _unit(layer.weight)
     if layer.recurrent is not None:

@@ -20,7 +20,6 @@ from converters.formats.c.c_comparison import compare_c, run_self_test
 from converters.formats.c.c_numbers import integer_logits, logits_over_time
 from converters.formats.c.c_plan import plan_of
 from converters.formats.c.c_writer import COptions, check_c_name, write_c
-from converters.formats.safetensors_file import write_safetensors
 from specs import ConversionError, IntegrityError, NetworkSpec, SnnZooError, StateOverflowError, UnsupportedError
 
 LEAKY = {"threshold": 0.8, "current_decay": 0.4, "voltage_decay": 0.2, "learn_decays": "per_channel"}
@@ -571,7 +570,7 @@ def test_sums_that_could_leave_32_bits_are_refused(tmp_path: Path) -> None:
 def test_delays_beyond_those_of_the_spec_are_refused(tmp_path: Path) -> None:
     network = make(*NETWORKS["recurrent"])
     network.block(3).delay[4] = 4
-    with pytest.raises(UnsupportedError, match="block 3: a delay in the tensors, 4, beyond the longest in the spec"):
+    with pytest.raises(IntegrityError, match=r"blocks\.3\.delay must hold whole time steps from 0 to 3, got 4"):
         write(network, tmp_path)
 
 
