@@ -20,6 +20,7 @@ from converters.formats.c.c_comparison import compare_c, run_self_test
 from converters.formats.c.c_numbers import integer_logits, logits_over_time
 from converters.formats.c.c_plan import plan_of
 from converters.formats.c.c_writer import COptions, check_c_name, write_c
+from converters.formats.safetensors_file import write_safetensors
 from specs import ConversionError, IntegrityError, NetworkSpec, SnnZooError, StateOverflowError, UnsupportedError
 
 LEAKY = {"threshold": 0.8, "current_decay": 0.4, "voltage_decay": 0.2, "learn_decays": "per_channel"}
