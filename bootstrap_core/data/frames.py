@@ -116,7 +116,8 @@ class FrameDataset:
     drawn_from: ClassVar[int | None] = None
     log_mel: ClassVar[LogMelSpec | None] = None
     limit_note: ClassVar[str | None] = None
-    sorts: ClassVar[tuple[str, str]] = ("recordings", "arrays x_train, y_train, x_test and y_test")
+    sample: ClassVar[str] = "recording"
+    test_places: ClassVar[str] = "arrays x_train, y_train, x_test and y_test"
 
     @property
     def card(self) -> dict[str, Any]:

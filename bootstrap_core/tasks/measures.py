@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from specs.words import percent
+
 __all__ = ["ACCURACY", "DISTANCE", "ERROR", "MEASURES", "Measure"]
 
 
@@ -44,9 +46,7 @@ class Measure:
         >>> ACCURACY.text(0.9876), ERROR.text(0.012345), ERROR.text(None)
         ('98.76 %', '0.01235', '-')
         """
-        if score is None:
-            return "-"
-        return f"{100 * score:.2f} %" if self.is_share else f"{score:#.4g}"
+        return percent(score) if self.is_share else "-" if score is None else f"{score:#.4g}"
 
 
 ACCURACY = Measure("accuracy", "accuracy")

@@ -232,7 +232,7 @@ class Task(ABC, Generic[Given]):
 
     def advice_if_silent(self, block: int) -> str:
         """Return a warning that no neuron of a block ever sends anything."""
-        scaling = "scale the weights to the images (--set training.initialize=true)"
+        scaling = f"scale the weights to the {self.spec.input.sample}s (--set training.initialize=true)"
         advice = "use a smaller learning rate" if self.recipe.initialize else scaling
         return f"no neuron of block {block} ever spikes: {advice}, or train longer"
 

@@ -188,9 +188,13 @@ class LearningStat:
 
     def update(self) -> None:
         """Close the epoch: log its figures and start the next one at zero."""
-        self.loss_log.append(self.loss)
-        self.score_log.append(self.score)
+        self.log(self.loss, self.score)
         self.reset()
+
+    def log(self, loss: float | None, score: float | None) -> None:
+        """Log the loss and the score of one more closed epoch."""
+        self.loss_log.append(loss)
+        self.score_log.append(score)
 
     @property
     def min_loss(self) -> float | None:

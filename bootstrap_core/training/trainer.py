@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -76,8 +76,8 @@ class Trainer:
     Raises:
         DataError: `split` is not what the network learns from, none is left for training, or labels are
             beyond the classes.
-        SnnZooError: `network` is not a `Network`, `recipe` not a `TrainingSpec`, or `teacher` is missing although the
-            recipe names one.
+        SnnZooError: `network` is not a `Network` or has no weights, `recipe` is not a `TrainingSpec`, or `teacher` is
+            missing although the recipe names one.
         LostProcessError: another process has ended or does not answer.
     """
 
@@ -96,6 +96,8 @@ class Trainer:
         recipe = recipe or network.spec.training or TrainingSpec()
         if problem := network.spec.recipe_problem(recipe):
             raise SnnZooError(f"training.{problem[0]}: {problem[1]}")
+        if next(network.parameters(), None) is None:
+            raise SnnZooError(f"{network.spec.name} has no weights to train: it can be scored and used as it is")
         self.task = task_of(network.spec, recipe)
         self.task.check(split)
         recipe.check_images(len(split), f"{network.spec.input.sample}s")
@@ -172,12 +174,10 @@ class Trainer:
         as_snn, overflow = evaluate_exactly(self.trained, self.validation, **given)
         _add(self.stats.testing, as_ann)
         _add(self.stats.snn, as_snn)
+        figures = dict[str, Any]()
+        for part, stat in zip(REPORTED, self.stats.states.values(), strict=True):
+            figures |= {f"{part}_loss": stat.loss, f"{part}_score": stat.score}
         self.stats.update()
-        figures: dict[str, Any] = {
-            f"{part}_{figure}": log[-1]
-            for part, stat in zip(REPORTED, self.stats.states.values(), strict=True)
-            for figure, log in (("loss", stat.loss_log), ("score", stat.score_log))
-        }
         report = EpochReport(
             measure=self.task.measure,
             epoch=epoch,
@@ -295,8 +295,18 @@ class Trainer:
             return peak
         return peak * 0.5 * (1 + math.cos(math.pi * part))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state from which `load_state_dict` continues: a copy, of tensors and plain values only."""
+    def recall(self, reports: Iterable[EpochReport]) -> None:
+        """Add the figures of former epochs to the statistics, for a state that was saved without them."""
+        for report in reports:
+            for part, stat in zip(REPORTED, self.stats.states.values(), strict=True):
+                stat.log(getattr(report, f"{part}_loss"), getattr(report, f"{part}_score"))
+
+    def state_dict(self, *, stats: bool = True) -> dict[str, Any]:
+        """Return the state from which `load_state_dict` continues: a copy, of tensors and plain values only.
+
+        Its size and the time that it takes grow with the number of epochs, unless `stats` is False: then the statistics
+        are left out, and `recall` restores them.
+        """
         return deepcopy({
             "epoch": self.epoch,
             "recipe": self.recipe.model_dump(mode="json"),
@@ -304,7 +314,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "as_ann": None if self.as_ann is None else self.as_ann.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
-            "stats": self.stats.state_dict(),
+            "stats": self.stats.state_dict() if stats else None,
             "best": None if self.best is None else tuple(self.best),
         })  # fmt: skip
 
@@ -338,16 +348,17 @@ class Trainer:
             check_tensors("average.network", checked.average.network, own)
         if checked.as_ann is not None:
             check_tensors("as_ann", checked.as_ann, own)
-        self.stats.load_state_dict(checked.stats)
+        if checked.stats is not None:
+            self.stats.load_state_dict(checked.stats)
         self.network.load_state_dict(checked.network)
         self.optimizer.load_state_dict(deepcopy(optimizer))  # it would keep these very tensors
         if self.average is not None and checked.average is not None:
             self.average.load_state_dict(dict(checked.average))
         self.epoch = checked.epoch
-        self.best, first = None if checked.best is None else Rank(*checked.best), self.stats.snn.best_epoch
-        if self.epoch == 0 or first is None:
-            self.best = None
-        elif self.best is None:  # as early versions left it
+        self.best, first = None, self.stats.snn.best_epoch
+        if checked.best is not None and self.epoch > 0:
+            self.best = Rank(*checked.best)
+        elif first is not None:  # early versions told no best epoch
             loss, score = self.stats.snn.loss_log[first], self.stats.snn.score_log[first]
             assert loss is not None
             assert score is not None

@@ -36,7 +36,6 @@ __all__ = [
     "complete_models",
     "data_options",
     "limit_option",
-    "percent",
     "places_options",
     "recorded_steps",
     "run_options",
@@ -339,10 +338,10 @@ def say_drawn(dataset: "Dataset | FrameDataset") -> None:
     """Print a note if the test images or recordings were drawn at random from all."""
     if not dataset.is_drawn:
         return
-    (what, places), n_test = dataset.sorts, dataset.drawn_from or len(dataset.test)
+    what, n_test = f"{dataset.sample}s", dataset.drawn_from or len(dataset.test)
     say(
         f"note: {n_test:,} of the {len(dataset.train) + n_test:,} {what} of {dataset.name} are for testing, drawn at "
-        f"random, because it has no separate test {what} ({places})"
+        f"random, because it has no separate test {what} ({dataset.test_places})"
     )
 
 
@@ -354,11 +353,6 @@ def recorded_steps(steps: Sequence[int | None], longest: int) -> list[int | None
     left_out = ", ".join(map(str, too_many))
     warn(f"--time-steps {left_out}: left out, as the recordings have {longest} time steps")
     return [t for t in steps if t not in too_many]
-
-
-def percent(part: float | None) -> str:
-    """Return a fraction as text: 0.9876 as `98.76 %`, None as a dash."""
-    return "-" if part is None else f"{100 * part:.2f} %"
 
 
 def use_threads(threads: int | None) -> None:

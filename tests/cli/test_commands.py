@@ -19,6 +19,7 @@ from converters import Model, read_model, write_model
 from converters.cli.console import NO_LIBRARY
 from specs.dataset_sources import sources
 from specs.io import spec_from_document
+from specs.words import probability
 from zoo.packaged_files import packaged_path
 
 
@@ -259,7 +260,17 @@ def test_predict_tells_the_two_likeliest_classes(run, trained, tmp_path) -> None
     ][0]["scores"]
     first, second = sorted(range(10), key=lambda label: -scores[label])[:2]
     told = run("predict", trained / "model.safetensors", tmp_path / "a.png").stdout.splitlines()[1].split()
-    assert told[1:] == [str(first), f"{scores[first]:.2%}"[:-1], "%", str(second), f"{scores[second]:.2%}"[:-1], "%"]
+    likeliest = [text for label in (first, second) for text in (str(label), *probability(scores[label]).split())]
+    assert told[1:] == likeliest
+
+
+def test_no_probability_reads_as_certain(run, trained, tmp_path) -> None:
+    model = read_model(trained / "model.safetensors")
+    sure = replace(model, spec=model.spec.model_copy(update={"logit_scale": 1e4}))
+    write_model(sure, tmp_path / "sure.safetensors")
+    Image.fromarray(load_dataset("mnist-sample").test.images[0, 0].numpy()).save(tmp_path / "a.png")
+    cells = re.split(r"  +", run("predict", tmp_path / "sure.safetensors", tmp_path / "a.png").stdout.splitlines()[1])
+    assert cells[2::2] == ["> 99.99 %", "< 0.01 %"]
 
 
 def test_predict_inverts_dark_digits(run, trained, tmp_path) -> None:

@@ -144,7 +144,7 @@ def data_export(
         found = {"path": str(output), "labels": str(labels) if labelled else None, "inputs": n}
         echo(json_text({**found, "time_steps": steps, "bytes": output.stat().st_size}))
         return
-    what = counted(n, "image") if steps is None else f"{counted(n, 'recording')} of {steps} steps"
+    what = counted(n, spec.input.sample) + ("" if steps is None else f" of {steps} steps")
     echo(f"{output}: {what}, {output.stat().st_size // max(1, n):,} bytes each")
     if labelled:
         echo(f"{labels}: their classes")

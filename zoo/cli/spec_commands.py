@@ -124,7 +124,7 @@ def build(spec: str, output: Path, seed: int, force: bool, as_json: bool) -> Non
     check_writable_format(output)
     refuse_existing(output, force)
     model = Model.of(build_network(_load_spec(spec), seed=seed))
-    written = write_model(model, output)
+    written = write_model(model, output, overwrite=force)
     echo(json_text(file_entry(written)) if as_json else written)
 
 
