@@ -26,7 +26,7 @@ from bootstrap_core.ops.library import (
     pointer,
 )
 from bootstrap_core.ops.neurons import by_step, map_of
-from bootstrap_core.ops.precision import gradient_dtype
+from bootstrap_core.ops.precision import gradient_dtype, multiplies_tiles
 from bootstrap_core.ops.spikes import Spikes
 from specs.fields import Shape
 from specs.layers.block import ConvSpec
@@ -41,6 +41,9 @@ FOLDED_BYTES = 1 << 22
 """Size of the products that `fold` adds up at a time, so that they stay in the cache."""
 LEAST_ITEMS = 8
 """Least number of parts that the work on a weight's gradient is divided into, for any number of threads."""
+
+MANY = 0.5
+"""Share of inputs that are not 0 from which a product with all of them is faster, on CPUs without tiles."""
 
 
 @dataclass(frozen=True)
@@ -167,12 +170,13 @@ class Connection(Prepared):
     def weight_gradient(self, grad: Tensor, spikes: Spikes) -> Tensor:
         """Return the gradient of the weight from that of the weighted input, `[N, T, H, W, O]`.
 
-        It is the sum of the gradients at the steps in which an input spiked, without multiplications. A matrix product
-        is faster only for dense synapses in bfloat16, on CPUs that multiply it fast.
+        It is the sum of the gradients at the steps in which an input spiked, without multiplications, or a matrix
+        product; see `_multiplies`.
         """
         if self.geometry is not None and self.geometry.groups > 1:
             return self._grouped_gradients(grad, spikes, of_source=False)
-        if self.geometry is None and grad.dtype == torch.bfloat16:
+        assert spikes.words is not None
+        if self._multiplies(grad, spikes.words):
             product = (as_columns(spikes) @ grad.flatten(0, -2)).float().t()
             return _in_weight_order(product.contiguous(), spikes.map_shape)
         images, steps, height, width, outputs = grad.shape
@@ -196,8 +200,8 @@ class Connection(Prepared):
         """Return the gradients of the input's weight and bias, if these synapses read its spikes; see `SteadyInput`."""
         steady = spikes.steady
         assert steady is not None
-        in_products = grad.dtype == torch.bfloat16 if self.geometry is None else self.geometry.groups > 1
-        if in_products:
+        grouped, background = self.geometry is not None and self.geometry.groups > 1, float(steady.pixels.min())
+        if grouped or self._multiplies(grad, steady.pixels != background):
             return input_gradients(self.source_gradient(grad, spikes), steady)
         images, steps, height, width, outputs = grad.shape
         pixels, channels = self._sizes(spikes)
@@ -206,12 +210,21 @@ class Connection(Prepared):
         sums = torch.zeros(2, dtype=torch.float64)
         record = SteadyGradient(
             images, steps, pixels, channels, height * width, sources.shape[1], outputs, len(steady.slopes),
-            pointer(steady.currents), pointer(steady.pixels), float(steady.pixels.min()),
+            pointer(steady.currents), pointer(steady.pixels), background,
             pointer(steady.slopes), pointer(weight), pointer(sources), pointer(grad), pointer(sums),
             grad.dtype == torch.bfloat16,
         )  # fmt: skip
         call("snn_steady_gradient", record)
         return steady.gradients(*sums.tolist())
+
+    def _multiplies(self, grad: Tensor, inputs: Tensor) -> bool:
+        """Return whether a product with all inputs is faster than going through those that are not 0.
+
+        Only for dense synapses in bfloat16: always on CPUs that multiply tiles of it, otherwise if many are not 0.
+        """
+        if self.geometry is not None or grad.dtype != torch.bfloat16:
+            return False
+        return multiplies_tiles() or int(inputs.count_nonzero()) > MANY * inputs.numel()
 
     def _sizes(self, spikes: Spikes) -> tuple[int, int]:
         """Return pixels and channels of the source, as `_sources` counts them."""
