@@ -46,6 +46,7 @@ __all__ = [
     "by_image",
     "by_step",
     "fire",
+    "learns",
     "map_of",
     "one_step",
 ]
@@ -199,10 +200,22 @@ def fire(z: Tensor, neurons: NeuronConstants, steps: int) -> Spikes:
     if runs_native(z) and z.numel() > 0 and _is_single(z) and neurons.is_finite:
         given = z[:1] if constant else z
         run = LayerRun(neurons, (given.shape[1], *map_of(given.shape[2:])), steps)
-        link = _Fire.apply(given, *neurons.tensors, run)  # type: ignore[no-untyped-call]
+        link = None
+        if learns((given, *neurons.tensors)):
+            link = _Fire.apply(given, *neurons.tensors, run)  # type: ignore[no-untyped-call]
+        else:
+            _run_on(given, run, trains=False)
         if run.reached < MOST_REACHED:
             return run.spikes(tuple(given.shape[2:]), link)
     return neurons.fire_definition(z.expand(steps, *z.shape[1:]) if constant else z)
+
+
+def learns(tensors: Iterable[Tensor | None]) -> bool:
+    """Return whether one of these tensors needs a gradient."""
+    for x in tensors if torch.is_grad_enabled() else ():  # noqa: SIM110 each step of a generator would be a call
+        if x is not None and x.requires_grad:
+            return True
+    return False
 
 
 def _is_single(z: Tensor) -> bool:
@@ -410,15 +423,18 @@ def _to_shape(grad: Tensor, like: Tensor) -> Tensor:
     return grad if len(like) > 1 else grad.sum().reshape(1)
 
 
+def _run_on(z: Tensor, run: LayerRun, *, trains: bool) -> None:
+    """Run neurons in the native library on a weighted input `[T, N, ...]`, or `[1, N, ...]` for all steps."""
+    given, layer = by_image(z).float(), run.layer(trains=trains)
+    run.reached = call("snn_neurons", layer, run.neurons.record(run.size[3]), given.data_ptr(), len(z) == 1)
+
+
 class _Fire(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, *constants: Any) -> Tensor:
         run: LayerRun = constants[-1]
-        trains = any(ctx.needs_input_grad)
-        given, constant = by_image(z).float(), len(z) == 1
-        layer = run.layer(trains=trains)
-        run.reached = call("snn_neurons", layer, run.neurons.record(run.size[3]), pointer(given), constant)
-        ctx.run, ctx.constant = run, constant
+        _run_on(z, run, trains=True)
+        ctx.run, ctx.constant = run, len(z) == 1
         ctx.save_for_backward(run.voltage, run.current)
         ctx.set_materialize_grads(False)
         return empty_link((run.steps, *z.shape[1:]))

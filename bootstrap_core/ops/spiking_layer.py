@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.ops.library import Layer, Synapse, call, runs_native
-from bootstrap_core.ops.neurons import MOST_REACHED, LayerRun, NeuronConstants, OneStep, map_of
+from bootstrap_core.ops.neurons import MOST_REACHED, LayerRun, NeuronConstants, OneStep, learns, map_of
 from bootstrap_core.ops.precision import link_dtype
 from bootstrap_core.ops.spikes import Spikes, empty_link
 from bootstrap_core.ops.synapses import Connection
@@ -65,10 +65,8 @@ def spiking_layer(sources: Sequence[Spikes], operands: Operands, *, weighed: boo
             tensors += _differentiable(spikes)
         shape = operands.connections[0].out_shape(packed[0].map_shape)
         run = LayerRun(operands.neurons, (packed[0].n, *map_of(shape)), packed[0].steps, weighed=weighed)
-        link, learns = None, False
-        for x in tensors if torch.is_grad_enabled() else ():
-            learns |= x is not None and x.requires_grad
-        if learns:
+        link = None
+        if learns(tensors):
             link = _SpikingLayer.apply(operands, packed, run, *tensors)  # type: ignore[no-untyped-call]
         else:
             run.reached = call("snn_layer", *_arguments(operands, packed, run.layer(trains=False)))
