@@ -240,7 +240,8 @@ struct WeightBlock {
     }
 };
 
-constexpr int64_t TOGETHER = 8;  // images whose sums are added up by one thread, so that sums do not depend on threads
+// Images that one item of work takes, and the least number of items, so that sums do not depend on the threads.
+constexpr int64_t TOGETHER = 8, LEAST_ITEMS = 8;
 
 // Adds the gradients of an image's currents through 16 outputs to `by_pixel` and `by_one`.
 template <typename Gradient>
@@ -278,20 +279,21 @@ int64_t snn_steady_gradient(const SteadyGradient* work, int threads) {
     const float* found = std::find(work->values, end, work->background);
     const int32_t of_background = found == end ? 0 : work->currents[found - work->values];
     std::vector<WeightBlock> weights(blocks);
-    std::vector<double> sums(2 * parts);
+    const int64_t shares = std::max<int64_t>(1, std::min(blocks, LEAST_ITEMS / parts));  // of the blocks
+    std::vector<double> sums(2 * parts * shares);
     bool done = for_each(blocks, threads, [&](int64_t block, int) { weights[block].take(*work, block * LANES); });
-    done = done && for_each(parts, threads, [&](int64_t part, int) {
-        const int64_t first = part * TOGETHER, n = std::min(TOGETHER, work->images - first);
+    done = done && for_each(parts * shares, threads, [&](int64_t item, int) {
+        const int64_t first = item / shares * TOGETHER, share = item % shares, n = std::min(TOGETHER, work->images - first);
         std::vector<Foreground> images(n);
         for (int64_t i = 0; i < n; ++i) images[i].take(*work, first + i, of_background);
         std::vector<floats> rows(work->steps), mixed(work->n_currents + 1 + MIXED);
-        for (int64_t block = 0; block < blocks; ++block) {
+        for (int64_t block = blocks * share / shares; block < blocks * (share + 1) / shares; ++block) {
             floats by_pixel = {}, by_one = {};
             for (int64_t i = 0; i < n; ++i)
                 (work->in_half ? add_image<bfloat16> : add_image<float>)(
                     *work, images[i], first + i, block * LANES, weights[block], rows, mixed, by_pixel, by_one);
-            sums[2 * part] += sum(by_pixel);
-            sums[2 * part + 1] += sum(by_one);
+            sums[2 * item] += sum(by_pixel);
+            sums[2 * item + 1] += sum(by_one);
         }
     });
     for (size_t i = 0; i < sums.size(); ++i) work->sums[i % 2] += sums[i];
