@@ -105,5 +105,5 @@ def _kept(
 ) -> NeuronConstants:
     """Return constants that are the same at each step of training, so that their records are prepared once."""
     with torch.inference_mode(False):  # other calls may need them for gradients
-        decays = (quantize_decay(torch.tensor([x], dtype=dtype, device="cpu")) for x in (current, voltage))
-        return _constants(spec, threshold_mant, *decays, shift, direct)
+        decays = quantize_decay(torch.tensor([[current], [voltage]], dtype=dtype, device="cpu"))
+        return _constants(spec, threshold_mant, decays[0], decays[1], shift, direct)
