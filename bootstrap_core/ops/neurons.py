@@ -94,7 +94,9 @@ class NeuronConstants(Prepared):
     @cached_property
     def keeps(self) -> tuple[Tensor, Tensor]:
         """Part of current and of voltage that is left after a step, in units of 1/4096, float32 `[1]` or `[C]`."""
-        return (1 - self.current_decay.detach()) * DECAY_ONE, (1 - self.voltage_decay.detach()) * DECAY_ONE
+        return (-self.current_decay.detach()).add_(1).mul_(DECAY_ONE), (-self.voltage_decay.detach()).add_(1).mul_(
+            DECAY_ONE
+        )
 
     @cached_property
     def forgets(self) -> bool:
