@@ -280,8 +280,10 @@ def convert(
     if isinstance(known, KnownModels) and to_c:
         c_options = replace(c_options, images=known.golden_images(given))
     if len(outputs) > 1:  # so that none is written if another cannot be
-        _check_all_writable(model, outputs)
-    written = [file_entry(file) for output in outputs for file in files_of(write_model(model, output, c=c_options))]
+        _refuse_unwritable(model, {output: f"{output}: " for output in outputs})
+    for output in sorted(outputs, key=lambda output: output.suffix != C_SOURCE):  # its self-test may find an overflow
+        write_model(model, output, c=c_options)
+    written = [file_entry(file) for output in outputs for file in files_of(output)]
     if onnx.report is not None and conversion is not None:
         _write_report(onnx.report, conversion, source.name, written, figures["layers"])
         written.append(file_entry(onnx.report))
@@ -297,18 +299,16 @@ def convert(
         echo(entry["path"])
 
 
-def _check_all_writable(model: "Model", outputs: tuple[Path, ...]) -> None:
-    """Raise `UnsupportedError` with the problems of all files that cannot be written."""
-    from converters.formats.model_files import check_writable
+def _refuse_unwritable(model: "Model", outputs: dict[Path, str]) -> None:
+    """Raise `UnsupportedError` with what the files cannot hold of a model; the value of each precedes its problems."""
+    from converters.chip.from_network import form_of_network
+    from converters.formats.model_files import PROBLEMS, problems_in
     from specs.errors import UnsupportedError
 
-    problems = []
-    for output in outputs:
-        try:
-            check_writable(model, output.suffix)
-        except UnsupportedError as error:
-            problems.append(f"{output}: {error}")
-    if problems:
+    if not any(output.suffix in PROBLEMS for output in outputs):
+        return
+    form = form_of_network(model.build())
+    if problems := [place + one for output, place in outputs.items() for one in problems_in(form, output.suffix)]:
         raise UnsupportedError("\n".join(problems))
 
 
@@ -391,7 +391,7 @@ def _convert_onnx(
     from converters.ann_to_snn.best_candidate import EVERY_FORM, has_skips
     from converters.ann_to_snn.onnx_conversion import ImportCallbacks, import_onnx
     from converters.ann_to_snn.spiking_layers import MaxPooling
-    from converters.formats.model_files import CHAINS, check_writable, option_name
+    from converters.formats.model_files import CHAINS, option_name
     from specs.dataset_sources import found_data
     from specs.errors import UnsupportedError
     from specs.layers.input import Encoding
@@ -430,10 +430,6 @@ def _convert_onnx(
                 f".c instead of {' and '.join(chains)}"
             )
 
-    def check_outputs(model: "Model") -> None:
-        for suffix in {output.suffix for output in outputs}:
-            check_writable(model, suffix)
-
     return import_onnx(
         source,
         dataset=partial(_load, places, found_data(onnx.data), onnx.limit) if onnx.data else None,
@@ -447,7 +443,7 @@ def _convert_onnx(
             on_step=say,
             on_imported=check_ann,
             on_doubt=lambda note: say(f"note: {note}"),
-            on_calibrated=check_outputs,
+            on_calibrated=lambda model: _refuse_unwritable(model, dict.fromkeys(outputs, "")),
             on_epoch=_say_epoch,
         ),
     )
