@@ -10,7 +10,14 @@ from typing import Any
 
 from bootstrap_core.network.network import Network
 from converters.chip.form import ChipForm
-from converters.formats.c.c_writer import COptions, c_problems, check_c_name, header_of, write_c
+from converters.formats.c.c_writer import (
+    COptions,
+    c_problems,
+    check_c_name,
+    header_of,
+    self_test_options,
+    write_c,
+)
 from converters.formats.even_padding import enlarged_kernels
 from converters.formats.file_kind import USES, FileKind, kind_of_file
 from converters.formats.lava_checkpoint import read_checkpoint
@@ -42,6 +49,7 @@ __all__ = [
     "option_name",
     "problems_in",
     "read_model",
+    "self_test_options",
     "write_model",
 ]
 
@@ -170,18 +178,21 @@ def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
     return replace(model.with_data(partial(found_data, folder=path.parent)), origin=str(path))
 
 
-def write_model(model: Model | Network, path: str | Path, *, c: COptions | None = None) -> Path:
-    """Write a model, or a network without a card, to a file in the format of its suffix; overwrites.
+def write_model(
+    model: Model | Network, path: str | Path, *, overwrite: bool = False, c: COptions | None = None
+) -> Path:
+    """Write a model, or a network without a card, to a file in the format of its suffix.
 
     The path of data in the file's folder is written relative to it, so that both can be moved together.
 
     Args:
         model: the model; it is not changed.
         path: file to write; for C source, `NAME.c`, also its header `NAME.h`.
+        overwrite: whether a file that exists is replaced.
         c: options of C source; without effect for other formats.
 
     Raises:
-        ConversionError: an argument has the wrong type.
+        ConversionError: an argument has the wrong type, or a file exists and `overwrite` is false.
         UnsupportedError: no writer for the suffix, or a network that the format cannot express.
         IntegrityError: a card that the file cannot hold; see `check_card`.
     """
@@ -192,6 +203,8 @@ def write_model(model: Model | Network, path: str | Path, *, c: COptions | None 
     advice = "pass its .model" if isinstance(getattr(model, "model", None), Model) else ""
     check_type(model, Model, "write_model takes a Model or a Network", advice=advice, error=ConversionError)
     check_card(dict(model.card), f"cannot write {path}")
+    if not overwrite and (exists := [str(file) for file in files_of(path) if file.exists()]):
+        raise ConversionError(f"{' and '.join(exists)} exists: choose another path, or pass overwrite=True")
     write = partial(write_c, options=c) if c is not None and path.suffix == C_SOURCE else WRITERS[path.suffix]
     return write(model.with_data(partial(stored_data, folder=path.parent)), path)
 

@@ -139,16 +139,14 @@ def delays_of(stage: Stage) -> Array:
 
 
 def number_problems(plan: Plan) -> Iterator[str]:
-    """Yield delays beyond the longest, and what could leave 32 bits for some input.
+    """Yield what could leave 32 bits for some input.
 
     That is a weighted input, or logits within the T steps of the network. Sums of messages have 64 bits.
     """
     if plan.sends_messages:
         return
     for stage in plan.stages:
-        i, delay = stage.outputs.index, stage.layer.delay
-        if delay is not None and delay.max() >= stage.rows:
-            yield f"block {i}: a delay in the tensors, {delay.max()}, beyond the longest in the spec"
+        i = stage.outputs.index
         if (most := _most_weighed(stage, plan)) > INT32_MAX:
             yield f"block {i}: sums of up to {most:,}, which leave 32 bits (use fewer bits)"
     if (most := most_steps(plan)) < plan.time_steps:

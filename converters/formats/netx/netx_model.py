@@ -1,5 +1,6 @@
 """Convert networks to netx files and back."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
@@ -18,11 +19,13 @@ from converters.chip.form import (
 from converters.chip.from_network import form_of_network
 from converters.chip.to_model import conv_of, model_of_form, spec_document, with_common_neuron
 from converters.formats.netx.lava_limits import (
+    LavaWarning,
     enlarge_kernel,
     limit_problems,
     merge_groups,
     restore_kernel,
     split_groups,
+    unlike_lava,
 )
 from converters.formats.netx.netx_reader import SPEC_ATTRIBUTE, carried_spec, file_problems, load_netx
 from converters.formats.netx.netx_writer import save_netx
@@ -54,6 +57,8 @@ def write_netx(network: Network, path: str | Path) -> Path:
     becomes a dense layer that never fires. In Lava, feed `(x - mean) / std` to a network with `spike` input; load one
     with `graded` input or `events` with `input_message_bits` of at least the bits of the input (0 for events of 1 bit).
 
+    Warns with a `LavaWarning` if no run in Lava gives the same spikes.
+
     Raises:
         ConversionError: an argument has the wrong type.
         UnsupportedError: features that netx cannot express or Lava would change, all of them in one message.
@@ -63,6 +68,8 @@ def write_netx(network: Network, path: str | Path) -> Path:
     file = netx_of(network)
     if problems := limit_problems(file):
         raise UnsupportedError(f"{path}: Lava cannot run {'; '.join(problems)}")
+    if notes := unlike_lava(network.spec):
+        warnings.warn(f"{path}: {'; '.join(notes)}", LavaWarning, stacklevel=2)
     return save_netx(file, path)
 
 
@@ -221,6 +228,8 @@ def _completed(file: ChipForm, path: Path, input_bits: int | None, notes: list[s
                     f"frames are assumed to be integers of {counted(FRAME_BITS, 'bit')} with sign, in units of 1/64: "
                     "more bits do not change the results (--input-bits)"
                 )
+        elif first.weight is None:
+            notes.append("the input neurons have no weight in the file: 1 is assumed")
     else:
         if input_bits is None:
             encoding, bits = Encoding.EVENTS, 1
