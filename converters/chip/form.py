@@ -215,6 +215,12 @@ class ChipForm:
         return first.kind == "input" and first.neurons is not None and first.neurons.is_sigma_delta
 
     @property
+    def n_numbers(self) -> int:
+        """Number of weights and biases, without skips."""
+        arrays = (array for layer in self.layers for array in (layer.weight, layer.bias, layer.recurrent))
+        return sum(array.size for array in arrays if array is not None)
+
+    @property
     def synaptic(self) -> list[ChipLayer]:
         """Layers with synapses of their own."""
         return [layer for layer in self.layers if layer.weighs]

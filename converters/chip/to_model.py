@@ -104,8 +104,7 @@ def model_of_form(form: ChipForm, spec: NetworkSpec, *, origin: str) -> Model:
     Raises:
         IntegrityError: the form contradicts the spec; the message lists all differences.
     """
-    held = (array for layer in form.layers for array in (layer.weight, layer.bias, layer.recurrent))
-    check_fit(spec, sum(array.size for array in held if array is not None), origin=origin)
+    check_fit(spec, form.n_numbers, origin=origin)
     state, problems = build_network(spec, seed=0).state_dict(), []
     for i, layer in enumerate(form.layers):
         problems += [f"layer of block {i}: {problem}" for problem in _disagreements(spec, i, layer, state)]

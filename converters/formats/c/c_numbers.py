@@ -204,6 +204,7 @@ def examples_of(exact: IntegerNetwork, plan: Plan, images: Tensor | None) -> lis
     n = max(1, min(EXAMPLES, EXAMPLE_BYTES // (size * steps)))
     if images is not None and images[0].numel() == size * (images.shape[1] if plan.is_timed else 1):
         images = images.reshape(len(images), -1, *plan.entering.shape)[:n, :steps]
+        images = images if plan.is_timed else images.to(torch.uint8)
     else:
         images = _noise(plan, n, steps)
     found = []

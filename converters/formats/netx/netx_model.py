@@ -29,7 +29,7 @@ from converters.formats.netx.lava_limits import (
 )
 from converters.formats.netx.netx_reader import SPEC_ATTRIBUTE, carried_spec, file_problems, load_netx
 from converters.formats.netx.netx_writer import save_netx
-from converters.model import Model
+from converters.model import Model, check_fit
 from specs.arguments import check_path
 from specs.errors import ConversionError, IntegrityError, SpecError, UnsupportedError
 from specs.fields import VTH_MANT_MAX, Shape
@@ -170,6 +170,7 @@ def read_netx(
     except SpecError as error:
         raise ConversionError(str(error)) from None
     if file.spec:
+        check_fit(spec, file.n_numbers, origin=str(path))
         form = _in_spec(file, spec, path)
     model = replace(model_of_form(form, spec, origin=str(path)), notes=tuple(notes))
     says_it = file.spec is not None or spec.input.encoding is not Encoding.SPIKE
