@@ -132,7 +132,7 @@ PROBLEMS: dict[str, Callable[[ChipForm], list[str]]] = {
     ".nir": nir_problems,
     C_SOURCE: c_problems,
 }
-"""What formats cannot hold of a network; `.safetensors` holds every one."""
+"""Functions that return what a format cannot hold of a network; `.safetensors` holds every one."""
 
 CHAINS = {suffix for suffix, write in WRITERS.items() if write is _write_netx}
 """Suffixes of formats that cannot hold skips."""

@@ -216,7 +216,7 @@ class Plan:
 
     @property
     def entering(self) -> InputSpec:
-        """What enters the network."""
+        """Spec of the input: shape, encoding and bits."""
         assert self.form.input is not None
         return self.form.input
 
