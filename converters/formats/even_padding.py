@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters.formats.refusals import problems_by_place
+from converters.chip.form import problems_by_place
 from specs.errors import UnsupportedError
 from specs.fields import Padding
 from specs.layers.block import AvgPoolSpec, ConvSpec, LayerSpec
