@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.functional.convolution import conv2d, padded
-from converters.ann_to_snn.linear_fold import Conv, Dense
+from converters.linear.linear_fold import Conv, Dense
 
 __all__ = ["Reading", "refit"]
 

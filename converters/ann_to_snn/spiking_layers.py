@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.functional.convolution import conv2d
-from converters.ann_to_snn import ann as nets
-from converters.ann_to_snn.ann import Ann, Node
-from converters.ann_to_snn.linear_fold import Conv, Dense, Pair, fold_conv, fold_dense, pool, unrolled
+from converters.linear import ann as nets
+from converters.linear.ann import Ann, Node
+from converters.linear.linear_fold import Conv, Dense, fold_conv, fold_dense, pool, unrolled
 from specs.errors import UnsupportedError
 from specs.fields import Padding, Shape
+from specs.shapes import Pair
 
 __all__ = ["MaxPooling", "Population", "SpikingLayer", "SpikingSkip", "activations_first", "spiking_layers"]
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch.nn.functional as F
 
-from converters.ann_to_snn.ann import (
+from converters.linear.ann import (
     Add,
     Ann,
     AvgPool,
@@ -28,7 +28,7 @@ from converters.ann_to_snn.ann import (
     PRelu,
     Relu,
 )
-from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization
+from converters.linear.image_normalization import AS_THEY_ARE, Normalization
 from converters.onnx.scale_folding import (
     add_channel_of_ones,
     channel_wise,

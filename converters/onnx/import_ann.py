@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from onnx import TensorProto
 
-from converters.ann_to_snn.ann import Ann, PRelu
-from converters.ann_to_snn.image_normalization import Normalization
+from converters.linear.ann import Ann, PRelu
+from converters.linear.image_normalization import Normalization
 from converters.onnx.ann_builder import BETWEEN, INPUT, PRODUCT_OF_TENSORS, TENSOR_WORK, AnnBuilder, Budget
 from converters.onnx.operator_table import Value
 from converters.onnx.operators import OPERATIONS, fitted_from

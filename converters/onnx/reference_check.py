@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from torch import Tensor
 
-from converters.ann_to_snn.ann import Ann, run_ann
+from converters.linear.ann import Ann, run_ann
 from converters.onnx.ann_builder import AnnBuilder
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.reading.onnx_graph import Graph, GraphNode

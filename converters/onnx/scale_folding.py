@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from converters.ann_to_snn.ann import AvgPool, Clip, Conv, Dense, LeakyRelu, MaxPool, Node, Operation, Relu
+from converters.linear.ann import AvgPool, Clip, Conv, Dense, LeakyRelu, MaxPool, Node, Operation, Relu
 from converters.onnx.tensor_layout import Floats
 from specs.errors import ConversionError
 from specs.fields import Shape

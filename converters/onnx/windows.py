@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from converters.ann_to_snn.linear_fold import Pair
 from specs.errors import IntegrityError, UnsupportedError
-from specs.shapes import Axis, Pads
+from specs.shapes import Axis, Pads, Pair
 
 __all__ = ["MAX_SIDE", "Windows", "windows_of"]
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from converters.formats.even_padding import evened, unevened
 from converters.formats.hdf5.hdf5_node import IntArray
 from converters.formats.netx.netx_layers import ConvGeometry, NetxFile, NetxLayer
 from converters.formats.refusals import problems_by_place
+from converters.linear.even_padding import evened, unevened
 from specs.layers.block import AverageSpec, ConvSpec
 from specs.layers.input import Encoding
 from specs.network import NetworkSpec

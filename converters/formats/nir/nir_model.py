@@ -14,8 +14,8 @@ from bootstrap_core.network.blocks import AffineBlock, InputBlock, SpikingBlock
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network
 from converters.ann_to_snn.grid_fit import GridFit, fit_to_grid
-from converters.ann_to_snn.linear_fold import Conv
 from converters.formats.nir.nir_layers import Layer
+from converters.linear.linear_fold import Conv
 from converters.model import Model
 from specs.errors import SpecError, UnsupportedError
 from specs.io import spec_from_document

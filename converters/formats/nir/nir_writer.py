@@ -23,10 +23,10 @@ from bootstrap_core.network.blocks import (
 )
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, PoolSynapse
-from converters.formats.even_padding import evened
 from converters.formats.nir.nir_file import Graph, Node, edges_digest, graph_bytes, node_digest
 from converters.formats.nir.nir_neurons import neuron_node
 from converters.formats.refusals import problems_by_place, refuse_unknown_kinds
+from converters.linear.even_padding import evened
 from converters.model import Model
 from specs.arguments import check_path, check_type
 from specs.errors import ConversionError, UnsupportedError

@@ -16,12 +16,12 @@ from bootstrap_core import IntegerNetwork, build_network, evaluate, load_dataset
 from bootstrap_core.data.datasets import Dataset, Split
 from converters import read_model, write_model
 from converters.ann_to_snn import conversion_notes
-from converters.ann_to_snn.ann import run_ann
 from converters.ann_to_snn.best_candidate import FEWEST, FEWEST_TO_JUDGE, SpikingForms, best_candidate
 from converters.ann_to_snn.calibrate import InputForm, calibrate
-from converters.ann_to_snn.image_normalization import Normalization
 from converters.ann_to_snn.onnx_conversion import ImportCallbacks, import_onnx
 from converters.ann_to_snn.spiking_layers import MaxPooling, activations_first, spiking_layers
+from converters.linear.ann import run_ann
+from converters.linear.image_normalization import Normalization
 from converters.onnx.import_ann import import_ann
 from specs import ConversionError, DataError, SnnZooError, SpecError, UnsupportedError
 from specs.layers.block import skips_of

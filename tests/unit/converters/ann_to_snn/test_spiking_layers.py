@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.functional.convolution import conv2d
-from converters.ann_to_snn import ann as nets
-from converters.ann_to_snn.ann import Ann, Node, run_ann
-from converters.ann_to_snn.linear_fold import Conv, Dense
 from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
+from converters.linear import ann as nets
+from converters.linear.ann import Ann, Node, run_ann
+from converters.linear.linear_fold import Conv, Dense
 from specs import ConvSpec, UnsupportedError
 
 GENERATOR = torch.Generator().manual_seed(0)

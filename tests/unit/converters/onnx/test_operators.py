@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from converters.ann_to_snn.ann import (
+from converters.ann_to_snn.spiking_layers import activations_first
+from converters.linear.ann import (
     AvgPool,
     Clip,
     Conv,
@@ -20,7 +21,6 @@ from converters.ann_to_snn.ann import (
     apply_operation,
     run_ann,
 )
-from converters.ann_to_snn.spiking_layers import activations_first
 from converters.onnx.import_ann import import_ann
 from converters.onnx.operators import OPERATIONS
 from converters.onnx.reading.onnx_file import OLDEST_OPSET

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.functional.convolution import conv2d, padded
-from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization
-from converters.ann_to_snn.linear_fold import Conv, Dense, Pair
-from specs.fields import Padding, Shape
+from converters.linear.image_normalization import AS_THEY_ARE, Normalization
+from converters.linear.linear_fold import Conv, Dense
+from specs.fields import Shape
+from specs.shapes import Window
 
 __all__ = [
     "Add",
@@ -36,21 +37,13 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class AvgPool:
+class AvgPool(Window):
     """Average pooling; padded zeros count in the mean."""
-
-    kernel: Pair
-    stride: Pair
-    padding: Padding = (0, 0)
 
 
 @dataclass(frozen=True)
-class MaxPool:
+class MaxPool(Window):
     """Max pooling; padded places are never the maximum."""
-
-    kernel: Pair
-    stride: Pair
-    padding: Padding = (0, 0)
 
 
 @dataclass(frozen=True)
