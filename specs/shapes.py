@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 from specs.fields import Padding, Shape
 
@@ -167,7 +167,7 @@ class Window:
     dilation: Pair = (1, 1)
     groups: int = 1
 
-    def turned(self) -> "Window":
+    def turned(self) -> Self:
         """Return the windows for maps with height and width exchanged."""
         top, left, bottom, right = pads_of(self.padding)
         return replace(
@@ -178,7 +178,7 @@ class Window:
             dilation=self.dilation[::-1],
         )
 
-    def padded(self, pads: Pads) -> "Window":
+    def padded(self, pads: Pads) -> Self:
         """Return the windows for maps that have `pads` more zeros around them.
 
         >>> Window((3, 3), padding=(1, 1)).padded((0, 0, 1, 0)).padding

@@ -279,7 +279,8 @@ class _Calibrator:
         if skip.source == 0:
             if self.form.encoding is Encoding.GRADED:
                 raise UnsupportedError(
-                    f"{layer.target} adds the image to spikes: needs spikes as input, as graded pixels have other units"
+                    f"node {layer.target} adds the image to spikes: needs spikes as input, as graded pixels have other "
+                    "units"
                 )
             linear = self._normalized(linear, skip.before[0])
         document: dict[str, Any] = {"source": block, "kind": "dense"}
@@ -313,8 +314,8 @@ class _Calibrator:
         if layer.activation is not None:
             if not wanted.any():
                 raise UnsupportedError(
-                    f"{layer.target}: none of its units is active for any image; check that these are images that the "
-                    "ANN takes, with its normalization"
+                    f"node {layer.target}: none of its units is active for any image; check that these are images that "
+                    "the ANN takes, with its normalization"
                 )
             gains = self._gains(wanted)
             synapses = [each._replace(linear=scale_outputs(each.linear, gains)) for each in synapses]

@@ -49,7 +49,7 @@ from converters.ann_to_snn.tuning import Tuning, epoch_size, neuron_steps, tune,
 from converters.linear.ann import Ann
 from converters.linear.image_normalization import Normalization
 from converters.model import Model
-from converters.onnx.ann_builder import LAYER
+from converters.onnx.flat_graph import LAYER
 from converters.onnx.import_ann import OnnxImport, import_ann
 from specs.arguments import check_path, check_type
 from specs.dataset_sources import find_user_data

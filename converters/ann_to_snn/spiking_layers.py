@@ -298,31 +298,33 @@ class _Lowering:
                 return value
             case nets.Add():
                 if (n := len(value) + len(others[0])) > MOST_BRANCHES:
-                    raise UnsupportedError(f"{node.name}: a sum of {n} branches; at most {MOST_BRANCHES} are supported")
+                    raise UnsupportedError(
+                        f"{node.place}: a sum of {n} branches; at most {MOST_BRANCHES} are supported"
+                    )
                 return value + others[0]
             case nets.Conv(weight, bias, stride, padding, dilation, groups):
                 convs = (Conv(weight.double(), b, stride, padding, dilation, groups) for b in _once(bias, value))
-                return tuple(branch.with_conv(node.name, conv) for branch, conv in zip(value, convs, strict=True))
+                return tuple(branch.with_conv(node.place, conv) for branch, conv in zip(value, convs, strict=True))
             case nets.Dense(weight, bias):
                 layers = (Dense(weight.double(), b) for b in _once(bias, value))
                 return tuple(branch.with_dense(dense) for branch, dense in zip(value, layers, strict=True))
             case nets.AvgPool(kernel, stride, padding):
-                return tuple(branch.with_average(node.name, kernel, stride, padding) for branch in value)
+                return tuple(branch.with_average(node.place, kernel, stride, padding) for branch in value)
             case nets.MaxPool(kernel, stride, padding) if self.max_pooling is MaxPooling.AVERAGE:
-                return tuple(branch.with_average(node.name, kernel, stride, padding) for branch in value)
+                return tuple(branch.with_average(node.place, kernel, stride, padding) for branch in value)
             case nets.MaxPool(kernel, stride, padding):
                 branch = value[0]
                 if branch.source == 0:
-                    raise UnsupportedError(f"{node.name}: max pooling of the image, which has no spikes: not supported")
+                    raise UnsupportedError(f"{node.place}: max pooling of the image is not supported: it has no spikes")
                 if len(value) > 1 or not branch.is_output:
                     raise UnsupportedError(
-                        f"{node.name}: max pooling needs an activation just before it, and not a leaky one"
+                        f"{node.place}: max pooling needs an activation just before it, and not a leaky one"
                     )
                 windows = pool(torch.ones(branch.before[0]), kernel, stride, padding)
                 return self._close(node, (replace(branch, linear=windows),), nets.Relu(), is_any=True)
             case activation:
                 if len(value) == 1 and value[0].linear is None:
-                    raise UnsupportedError(f"{node.name}: an activation with no weights before it is not supported")
+                    raise UnsupportedError(f"{node.place}: an activation with no weights before it is not supported")
                 return self._close(node, value, activation)
 
     def _close(self, node: Node, value: _Value, activation: nets.Operation | None, *, is_any: bool = False) -> _Value:
@@ -332,7 +334,7 @@ class _Lowering:
         if not self._from_last(own):
             read = ", ".join(sorted({self.targets[branch.source] for branch in value}))
             raise UnsupportedError(
-                f"{node.name} reads {read}, but not {self.targets[-1]}, the layer before it: where the ANN has "
+                f"{node.place} reads {read}, but not {self.targets[-1]}, the layer before it: where the ANN has "
                 "parallel branches, only one of them may have activations"
             )
         after = node.shape
