@@ -33,11 +33,7 @@ install: $(BIN)/.installed  ## Make the virtual environment and install into it
 demo: install  ## A model scored and exported, an ANN converted, two pages; no network but the installation
 	$(BIN)/zoo demo --force -o demo
 
-test: install  ## Lint, types, layers, and all tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+test: lint types  ## Lint, types, layers, and all tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-oldest:  ## All tests with the oldest versions that pyproject.toml allows
@@ -46,9 +42,11 @@ test-oldest:  ## All tests with the oldest versions that pyproject.toml allows
 	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest --resolution lowest-direct --editable '.[test]'
 	$(VENV)-oldest/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-lint: install  ## Lint and check the layers
+lint: install  ## Lint, check the format, the layers and the rules of plain words
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python tests/lint_texts.py
 
 format: install  ## Format the code
 	$(BIN)/ruff check --fix .

@@ -13,8 +13,8 @@ Names are imported on first use, so that importing the package is cheap.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as in typing, whose import takes 10 ms
 if TYPE_CHECKING:
     from converters.ann_to_snn.best_candidate import SpikingForms
     from converters.ann_to_snn.onnx_conversion import ImportCallbacks, import_onnx

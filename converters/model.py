@@ -154,7 +154,8 @@ class Model:
         """Return the network in eval mode, with these tensors.
 
         Raises:
-            IntegrityError: a tensor is missing, unexpected, complex, or of another shape than in the spec.
+            IntegrityError: a tensor is missing, unexpected, complex, or of another shape than in the spec; or it holds
+                delays or a curve that no network can have.
         """
         check_fit(self.spec, sum(tensor.numel() for tensor in self.tensors.values()), origin=self.origin)
         network = build_network(self.spec, seed=0)
@@ -167,13 +168,17 @@ class Model:
             if name in self.tensors and self.tensors[name].shape != tensor.shape
         ]
         problems += [f"{name} is complex" for name, tensor in self.tensors.items() if tensor.is_complex()]
+        if not problems:
+            try:
+                network.load_state_dict(dict(self.tensors))
+            except IntegrityError as error:
+                problems = [str(error)]
         if problems:
             place = f"{self.origin}: " if self.origin else ""
             told = "; ".join(
                 [*sorted(problems)[:PROBLEMS_TOLD], *(["and more"] if len(problems) > PROBLEMS_TOLD else [])]
             )
             raise IntegrityError(f"{place}the tensors do not fit the spec of {self.spec.name}: {told}")
-        network.load_state_dict(dict(self.tensors))
         return network
 
 

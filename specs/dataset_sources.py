@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from importlib import resources
 from math import prod
 from pathlib import Path
 from shlex import quote
+from typing import ClassVar
 
 from specs.errors import DataError
 from specs.files.given_file import HEAD_BYTES, check_given_file
@@ -19,7 +22,6 @@ from specs.words import counted, suggest
 
 __all__ = [
     "SAMPLE_NAME",
-    "SOURCES",
     "DatasetFiles",
     "DatasetSource",
     "FileFormat",
@@ -34,6 +36,7 @@ __all__ = [
     "found_data",
     "known_classes",
     "parse_class_names",
+    "sources",
     "stored_data",
     "unknown_dataset",
 ]
@@ -62,6 +65,10 @@ class FileFormat(StrEnum):
     """A folder, or a `.tar`, of WAV files `{digit}_{speaker}_{index}.wav`."""
 
 
+_STRICT = {"extra": "forbid"}
+"""Pydantic's settings of the records: a misspelt field is an error."""
+
+
 @dataclass(frozen=True)
 class DatasetFiles:
     """Files of a dataset, in one of the forms in which people have it.
@@ -74,6 +81,8 @@ class DatasetFiles:
         folder: folder that usually has the files, within the data folder; empty if there is none.
         mirrors: URLs of folders that hold the files; idx files are gzipped there.
     """
+
+    __pydantic_config__: ClassVar = _STRICT
 
     format: FileFormat
     sha256: Mapping[str, str]
@@ -99,6 +108,8 @@ class DatasetSource:
         n_test: number of test images, where it is checked.
         simulated_from: name of the dataset whose images a simulated event camera looks at; None for others.
     """
+
+    __pydantic_config__: ClassVar = _STRICT
 
     name: str
     title: str
@@ -129,196 +140,15 @@ class DatasetSource:
         return any(files.mirrors for files in self.forms)
 
 
-_DIGITS = tuple("0123456789")
-_THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_IDX_ADVICE = "its four idx files (plain or .gz)"
-_RECORDINGS_SHA256 = "1801eae019c063377d98f831d3f93574f259475df7332bb0e3d1b080fb5e6959"
-_ORCHARD = (
-    "N-MNIST: G. Orchard, A. Jayawant, G. Cohen, N. Thakor, Converting Static Image Datasets to Spiking Neuromorphic "
-    "Datasets Using Saccades, 2015, CC BY-SA 4.0"
-)
-_KRIZHEVSKY = "A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"
-_TORONTO = ("https://www.cs.toronto.edu/~kriz", "https://cave.cs.toronto.edu/kriz")
+@cache
+def sources() -> dict[str, DatasetSource]:
+    """Return the named datasets of `datasets.yaml`, by name."""
+    import yaml
+    from pydantic import TypeAdapter
 
-SOURCES: Mapping[str, DatasetSource] = {
-    "cifar-10": DatasetSource(
-        name="cifar-10",
-        title="CIFAR-10",
-        classes=_THINGS,
-        image_shape=(3, 32, 32),
-        n_train=50_000,
-        forms=(
-            DatasetFiles(
-                FileFormat.CIFAR_BINARY,
-                {
-                    "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
-                    "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
-                    "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
-                    "data_batch_4.bin": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
-                    "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
-                    "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
-                },
-                folder="cifar-10-batches-bin",
-            ),
-            DatasetFiles(
-                FileFormat.CIFAR_PYTHON,
-                {
-                    "data_batch_1": "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
-                    "data_batch_2": "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",
-                    "data_batch_3": "0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9",
-                    "data_batch_4": "3f7bb240661948b8f4d53e36ec720d8306f5668bd0071dcb4e6c947f78e9682b",
-                    "data_batch_5": "d91802434d8376bbaeeadf58a737e3a1b12ac839077e931237e0dcd43adcb154",
-                    "test_batch": "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831",
-                },
-                folder="cifar-10-batches-py",
-            ),
-            DatasetFiles(
-                FileFormat.CIFAR_BINARY,
-                {"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"},
-                mirrors=_TORONTO,
-            ),
-            DatasetFiles(
-                FileFormat.CIFAR_PYTHON,
-                {"cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"},
-            ),
-        ),
-        advice="cifar-10-python.tar.gz or cifar-10-binary.tar.gz, or what is in it,",
-        credit=_KRIZHEVSKY,
-        in_cards=False,
-    ),
-    "cifar-10-jpeg": DatasetSource(
-        name="cifar-10-jpeg",
-        title="CIFAR-10 (JPEG copies)",
-        classes=_THINGS,
-        image_shape=(3, 32, 32),
-        n_train=50_000,
-        forms=(
-            DatasetFiles(
-                FileFormat.CLASS_FOLDERS,
-                {"cifar-10-jpeg.tar": "1ad627445b8629ff82b88551943f1ac202800b46e74b28ce7626d12a2b8d051d"},
-            ),
-        ),
-        advice="cifar-10-jpeg.tar (zoo/README.md says how to make it)",
-        credit=_KRIZHEVSKY,
-        in_cards=False,
-    ),
-    "fashion-mnist": DatasetSource(
-        name="fashion-mnist",
-        title="Fashion-MNIST",
-        classes=(
-            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-        ),
-        image_shape=(1, 28, 28),
-        n_train=60_000,
-        forms=(
-            DatasetFiles(
-                FileFormat.IDX,
-                {
-                    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-                    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-                    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-                    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-                },
-                folder="FashionMNIST/raw",
-                mirrors=(
-                    "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
-                    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
-                    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",  # as in torchvision; has no HTTPS
-                ),
-            ),
-        ),
-        advice=_IDX_ADVICE,
-    ),
-    "mnist": DatasetSource(
-        name="mnist",
-        title="MNIST",
-        classes=_DIGITS,
-        image_shape=(1, 28, 28),
-        n_train=60_000,
-        forms=(
-            DatasetFiles(
-                FileFormat.IDX,
-                {
-                    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-                    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-                    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-                    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-                },
-                folder="MNIST/raw",
-                mirrors=(
-                    "https://ossci-datasets.s3.amazonaws.com/mnist",
-                    "https://storage.googleapis.com/cvdf-datasets/mnist",
-                ),
-            ),
-        ),
-        advice=_IDX_ADVICE,
-    ),
-    SAMPLE_NAME: DatasetSource(
-        name=SAMPLE_NAME, title="sample of MNIST", classes=_DIGITS, image_shape=(1, 28, 28), n_train=2_000
-    ),
-    "nmnist": DatasetSource(
-        name="nmnist",
-        title="N-MNIST",
-        classes=_DIGITS,
-        image_shape=(2, 34, 34),
-        n_train=60_000,
-        n_test=10_000,
-        forms=(DatasetFiles(FileFormat.EVENT_FOLDERS, {"Train": "", "Test": ""}, folder="NMNIST"),),
-        advice="its folders Train and Test",
-        credit=_ORCHARD,
-        in_cards=False,
-    ),
-    "nmnist-simulated": DatasetSource(
-        name="nmnist-simulated",
-        title="simulated N-MNIST",
-        classes=_DIGITS,
-        image_shape=(2, 34, 34),
-        n_train=60_000,
-        simulated_from="mnist",
-    ),
-    "nmnist-simulated-sample": DatasetSource(
-        name="nmnist-simulated-sample",
-        title="sample of simulated N-MNIST",
-        classes=_DIGITS,
-        image_shape=(2, 34, 34),
-        n_train=2_000,
-        simulated_from=SAMPLE_NAME,
-    ),
-    "nmnist-small": DatasetSource(
-        name="nmnist-small",
-        title="first 1,100 recordings of N-MNIST",
-        classes=_DIGITS,
-        image_shape=(2, 34, 34),
-        n_train=1_000,
-        n_test=100,
-        forms=(
-            DatasetFiles(
-                FileFormat.LISTED_EVENTS,
-                {"nmnist-small.tar": "500bca8c249673b7ee6c7883ce71c5eca50152122845fd220248747e9eb8206a"},
-            ),
-        ),
-        advice="nmnist-small.tar (zoo/README.md says how to make it)",
-        credit=_ORCHARD,
-        in_cards=False,
-    ),
-    "spoken-digits": DatasetSource(
-        name="spoken-digits",
-        title="Free Spoken Digit Dataset",
-        classes=_DIGITS,
-        image_shape=(1, 40, 48),
-        n_train=2_700,
-        forms=(
-            DatasetFiles(FileFormat.RECORDINGS, {"fsdd.tar": _RECORDINGS_SHA256}),
-            DatasetFiles(FileFormat.RECORDINGS, {"recordings": _RECORDINGS_SHA256}, folder="free-spoken-digit-dataset"),
-        ),
-        advice="a clone of github.com/Jakobovski/free-spoken-digit-dataset, or its folder recordings,",
-        credit="Free Spoken Digit Dataset, https://github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0",
-        in_cards=False,
-    ),
-}
-"""Named datasets. Digests of CIFAR-10's archives have the MD5 that its page states, those of its batches that of
-torchvision's."""
+    text = (resources.files("specs") / "datasets.yaml").read_text("utf-8")
+    facts = {name: {"name": name, **fields} for name, fields in yaml.safe_load(text).items()}
+    return TypeAdapter(dict[str, DatasetSource]).validate_python(facts)
 
 
 def dataset_names() -> tuple[str, ...]:
@@ -328,7 +158,7 @@ def dataset_names() -> tuple[str, ...]:
     ('cifar-10', 'cifar-10-jpeg', 'fashion-mnist', 'mnist', 'mnist-sample', 'nmnist', 'nmnist-simulated', \
 'nmnist-simulated-sample', 'nmnist-small', 'spoken-digits')
     """
-    return tuple(sorted(SOURCES))
+    return tuple(sorted(sources()))
 
 
 def dataset_title(name: str) -> str:
@@ -337,12 +167,12 @@ def dataset_title(name: str) -> str:
     >>> dataset_title("cifar-10-jpeg"), dataset_title("fruit.npz")
     ('CIFAR-10 (JPEG copies)', 'fruit.npz')
     """
-    return SOURCES[name].title if name in SOURCES else name
+    return sources()[name].title if name in sources() else name
 
 
 def known_classes(name: str) -> tuple[str, ...] | None:
     """Return the class names of a dataset that `load_dataset` knows; None for other names."""
-    return SOURCES[name].classes if name in SOURCES else None
+    return sources()[name].classes if name in sources() else None
 
 
 def check_class_names(names: Iterable[object], where: str) -> tuple[str, ...]:
@@ -401,9 +231,9 @@ def doubts(name: str, shape: Iterable[int], n_outputs: int) -> str | None:
     >>> doubts("cifar-10", [1, 28, 28], 10)
     'cifar-10 has images of [3, 32, 32], but the network takes [1, 28, 28]'
     """
-    if name not in SOURCES:
+    if name not in sources():
         return None
-    source = SOURCES[name]
+    source = sources()[name]
     n_classes = len(source.classes)
     if not source.has_sounds and prod(shape) != prod(source.image_shape):
         return f"{name} has images of {list(source.image_shape)}, but the network takes {list(shape)}"

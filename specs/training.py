@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from specs.dataset_sources import find_user_data
 from specs.errors import DataError, SnnZooError, SpecError
@@ -96,6 +96,21 @@ _APPLY = {
 """Fields that apply only to images (False) or only to events (True)."""
 
 
+def _as_augment(value: object) -> object:
+    """Return the fields of an augmentation; `default` stands for all defaults."""
+    if value == "default":
+        return AugmentSpec().model_dump()
+    if isinstance(value, str):
+        raise ValueError("must be default, null, or a mapping of fields")
+    return value
+
+
+Augment = Annotated[
+    AugmentSpec | None,
+    BeforeValidator(_as_augment, json_schema_input_type=AugmentSpec | Literal["default"] | None),
+]
+
+
 class TrainingSpec(StrictModel):
     """Training recipe. The defaults train the networks of lava-dl's bootstrap tutorial on MNIST.
 
@@ -140,11 +155,11 @@ class TrainingSpec(StrictModel):
     """Teacher for distillation: name or model file of a trained network with the same classes."""
     distillation: Annotated[Number, Field(ge=0, le=1)] = 0.5
     """Weight of the distillation loss, from 0 (labels only) to 1 (teacher only); needs a `teacher`."""
-    augment: AugmentSpec | None = None
-    """Augmentation of training images. `{}` enables it with the default rotations, shifts, zooms and shears; `null`
-    disables it. For crops and mirroring alone, as is usual for CIFAR-10, set the defaults to zero:
-    `{degrees: 0, translate: 0, scale: [1, 1], shear: 0, shift: 4, flip: true}`. For events, rotations, zooms and the
-    like do not apply: set what does, as in `{shift: 2, drop: 0.3, jitter: 1}`."""
+    augment: Augment = None
+    """Augmentation of training images: `default` rotates, shifts, zooms and shears by the defaults of `AugmentSpec`; a
+    mapping sets some of its fields; `null` means none. For crops and mirroring alone, as is usual for CIFAR-10, set the
+    defaults to zero: `{degrees: 0, translate: 0, scale: [1, 1], shear: 0, shift: 4, flip: true}`. For events,
+    rotations, zooms and the like do not apply: set what does, as in `{shift: 2, drop: 0.3, jitter: 1}`."""
     mixup: Annotated[Number, Field(ge=0, le=100)] = 0.0
     """Mixup: each image and its label are mixed with another of the batch, in proportions drawn from
     Beta(mixup, mixup); the image itself always gets the larger share. Usual values are 0.2 to 0.4; 0 disables it."""
@@ -273,13 +288,15 @@ class TrainingSpec(StrictModel):
 
     @property
     def idle(self) -> list[str]:
-        """Warnings about fields that are set but have no effect.
+        """Warnings about fields that are set but have no effect, or are written in an old form.
 
         >>> TrainingSpec(self_distillation=0.5).idle
         ['training.self_distillation has no effect without SNN epochs: set training.snn_epochs']
         """
-        started = ["training.initialize has no effect with training.start"] if self.start and self.initialize else []
-        return started + [
+        found = ["training.initialize has no effect with training.start"] if self.start and self.initialize else []
+        if self.augment is not None and not self.augment.model_fields_set:
+            found.append("training.augment: {} means the defaults, and will be refused: write augment: default")
+        return found + [
             f"training.{name} has no effect without {what}: set training.{needed}"
             for needed, what, names in _NEEDED
             for name in names

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # commands import this module, and Pydantic is slow to load
     from pydantic import ValidationError
 
-__all__ = ["counted", "first_problem", "nearest", "suggest"]
+__all__ = ["counted", "first_problem", "nearest", "percent", "probability", "sample_word", "suggest"]
 
 LIKENESS = 0.7
 """Smallest similarity of a suggestion, as the ratio of `difflib`."""
@@ -36,6 +36,25 @@ def counted(n: int, noun: str) -> str:
     ('1 class', '1,200 classes', '0 bits')
     """
     return f"{n:,} {noun if n == 1 else noun + ('es' if noun.endswith('s') else 's')}"
+
+
+def sample_word(*, is_sound: bool, is_timed: bool) -> str:
+    """Return the word for what a network takes at a time: `sound`, `recording` or `image`."""
+    return "sound" if is_sound else "recording" if is_timed else "image"
+
+
+def percent(part: float | None) -> str:
+    """Return a fraction as text: 0.9876 as `98.76 %`, None as a dash."""
+    return "-" if part is None else f"{100 * part:.2f} %"
+
+
+def probability(part: float) -> str:
+    """Return a probability as text; as none is 0 or 1, the ends read `< 0.01 %` and `> 99.99 %`.
+
+    >>> probability(1.0), probability(0.5), probability(1e-9)
+    ('> 99.99 %', '50.00 %', '< 0.01 %')
+    """
+    return "< 0.01 %" if part < 1e-4 else "> 99.99 %" if part > 1 - 1e-4 else percent(part)
 
 
 def first_problem(error: "ValidationError") -> str:

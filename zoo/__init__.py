@@ -12,8 +12,8 @@ Names are imported on first use, so that importing the package costs nothing.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as in typing, whose import takes 10 ms
 if TYPE_CHECKING:
     from zoo.factory import create_model, model_names
 

@@ -84,7 +84,7 @@ def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] 
     say(f"Converting the ANN in {ANN} to a spiking network of {TIME_STEPS} time steps.")
     forms = SpikingForms(resets=[Reset.ZERO])  # as netx can hold it
     conversion = import_onnx(ann, dataset=digits, time_steps=TIME_STEPS, epochs=EPOCHS, forms=forms)
-    write_model(conversion.model, spiking)
+    write_model(conversion.model, spiking, overwrite=True)
     written = conversion_page(
         conversion, measure_conversion(conversion), source=ANN, command=COMMAND, outputs=[file_entry(spiking)]
     )

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from specs.words import percent
+
 __all__ = ["ACCURACY", "DISTANCE", "ERROR", "Measure"]
 
 
@@ -39,7 +41,7 @@ class Measure:
         return "-" if score is None else self.style(score)
 
 
-ACCURACY = Measure("accuracy", "accuracy", higher_is_better=True, style=lambda score: f"{100 * score:.2f} %")
+ACCURACY = Measure("accuracy", "accuracy", higher_is_better=True, style=percent)
 """Share of the examples that get the right class, 0 to 1."""
 ERROR = Measure("rms error", "error", higher_is_better=False, style=lambda error: f"{error:#.4g}")
 """Root of the mean square of the differences of values from their targets, in the unit of the targets."""

@@ -112,8 +112,12 @@ class Stat(ABC):
 
     def update(self) -> None:
         """Close the epoch: log its figures and start the next one at zero."""
-        self.loss_log.append(self.loss)
+        self.log(self.loss, self.score)
         self.reset()
+
+    def log(self, loss: float | None, score: float | None) -> None:
+        """Log the loss and the score of one more closed epoch."""
+        self.loss_log.append(loss)
 
     @property
     def min_loss(self) -> float | None:
@@ -248,10 +252,10 @@ class LearningStat(Stat):
         """Highest accuracy of the closed epochs, 0 to 1, or None."""
         return self.best_score
 
-    def update(self) -> None:
-        """Close the epoch: log its loss and accuracy and start the next one at zero."""
-        self.accuracy_log.append(self.accuracy)
-        super().update()
+    def log(self, loss: float | None, score: float | None) -> None:
+        """Log the loss and the accuracy of one more closed epoch."""
+        super().log(loss, score)
+        self.accuracy_log.append(score)
 
     def state(self) -> "_StatState":
         """Return the open sums and the logs."""

@@ -3,6 +3,9 @@
 Five batches of training images and one of test images are single files, or together in a `.tar.gz`. A batch in bytes is
 a sequence of records, the label and then the pixels `[C, H, W]`. A batch of the Python version is a pickle of Python 2:
 a dict with `labels`, a list, and `data`, a NumPy array `[N, C * H * W]`.
+
+The batches are pickles. Only a file with the right sha256 is unpickled, and then by an allow-list. The download has no
+pickles: it is the archive of plain bytes.
 """
 
 import hashlib

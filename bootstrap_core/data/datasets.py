@@ -26,11 +26,11 @@ from bootstrap_core.data.splits import Dataset, Split, check_split, train_valida
 from bootstrap_core.data.spoken_digits import read_recordings
 from specs.dataset_sources import (
     SAMPLE_NAME,
-    SOURCES,
     DatasetFiles,
     DatasetSource,
     FileFormat,
     dataset_names,
+    sources,
     unknown_dataset,
 )
 from specs.errors import DataError, IntegrityError, TransferError
@@ -40,7 +40,6 @@ from specs.layers.input import LogMelSpec
 
 __all__ = [
     "SAMPLE_NAME",
-    "SOURCES",
     "Dataset",
     "DatasetSource",
     "Split",
@@ -63,7 +62,7 @@ def load_dataset(
     cache_dir: Path | None = None,
     offline: bool = False,
     mirrors: Sequence[str] | None = None,
-    registry: Mapping[str, DatasetSource] = SOURCES,
+    registry: Mapping[str, DatasetSource] | None = None,
     log_mel: LogMelSpec | None = None,
     events: EventBins | None = None,
 ) -> Dataset:
@@ -86,6 +85,7 @@ def load_dataset(
     """
     if name == SAMPLE_NAME:
         return _load_sample()
+    registry = sources() if registry is None else registry
     source = _get_source(name, registry)
     if source.simulated_from is not None:
         still = load_dataset(
@@ -125,7 +125,7 @@ def find_dataset(
     *,
     data_dir: Path | None = None,
     cache_dir: Path | None = None,
-    registry: Mapping[str, DatasetSource] = SOURCES,
+    registry: Mapping[str, DatasetSource] | None = None,
 ) -> Path | None:
     """Return the folder that `load_dataset` would read without a download, or None. Images are not opened.
 
@@ -135,6 +135,7 @@ def find_dataset(
     """
     if name == SAMPLE_NAME:
         return Path(str(_sample_file()))
+    registry = sources() if registry is None else registry
     source = _get_source(name, registry)
     if source.simulated_from is not None:
         return find_dataset(source.simulated_from, data_dir=data_dir, cache_dir=cache_dir, registry=registry)
@@ -147,7 +148,7 @@ def pull_dataset(
     *,
     cache_dir: Path | None = None,
     mirrors: Sequence[str] | None = None,
-    registry: Mapping[str, DatasetSource] = SOURCES,
+    registry: Mapping[str, DatasetSource] | None = None,
 ) -> Path:
     """Download a dataset's files into the cache and return their folder. Intact files in the cache are kept.
 
@@ -157,6 +158,7 @@ def pull_dataset(
     """
     if name == SAMPLE_NAME:
         return Path(str(_sample_file()))
+    registry = sources() if registry is None else registry
     source = _get_source(name, registry)
     if source.simulated_from is not None:
         return pull_dataset(source.simulated_from, cache_dir=cache_dir, mirrors=mirrors, registry=registry)
@@ -369,7 +371,7 @@ def _load_sample() -> Dataset:
         name=SAMPLE_NAME,
         train=train,
         test=test,
-        classes=SOURCES["mnist"].classes,
+        classes=sources()["mnist"].classes,
         source=f"the embedded sample of MNIST: {len(test):,} of its 10,000 test digits",
         is_sample=True,
     )

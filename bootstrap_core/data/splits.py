@@ -14,7 +14,7 @@ from specs.dataset_sources import dataset_title
 from specs.errors import DataError
 from specs.layers.input import LogMelSpec
 from specs.outline import few_lines
-from specs.words import counted
+from specs.words import counted, sample_word
 
 __all__ = ["Dataset", "Split", "check_split", "draw_test", "hint_from_one", "time_first", "train_validation_split"]
 
@@ -174,10 +174,15 @@ class Dataset:
         return replace(self, test=test, drawn_from=len(self.test))
 
     @property
+    def sample(self) -> str:
+        """Word for an example: `image`, `sound` or `recording`."""
+        return sample_word(is_sound=self.log_mel is not None, is_timed=self.test.has_events)
+
+    @property
     def tested(self) -> str:
         """Number of test images for people: all 120 test images, or 30 of the 120 test images."""
-        n = f"{len(self.test):,}"
-        return f"all {n} test images" if self.drawn_from is None else f"{n} of the {self.drawn_from:,} test images"
+        n, of_all = len(self.test), self.drawn_from
+        return f"all {n:,} test {self.sample}s" if of_all is None else f"{n:,} of the {of_all:,} test {self.sample}s"
 
     @property
     def limit_note(self) -> str | None:

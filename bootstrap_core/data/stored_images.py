@@ -1,4 +1,8 @@
-"""Images and recordings that stay in their files, for datasets larger than memory: rows are read when they are used."""
+"""Images and recordings that stay in their files, for datasets larger than memory: rows are read when they are used.
+
+Mapped pages would count as memory, and a file that is truncated would end the process. Reading rows costs a system call
+each and has neither problem.
+"""
 
 import io
 import math

@@ -1,4 +1,9 @@
-"""Definition of the CUBA neuron: exact fixed-point dynamics forward, a surrogate gradient backward."""
+"""Definition of the CUBA neuron: exact fixed-point dynamics forward, a surrogate gradient backward.
+
+States are truncated integers and must be exact on every device. float64 holds integers below 2^53 exactly, so plain
+torch computes them. A bias enters the voltage, as in the hardware, so the argument of a fitted activation is `z +
+current_decay * bias`.
+"""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple

@@ -18,7 +18,7 @@ def piecewise(z: Tensor, centers: Tensor, slopes: Tensor, steepness: float | Non
 
     Args:
         z: weighted input, any shape.
-        centers: `[K, 2]`, points (z, rate) of the curve, z ascending.
+        centers: `[K, 2]`, points (z, rate) of the curve; z must not descend. Behind points of equal z, the last counts.
         slopes: `[K - 1]`, slope of each segment between two points.
         steepness: factor on the gradient; by default lava-dl's, |z_max / a_max| of the last centre.
     """

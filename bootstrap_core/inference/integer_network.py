@@ -17,7 +17,7 @@ from bootstrap_core.inference.stream import Stream
 from bootstrap_core.network.base_block import Signals, SynapticBlock
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.graph import sources_of, walk
-from bootstrap_core.network.inputs import as_input, count_steps
+from bootstrap_core.network.inputs import as_input, check_dense, count_steps
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally, Trace, check_network, rates_of
 from bootstrap_core.network.sigma_delta import MessageBlock
@@ -171,6 +171,7 @@ class IntegerNetwork:
         """Yield the inputs and the output of each block, after a check of its states."""
         if mode not in (None, Mode.SNN):
             raise SnnZooError(f"the integer engine runs only Mode.SNN, not {mode}")
+        check_dense(images, self.spec)
         inputs, read = as_input(images.cpu() if isinstance(images, Tensor) else images, self.spec), list[Signals]()
         steps = count_steps(self.spec, time_steps, inputs)
 

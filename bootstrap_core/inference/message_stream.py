@@ -1,6 +1,7 @@
 """Streaming of sigma-delta networks: exact inference one frame at a time, with states that are kept between them."""
 
 from itertools import repeat
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -31,10 +32,15 @@ class MessageStream:
 
     def __init__(self, network: Network) -> None:
         self._network = network
+        self._lock = Lock()  # torch lets other threads run
         self.reset()
 
     def reset(self) -> None:
         """Start again from rest."""
+        with self._lock:
+            self._begin()
+
+    def _begin(self) -> None:
         self.steps = 0
         self._is_whole = True  # no step stopped half way
         self._layers = [_MessageLayer(self._network.block(i), i) for i in range(len(self._network.blocks))]
@@ -43,7 +49,7 @@ class MessageStream:
 
     @torch.no_grad()
     def step(self, frames: Tensor) -> Tensor:
-        """Advance one step; return the values after it, `[N, values]`, float32.
+        """Advance one step; return the values after it, `[N, values]`, float32. Steps of threads run one after another.
 
         Args:
             frames: `[N, ...]`, integers.
@@ -53,6 +59,10 @@ class MessageStream:
             StateOverflowError: a state leaves the hardware's 24 bits.
             SnnZooError: an earlier step raised such an error, and the stream was not reset.
         """
+        with self._lock:
+            return self._step(frames)
+
+    def _step(self, frames: Tensor) -> Tensor:
         check_whole(self._is_whole)
         x: Signals = as_step(frames, self._network.spec, self._n)
         self._n = x.shape[1]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import reduce
 from itertools import repeat
 from operator import add
+from threading import Lock
 from typing import Any
 
 import torch
@@ -54,10 +55,15 @@ class Stream:
     def __init__(self, network: Network, overflow: Overflow, overflows: Counter[int]) -> None:
         self._network, self._overflow, self._overflows = network, overflow, overflows
         self._gives_spikes = network.spec.gives_spikes
+        self._lock = Lock()  # native calls let other threads run
         self.reset()
 
     def reset(self) -> None:
         """Start again from rest."""
+        with self._lock:
+            self._begin()
+
+    def _begin(self) -> None:
         self.steps = 0
         self._count = torch.zeros((), dtype=torch.float64)  # `steps` as a tensor: dividing by a tensor is faster
         self._is_whole = True  # no step stopped half way
@@ -67,7 +73,8 @@ class Stream:
     def step(self, inputs: Tensor) -> Tensor:
         """Advance one step; return the logits so far, `[N, classes]`, float32: those of a run of `steps` steps.
 
-        With `output: spikes`, it returns the spikes of this step, `[N, ...]`.
+        With `output: spikes`, it returns the spikes of this step, `[N, ...]`. There is no gradient. Steps of several
+        threads run one after another.
 
         Args:
             inputs: events `[N, ...]` of this step, or for a network of images the image, `[N, ...]` in 0..1.
@@ -77,6 +84,10 @@ class Stream:
             StateOverflowError: a current or voltage leaves the hardware's 24 bits, and `overflow` is `REFUSE`.
             SnnZooError: an earlier step raised such an error, and the stream was not reset.
         """
+        with self._lock:
+            return self._step(inputs)
+
+    def _step(self, inputs: Tensor) -> Tensor:
         check_whole(self._is_whole)
         if self._input is None or not self._input.take_unchecked(inputs):
             self._check_and_take(inputs)
@@ -154,7 +165,9 @@ class _Input:
         The last image again needs none, and neither do spikes that are 0 and 1.
         """
         last = self._last
-        if not (isinstance(inputs, Tensor) and inputs.dtype == last.dtype and inputs.device == last.device):
+        if not isinstance(inputs, Tensor) or inputs.dtype != last.dtype or inputs.device != last.device:
+            return False
+        if inputs.layout is not last.layout or inputs.is_nested:
             return False
         if self.is_still:
             return self.changes > 0 and torch.equal(inputs, last)
@@ -414,4 +427,4 @@ class _Average:
     def logits(self, steps: Tensor) -> Tensor:
         """Return the logits: the mean rate of each group of neurons over all steps."""
         self.total += _view_of_step(self.source).reshape(self.total.shape)
-        return self.block.groups((self.total / steps).float())
+        return self.block.groups((self.total / steps).to(torch.float64 if is_graded(self.source) else torch.float32))

@@ -1,4 +1,12 @@
-"""Batch norms that the hardware can represent: as a bias, as a power of two in the weights, or folded into both."""
+"""Batch norms that the hardware can represent: as a bias, as a power of two in the weights, or folded into both.
+
+The chip can only subtract a fixed mean, so a mean-only norm subtracts the running mean in training too, with the
+gradient of subtracting the batch's. lava-dl's gradient treats the mean as a constant: the optimiser raises a channel,
+the norm lowers it again, and networks train badly.
+
+A full batch norm normalises by the batch while it trains as ANN, as torch does. Spikes, exports and SNN epochs have the
+running mean and deviation in weights and biases. Skips stay outside, so a residual stream keeps its scale.
+"""
 
 import torch
 import torch.nn.functional as F

@@ -28,6 +28,7 @@ from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.spiking_layer import spiking_layer
 from bootstrap_core.ops.synapses import Connection
 from bootstrap_core.ops.weighted_input import part_by_delay, weigh_delayed
+from specs.errors import IntegrityError
 from specs.layers.block import (
     AffineSpec,
     AverageSpec,
@@ -218,6 +219,17 @@ class SpikingBlock(SynapticBlock):
         self.longest = 0
         self.parts: list[tuple[Tensor, Connection]] = []
         self.sampler = RateSampler(subtracts=neuron.spec.reset is Reset.SUBTRACT)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Load the tensors; refuse fixed delays that `DelaySpec` rules out. Trained ones are rounded where they run."""
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        if self.delay is None or self.learns_delay:
+            return
+        wrong = self.delay[quantize_delay(self.delay, self.longest) != self.delay]
+        if len(wrong):
+            raise IntegrityError(
+                f"{prefix}delay must hold whole time steps from 0 to {self.longest}, got {float(wrong[0]):g}"
+            )
 
     def freeze(self) -> None:
         """See `Block`."""

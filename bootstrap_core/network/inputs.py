@@ -1,4 +1,8 @@
-"""Inputs of a network: still images `[N, ...]`, or events or frames `[T, N, ...]`, which differ from step to step."""
+"""Inputs of a network: still images `[N, ...]`, or events or frames `[T, N, ...]`, which differ from step to step.
+
+Recordings have different lengths, so T of a run is that of its events, and `time_steps` only cuts. A shape that could
+be read two ways is refused with both readings, as a wrong guess would give no error.
+"""
 
 import math
 import warnings
@@ -15,7 +19,7 @@ from specs.layers.input import Encoding, InputSpec
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 
-__all__ = ["AxesWarning", "as_input", "as_step", "check_earlier", "count_steps"]
+__all__ = ["AxesWarning", "as_input", "as_step", "check_dense", "check_earlier", "count_steps", "is_dense"]
 
 UNSCALED = 16.0
 """Pixel value above which images are taken as not divided by 255; normalised images of lava-dl stay below it."""
@@ -49,6 +53,19 @@ def check_earlier(steps: int, also_after: Sequence[int]) -> list[int]:
     return [int(t) for t in also_after]
 
 
+def is_dense(tensor: Tensor) -> bool:
+    """Return whether a tensor holds each of its values in memory: it is not sparse, nested, quantized or on meta."""
+    return not (tensor.is_nested or tensor.is_quantized or tensor.is_meta) and tensor.layout is torch.strided
+
+
+def check_dense(inputs: object, spec: NetworkSpec) -> None:
+    """Raise `DataError` for a tensor that does not hold each of its values."""
+    if isinstance(inputs, Tensor) and not is_dense(inputs):
+        raise DataError(
+            f"{spec.name} takes a dense tensor that holds its values; this one is sparse, nested, quantized or on meta"
+        )
+
+
 def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
     """Return images `[N, ...]` in the input's shape, uint8 scaled to 0..1, with the input's padding around them.
 
@@ -56,6 +73,7 @@ def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
 
     Raises `DataError` if they do not fit; warns of floats that seem not to be divided by 255.
     """
+    check_dense(images, spec)
     if spec.input.is_timed:
         return _as_timed(images, spec)
     shape = spec.input.shape
@@ -86,7 +104,7 @@ def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
 
 
 def as_step(inputs: Tensor, spec: NetworkSpec, n: int | None) -> Tensor:
-    """Return the input of one step of a stream, on the CPU, as blocks take it.
+    """Return the input of one step of a stream, on the CPU and without a gradient, as blocks take it.
 
     Args:
         inputs: image, events or frame of this step, `[N, ...]`.
@@ -100,12 +118,13 @@ def as_step(inputs: Tensor, spec: NetworkSpec, n: int | None) -> Tensor:
         DataError: the input does not fit the network, or N is not `n`.
     """
     shape, what, is_timed = spec.input.shape, spec.input.encoding, spec.input.is_timed
+    check_dense(inputs, spec)
     if isinstance(inputs, Tensor):
         if is_timed and not (inputs.dim() and fit_input(tuple(inputs.shape[1:]), shape)):
             wanted = f"a step of {spec.name} takes {what} as a tensor [N, {', '.join(map(str, shape))}]"
             hint = f"; of one recording, its step is {what}[None]" if fit_input(tuple(inputs.shape), shape) else ""
             raise DataError(f"{what} of {list(inputs.shape)} do not fit: {wanted}{hint}")
-        inputs = (inputs[None] if is_timed else inputs).cpu()
+        inputs = (inputs[None] if is_timed else inputs).detach().cpu()
     given = as_input(inputs, spec)
     found = given.shape[1 if is_timed else 0]
     if n not in {None, found}:

@@ -297,8 +297,8 @@ class Network(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(chain(self.parameters(), self.buffers())).device
+        """Device of the weights; the CPU for a network without any."""
+        return next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
 
     @property
     def readout(self) -> Block:

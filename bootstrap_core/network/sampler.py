@@ -1,14 +1,19 @@
-"""Measured activation of a layer: sampled pairs (weighted input, rate), and the curve fitted to them."""
+"""Measured activation of a layer: sampled pairs (weighted input, rate), and the curve fitted to them.
+
+The pairs of all batches are too many, and processes must keep the same ones. Each pair gets a random key from (seed,
+number seen), and the smallest keys stay: a uniform, bounded, reproducible sample.
+"""
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.ops.activation import activate
-from specs.errors import SnnZooError
+from specs.errors import IntegrityError, SnnZooError
 
 __all__ = ["RateSampler", "mix_seed"]
 
@@ -57,6 +62,16 @@ class RateSampler(nn.Module):
         self.seed, self.capacity, self.subtracts = seed, capacity, subtracts
         self.group: Group = ALONE
         self.clear()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Load the curve; refuse one that is not a function, for which operators could give different rates."""
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        n, most = int(self.n_centers), len(self.centers)
+        if n not in (0, *range(2, most + 1)):
+            raise IntegrityError(f"{prefix}n_centers must be 0, or 2 to {most}, got {n}")
+        z = self.centers[:n, 0]
+        if not bool((z.diff() >= 0).all()):
+            raise IntegrityError(f"{prefix}centers must not descend in z, got {z.tolist()}")
 
     def clear(self) -> None:
         """Drop the pairs; the fitted curve stays."""

@@ -16,7 +16,7 @@ def activate(z: Tensor, centers: Tensor, slopes: Tensor, steepness: float | None
 
     Args:
         z: any shape.
-        centers: `[K, 2]`, points (z, rate) of the curve, z ascending.
+        centers: `[K, 2]`, points (z, rate) of the curve; z must not descend.
         slopes: `[K - 1]`, slope of each segment between two points.
         steepness: factor on the gradient; by default lava-dl's, |z_max / a_max| of the last centre.
     """

@@ -1,4 +1,8 @@
-"""Heap settings for processes that train, calibrate, or run batches of images."""
+"""Heap settings for processes that train, calibrate, or run batches of images.
+
+Each step allocates tensors of the same sizes, and page faults in new memory take longer than the arithmetic. So these
+processes tell glibc not to return memory to the system.
+"""
 
 import ctypes
 from contextlib import suppress

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from typing import Any, overload
 
@@ -78,8 +78,8 @@ class Trainer:
     Raises:
         DataError: `split` is not what the network learns from, none is left for training, or labels are
             beyond the classes.
-        SnnZooError: `network` is not a `Network`, `recipe` not a `TrainingSpec`, or `teacher` is missing although the
-            recipe names one.
+        SnnZooError: `network` is not a `Network` or has no weights, `recipe` is not a `TrainingSpec`, or `teacher` is
+            missing although the recipe names one.
         LostProcessError: another process has ended or does not answer.
     """
 
@@ -98,6 +98,8 @@ class Trainer:
         recipe = recipe or network.spec.training or TrainingSpec()
         if problem := network.spec.recipe_problem(recipe):
             raise SnnZooError(f"training.{problem[0]}: {problem[1]}")
+        if next(network.parameters(), None) is None:
+            raise SnnZooError(f"{network.spec.name} has no weights to train: it can be scored and used as it is")
         self.objective: Objective[Any] = objective_of(network.spec, recipe, split)
         if recipe.teacher is not None and teacher is None:
             raise SnnZooError(
@@ -170,13 +172,10 @@ class Trainer:
             _add(self.stats.testing, as_ann)
         as_snn, overflow = self.objective.score_snn(self.trained, self.validation, progress=on_scored, group=self.group)
         _add(self.stats.snn, as_snn)
+        report, before, figures = self.objective.report, self.best, dict[str, Any]()
+        for part, stat in zip(REPORTED, self.stats.states.values(), strict=True):
+            figures |= {f"{part}_loss": stat.loss, f"{part}_{report.measure.key}": stat.score}
         self.stats.update()
-        report, record, before = self.objective.report, self.stats.records()[-1], self.best
-        figures: dict[str, Any] = {
-            f"{part}_{figure}": value
-            for part, measured in zip(REPORTED, (record["training"], record["testing"], record["snn"]), strict=True)
-            for figure, value in measured.items()
-        }
         reached = overflow is None, report.measure.rank(figures[f"validation_snn_{report.measure.key}"])
         self.best = max(before, reached)
         self.epoch += 1
@@ -293,8 +292,18 @@ class Trainer:
             return peak
         return peak * 0.5 * (1 + math.cos(math.pi * part))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state from which `load_state_dict` continues: a copy, of tensors and plain values only."""
+    def recall(self, reports: Iterable[EpochReport]) -> None:
+        """Add the figures of former epochs to the statistics, for a state that was saved without them."""
+        for report in reports:
+            for part, stat in zip(REPORTED, self.stats.states.values(), strict=True):
+                stat.log(getattr(report, f"{part}_loss"), getattr(report, f"{part}_{report.measure.key}"))
+
+    def state_dict(self, *, stats: bool = True) -> dict[str, Any]:
+        """Return the state from which `load_state_dict` continues: a copy, of tensors and plain values only.
+
+        Its size and the time that it takes grow with the number of epochs, unless `stats` is False: then the statistics
+        are left out, and `recall` restores them.
+        """
         return deepcopy({
             "epoch": self.epoch,
             "recipe": self.recipe.model_dump(mode="json"),
@@ -302,7 +311,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "as_ann": None if self.as_ann is None else self.as_ann.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
-            "stats": self.stats.state_dict(),
+            "stats": self.stats.state_dict() if stats else None,
             "best": self.best,
         })  # fmt: skip
 
@@ -336,7 +345,8 @@ class Trainer:
             check_tensors("average.network", checked.average.network, own)
         if checked.as_ann is not None:
             check_tensors("as_ann", checked.as_ann, own)
-        self.stats.load_state_dict(checked.stats)
+        if checked.stats is not None:
+            self.stats.load_state_dict(checked.stats)
         self.network.load_state_dict(checked.network)
         self.optimizer.load_state_dict(deepcopy(optimizer))  # it would keep these very tensors
         if self.average is not None and checked.average is not None:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.optim import Optimizer
 
+from bootstrap_core.network.inputs import is_dense
 from specs.errors import IntegrityError
 from specs.fields import Integer
 from specs.training import TrainingSpec
@@ -16,7 +17,7 @@ __all__ = ["TrainerState", "check_tensors", "tensors_of_optimizer"]
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    if tensor.is_nested or tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+    if not is_dense(tensor):
         raise ValueError("must be a dense tensor with values")
     return tensor
 
@@ -45,7 +46,7 @@ class TrainerState(BaseModel):
     optimizer: _OptimizerState
     as_ann: _Tensors | None = None
     average: _AverageState | None = None
-    stats: dict[str, Any]
+    stats: dict[str, Any] | None
     best: tuple[bool, float] | None = None
 
 

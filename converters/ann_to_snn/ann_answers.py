@@ -10,8 +10,6 @@ from bootstrap_core.data.datasets import Dataset, Split
 from converters.linear.ann import Ann, run_ann
 from converters.linear.image_normalization import Normalization
 
-__all__ = ["AnnAnswers"]
-
 BATCH = 250
 
 

@@ -25,17 +25,6 @@ from specs.layers.input import Encoding
 from specs.layers.layer import Role
 from specs.layers.neuron import Reset
 
-__all__ = [
-    "EVERY_FORM",
-    "MOST_IMAGES",
-    "Candidate",
-    "SpikingForms",
-    "best_candidate",
-    "has_maxima",
-    "has_skips",
-    "images_wanted",
-]
-
 FEWEST, MOST = 256, 4096
 """Bounds of the number of calibration images; fewer for large networks."""
 ENOUGH_ACTIVATIONS = 1 << 22

@@ -43,8 +43,6 @@ from specs.layers.input import Encoding
 from specs.layers.neuron import CubaSpec, Reset
 from specs.words import counted
 
-__all__ = ["Calibration", "InputForm", "calibrate", "shrink_for"]
-
 PARTS = tuple(torch.linspace(0.05, 1.0, 24).tolist())
 """Thresholds to try for a layer, ascending, relative to its largest activation."""
 OFFSETS = (0.0, 0.5)

@@ -17,8 +17,6 @@ from specs.errors import DataError
 from specs.shapes import fit_input
 from specs.words import counted
 
-__all__ = ["doubt_about_data", "notes_on_accuracy", "notes_on_candidate", "notes_on_data"]
-
 DOUBT_IMAGES = 1000
 """Number of training images on which several normalizations, and orders of the classes, are compared."""
 STANDARD_ERRORS = 3

@@ -62,8 +62,6 @@ from specs.outline import few_lines
 from specs.training import TrainingSpec
 from specs.words import counted
 
-__all__ = ["ImportCallbacks", "OnnxConversion", "drawn", "import_onnx"]
-
 READOUT_STEPS = 1 << 31
 """Largest product of images, neurons and time steps for the fit of a readout: 10 to 20 s."""
 LOGIT_IMAGES = 1000
@@ -383,13 +381,16 @@ def _learn(
         notes.append(f"not tuned: needs at least {FEWEST_TO_TUNE} training images, got {len(dataset.train)}")
     elif epochs and (tuning := _tuned(network, dataset.train, answers, epochs, seed, callbacks)):
         if tuning.part < 1:
-            notes.append(f"{tuning.part:.0%} of the change by tuning was kept: this is best on held-out images")
+            notes.append(
+                f"{tuning.part:.0%} of the change by tuning was kept: this is best on training images that tuning does "
+                "not use"
+            )
         calibrate_logits(network, drawn(dataset.train, LOGIT_IMAGES, seed), answers)
         callbacks.on_step(f"scoring on {len(test):,} test images")
         tuned, score = _scored(network, test, steps)
     elif epochs:
         moved = ", slightly shifted and rotated" if are_pictures(dataset.train.images.shape) else ""
-        notes.append(f"tuning was undone: it made the network worse on held-out training images{moved}")
+        notes.append(f"tuning was undone: it made the network worse on training images that it does not use{moved}")
         tuned = converted
     if score is None:
         score, overflow = evaluate_exactly(network, test)

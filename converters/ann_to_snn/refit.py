@@ -17,8 +17,6 @@ from torch import Tensor
 from bootstrap_core.functional.convolution import conv2d, padded
 from converters.linear.linear_fold import Conv, Dense
 
-__all__ = ["Reading", "refit"]
-
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Penalties to try on a change of the weights, relative to the mean square of what they read."""
 MOST_ROWS = 8192

@@ -22,8 +22,6 @@ from specs.errors import UnsupportedError
 from specs.fields import Padding, Shape
 from specs.shapes import Pair
 
-__all__ = ["MaxPooling", "Population", "SpikingLayer", "SpikingSkip", "activations_first", "spiking_layers"]
-
 ACTIVATIONS = (nets.Relu, nets.Clip, nets.LeakyRelu, nets.PRelu)
 MOST_BRANCHES = 64
 """Largest number of branches in a sum; it doubles whenever a sum is added to itself."""

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from converters.cli.interrupt import INTERRUPTED, raised_in_command
 from specs.errors import SnnZooError
 from specs.files.whole_file import refuse_file_as_folder
+from specs.printable import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTEXT_SETTINGS",
-    "INTERRUPTED",
     "Command",
     "KnownModels",
     "ProgressLine",
@@ -71,8 +72,6 @@ NO_LIBRARY = (
     "note: the native library is not installed, so this runs in torch, many times slower and with the same spikes; "
     "to build the library, install a C++ compiler and then snnzoo again"
 )
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as in shells."""
 OUT_OF_MEMORY = "out of memory: close other programs, or give less at once, such as a smaller training.batch_size"
 BAR_WIDTH, REFRESH_S, ESTIMATE_S = 79, 0.1, 2
 """Width of a progress line, seconds between two of them, and the seconds after which a time is estimated in a file."""
@@ -129,7 +128,8 @@ class Command(click.Command):
             os.environ.setdefault(name, value)
         start = time.perf_counter()
         try:
-            return super().invoke(ctx)
+            with raised_in_command():
+                return super().invoke(ctx)
         except SnnZooError as error:
             raise click.ClickException(_wrapped(str(error), after="Error: ")) from error
         except click.ClickException as error:
@@ -164,15 +164,6 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def printable(text: str) -> str:
-    """Replace characters that could control the terminal; every text from a file or a server passes through here.
-
-    >>> printable("a\x1b[2Jb\u202e")
-    'a�[2Jb�'
-    """
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:

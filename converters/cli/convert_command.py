@@ -1,5 +1,7 @@
 """The command `convert`: write a model in another format, and turn an ANN in ONNX into a spiking network."""
 
+import shlex
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial, wraps
@@ -34,12 +36,11 @@ from converters.cli.options import (
     complete_models,
     data_options,
     limit_option,
-    percent,
     use_threads,
 )
 from specs.errors import SnnZooError
 from specs.files.limits import TIME_STEPS
-from specs.words import counted
+from specs.words import counted, percent
 
 if TYPE_CHECKING:
     from bootstrap_core.data.datasets import Dataset
@@ -235,9 +236,12 @@ def convert(
         file_entry,
         files_of,
         format_notes,
+        self_test_options,
         write_model,
     )
+    from converters.formats.netx.lava_limits import LavaWarning
     from specs.files.given_file import real_path
+    from specs.files.named_data import is_named_data, note_named_data
 
     for output in outputs:
         check_writable_format(output)
@@ -255,7 +259,10 @@ def convert(
         refuse_existing(onnx.report, force)
     given = str(source)
     source = _find(source)
-    if kind_of_file(source) is FileKind.ONNX:
+    kind = kind_of_file(source)
+    if not outputs and onnx.report is None and not as_json:
+        say("note: nothing will be written: name a file with -o, as in -o model.safetensors")
+    if kind is FileKind.ONNX:
         use_threads(onnx.threads)
         note_missing_library()
         conversion = _convert_onnx(source, outputs, onnx, places, hints)
@@ -281,7 +288,14 @@ def convert(
         c_options = replace(c_options, images=known.golden_images(given))
     if len(outputs) > 1:  # so that none is written if another cannot be
         _check_all_writable(model, outputs)
-    written = [file_entry(file) for output in outputs for file in files_of(write_model(model, output, c=c_options))]
+    data = model.data or ""
+    is_named = onnx.data is not None or is_named_data(source, data)
+    with warnings.catch_warnings(action="ignore", category=LavaWarning):  # it is among the notes
+        for output in outputs:
+            write_model(model, output, overwrite=force, c=c_options)
+    for output in outputs if is_named else ():
+        note_named_data(output, data)
+    written = [file_entry(file) for output in outputs for file in files_of(output)]
     if onnx.report is not None and conversion is not None:
         _write_report(onnx.report, conversion, source.name, written, figures["layers"])
         written.append(file_entry(onnx.report))
@@ -290,11 +304,11 @@ def convert(
         return
     if conversion is not None:
         _print_conversion(conversion)
-    if not written:
-        done = "read" if conversion is None else "converted"
-        say(f"note: {given} was {done}, but nothing was written: name a file with -o, as in -o model.safetensors")
     for entry in written:
         echo(entry["path"])
+    for output in outputs:
+        if output.suffix == C_SOURCE:
+            say(f"note: its test: {shlex.join(['cc', *self_test_options(output, c_options)])} && ./selftest")
 
 
 def _check_all_writable(model: "Model", outputs: tuple[Path, ...]) -> None:
@@ -460,7 +474,8 @@ def _load(places: DataPlaces, name: str, limit: int | None, shape: "Shape") -> "
 def _say_epoch(report: "AccuracyReport") -> None:
     say(
         f"tuning, epoch {report.epoch + 1}, learning rate {report.learning_rate:.2g}: "
-        f"SNN {percent(report.validation_snn_accuracy)} on held-out images, {report.seconds:.0f} s"
+        f"SNN {percent(report.validation_snn_accuracy)} on training images that tuning does not use, "
+        f"{report.seconds:.0f} s"
     )
 
 
@@ -475,7 +490,11 @@ def _print_conversion(conversion: "OnnxConversion") -> None:
     echo(f"\nimport: differs from the ONNX reference by at most {conversion.imported.max_abs_error:.2g}")
     agreement = percent(conversion.candidate.agreement)
     candidate = conversion.candidate
-    judged = "images held out of calibration" if candidate.held_out else "all images (too few to hold some out)"
+    judged = (
+        "training images that calibration does not use"
+        if candidate.held_out
+        else "all training images, as there are few"
+    )
     where = f"{judged}, before tuning" if conversion.dataset else "noise images"
     pooling = f"; max pools: {candidate.max_pooling}" if has_maxima(conversion.imported.ann) else ""
     echo(f"images: {conversion.normalization}")

@@ -36,7 +36,6 @@ __all__ = [
     "complete_models",
     "data_options",
     "limit_option",
-    "percent",
     "places_options",
     "recorded_steps",
     "run_options",
@@ -347,7 +346,7 @@ def say_drawn(dataset: "Dataset | FrameDataset") -> None:
         return
     what, places, n_test = "recordings", "arrays x_train, y_train, x_test and y_test", len(dataset.test)
     if not isinstance(dataset, FrameDataset):
-        what = "recordings" if dataset.test.has_events else "images"
+        what = f"{dataset.sample}s"
         places, n_test = "folders train and test, or arrays x_train and x_test", dataset.drawn_from or n_test
     say(
         f"note: {n_test:,} of the {len(dataset.train) + n_test:,} {what} of {dataset.name} are for testing, drawn at "
@@ -363,11 +362,6 @@ def recorded_steps(steps: Sequence[int | None], longest: int) -> list[int | None
     left_out = ", ".join(map(str, too_many))
     warn(f"--time-steps {left_out}: left out, as the recordings have {longest} time steps")
     return [t for t in steps if t not in too_many]
-
-
-def percent(part: float | None) -> str:
-    """Return a fraction as text: 0.9876 as `98.76 %`, None as a dash."""
-    return "-" if part is None else f"{100 * part:.2f} %"
 
 
 def use_threads(threads: int | None) -> None:

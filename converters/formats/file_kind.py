@@ -1,4 +1,7 @@
-"""Kinds of model files, detected from the content: suffixes can be wrong."""
+"""Kinds of model files, detected from the content: suffixes can be wrong.
+
+The first bytes, and the names inside HDF5 and zip files, select the reader; the suffix selects the writer.
+"""
 
 import re
 import zipfile

@@ -1,5 +1,6 @@
 """Read models of any format, detected from the content; write them in the format of the suffix."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from enum import Enum
@@ -10,10 +11,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bootstrap_core.network.network import Network
-from converters.formats.c.c_writer import COptions, check_c_name, header_of, write_c
+from converters.formats.c.c_writer import COptions, check_c_name, header_of, self_test_options, write_c
 from converters.formats.file_kind import USES, FileKind, kind_of_file
 from converters.formats.lava_checkpoint import read_checkpoint
-from converters.formats.netx.lava_limits import how_lava_runs
+from converters.formats.netx.lava_limits import LavaWarning, how_lava_runs
 from converters.formats.netx.netx_model import read_netx, write_netx
 from converters.formats.nir.nir_neurons import TimeConstants
 from converters.formats.nir.nir_reader import read_nir
@@ -43,6 +44,7 @@ __all__ = [
     "format_notes",
     "option_name",
     "read_model",
+    "self_test_options",
     "write_model",
 ]
 
@@ -163,18 +165,21 @@ def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
     return replace(model.with_data(partial(found_data, folder=path.parent)), origin=str(path))
 
 
-def write_model(model: Model | Network, path: str | Path, *, c: COptions | None = None) -> Path:
-    """Write a model, or a network without a card, to a file in the format of its suffix; overwrites.
+def write_model(
+    model: Model | Network, path: str | Path, *, overwrite: bool = False, c: COptions | None = None
+) -> Path:
+    """Write a model, or a network without a card, to a file in the format of its suffix.
 
     The path of data in the file's folder is written relative to it, so that both can be moved together.
 
     Args:
         model: the model; it is not changed.
         path: file to write; for C source, `NAME.c`, also its header `NAME.h`.
+        overwrite: whether a file that exists is replaced.
         c: options of C source; without effect for other formats.
 
     Raises:
-        ConversionError: an argument has the wrong type.
+        ConversionError: an argument has the wrong type, or a file exists and `overwrite` is false.
         UnsupportedError: no writer for the suffix, or a network that the format cannot express.
         IntegrityError: a card that the file cannot hold; see `check_card`.
     """
@@ -185,6 +190,8 @@ def write_model(model: Model | Network, path: str | Path, *, c: COptions | None 
     advice = "pass its .model" if isinstance(getattr(model, "model", None), Model) else ""
     check_type(model, Model, "write_model takes a Model or a Network", advice=advice, error=ConversionError)
     check_card(dict(model.card), f"cannot write {path}")
+    if not overwrite and (exists := [str(file) for file in files_of(path) if file.exists()]):
+        raise ConversionError(f"{' and '.join(exists)} exists: choose another path, or pass overwrite=True")
     write = partial(write_c, options=c) if c is not None and path.suffix == C_SOURCE else WRITERS[path.suffix]
     return write(model.with_data(partial(stored_data, folder=path.parent)), path)
 
@@ -233,5 +240,5 @@ def format_notes(model: Model, suffix: str) -> list[str]:
 
 def check_writable(model: Model, suffix: str) -> None:
     """Raise the errors of `write_model`; call it before long work that changes only the tensors."""
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore", category=LavaWarning):
         write_model(model, Path(folder) / f"tried{suffix}")

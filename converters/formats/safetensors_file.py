@@ -1,4 +1,8 @@
-"""Model files: one safetensors file each, with the spec and the card in its metadata."""
+"""Model files: one safetensors file each, with the spec and the card in its metadata.
+
+All metadata are under one key: the same model must give the same bytes, but safetensors writes several keys in random
+order.
+"""
 
 import json
 from collections.abc import Mapping

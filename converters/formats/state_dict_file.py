@@ -28,6 +28,7 @@ from specs.files.given_zip import open_zip
 from specs.files.limits import TORCH_PICKLE_BYTES, unpacked_bytes
 from specs.files.memory import refuse_beyond_memory
 from specs.files.whole_file import whole_file
+from specs.printable import printable
 
 __all__ = [
     "StateDictFile",
@@ -286,8 +287,8 @@ def _unpickle(path: Path) -> Any:
     except Exception as error:  # An untrusted pickle can raise anything.
         text = str(error)
         if blocked := re.search(r"GLOBAL (\S+)", text):
-            name = blocked[1].removeprefix("builtins.")
-            is_outer = outer_class(pickle.content, n_pickles=pickle.n_pickles) == name
+            raw = blocked[1].removeprefix("builtins.")
+            name, is_outer = printable(raw), outer_class(pickle.content, n_pickles=pickle.n_pickles) == raw
             if is_outer and all(attribute in pickle.content for attribute in MODULE_ATTRIBUTES):
                 needs_script = b"__main__" in pickle.content
                 kind = ForeignModel.MODULE_OF_SCRIPT if needs_script else ForeignModel.MODULE
@@ -297,6 +298,7 @@ def _unpickle(path: Path) -> Any:
                 f"{TENSORS_ALONE}\n{EXPORT_ADVICE}"
             ) from None
         # Keep torch's finding, without its advice to load with weights_only=False.
+        text = printable(text)
         found = re.search(r"WeightsUnpickler error:\s*(.+)", text) or re.match("(.+)", text)
         reason = found[1][:200] if found else type(error).__name__
         raise IntegrityError(f"{path}: not a file of torch.save, or a damaged one: {reason}") from None

@@ -20,28 +20,6 @@ from converters.linear.linear_fold import Conv, Dense
 from specs.fields import Padding, Shape
 from specs.shapes import Window
 
-__all__ = [
-    "Add",
-    "Ann",
-    "AvgPool",
-    "Bound",
-    "Clip",
-    "Conv",
-    "Dense",
-    "Flatten",
-    "LeakyRelu",
-    "MaxPool",
-    "Node",
-    "Operation",
-    "PRelu",
-    "Relu",
-    "ScaleShift",
-    "Unread",
-    "ZeroPad",
-    "apply_operation",
-    "run_ann",
-]
-
 
 @dataclass(frozen=True)
 class AvgPool(Window):

@@ -12,8 +12,6 @@ from specs.fields import Padding
 from specs.layers.block import AvgPoolSpec, ConvSpec, LayerSpec
 from specs.shapes import Pair, pads_of
 
-__all__ = ["evened", "notes_on_kernel", "unevened"]
-
 MAX_WEIGHTS = 1 << 26
 """Largest number of weights of an enlarged kernel; writing out a large dilation could ask for terabytes."""
 

@@ -17,18 +17,6 @@ from specs.errors import UnsupportedError
 from specs.fields import Padding, Shape
 from specs.shapes import Pair, axes_of, fewest_sides, pads_of
 
-__all__ = [
-    "Conv",
-    "Dense",
-    "fold_conv",
-    "fold_dense",
-    "follow",
-    "pool",
-    "scale_inputs",
-    "scale_outputs",
-    "unrolled",
-]
-
 MAX_WEIGHTS = 1 << 26
 """Largest number of weights of a folded layer; a small file may ask for a huge kernel."""
 MAX_POOL_WEIGHTS = 1 << 22

@@ -15,8 +15,6 @@ from specs.fields import Shape
 from specs.files.limits import ONNX_TENSOR, ONNX_WINDOWS
 from specs.shapes import Window, axes_of, pads_of
 
-__all__ = ["INPUT", "KEPT_WORK", "LAYER", "TENSOR_WORK", "WEIGHT_WORK", "Budget", "FlatGraph"]
-
 INPUT = "input"
 LAYER = "a layer of its own"
 """Reason in `OnnxImport.nodes` for a node that became a node of the ANN."""

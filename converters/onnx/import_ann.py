@@ -23,8 +23,6 @@ from converters.onnx.tensor_layout import Data, Relayout, rows_of
 from specs.errors import ConversionError, IntegrityError, UnsupportedError
 from specs.files.limits import onnx_constants, onnx_work
 
-__all__ = ["TOLERANCE", "OnnxImport", "import_ann"]
-
 TOLERANCE = 1e-4
 """Largest allowed difference between an import and onnx's evaluator, as a part of the largest logit."""
 IMAGES, CHECK_WORK = 4, 1 << 25

@@ -11,8 +11,6 @@ from converters.onnx.refused_operators import REFUSED
 from converters.onnx.tensor_layout import Data
 from specs.errors import UnsupportedError
 
-__all__ = ["Inputs", "Operator", "Operators", "Reader", "Trait", "Value"]
-
 Value = Data | Array
 """Tensor of the file: `Data` if it depends on the image, an array if it is constant."""
 Inputs = tuple[Value | None, ...]

@@ -34,8 +34,6 @@ from specs.errors import IntegrityError, UnsupportedError
 from specs.files.limits import ONNX_ELEMENTS
 from specs.shapes import Window, pads_of
 
-__all__ = ["OPERATORS", "PRODUCT_OF_TENSORS"]
-
 OPERATORS = Operators()
 LAYOUT = Trait.MOVES | Trait.AFTER_LOGITS
 SIZE = Trait.SIZE | Trait.AFTER_LOGITS

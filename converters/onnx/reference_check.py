@@ -24,8 +24,6 @@ from specs.errors import ConversionError
 from specs.fields import Shape
 from specs.shapes import axes_of, pads_of
 
-__all__ = ["AveragePool", "Layout", "MaxPool", "Reference", "largest_errors", "make_reference"]
-
 WIDER: dict[int, int] = {TensorProto.FLOAT16: TensorProto.FLOAT, TensorProto.BFLOAT16: TensorProto.FLOAT}
 
 

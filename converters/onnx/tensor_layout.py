@@ -12,17 +12,6 @@ from specs.fields import Shape
 from specs.files.limits import ONNX_TENSOR
 from specs.shapes import Pads
 
-__all__ = [
-    "Data",
-    "Floats",
-    "Index",
-    "Maps",
-    "Relayout",
-    "maps_of",
-    "rows_of",
-    "spread_over",
-]
-
 Index = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 

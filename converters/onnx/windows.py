@@ -6,8 +6,6 @@ from typing import Any
 from specs.errors import IntegrityError, UnsupportedError
 from specs.shapes import Pair, Window, fewest_sides
 
-__all__ = ["MAX_SIDE", "windows_of"]
-
 MAX_SIDE = 1 << 14
 """Largest side of a kernel, stride, dilation or padding; guards against small files that ask for huge maps."""
 

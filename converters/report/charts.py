@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from bootstrap_core.training.epoch_report import AccuracyReport
+from specs.words import percent
 
 __all__ = ["HEIGHT", "WIDTH", "Axis", "Line", "LineChart", "accuracy_chart", "learning_charts", "output_chart", "ticks"]
 
@@ -84,10 +85,10 @@ def accuracy_chart(by_steps: dict[int, float | None], ann: float | None = None) 
     y = Axis(levels[0], 1.0, BOTTOM, TOP, "accuracy")
     x = Axis(0.0, math.log2(max(by_steps)), LEFT + 8, RIGHT - 8, "time steps T")
     pieces = _pieces(x, y, ((math.log2(t), accuracy) for t, accuracy in by_steps.items()))
-    said = "SNN: " + ", ".join(f"{_percent(accuracy)} at T={t}" for t, accuracy in known.items())
+    said = "SNN: " + ", ".join(f"{percent(accuracy)} at T={t}" for t, accuracy in known.items())
     lines = [Line("SNN", "snn", pieces, dotted=True)]
     if ann is not None:
-        said = f"ANN: {_percent(ann)}. {said}"
+        said = f"ANN: {percent(ann)}. {said}"
         lines.insert(0, Line("ANN", "ann", (((LEFT, y.at(ann)), (RIGHT, y.at(ann))),)))
     powers = [t for t in by_steps if t & (t - 1) == 0]
     return LineChart(
@@ -115,9 +116,9 @@ def learning_charts(reports: Sequence[AccuracyReport]) -> tuple[LineChart, LineC
     accuracy = _learning_chart(
         reports,
         "accuracy",
-        f"Best validation accuracy of the SNN: {_percent(best.validation_snn_accuracy)}, in epoch {best.epoch + 1} of "
-        f"{len(reports)}. Last epoch: SNN {_percent(last.validation_snn_accuracy)}"
-        f"{'' if last.validation_ann_accuracy is None else f', ANN {_percent(last.validation_ann_accuracy)}'}.",
+        f"Best validation accuracy of the SNN: {percent(best.validation_snn_accuracy)}, in epoch {best.epoch + 1} of "
+        f"{len(reports)}. Last epoch: SNN {percent(last.validation_snn_accuracy)}"
+        f"{'' if last.validation_ann_accuracy is None else f', ANN {percent(last.validation_ann_accuracy)}'}.",
     )
     known = ((name, getattr(last, f"{field}_loss")) for name, _, field in LEARNERS)
     losses = ", ".join(f"{name} {loss:.4f}" for name, loss in known if loss is not None)
@@ -208,7 +209,3 @@ def _finite(value: float | None) -> float | None:
 
 def _labelled(axis: Axis, marks: Sequence[tuple[float, str]]) -> Axis:
     return replace(axis, labels=tuple((axis.at(value), text) for value, text in marks))
-
-
-def _percent(part: float) -> str:
-    return f"{100 * part:.2f} %"

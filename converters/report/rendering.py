@@ -1,4 +1,9 @@
-"""Rendering of this package's templates: each page is one file without scripts, which loads nothing."""
+"""Rendering of this package's templates: each page is one file without scripts, which loads nothing.
+
+Figures must be testable without HTML, so they are frozen dataclasses that a template only formats. Pages must be safe
+to share: no script, no request, names escaped. So charts are SVG, spikes are animated by CSS alone, and a checkbox
+stops them.
+"""
 
 import math
 from dataclasses import dataclass
@@ -11,6 +16,7 @@ from bootstrap_core.analysis.spike_events import film, signed_events
 from bootstrap_core.pictures import film_uri, image_uri, raster_uri
 from converters.report.charts import HEIGHT, LEARNERS, WIDTH, accuracy_chart, learning_charts, output_chart
 from converters.report.network_figures import Example
+from specs.words import percent
 
 __all__ = ["ScoreRow", "film_steps", "render", "score_rows", "visible"]
 
@@ -118,7 +124,7 @@ def _parts(scores: list[float]) -> list[float]:
 
 
 def _percent(part: float | None) -> str:
-    return NOTHING if part is None else f"{100 * part:.2f}\N{NO-BREAK SPACE}%"
+    return NOTHING if part is None else percent(part).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -45,8 +46,54 @@ Progress = Callable[[int, int | None], object]
 """Function called with the number of bytes received so far, and the total, or None if unknown."""
 
 
+VERSION = re.compile(r'"[!#-~]{1,200}"|\w{3}, [\w :]{1,40}GMT', re.ASCII)
+"""A strong ETag, or a date as in Last-Modified."""
+
+
 class BrokenOffError(Exception):
     """A transfer that may succeed when tried again."""
+
+
+@dataclass
+class _Source:
+    """File on a server, as the attempts of a transfer have seen it.
+
+    Attributes:
+        url: its URL.
+        headers: headers of the requests.
+        version: its ETag or date in the last answer; empty if the server gives none.
+        has_changed: True if it was another file in a later answer than in the one before.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    version: str = ""
+    has_changed: bool = False
+
+    def rest_from(self, start: int) -> dict[str, str]:
+        """Return the headers of a request of the bytes from `start` on; of all, if the file has changed."""
+        headers = {"User-Agent": "snnzoo", "Accept-Encoding": "identity", **self.headers}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            headers |= {"If-Range": self.version} if self.version else {}
+        return headers
+
+    def is_changed(self, response: "httpx.Response", start: int) -> bool:
+        """Return whether an answer is of another file than that of which `start` bytes were received.
+
+        Raises `TransferError` if it is the second such answer.
+        """
+        told = (response.headers.get(name, "") for name in ("ETag", "Last-Modified"))
+        version, before = next(filter(VERSION.fullmatch, told), ""), self.version
+        self.version = version
+        if not start or not before or version == before:
+            return False
+        if self.has_changed:
+            raise TransferError(
+                f"{self.url}: the file changed on the server twice during the transfer; try again later"
+            )
+        self.has_changed = True
+        return True
 
 
 def cache_folder(cache_dir: Path | None = None) -> Path:
@@ -113,7 +160,8 @@ def download(
     """Append to `file` the bytes of `url` that it lacks.
 
     A transfer that breaks off, stalls or trickles is resumed after growing pauses; from the start if the server does
-    not support ranges. An Authorization header is sent to the host of `url` only.
+    not support ranges, and once if the file changes on the server. An Authorization header is sent to the host of `url`
+    only.
 
     Args:
         url: `http://` or `https://`; redirections are followed within the same scheme and to https.
@@ -124,15 +172,17 @@ def download(
         progress: called after each chunk.
 
     Raises:
-        TransferError: the server refuses, is too slow, or the transfer broke off `ATTEMPTS` times in a row.
+        TransferError: the server refuses, is too slow, the transfer broke off `ATTEMPTS` times in a row, or the file
+            changed on the server twice.
         IntegrityError: the server sends something else: a web page, or a file of another size.
         SnnZooError: the file cannot be written; it is then emptied.
     """
     from anyio.from_thread import start_blocking_portal
 
     # An event loop, as only there can a deadline end whatever waits; in a thread, as the caller's may have one, too.
+    source = _Source(url, headers or {})
     with start_blocking_portal() as portal:
-        persist(lambda: portal.call(_receive, url, file, size, limit, headers or {}, progress), file, what=url)
+        persist(lambda: portal.call(_receive, source, file, size, limit, progress), file, what=url)
 
 
 def persist(attempt: Callable[[], object], file: BinaryIO, *, what: str) -> None:
@@ -232,14 +282,12 @@ def _fetch_checked(part: Path, fetch: Callable[[BinaryIO], object], check: Calla
             raise
 
 
-async def _receive(
-    url: str, file: BinaryIO, size: int | None, limit: int | None, headers: Mapping[str, str], progress: Progress
-) -> None:
+async def _receive(source: _Source, file: BinaryIO, size: int | None, limit: int | None, progress: Progress) -> None:
     """Request the bytes that `file` lacks and append them. Raises `BrokenOffError` if another attempt may help."""
     import anyio
     import httpx
 
-    start = file.seek(0, os.SEEK_END)
+    url, start = source.url, file.seek(0, os.SEEK_END)
     if size is not None and start > size:
         start = file.truncate(0)
     if start == size:
@@ -248,10 +296,13 @@ async def _receive(
     try:
         # httpx limits the time of each read, but a server may send for ever what is not the file
         with anyio.CancelScope(deadline=began + RATE_WINDOW_S) as patience:
-            async with _client() as client, aclosing(await _request(client, url, headers, start)) as response:
+            async with _client() as client, aclosing(await _request(client, source, start)) as response:
                 first, total = _extent(url, response, size, limit)
-                if first != start:  # the server does not support ranges, or sends another one
+                is_changed = source.is_changed(response, start)
+                if is_changed or first != start:  # the server does not support ranges, or sends another one
                     file.truncate(0)
+                if is_changed and first:
+                    raise BrokenOffError("the file changed on the server")
                 if first not in (start, 0):
                     raise BrokenOffError(f"expected bytes from {start} on, the server sends bytes from {first} on")
                 done = first
@@ -285,15 +336,13 @@ def _client() -> "httpx.AsyncClient":
         raise TransferError(f"the proxy of the environment cannot be used: {error}") from None
 
 
-async def _request(client: "httpx.AsyncClient", url: str, headers: Mapping[str, str], start: int) -> "httpx.Response":
+async def _request(client: "httpx.AsyncClient", source: _Source, start: int) -> "httpx.Response":
     """Return the answer to a request, its body unread; follow redirections within the same scheme and to https.
 
     httpx follows them too, but to any scheme, and would read the bodies of redirections, which may be endless.
     """
-    headers = {"User-Agent": "snnzoo", "Accept-Encoding": "identity", **headers}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    request = client.build_request("GET", url, headers=headers)
+    url = source.url
+    request = client.build_request("GET", url, headers=source.rest_from(start))
     for _ in range(REDIRECTIONS + 1):
         response = await client.send(request, stream=True)
         if response.next_request is None:

@@ -1,4 +1,8 @@
-"""Tar archives from strangers: files in them are read from their places, and nothing is unpacked to disk."""
+"""Tar archives from strangers: files in them are read from their places, and nothing is unpacked to disk.
+
+Python's tarfile keeps what a header asks for in memory and takes twice as long, so names and places are read by a
+parser of our own.
+"""
 
 import weakref
 from collections.abc import Iterator

@@ -4,6 +4,7 @@ __all__ = [
     "CARD_BYTES",
     "CARD_IMAGE_BYTES",
     "CLASS_NAMES_BYTES",
+    "C_SOURCE_BYTES",
     "DATASET_ARCHIVE_BYTES",
     "DATASET_FILE_BYTES",
     "DOCUMENT_VALUES",
@@ -119,6 +120,9 @@ ONNX_WINDOWS = 1 << 25
 largest layer of VGG at 224 x 224 pixels has 2.9e7."""
 ONNX_NODES = 20_000
 ONNX_OUTPUTS = 64
+
+C_SOURCE_BYTES = 1 << 28
+"""Largest C source that is compared with a model, in bytes; 60 million weights."""
 
 # --- data
 

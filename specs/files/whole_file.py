@@ -1,16 +1,21 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all.
 
+Processes get killed. Temporary files lie beside the target, locked by their writer; those of dead writers are resumed
+or removed.
+"""
+
+import errno
 import glob
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from specs.errors import SnnZooError
 
-__all__ = ["refuse_file_as_folder", "remove_leftovers", "whole_file", "write_whole"]
+__all__ = ["refuse_file_as_folder", "remove_leftovers", "whole_file", "write_together", "write_whole"]
 
 N_RANDOM = 8
 """Number of random bytes in the name of a temporary file."""
@@ -29,6 +34,8 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     try:
         refuse_file_as_folder(path.parent)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
         with _temporary(path) as temporary:
@@ -57,6 +64,22 @@ def write_whole(path: str | Path, data: bytes) -> Path:
     with whole_file(path) as file:
         file.write(data)
     return Path(path)
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write files that belong together: none gets its name before all are complete on disk.
+
+    The last file gets its name first. A process that is killed between two names leaves new files beside old ones.
+
+    Raises:
+        SnnZooError: a file cannot be written; then all old files are kept.
+    """
+    with ExitStack() as staged:
+        for path, data in files.items():
+            file = staged.enter_context(whole_file(path))
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def remove_leftovers(path: str | Path) -> None:

@@ -1,4 +1,9 @@
-"""Specs of the input: its encoding, and how sounds become pictures."""
+"""Specs of the input: its encoding, and how sounds become pictures.
+
+Graded pixels are parts of 1: threshold and bias of the first block are written for inputs up to 1, and multiplied by
+`2^bits - 1` when it is built, so one spec does for all encodings. Events are numbers of spikes: one event is 1,
+whatever `bits` is.
+"""
 
 import math
 from enum import StrEnum
@@ -18,7 +23,7 @@ from specs.files.limits import TIME_STEPS
 from specs.layers.layer import Layer
 from specs.layers.neuron import NeuronSpec
 from specs.shapes import fit_input, pads_of
-from specs.words import counted
+from specs.words import counted, sample_word
 
 __all__ = ["TIMED", "Encoding", "InputSpec", "LogMelSpec"]
 
@@ -123,9 +128,10 @@ class InputSpec(Layer):
     std: Annotated[Number, Field(gt=0)] = 1.0
     """Standard deviation by which each pixel is divided, after `mean` is subtracted."""
     weight: Number = 1.0
-    """Initial weight of the input neurons; trainable. The current is `weight * (pixel - mean) / std + bias`."""
+    """Initial weight of the input neurons; trainable. The current is `weight * (pixel - mean) / std + bias`, with
+    `weight` and `bias` rounded to multiples of 2/64: 1.1 counts as 1.09375."""
     bias: Number = 0.0
-    """Initial bias of the input neurons; trainable."""
+    """Initial bias of the input neurons; trainable; rounded as `weight` is."""
     exact_input: Flag = True
     """Rounding of the input: `true` truncates the current to a multiple of 1/64, as the hardware needs it; `false`
     rounds the pixel to a multiple of 2/64 instead, as lava-dl does."""
@@ -225,8 +231,8 @@ class InputSpec(Layer):
 
     @property
     def sample(self) -> str:
-        """Word for what the network takes at a time: `image` or `recording`."""
-        return "recording" if self.is_timed else "image"
+        """Word for what the network takes at a time: `image`, `sound` or `recording`."""
+        return sample_word(is_sound=self.log_mel is not None, is_timed=self.is_timed)
 
     @property
     def is_events(self) -> bool:

@@ -51,7 +51,7 @@ input: {shape: [784], mean: 0.5, std: 0.5}
 blocks:
   - {kind: dense, features: 256, weight_norm: true, dropout: 0.1}
   - {kind: affine, features: 10, weight_norm: true}
-training: {data: mnist-sample, epochs: 4, batch_size: 200, images_per_epoch: 400, validation: 200, augment: {}}
+training: {data: mnist-sample, epochs: 4, batch_size: 200, images_per_epoch: 400, validation: 200, augment: default}
 """
 
 

@@ -1,10 +1,11 @@
-"""Exchange NIR files with snntorch, sinabs and norse in both directions, and compare every spike.
+"""Exchange NIR files with snntorch, sinabs and norse in both directions, ours with spikingjelly, and compare spikes.
 
     python tests/benchmarks/check_nir.py --peer-python PY --snntorch-python PY [--keep FOLDER]
 
 --peer-python is a Python with `pip install sinabs norse`, which requires nir 1.0.4. --snntorch-python is one with `pip
-install snntorch nir==1.0.8`: snntorch's export needs nodes that have `v_reset`. `nir_worker.py` runs in each; its
-docstring lists the settings under which the programs agree.
+install snntorch spikingjelly nir==1.0.8 nirtorch==2.6`: snntorch's export needs nodes that have `v_reset`, and older
+nirtorch reads no recurrent network of ours. `nir_worker.py` runs in each; its docstring lists the settings under which
+the programs agree.
 
 Rows "theirs": networks that each program wrote, read with `read_nir` and run in both engines. Rows "ours": networks
 that `write_nir` wrote, run in each program that can read them, or the reason why it cannot. Exits with 1 at a
@@ -33,7 +34,8 @@ from converters.formats.nir.nir_writer import write_nir
 from specs import NetworkSpec
 
 STEPS, IMAGES = 8, 16
-TOOLS = ("snntorch", "sinabs", "norse")
+PEERS, SNNTORCH = ("sinabs", "norse"), ("snntorch", "spikingjelly")
+"""Programs that `--peer-python` has, and those that `--snntorch-python` has."""
 FLAT, DENSE, CONV = {"shape": [12]}, {"kind": "dense", "features": 10, "bias": True}, {"kind": "conv", "channels": 4}
 READOUT = {"kind": "dense", "features": 5, "bias": True}
 HALF = {"threshold": 33 / 64, "voltage_decay": 0.5}
@@ -42,12 +44,19 @@ UNLIKE = {
     ("lif", "sinabs"): "reads time constants in seconds as steps, decays by exp(-1 / tau), ignores r",
     ("lif", "norse"): "ignores r",
     ("conv_lif", "norse"): "ignores r",
+    ("recurrent", "sinabs"): "leaves recurrent weights out",
+    ("recurrent", "norse"): "returns the output of the recurrent weights, another layer",
+    ("recurrent_lif", "snntorch"): "sends the weighted input through the recurrent weights, and no spike back",
+    ("recurrent_lif", "sinabs"): "as lif and recurrent",
+    ("recurrent_lif", "norse"): "as lif and recurrent",
 }
 """Known differences of spikes, with the reason in the program's source code, by case and program."""
 
 UNREADABLE = {
     "snntorch": {
-        **dict.fromkeys(("if", "affine", "current", "conv"), "imports IF as Leaky(0.9), which also returns its state"),
+        **dict.fromkeys(
+            ("if", "affine", "current", "conv", "recurrent"), "imports IF as Leaky(0.9), which also returns its state"
+        ),
         **dict.fromkeys(("pool", "delay"), "has no SumPool2d, Scale, Delay"),
     },
     "sinabs": {
@@ -57,6 +66,9 @@ UNREADABLE = {
         "delay": "has no Delay",
     },
     "norse": {"pool": "has no Scale", "delay": "has no Delay"},
+    "spikingjelly": dict.fromkeys(
+        ("if", "affine", "current", "conv", "pool", "delay", "recurrent"), "requires r = 1 / dt of an IF"
+    ),
 }
 """Files that a program cannot read or run, with the reason in its source code. Any other failure counts as ours."""
 
@@ -81,6 +93,8 @@ def our_networks() -> Iterator[tuple[str, Network]]:
         "conv_lif": (images, HALF, [conv, {"kind": "flatten"}, READOUT]),
         "pool": (images, free, [conv, pool, {"kind": "flatten"}, READOUT]),
         "delay": ({**FLAT, **graded}, free, [{**DENSE, "delay_shift": True}, READOUT]),
+        "recurrent": ({**FLAT, **graded}, free, [{**DENSE, "recurrent": True}, READOUT]),
+        "recurrent_lif": ({**FLAT, **graded}, HALF, [{**DENSE, "recurrent": True}, READOUT]),
     }
     for name, (entering, neuron, blocks) in cases.items():
         document = {"name": name, "time_steps": STEPS, "neuron": neuron, "input": entering, "blocks": blocks}
@@ -132,11 +146,12 @@ def write_ours(folder: Path) -> dict[str, np.ndarray]:
 def compare_ours(folder: Path, expected: dict[str, np.ndarray]) -> Iterator[tuple[str, str, str, int, int, str]]:
     """Yield rows as `compare_theirs` does, with 0 numbers compared where the program could not read the file."""
     for name, wanted in expected.items():
-        for tool in TOOLS:
+        for tool in (*SNNTORCH, *PEERS):
             found, reason = folder / f"{name}.{tool}.npy", folder / f"{name}.{tool}.txt"
             if found.is_file():
                 spikes = np.load(found)
-                yield "ours", name, tool, wanted.size, int((spikes != wanted).sum()), UNLIKE.get((name, tool), "")
+                different = int((spikes != wanted).sum()) if spikes.shape == wanted.shape else wanted.size
+                yield "ours", name, tool, wanted.size, different, UNLIKE.get((name, tool), "")
             else:
                 known = UNREADABLE[tool].get(name)
                 yield "ours", name, tool, 0, int(known is None), known or reason.read_text()[:200]
@@ -152,7 +167,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="FOLDER")
     options = parser.parse_args()
     if not options.peer_python or not options.snntorch_python:
-        parser.error("name a Python with sinabs and norse (--peer-python) and one with snntorch (--snntorch-python)")
+        parser.error("name a Python with sinabs and norse (--peer-python), and one with snntorch and spikingjelly "
+                     "(--snntorch-python)")  # fmt: skip
     torch.set_num_threads(1)
     failed = False
     with tempfile.TemporaryDirectory() as name:
@@ -160,8 +176,8 @@ def main() -> int:
         (folder / "theirs").mkdir()
         expected = write_ours(folder / "ours")
         worker = Path(__file__).with_name("nir_worker.py")
-        for tool in TOOLS:
-            python = options.snntorch_python if tool == "snntorch" else options.peer_python
+        for tool in (*SNNTORCH, *PEERS):
+            python = options.snntorch_python if tool in SNNTORCH else options.peer_python
             done = subprocess.run([python, worker, tool, folder], capture_output=True, text=True, check=False)
             if done.returncode:
                 print(f"Error: {tool} in {python} failed: {done.stderr.strip()[-500:]}", file=sys.stderr)

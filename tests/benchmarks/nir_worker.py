@@ -2,9 +2,10 @@
 
 `check_nir.py` starts it under a Python that has that program.
 
-    python nir_worker.py snntorch|sinabs|norse FOLDER
+    python nir_worker.py snntorch|sinabs|norse|spikingjelly FOLDER
 
-Writes `FOLDER/theirs/CASE.nir`, and beside it `CASE.npz` with `x` `[N, ...]`, zeros and ones that enter in each of T
+Except in spikingjelly, writes `FOLDER/theirs/CASE.nir`, and beside it `CASE.npz` with `x` `[N, ...]`, zeros and ones
+that enter in each of T
 steps; `spikes` `[T, N, ...]`, the output; `options`, JSON of the arguments that `read_nir` needs.
 
 For each `FOLDER/ours/CASE.nir`, with its input `[N, ...]` in `CASE.npy`, writes the output `[T, N, ...]` of the program
@@ -22,6 +23,7 @@ settings make the programs agree:
   same as `v > threshold`.
 - norse: `LIFBoxCell`, `IAFCell`. Its LIFCell takes input one step late, which the exporter ignores. The exporter writes
   `dt / tau_mem_inv`, dt times the time constant.
+- spikingjelly: it fires at `v >= threshold`, so thresholds are raised by less than our grid of voltages.
 """
 
 import json
@@ -47,6 +49,8 @@ elif TOOL == "sinabs":
     import sinabs.nir as sinn
 elif TOOL == "norse":
     import norse.torch as norse
+elif TOOL == "spikingjelly":
+    from spikingjelly.activation_based.nir_exchange import import_from_nir as from_nir
 
 STEPS, IMAGES = 8, 16
 
@@ -222,8 +226,8 @@ def norse_cases(generator):
     yield "norse_if", (weights(nn.Linear(12, 10)), free(10), weights(nn.Linear(10, 5)), free(5)), 12
 
 
-def run_norse(net, x):
-    """Return the spikes `[T, N, ...]`."""
+def run_with_state(net, x):
+    """Return the spikes `[T, N, ...]` of a network of norse or spikingjelly, which takes and returns its state."""
     spikes, state = [], None
     with torch.no_grad():
         for _ in range(STEPS):
@@ -277,6 +281,11 @@ def read(path):
         return import_from_nir(graph)
     if TOOL == "norse":
         return norse.from_nir(graph, dt=1e-4)
+    if TOOL == "spikingjelly":
+        for node in graph.nodes.values():
+            if hasattr(node, "v_threshold"):
+                node.v_threshold = node.v_threshold + 2.0**-16
+        return from_nir(graph, dt=1e-4)
     net = sinn.from_nir(graph, num_timesteps=STEPS)
     for module in net.modules():
         if isinstance(module, sinl.StatefulLayer):
@@ -304,9 +313,11 @@ def main():
     cases, run, options = {
         "snntorch": (snntorch_cases, run_snntorch, {"dt": 1e-4}),
         "sinabs": (sinabs_cases, run_sinabs, {"dt": 1.0, "time_constants": "exact"}),
-        "norse": (norse_cases, run_norse, {"dt": 1e-6}),
+        "norse": (norse_cases, run_with_state, {"dt": 1e-6}),
+        "spikingjelly": (None, run_with_state, {}),
     }[TOOL]
-    write_theirs(folder / "theirs", cases, run, options)
+    if cases is not None:
+        write_theirs(folder / "theirs", cases, run, options)
     run_ours(folder / "ours", run)
     versions = {name: version(name) for name in (TOOL, "nir", "nirtorch", "torch")}
     (folder / f"{TOOL}.json").write_text(json.dumps(versions))

@@ -17,8 +17,9 @@ from bootstrap_core import build_network, load_dataset
 from bootstrap_core.ops.library import describe
 from converters import Model, read_model, write_model
 from converters.cli.console import NO_LIBRARY
-from specs.dataset_sources import SOURCES
+from specs.dataset_sources import sources
 from specs.io import spec_from_document
+from specs.words import probability
 from zoo.packaged_files import packaged_path
 
 
@@ -103,13 +104,13 @@ def test_check_names_line_field_and_value(run, tmp_path) -> None:
 
 
 def test_a_dataset_is_pulled_once_and_found(run, web, monkeypatch) -> None:
-    mnist = SOURCES["mnist"]
+    mnist = sources()["mnist"]
     contents = {file: file.encode() for file in mnist.forms[0].sha256}
     for file, data in contents.items():
         (web.folder / f"{file}.gz").write_bytes(gzip.compress(data))
     sha256 = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}
     monkeypatch.setitem(
-        SOURCES, "mnist", replace(mnist, forms=(replace(mnist.forms[0], mirrors=(web.url,), sha256=sha256),))
+        sources(), "mnist", replace(mnist, forms=(replace(mnist.forms[0], mirrors=(web.url,), sha256=sha256),))
     )
     folder = json.loads(run("data", "pull", "mnist", "--json").stdout)["path"]
     assert run("data", "pull", "mnist").stdout == f"{folder}\n"
@@ -259,7 +260,17 @@ def test_predict_tells_the_two_likeliest_classes(run, trained, tmp_path) -> None
     ][0]["scores"]
     first, second = sorted(range(10), key=lambda label: -scores[label])[:2]
     told = run("predict", trained / "model.safetensors", tmp_path / "a.png").stdout.splitlines()[1].split()
-    assert told[1:] == [str(first), f"{scores[first]:.2%}"[:-1], "%", str(second), f"{scores[second]:.2%}"[:-1], "%"]
+    likeliest = [text for label in (first, second) for text in (str(label), *probability(scores[label]).split())]
+    assert told[1:] == likeliest
+
+
+def test_no_probability_reads_as_certain(run, trained, tmp_path) -> None:
+    model = read_model(trained / "model.safetensors")
+    sure = replace(model, spec=model.spec.model_copy(update={"logit_scale": 1e4}))
+    write_model(sure, tmp_path / "sure.safetensors")
+    Image.fromarray(load_dataset("mnist-sample").test.images[0, 0].numpy()).save(tmp_path / "a.png")
+    cells = re.split(r"  +", run("predict", tmp_path / "sure.safetensors", tmp_path / "a.png").stdout.splitlines()[1])
+    assert cells[2::2] == ["> 99.99 %", "< 0.01 %"]
 
 
 def test_predict_inverts_dark_digits(run, trained, tmp_path) -> None:

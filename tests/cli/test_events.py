@@ -93,6 +93,7 @@ def test_recordings_train_a_network_that_names_others(run, spec, moves, tmp_path
     assert "after 50 ms, the last time step, left out\n" in told.stderr
     told = run("predict", model, new / "0.bs2", "--time-steps", 9)
     assert "ms, no events in the last 3 of 9 time steps" in told.stderr
+    assert told.stdout.split()[0] == "recording"
     run("predict", model, new / "0.bs2", "--animate", tmp_path / "a.gif")
 
     assert "0 of " in run("verify", model).stdout
@@ -129,6 +130,30 @@ def test_recordings_are_scored_in_c(run, spec, moves, tmp_path) -> None:
     scored = json.loads(run("eval", model, *data, "--engine", "integer", "--json").stdout)["results"][0]
     assert right / 24 == scored["accuracy"]
     assert "recording" in run("show", model).stdout.split("As C source")[1]
+
+
+def test_a_network_without_weights_goes_through_every_command_but_training(run, spec, moves, tmp_path) -> None:
+    spec.write_text(
+        f"{{name: counts, time_steps: 5, input: {{shape: [3], encoding: events, bits: 4}}, "
+        f"training: {{data: {moves}, validation: 3}}, blocks: [{{kind: average, features: 3}}]}}"
+    )
+    counts = np.random.default_rng(0).integers(0, 16, (12, 5, 3)).astype(np.uint8)
+    np.savez(tmp_path / "counts.npz", x=counts, y=counts.sum(1).argmax(1), classes=np.array(list("012")))
+    model, data = tmp_path / "counts.safetensors", ("--data", tmp_path / "counts.npz")
+    run("build", spec, "-o", model)
+    run("show", model)
+    for engine in ("torch", "integer"):
+        scored = json.loads(run("eval", model, *data, "--engine", engine, "--json").stdout)["results"]
+        assert scored[0]["accuracy"] == 1
+    assert "0 of " in run("verify", model).stdout
+    run("card", model, *data)
+    run("gallery", model, *data, "-o", tmp_path / "a.html")
+    run("migrate", model, "-o", tmp_path / "plain.safetensors", "--to", "plain")
+    for suffix in (".net", ".c"):
+        run("convert", model, "-o", tmp_path / f"counts{suffix}")
+    run("verify", tmp_path / "counts.net")
+    told = run("train", spec, "-o", tmp_path / "run", *data, code=1).stderr
+    assert "counts has no weights to train" in " ".join(told.split())
 
 
 def test_what_is_no_recording_is_told(run, spec, tmp_path) -> None:

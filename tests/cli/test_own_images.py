@@ -314,14 +314,68 @@ def test_data_that_moved_is_told_with_what_names_it_anew(run, spec_file, tmp_pat
     run(name, "run/model.safetensors", *options, "--data", "others.npz")
 
 
-@pytest.mark.parametrize("command", ["eval", "card", "gallery -o page.html", "train -o on"])
-def test_data_outside_the_folder_of_a_model_are_opened_only_if_the_user_names_them(
-    run, spec_file, tmp_path, monkeypatch, command: str
-) -> None:
+@pytest.fixture
+def trained_on_digits(run, spec_file, tmp_path, monkeypatch) -> None:
+    """Train a network in the folder `run` on data beside this folder."""
     monkeypatch.chdir(tmp_path)
     digits = load_dataset("mnist-sample").train
     np.savez("digits.npz", x=digits.images.numpy(), y=digits.labels.numpy())
     run("train", spec_file, "-o", "run", "--epochs", 1, "--data", "digits.npz")
+
+
+@pytest.mark.parametrize("command", ["eval", "card", "gallery -o page.html", "train -o on"])
+@pytest.mark.usefixtures("trained_on_digits")
+def test_data_that_the_user_named_for_a_model_are_found_again(run, tmp_path, monkeypatch, command: str) -> None:
+    name, *options = command.split()
+    run(name, "run/model.safetensors", *options)
+    run("convert", "run/model.safetensors", "-o", "elsewhere/tiny.nir")
+    monkeypatch.chdir(tmp_path / "run")
+    assert json.loads(run("eval", "model.safetensors", "--json").stdout)["results"][0]["images"] == 400
+    assert json.loads(run("eval", "../elsewhere/tiny.nir", "--json").stdout)["results"][0]["images"] == 400
+
+
+def renamed(model: Model) -> Model:
+    return replace(model, spec=model.spec.model_copy(update={"name": "other"}))
+
+
+def test_data_that_the_user_named_for_a_conversion_are_found_again(run, fruit, ann, tmp_path) -> None:
+    out = tmp_path / "out/fruit.safetensors"
+    run("convert", ann, "--data", fruit, "--mean", "0.7,0.4,0.3", "--std", "0.2,0.3,0.2", "--epochs", 0, "-o", out)
+    assert json.loads(run("eval", out, "--json").stdout)["results"][0]["images"] == 24
+
+
+@pytest.mark.parametrize("elsewhere", ["moved", "changed", "another user"])
+@pytest.mark.usefixtures("trained_on_digits")
+def test_a_model_from_elsewhere_opens_no_data(run, tmp_path, monkeypatch, elsewhere: str) -> None:
+    folder = "run"
+    if elsewhere == "moved":
+        folder = "copy"
+        shutil.copytree("run", folder)
+    elif elsewhere == "changed":
+        write_model(renamed(read_model("run/model.safetensors")), "run/model.safetensors")
+    else:
+        monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "other"))
+    run("convert", f"{folder}/model.safetensors", "-o", "elsewhere/tiny.nir")  # does not make it the user's own
+    for source in (f"{folder}/model.safetensors", "elsewhere/tiny.nir"):
+        told = " ".join(run("eval", source, code=1).stderr.split())
+        assert f"which is not in its folder and is only opened if you name it: --data {tmp_path}/digits.npz" in told
+
+
+@pytest.mark.usefixtures("trained_on_digits")
+def test_other_data_than_the_user_named_stay_closed(run, tmp_path) -> None:
+    Path("digits.npz").rename("secret.npz")
+    shutil.copy("secret.npz", "digits.npz")
+    model = read_model("run/model.safetensors")
+    write_model(model.with_data(lambda name: f"{tmp_path}/secret.npz"), "run/model.safetensors")
+    assert "is only opened if you name it" in " ".join(run("eval", "run/model.safetensors", code=1).stderr.split())
+
+
+@pytest.mark.parametrize("command", ["eval", "card", "gallery -o page.html", "train -o on"])
+@pytest.mark.usefixtures("trained_on_digits")
+def test_data_outside_the_folder_of_a_model_are_opened_only_if_the_user_names_them(
+    run, tmp_path, monkeypatch, command: str
+) -> None:
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "other"))
     (tmp_path / "run/link.npz").symlink_to(tmp_path / "digits.npz")
     linked = read_model(tmp_path / "run/model.safetensors").with_data(lambda name: "link.npz")
     write_model(linked, tmp_path / "run/linked.safetensors")

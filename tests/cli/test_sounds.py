@@ -64,6 +64,7 @@ def test_recordings_train_a_network_that_names_others(run, spec, tones, tmp_path
     card = run("card", model, "--data", tones).stdout
     assert "log_mel: {sample_rate: 8000, window: 256, hop: 128, bands: 12, frames: 10" in card
     run("gallery", model, "--data", tones, "-o", tmp_path / "a.html")
+    assert run("predict", model, new[0]).stdout.split()[0] == "sound"
 
 
 def test_what_is_no_recording_is_told(run, spec, tmp_path) -> None:
@@ -183,7 +184,7 @@ def test_a_recurrent_network_hears_recordings_step_by_step(run, sweeps, tmp_path
     assert "columns of log-mel pictures of recordings at 8,000 samples per second, integers of 2 bits in each" in told
     assert "FAILED" not in run("verify", model).stdout
     run("gallery", model, "--data", sweeps, "-o", tmp_path / "a.html")
-    assert "animation of the spectrogram of a test recording of class rising, in 16 steps" in (
+    assert "animation of the spectrogram of a test sound of class rising, in 16 steps" in (
         (tmp_path / "a.html").read_text()
     )
     told = run("eval", model, "--data", "nmnist-simulated-sample", code=1).stderr

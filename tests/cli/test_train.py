@@ -3,6 +3,9 @@ import math
 import os
 import re
 import shutil
+import subprocess
+import sys
+import tarfile
 import time
 import zipfile
 from dataclasses import replace
@@ -185,6 +188,36 @@ def test_an_interrupted_run_leaves_nothing_of_the_run_that_it_overwrites(trained
     run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--force", "-q", code=130)
     assert read_model(tmp_path / "run/model.safetensors").card["training"]["epoch"] is None
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"spec.yaml", "checkpoint.pt", "model.safetensors"}
+
+
+def test_a_second_run_in_one_folder_is_refused_until_the_first_has_ended_or_was_killed(
+    spec_file, run, tmp_path
+) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "zoo", "train", spec_file, "-o", folder, "-q", "--epochs", "100000"]
+    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE) as first:
+        try:
+            while not (folder / "metrics.jsonl").exists():
+                assert first.poll() is None, first.stderr.read()
+                time.sleep(0.05)
+            for option in ("--force", "--resume"):
+                told = run("train", spec_file, "-o", folder, "-q", option, "--epochs", 100000, code=1).stderr
+                assert f"another zoo train is running in {folder}: " in " ".join(told.split())
+        finally:
+            first.kill()
+    n_epochs = len(read_metrics(folder))
+    run("train", spec_file, "-o", folder, "-q", "--resume", "--epochs", n_epochs + 1)
+    assert len(read_metrics(folder)) == n_epochs + 1
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("makes_folder", [True, False])
+def test_a_run_that_cannot_begin_leaves_the_folders_as_they_were(run, tmp_path, makes_folder) -> None:
+    if makes_folder:
+        (tmp_path / "run").mkdir()
+    run("train", "mnist-dense", "-o", tmp_path / "run", "--data", tmp_path / "missing.npz", code=1)
+    assert list(tmp_path.glob("run/*")) == []
+    assert (tmp_path / "run").exists() is makes_folder
 
 
 @pytest.mark.parametrize("name", ["spec.yaml", "checkpoint.pt", "metrics.jsonl", "model.safetensors", "curves.png"])
@@ -617,13 +650,14 @@ def put(*path: str, value: object):
 
 
 WRONG = (None, 5, -1, "x", [1], {"a": 1}, torch.zeros(3), math.nan, 2**70, ...)
-FIELDS = ("spec", "reports", "epoch", "recipe", "network", "optimizer", "stats")
+FIELDS = ("spec", "epoch", "recipe", "network", "optimizer")
 CHANGES = {
     **{f"{field}, {str(value)[:9]}": put(field, value=value) for field in FIELDS for value in WRONG},
     **{f"{name}, 5": put(name, value=5) for name in ("start_revision", "start_changes", "teacher_revision", "best")},
+    **{f"data files, {value}": put("data_files", value=value) for value in (5, "x", torch.zeros(3))},
     "an average": put("average", value={"network": {}, "n_updates": 1}),
     "an ANN": put("as_ann", value={"a": torch.ones(1)}),
-    "no best epoch": put("reports", value=[{"epoch": 0, "best": False}]),
+    "reports": put("reports", value=[{"epoch": 0, "best": False}]),
     "a shape": put("network", "blocks.1.bias", value=torch.zeros(3)),
     "a dtype": put("network", "blocks.1.bias", value=torch.zeros(16, dtype=torch.complex64)),
     "no numbers": put("network", "blocks.1.bias", value=torch.zeros(16).to_sparse()),
@@ -631,7 +665,6 @@ CHANGES = {
     "a parameter": put("optimizer", "state", 99, value={"step": torch.ones(())}),
     "a moment": put("optimizer", "state", 0, "exp_avg", value=torch.zeros(3)),
     "no moment": put("optimizer", "state", 0, "exp_avg", value=...),
-    "statistics": put("stats", "snn", "loss_log", value=["x"]),
 }
 
 
@@ -647,8 +680,96 @@ def test_a_checkpoint_with_another_field_is_refused(name, trained, run, tmp_path
     torch.save(state, checkpoint)
     before = checkpoint.read_bytes()
     result = run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume", "--epochs", 3, code=1)
-    assert "checkpoint.pt is not a checkpoint of snnzoo: " in result.stderr
+    told = " ".join(result.stderr.split())
+    assert re.search(r"checkpoint.pt (is not a checkpoint of snnzoo: |needs the figures of its [\d,]+ epochs)", told)
     assert checkpoint.read_bytes() == before
+
+
+def test_a_resumed_run_needs_the_figures_of_its_epochs(trained, run, tmp_path) -> None:
+    metrics = tmp_path / "run/metrics.jsonl"
+    shutil.copytree(trained, metrics.parent)
+    command = ("train", trained / "spec.yaml", "-o", metrics.parent, "--resume", "-q", "--epochs", 3)
+    first, second = metrics.read_text().splitlines(keepends=True)
+    for text, problem in ((first, "metrics.jsonl has 1: restore"), (second + first, "in order"), ("{}\n", ":1: ")):
+        metrics.write_text(text)
+        assert problem in " ".join(run(*command, code=1).stderr.split())
+    metrics.unlink()
+    assert "metrics.jsonl has 0: restore" in " ".join(run(*command, code=1).stderr.split())
+    metrics.write_text(first + second + "of an epoch whose checkpoint was not written")
+    run(*command)
+    assert [first, second] == metrics.read_text().splitlines(keepends=True)[:2]
+    assert len(read_metrics(metrics.parent)) == 3
+
+
+@pytest.fixture(params=["folder", "tar", "npz"])
+def own_data(request, tmp_path) -> Path:
+    """Images of three classes as class folders, as a tar of them, or as arrays; the run may change them."""
+    folder = tmp_path / "own"
+    for label in range(30):
+        (folder / f"class{label % 3}").mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(label).integers(0, 256, (28, 28), np.uint8)
+        Image.fromarray(pixels).save(folder / f"class{label % 3}/{label}.bmp")
+    if request.param == "folder":
+        return folder
+    return packed(folder, tmp_path / f"own.{request.param}")
+
+
+def packed(folder: Path, path: Path) -> Path:
+    """Write the images of class folders into a tar or an .npz."""
+    files = sorted(folder.rglob("*.bmp"))
+    if path.suffix == ".tar":
+        with tarfile.open(path, "w") as archive:
+            for file in files:
+                archive.add(file, file.relative_to(folder))
+    else:
+        labels = [int(file.parent.name[-1]) for file in files]
+        np.savez(path, x=np.stack([np.asarray(Image.open(file)) for file in files]), y=np.array(labels))
+    return path
+
+
+def test_a_run_does_not_resume_on_other_files(spec_file, run, own_data, tmp_path) -> None:
+    command = ["train", spec_file, "-o", tmp_path / "run", "-q", "--set", "training.validation=6", "--set"]
+    command += ["blocks.1.features=3", "--data"]
+    run(*command, own_data, "--epochs", 1)
+    own_data.touch()
+    run(*command, own_data, "--epochs", 2, "--resume")
+    first, second = tmp_path / "own/class0/0.bmp", tmp_path / "own/class0/3.bmp"
+    swapped = first.read_bytes(), second.read_bytes()
+    second.write_bytes(swapped[0])
+    first.write_bytes(swapped[1])
+    if own_data.is_file():
+        packed(tmp_path / "own", own_data)
+    else:
+        (tmp_path / "own/class1/1.bmp").rename(tmp_path / "own/class1/new.bmp")
+    told = " ".join(run(*command, own_data, "--epochs", 3, "--resume", code=1).stderr.split())
+    assert f"run/checkpoint.pt was trained on other files than {own_data} has now: " in told
+    if own_data.suffix == ".npz":
+        assert "own.npz has changed; restore them" in told
+    else:
+        assert "class0/0.bmp has changed, class0/3.bmp has changed" in told
+    if own_data.is_dir():
+        assert "class1/1.bmp is missing, and 1 other file; restore them" in told
+
+
+def test_a_checkpoint_does_not_grow_with_the_epochs(spec_file, run, tmp_path) -> None:
+    sizes = set()
+    for n_epochs in (1, 2, 12):
+        run("train", spec_file, "-o", tmp_path / "run", "-q", "--resume" if sizes else "--force", "--epochs", n_epochs)
+        sizes.add((tmp_path / "run/checkpoint.pt").stat().st_size)
+    assert len(sizes) == 1
+
+
+def test_a_checkpoint_of_an_early_version_has_the_figures_of_its_epochs(trained, run, tmp_path) -> None:
+    path = tmp_path / "run/checkpoint.pt"
+    shutil.copytree(trained, path.parent)
+    metrics = path.with_name("metrics.jsonl")
+    before = metrics.read_text()
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "reports": [json.loads(line) for line in before.splitlines()]}, path)
+    metrics.unlink()
+    run("train", trained / "spec.yaml", "-o", path.parent, "--resume", "-q", "--epochs", 3)
+    assert metrics.read_text().startswith(before)
+    assert "reports" not in torch.load(path, weights_only=True)
 
 
 @pytest.mark.parametrize(

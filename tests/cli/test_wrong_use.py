@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
 
-from converters.cli import console, convert
+from converters.cli import console
+from converters.cli.convert_command import convert
 from converters.formats.file_kind import FileKind, kind_of_file
 from specs.errors import SnnZooError
 from zoo.cli import main, zoo

@@ -1,4 +1,4 @@
-"""Every example in `--help` runs without an error."""
+"""Every option and field is described, and every example in `--help` runs without an error."""
 
 import re
 import shlex
@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from bootstrap_core import load_dataset
 from bootstrap_core.pictures import png
+from specs import json_schema
 from zoo.cli import zoo
 from zoo.packaged_files import packaged_path
 
@@ -32,6 +33,21 @@ def examples() -> Iterator[str]:
     commands += [sub for group in commands[1:] if isinstance(group, click.Group) for sub in group.commands.values()]
     for command in commands:
         yield from re.findall(r"Example: (.*)", command.help or "")
+
+
+def parameters(command: click.Command) -> list[click.Option]:
+    own = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    if isinstance(command, click.Group):
+        own += [parameter for each in command.commands.values() for parameter in parameters(each)]
+    return own
+
+
+def test_all_options_and_all_fields_of_specs_are_described() -> None:
+    assert [option.name for option in parameters(zoo) if not option.help] == []
+    whole = json_schema()
+    models = {"NetworkSpec": whole, **whole["$defs"]}
+    fields = {f"{name}.{key}": x for name, model in models.items() for key, x in model.get("properties", {}).items()}
+    assert [name for name, x in fields.items() if not name.endswith(".kind") and not x.get("description")] == []
 
 
 def test_help_fits_80_columns_and_has_whole_sentences_for_all_commands(monkeypatch) -> None:

@@ -24,17 +24,12 @@ DOCUMENTS = [
         *(f"{folder}/README.md" for folder in ("specs", "bootstrap_core", "converters", "zoo", "tests/benchmarks")),
     )
 ]
-README = DOCUMENTS[0].read_text("utf-8")
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 def blocks(document: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", document.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-
-
-def test_the_main_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 250
 
 
 def test_generated_tables_are_up_to_date() -> None:

@@ -64,7 +64,37 @@ BIG = [
     {"kind": "affine", "features": 2},
 ]
 
+DELAYED = {
+    **SPEC,
+    "blocks": [{"kind": "flatten"}, {"kind": "dense", "features": 3, "delays": {"longest": 2}}, SPEC["blocks"][-1]],
+}
+
+
+def delayed(*delays: float) -> bytes:
+    """Return a model file with these fixed delays."""
+    tensors = model(DELAYED).tensors | {"blocks.2.delay": torch.tensor(delays)}
+    return safetensors.torch.save(tensors, {METADATA_KEY: json.dumps({"format": 1, "spec": DELAYED, "card": {}})})
+
+
 CASES = {
+    **{
+        f"delays {delays}": (
+            "safetensors",
+            delayed(*delays),
+            r"blocks\.2\.delay must hold whole time steps from 0 to 2, got",
+        )
+        for delays in ((-1.0, 2.0, 0.0), (0.0, 2e8, 0.0), (0.0, 1.5, 0.0), (0.0, 0.0, 3.0))
+    },
+    "a curve whose z descends": (
+        "safetensors",
+        file(
+            **{
+                "blocks.1.sampler.n_centers": torch.tensor(3),
+                "blocks.1.sampler.centers": torch.arange(14.0).flip(0).view(7, 2).double(),
+            }
+        ),
+        r"blocks\.1\.sampler\.centers must not descend in z",
+    ),
     "a header of 100 GiB": ("safetensors", struct.pack("<Q", 100 << 30) + b"{}", "a header of 107,374,182,400 bytes"),
     "a header of 100 GiB that is there": (
         "safetensors",
@@ -287,6 +317,7 @@ def test_it_is_refused(check_case, name) -> None:
 
 def test_the_file_itself_is_read(attempt) -> None:
     assert attempt("safetensors", file()).kind == "read"
+    assert attempt("safetensors", delayed(0.0, 2.0, 1.0)).kind == "read"
 
 
 def test_a_text_of_the_card_cannot_steer_the_terminal(attempt) -> None:

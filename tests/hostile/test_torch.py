@@ -14,6 +14,7 @@ import torch
 from valid_files import saved, state_dict, zipped
 
 from converters.formats.lava_checkpoint import read_checkpoint
+from specs.errors import UnsupportedError
 
 
 class Run:
@@ -251,3 +252,12 @@ def test_weights_of_whole_numbers_are_read_as_they_are(attempt, tmp_path) -> Non
 @pytest.mark.parametrize("content", [saved(state_dict()), legacy(state_dict())], ids=["zip", "legacy"])
 def test_the_file_itself_is_read(attempt, content) -> None:
     assert attempt("torch", content).kind == "read"
+
+
+@pytest.mark.parametrize("name", [b"os\nsys\xe2\x80\xaetem", b"torch\nTen\xe2\x81\xa6sor", b"m\xe2\x80\xaeod\nx"])
+def test_names_in_an_error_are_printable(name: bytes, tmp_path: Path) -> None:
+    for content in (with_pickle(b"\x80\x02c" + name + b"\n)\x81."), b"\x80\x02c" + name + b"\n)\x81."):
+        (tmp_path / "a.pt").write_bytes(content)
+        with pytest.raises(UnsupportedError, match="holds Python objects") as error:
+            read_checkpoint(tmp_path / "a.pt")
+        assert str(error.value).replace("\n", "").isprintable()

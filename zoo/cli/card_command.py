@@ -164,7 +164,7 @@ def _measure(
     seeds = () if old is None else old.training.other_seeds
     if seed_runs:
         seeds = tuple(measure_seed(folder / TRAINED, model, dataset) for folder in seed_runs)
-    say(f"{name or model.spec.name}: measuring on {len(dataset.test):,} test images of {dataset.name}")
+    say(f"{name or model.spec.name}: measuring on {len(dataset.test):,} test {dataset.sample}s of {dataset.name}")
     return measure_card(
         path,
         dataset,

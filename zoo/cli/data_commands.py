@@ -51,14 +51,16 @@ def data_list(places: DataPlaces, as_json: bool) -> None:
 
     Example: zoo data list
     """
-    from bootstrap_core.data.datasets import SOURCES, dataset_names, find_dataset
+    from bootstrap_core.data.datasets import dataset_names, find_dataset
+    from specs.dataset_sources import sources
 
     found = {name: find_dataset(name, data_dir=places.data_dir, cache_dir=places.cache_dir) for name in dataset_names()}
     if as_json:
         echo(json_text({name: None if path is None else str(path) for name, path in found.items()}))
         return
+    known = sources()
     for name, path in found.items():
-        is_downloadable = SOURCES[SOURCES[name].simulated_from or name].is_downloadable
+        is_downloadable = known[known[name].simulated_from or name].is_downloadable
         source = f"zoo data pull {name}" if is_downloadable else "no download: see zoo/README.md"
         echo(f"{name:<25}{path or f'missing ({source})'}")
 
@@ -142,7 +144,7 @@ def data_export(
         found = {"path": str(output), "labels": str(labels) if labelled else None, "inputs": n}
         echo(json_text({**found, "time_steps": steps, "bytes": output.stat().st_size}))
         return
-    what = counted(n, "image") if steps is None else f"{counted(n, 'recording')} of {steps} steps"
+    what = counted(n, spec.input.sample) + ("" if steps is None else f" of {steps} steps")
     echo(f"{output}: {what}, {output.stat().st_size // max(1, n):,} bytes each")
     if labelled:
         echo(f"{labels}: their classes")

@@ -15,7 +15,8 @@ from converters.cli.console import (
     refuse_existing,
     say,
 )
-from converters.cli.options import PathArgument, percent
+from converters.cli.options import PathArgument
+from specs.words import percent
 
 if TYPE_CHECKING:
     from zoo.demo import Demo

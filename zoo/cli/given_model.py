@@ -12,6 +12,7 @@ from converters.cli.console import echo, print_table, say, say_notes, warn
 from converters.cli.options import complete_from
 from specs.dataset_sources import dataset_names, doubts
 from specs.errors import DataError, SnnZooError
+from specs.files.named_data import is_named_data
 from specs.words import counted
 
 if TYPE_CHECKING:
@@ -147,9 +148,10 @@ def usual_data(model: "Model") -> str:
 
 
 def check_named_data(data: str, file: Path, name: str) -> None:
-    """Raise `DataError` if the data that a model names are missing or outside the folder of its file.
+    """Raise `DataError` if the data that a model names are missing, or may not be opened.
 
-    A model may come from a stranger, so it must not choose which other files are opened.
+    A model may come from a stranger, so it must not choose which files are opened outside its folder. Data that the
+    user named when the model was made on this machine are opened; see `specs.files.named_data`.
 
     Args:
         data: name of a dataset, or a path.
@@ -160,7 +162,8 @@ def check_named_data(data: str, file: Path, name: str) -> None:
         return
     if not os.path.exists(data):  # noqa: PTH110 - False for a bad name
         raise DataError(f"{name} was made with {data!r}, which is missing: name the data with --data")
-    if not Path(os.path.realpath(data)).is_relative_to(os.path.realpath(file.parent)):
+    is_inside = Path(os.path.realpath(data)).is_relative_to(os.path.realpath(file.parent))
+    if not (is_inside or is_named_data(file, data)):
         raise DataError(
             f"{name} was made with {data!r}, which is not in its folder and is only opened if you name it: "
             f"--data {shlex.quote(data)}"

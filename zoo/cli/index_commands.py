@@ -17,8 +17,9 @@ from converters.cli.console import (
     say,
     warn,
 )
-from converters.cli.options import PathArgument, cache_option, complete_models, percent
+from converters.cli.options import PathArgument, cache_option, complete_models
 from specs.errors import SnnZooError
+from specs.words import percent
 from zoo.model_format import ModelFormat
 
 __all__ = ["list_models", "publish_model", "pull"]

@@ -29,7 +29,6 @@ from converters.cli.options import (
     complete_models,
     data_options,
     limit_option,
-    percent,
     recorded_steps,
     run_options,
     say_sample,
@@ -38,6 +37,7 @@ from converters.cli.options import (
 from specs.dataset_sources import dataset_names
 from specs.errors import DataError, StateOverflowError
 from specs.files.limits import TIME_STEPS
+from specs.words import percent, probability
 from zoo.cli.given_model import input_shape, read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:
@@ -276,9 +276,12 @@ def predict(
         echo(json_text({"predictions": rows, "overflows": overflows}))
     elif predictions:
         print_table(
-            ["image", "class", "probability", "next class", "probability"],
+            [model.spec.input.sample, "class", "probability", "next class", "probability"],
             [
-                [str(p.path), *(cell for label in p.likeliest(2) for cell in (names[label], percent(p.scores[label])))]
+                [
+                    str(p.path),
+                    *(cell for label in p.likeliest(2) for cell in (names[label], probability(p.scores[label]))),
+                ]
                 for p in predictions
             ],
         )

@@ -97,7 +97,7 @@ def show(
 @click.option(
     "--against",
     type=PathArgument,
-    help="File or card to compare with. [default: the card of SOURCE, and the model files of its name beside it]",
+    help="File or card to compare with. [default: the card of SOURCE, and the files of its name beside it]",
 )
 @json_option
 def verify(source: str | None, against: Path | None, as_json: bool) -> None:
@@ -105,8 +105,9 @@ def verify(source: str | None, against: Path | None, as_json: bool) -> None:
 
     Both engines must give the same spikes. Bytes, spec, and output on the golden images must agree with the card, to
     the last bit. Other model files of the same name beside SOURCE must hold the same integers, such as network.pt
-    beside network.net, or model.net beside model.safetensors. A netx file must hold only what Lava runs with the same
-    integers. The exit code is 1 if a check fails.
+    beside network.net, or model.net beside model.safetensors. So must C source, whose self-test is compiled and run if
+    there is a C compiler ($CC, cc, gcc or clang) and the code is as snnzoo writes it. A netx file must hold only what
+    Lava runs with the same integers. The exit code is 1 if a check fails.
 
     Example: zoo verify mnist-dense
     """

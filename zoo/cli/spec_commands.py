@@ -16,7 +16,7 @@ from converters.cli.console import (
     refuse_existing,
 )
 from converters.cli.options import PathArgument, Seed, set_option
-from specs.dataset_sources import SOURCES, find_user_data
+from specs.dataset_sources import find_user_data, sources
 from specs.errors import DataError, SnnZooError, SpecError
 from specs.files.given_file import is_text
 from zoo.cli.given_model import complete_specs, print_layers, say_doubts
@@ -92,8 +92,8 @@ def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
             check_frame_file(Path(recipe.data), network)
     except DataError as error:
         raise DataError(f"training.data: {error}") from None
-    if recipe.data in SOURCES:
-        recipe.check_images(SOURCES[recipe.data].n_train)
+    if source := sources().get(recipe.data):
+        recipe.check_images(source.n_train)
     recipe.check_own_teacher(fitted=recipe.snn_epochs < recipe.epochs)  # ANN epochs fit the activations
     if recipe.teacher is not None or recipe.start is not None:
         from zoo.runs.training_run import load_start, load_teacher
@@ -124,7 +124,7 @@ def build(spec: str, output: Path, seed: int, force: bool, as_json: bool) -> Non
     check_writable_format(output)
     refuse_existing(output, force)
     model = Model.of(build_network(_load_spec(spec), seed=seed))
-    written = write_model(model, output)
+    written = write_model(model, output, overwrite=force)
     echo(json_text(file_entry(written)) if as_json else written)
 
 

@@ -1,6 +1,7 @@
 """The command `train`."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from converters.cli.console import (
-    INTERRUPTED,
     ProgressLine,
     command,
     echo,
@@ -24,6 +24,7 @@ from converters.cli.console import (
     shows_progress,
     warn,
 )
+from converters.cli.interrupt import INTERRUPTED
 from converters.cli.options import (
     DataPlaces,
     PathArgument,
@@ -127,10 +128,11 @@ def train(
     Example: torchrun --nproc-per-node 2 -m zoo train mnist-dense -o run
     """
     from bootstrap_core.distributed import join_group
+    from zoo.runs.training_run import sole_run
 
     shortcuts = {"epochs": epochs, "seed": seed, "data": data, "precision": precision}
     assignments += tuple(f"training.{key}={value}" for key, value in shortcuts.items() if value is not None)
-    with join_group(timeout_s=timeout) as group:
+    with join_group(timeout_s=timeout) as group, sole_run(folder) if group.leads else nullcontext():
         run = _start_run(spec, folder, assignments, places, device, threads, resume, force, group)
         _train(run)
         _report_run(run, as_json)
@@ -256,7 +258,8 @@ def _say_learnt_validation(who: str, model: "Model", recipe: "TrainingSpec") -> 
     before = model.spec.training or (TrainingSpec() if model.card_entry("training") else None)
     has_learnt = model.card_entry("training") or model.card_entry("conversion")
     if before and has_learnt and (remedy := recipe.learnt_validation(before)):
-        warn(f"{who} has learnt from some of the validation images, so their score will be too good: {remedy}")
+        samples = f"{model.spec.input.sample}s"
+        warn(f"{who} has learnt from some of the validation {samples}, so their score will be too good: {remedy}")
 
 
 def _say_of_teacher(source: str, run: "TrainingRun", teacher: str) -> None:
@@ -373,5 +376,5 @@ def _warn_silent(block: int, run: "TrainingRun") -> None:
     if run.spec.gives_values:
         warn(f"no neuron of block {block} ever sends a message: {smaller}")
         return
-    scaling = "scale the weights to the images (--set training.initialize=true)"
+    scaling = f"scale the weights to the {run.samples} (--set training.initialize=true)"
     warn(f"no neuron of block {block} ever spikes: {smaller if run.recipe.initialize else scaling}, or train longer")

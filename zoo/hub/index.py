@@ -1,6 +1,9 @@
 """Indexes of models: names, revisions, and the size and sha256 of each file.
 
 An index is a folder, on this machine or on a server, with `index.json` and the files that it names by relative paths.
+
+The cache of pulled models is such a folder too, so one layout has one code. A revision is the first 12 digits of the
+sha256 of the model file, so `NAME@REVISION` is safe even from a server that is not trusted.
 """
 
 import json

@@ -2,6 +2,8 @@
 
 `zoo card` writes cards from measurements; nobody writes one by hand. The tests recompute the parts that are cheap to
 compute, `make cards` measures the others again.
+
+A model and its card must suffice to verify it, so the card has golden images and curves.
 """
 
 import hashlib

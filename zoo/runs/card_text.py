@@ -8,11 +8,11 @@ from converters.formats.c.c_writer import spec_problems
 from specs.dataset_sources import dataset_title
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
-from specs.words import counted
+from specs.words import counted, percent
 from zoo.model_format import ModelFormat
 from zoo.runs.card import Card, OperationsOf, Training, Versions, seed_accuracies
 
-__all__ = ["Section", "as_markdown", "c_section", "costs_in_c", "percent", "rate_words", "sections", "seed_words"]
+__all__ = ["Section", "as_markdown", "c_section", "costs_in_c", "rate_words", "sections", "seed_words"]
 
 
 SAME_LAYERS = (
@@ -206,11 +206,6 @@ def seed_words(card: Card) -> str:
     if len(found) == 1:
         return "not recorded" if card.training.recipe is None else f"{card.training.recipe.seed} only"
     return f"{len(found)} seeds: mean {percent(mean(found))}, {_number(min(found))} to {percent(max(found))}"
-
-
-def percent(part: float | None) -> str:
-    """Return a fraction as text: 0.9876 as `98.76 %`, None as a dash."""
-    return "-" if part is None else f"{_number(part)} %"
 
 
 def _number(part: float | None) -> str:

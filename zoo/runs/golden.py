@@ -87,7 +87,7 @@ def golden_differences(exact: IntegerNetwork, golden: Golden) -> list[str]:
     for what, ours, theirs in (("logits", _rows(logits), golden.logits), ("spikes", _rows(spikes), golden.spikes)):
         differing = sum(a != b for a, b in zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else len(ours)
         if differing:
-            found.append(f"{what} of {differing} of {len(ours)} images differ")
+            found.append(f"{what} of {differing} of {len(ours)} {exact.spec.input.sample}s differ")
     return found
 
 

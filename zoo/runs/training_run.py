@@ -1,8 +1,9 @@
 """Training run on disk: the files that `zoo train` writes, and how `--resume` continues from them.
 
 - `spec.yaml`: the network and its recipe, as trained
-- `checkpoint.pt`: everything that `--resume` needs; written at the start and after each epoch
-- `metrics.jsonl`: an `EpochReport` on each line
+- `checkpoint.pt`: the state after the last epoch, from which `--resume` continues; written at the start and after each
+  epoch. The figures of former epochs are in `metrics.jsonl` alone, so that it does not grow with their number
+- `metrics.jsonl`: an `EpochReport` on each line; written before the checkpoint, so it may have one epoch more
 - `model.safetensors`: the network of the epoch with the best score as SNN on the validation examples
 - `curves.png`: loss and accuracy, or the rms error or distance alone, if matplotlib is installed
 
@@ -12,20 +13,22 @@ If several processes train together, only the first one reads and writes the fol
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Json, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, TypeAdapter, ValidationError
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Evaluation, Score
 from bootstrap_core.analysis.measures import Measure
 from bootstrap_core.analysis.spike_trains import SpikeTrainScore
 from bootstrap_core.analysis.values import ValueScore
+from bootstrap_core.data.data_files import changes, data_files
 from bootstrap_core.data.datasets import Dataset, check_split
 from bootstrap_core.data.frames import FrameDataset
 from bootstrap_core.distributed import ALONE, Group
@@ -43,7 +46,9 @@ from converters.weight_norm.migration_plan import migrate_state_dict
 from converters.weight_norm.norm_styles import Style
 from specs.errors import IntegrityError, SnnZooError
 from specs.files.file_digest import sha256_of
-from specs.files.whole_file import remove_leftovers, write_whole
+from specs.files.given_file import check_given_file
+from specs.files.named_data import note_named_data
+from specs.files.whole_file import refuse_file_as_folder, remove_leftovers, write_whole
 from specs.io import dump_spec
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
@@ -52,14 +57,58 @@ from specs.words import counted, first_problem
 from zoo.runs.card import Versions, revision_of
 from zoo.sources import TRAINED, model_path, read_source
 
-__all__ = ["CHECKPOINT", "FILES", "METRICS", "Start", "TrainingRun", "load_start", "load_teacher", "read_metrics"]
+__all__ = [
+    "CHECKPOINT",
+    "FILES",
+    "METRICS",
+    "Start",
+    "TrainingRun",
+    "load_start",
+    "load_teacher",
+    "read_metrics",
+    "sole_run",
+]
 
 SPEC, CHECKPOINT = "spec.yaml", "checkpoint.pt"
 OUTCOMES = MODEL, METRICS, CURVES = TRAINED, "metrics.jsonl", "curves.png"
 FILES = *OUTCOMES, CHECKPOINT, SPEC
+LOCK = ".train.lock"
 NORM = ".parametrizations.weight.original0"
 """End of the name of a weight norm's lengths in a state dict."""
 _REPORT: TypeAdapter[EpochReport] = TypeAdapter(Report)
+
+
+@contextmanager
+def sole_run(folder: Path) -> Iterator[None]:
+    """Lock the folder of a run, so that no other `zoo train` writes into it; make it if it is missing.
+
+    The system releases the lock of a process that was killed. A folder that was made here and stayed empty is removed.
+
+    Raises:
+        SnnZooError: another process trains in this folder, or it cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock, is_new = FileLock(folder / LOCK), not folder.exists()
+    try:
+        refuse_file_as_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise SnnZooError(
+            f"another zoo train is running in {folder}: wait until it ends, or choose another folder with -o"
+        ) from None
+    except OSError as error:
+        raise SnnZooError(f"cannot write into {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows keeps a file that is open
+            (folder / LOCK).unlink()
+        lock.release()
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 class TrainingRun:
@@ -115,12 +164,14 @@ class TrainingRun:
         self.teacher_revision = teacher and revision_of(sha256_of(model_path(str(self.recipe.teacher))))
         self.trainer = Trainer(self.network, dataset.train, recipe, teacher=teacher, group=group)
         self.group = group
+        self.data_files = data_files(self.recipe.data) if group.leads else {}
         self.overflow: str | None = None
         self.start_score: float | None = None
         """Score of the start model as SNN on the validation examples; set by `score_start`."""
         self.planned_epochs: int | None = None
         """Number of epochs for which the learning rate was planned before the run was resumed, if that has changed."""
-        self.reports: list[dict[str, Any]] = []
+        self.reports: list[EpochReport] = []
+        self._metrics = b""
         if group.leads:
             for name in FILES:
                 remove_leftovers(folder / name)
@@ -145,13 +196,13 @@ class TrainingRun:
 
     @property
     def samples(self) -> str:
-        """Word for the examples: `images` or `recordings`."""
+        """Word for the examples: `images`, `sounds` or `recordings`."""
         return f"{self.spec.input.sample}s"
 
     @property
     def best(self) -> EpochReport:
         """Report of the epoch whose network is kept."""
-        return next(_REPORT.validate_python(report) for report in reversed(self.reports) if report["best"])
+        return next(report for report in reversed(self.reports) if report.best)
 
     def score_start(self, progress: Progress = no_progress) -> None:
         """Set `start_score` if the run starts from a model; call it before the first epoch."""
@@ -172,14 +223,15 @@ class TrainingRun:
             report = self.trainer.run_epoch(on_batch, on_scored)
         except KeyboardInterrupt:
             if self.group.leads and not self.model_path.exists():
-                write_model(Model.of(self.trainer.trained, self._card(None)), self.model_path)
+                self._write(Model.of(self.trainer.trained, self._card(None)))
             raise
-        self.reports.append(asdict(report))
+        self.reports.append(report)
         if not self.group.leads:
             return report
         if report.best:
-            write_model(Model.of(self.trainer.trained, self._card(report)), self.model_path)
-        write_whole(self.folder / METRICS, "".join(json.dumps(r) + "\n" for r in self.reports).encode())
+            self._write(Model.of(self.trainer.trained, self._card(report)))
+        self._metrics += _line(report)
+        write_whole(self.folder / METRICS, self._metrics)
         self._save_checkpoint()  # last: if the process ends before this, --resume repeats the epoch
         return report
 
@@ -211,7 +263,7 @@ class TrainingRun:
         figures = {mode.value: _score_card(self.dataset.name, score) for mode, score in scores.items()}
         figures[Mode.SNN.value] |= {} if self.overflow is None else {"overflow": self.overflow}
         card = {**model.card, "test": figures}
-        write_model(Model(model.spec, model.tensors, card), self.model_path)
+        self._write(Model(model.spec, model.tensors, card))
         return scores
 
     def plot(self) -> Path:
@@ -220,11 +272,16 @@ class TrainingRun:
 
         return plot_curves(self.trainer.stats, self.folder / CURVES, kept=self.best.epoch)
 
+    def _write(self, model: Model) -> None:
+        write_model(model, self.model_path, overwrite=True)
+        note_named_data(self.model_path, self.recipe.data)
+
     def _save_checkpoint(self) -> None:
         buffer, spec = io.BytesIO(), self._identity().model_dump_json()
         start = {"start_revision": self.start_revision, "start_changes": list(self.start_changes)}
-        known = {"spec": spec, "reports": self.reports, **start, "teacher_revision": self.teacher_revision}
-        torch.save({**known, **self.trainer.state_dict()}, buffer)
+        known = {"spec": spec, **start, "teacher_revision": self.teacher_revision}
+        files = torch.frombuffer(bytearray(json.dumps(self.data_files).encode()), dtype=torch.uint8)  # fast to save
+        torch.save({**known, "data_files": files, **self.trainer.state_dict(stats=False)}, buffer)
         write_whole(self.folder / CHECKPOINT, buffer.getvalue())
 
     def _card(self, report: EpochReport | None) -> Mapping[str, Any]:
@@ -262,6 +319,7 @@ class TrainingRun:
     def _resume(self) -> None:
         path = self.folder / CHECKPOINT
         data = self.group.broadcast_bytes(_read_checked(path) if self.group.leads else b"")
+        metrics = self.group.broadcast_bytes(_read_metrics(self.folder) if self.group.leads else b"")
         try:
             _check_checksums(data)
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -270,16 +328,32 @@ class TrainingRun:
             raise IntegrityError(f"{path} is not a checkpoint of snnzoo: {first_problem(error)}") from None
         except Exception as error:  # torch.load raises many types for damaged files
             raise IntegrityError(f"{path} is not a checkpoint of snnzoo: {error}") from None
-        self.reports = [asdict(report) for report in known.reports]
         if differing := _differing(known.spec.model_dump(), self._identity().model_dump()):
             raise SnnZooError(
                 f"{path} has another spec (differs in: {', '.join(differing)}): resume with the spec.yaml beside it"
             )
+        where = path if known.reports else self.folder / METRICS
+        reports: Sequence[EpochReport] = known.reports or _parse_metrics(metrics, where, known.epoch)
         kind = self.trainer.objective.report
-        if any(not isinstance(report, kind) for report in known.reports):
-            raise IntegrityError(f"{path} is not a checkpoint of snnzoo: reports: must have {kind.measure.key} fields")
+        before = self.data_files if known.data_files is None else known.data_files
+        if self.group.leads and (changed := changes(before, self.data_files)):
+            raise SnnZooError(
+                f"{path} was trained on other files than {self.recipe.data} has now: {changed}; restore them, or train "
+                "anew with --force"
+            )
+        if len(reports) != known.epoch or any(report.epoch != place for place, report in enumerate(reports)):
+            raise IntegrityError(
+                f"{path} needs the figures of its {counted(known.epoch, 'epoch')}, in order; {where} has "
+                f"{len(reports)}: restore the file, or train anew with --force"
+            )
+        if reports and not any(report.best for report in reports):
+            raise IntegrityError(f"{where}: none of the {counted(known.epoch, 'epoch')} is the best")
+        if any(not isinstance(report, kind) for report in reports):
+            raise IntegrityError(f"{where}: the epochs must have {kind.measure.key} fields")
+        self.trainer.recall(reports)
+        self.reports, self._metrics = list(reports), b"".join(map(_line, reports))
         try:
-            self.trainer.load_state_dict(state)
+            self.trainer.load_state_dict({**state, "stats": None})
         except IntegrityError as error:
             raise IntegrityError(f"{path} is not a checkpoint of snnzoo: {error}") from None
         if self.trainer.epoch > self.recipe.epochs:
@@ -299,30 +373,30 @@ class TrainingRun:
                 "resume with the spec.yaml beside it"
             )
         self.start_revision, self.start_changes = began_with, state.get("start_changes", self.start_changes)
-        before = TrainingSpec.model_validate(state["recipe"])
+        planned = TrainingSpec.model_validate(state["recipe"]).epochs
         falls = self.recipe.learning_rate_schedule is LearningRateSchedule.COSINE
-        if falls and self.reports and before.epochs != self.recipe.epochs:
-            self.planned_epochs = before.epochs
+        if falls and self.reports and planned != self.recipe.epochs:
+            self.planned_epochs = planned
+
+
+def _bytes_of(value: object) -> object:
+    return value.numpy().tobytes() if isinstance(value, Tensor) else value
 
 
 class _Checkpoint(BaseModel):
-    """Fields of a checkpoint, besides the trainer's state; early versions lack the fields with a default."""
+    """Fields of a checkpoint, besides the trainer's state; early versions lack the fields with a default.
+
+    Only early versions have `reports`, which are in the metrics file now.
+    """
 
     model_config = ConfigDict(revalidate_instances="always")
     spec: Json[NetworkSpec]
-    reports: list[Report]
+    reports: list[Report] = []
+    data_files: Annotated[Json[dict[str, str]] | None, BeforeValidator(_bytes_of)] = None
     start_revision: str | None = None
     start_changes: list[str] = []
     teacher_revision: str | None = None
-    epoch: int
-
-    @model_validator(mode="after")
-    def _check(self) -> "_Checkpoint":
-        if [report.epoch for report in self.reports] != list(range(self.epoch)):
-            raise ValueError("reports: there must be one for each epoch, in order")
-        if self.reports and not any(report.best for report in self.reports):
-            raise ValueError("reports: none is the best")
-        return self
+    epoch: Annotated[int, Field(ge=0)]
 
 
 def _read_checked(path: Path) -> bytes:
@@ -431,11 +505,24 @@ def read_metrics(folder: Path) -> list[EpochReport]:
     Raises:
         IntegrityError: a line is not what `TrainingRun` writes; the message names file and line.
     """
+    return _parse_metrics(_read_metrics(folder), folder / METRICS)
+
+
+def _read_metrics(folder: Path) -> bytes:
     path = folder / METRICS
     if not path.exists():
-        return []
+        return b""
+    check_given_file(path)
+    return path.read_bytes()
+
+
+def _line(report: EpochReport) -> bytes:
+    return (json.dumps(asdict(report)) + "\n").encode()
+
+
+def _parse_metrics(data: bytes, path: Path, n_epochs: int | None = None) -> list[EpochReport]:
     reports = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for number, line in enumerate(data.splitlines()[:n_epochs], 1):
         try:
             reports.append(_REPORT.validate_json(line))
         except ValidationError as error:

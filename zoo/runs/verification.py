@@ -9,12 +9,14 @@ from torch import Tensor
 from bootstrap_core.fixed_point import MANT
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network, Trace
+from converters.formats.c.c_comparison import compare_c, run_self_test
 from converters.formats.file_kind import FileKind, kind_of_file
-from converters.formats.model_files import MODEL_SUFFIXES, Hints, read_model
+from converters.formats.model_files import C_SOURCE, MODEL_SUFFIXES, Hints, read_model
 from converters.formats.netx.lava_limits import how_lava_runs, limit_problems
 from converters.formats.netx.netx_layers import NetxFile
 from converters.formats.netx.netx_model import netx_of
 from converters.formats.netx.netx_report import differences
+from converters.model import Model
 from specs.errors import IntegrityError, SnnZooError, StateOverflowError, UnsupportedError
 from specs.files.given_file import suggest_file
 from specs.network import NetworkSpec
@@ -45,13 +47,14 @@ def verify_model(source: str, against: Path | None = None) -> list[Check]:
     Args:
         source: a model file, or the name of a model.
         against: a file that must have the same integers, or a card to check against; by default the model's card (see
-            `card_of`), and every model file of the same name beside `source`.
+            `card_of`), and every model file or C source of the same name beside `source`. C source that is as snnzoo
+            writes it is also compiled, if there is a compiler, and its self-test run.
 
     Raises:
         SnnZooError: `source` cannot be read, or the file `against` does not exist.
     """
-    network = read_source(source)[0].build()
-    card = card_of(source)
+    model = read_source(source)[0]
+    network, card = model.build(), card_of(source)
     if against is not None and not against.exists():
         raise SnnZooError(f"no such file: {against}{suggest_file(against)}")
     if against is not None and is_card(against):
@@ -72,9 +75,15 @@ def verify_model(source: str, against: Path | None = None) -> list[Check]:
         if path.suffix in MODEL_SUFFIXES
         else []
     )
-    with_integers = MODEL_SUFFIXES - {str(FileKind.ONNX)}  # an ANN has no integers
+    with_integers = MODEL_SUFFIXES - {str(FileKind.ONNX)} | {C_SOURCE}  # an ANN has no integers
     others = [against] if against else [other for other in beside if other.suffix in with_integers and other != path]
-    return checks + [_check_same(source, other, network.spec, asked=against is not None) for other in others]
+    asked = against is not None
+    for other in others:
+        if other.suffix == C_SOURCE:
+            checks += _check_c(model, other, asked=asked)
+        else:
+            checks.append(_check_same(source, other, network.spec, asked=asked))
+    return checks
 
 
 def _check_engines(network: Network) -> Check:
@@ -157,6 +166,26 @@ def _check_same(source: str, other: Path, spec: NetworkSpec, *, asked: bool) -> 
         return _not_compared(name, error, asked)
     found = [f"{d.place} {d.what}: {d.text}".strip() for d in differences(ours, theirs)]
     return Check(name, not found, "; ".join(found) or "the same")
+
+
+def _check_c(model: Model, source: Path, *, asked: bool) -> list[Check]:
+    """Compare the integers and the code of C source with those of the model; run its self-test if they are the same."""
+    name = f"the integers of {source.name}"
+    try:
+        compared = compare_c(model, source)
+    except IntegrityError as error:
+        return [Check(name, False, _first_line(error))]
+    except SnnZooError as error:
+        return [_not_compared(name, error, asked)]
+    found = "; ".join(compared.differences)
+    checks = [Check(name, not found, found or "the same, and the code is as snnzoo writes it")]
+    if not found:
+        name = f"the self-test of {source.name}"
+        try:
+            checks.append(Check(name, *run_self_test(compared, source.stem)))
+        except UnsupportedError as error:
+            checks.append(Check(name, True, f"not run: {_first_line(error)}", skipped=True))
+    return checks
 
 
 def _check_same_spikes(source: str, other: Path, spec: NetworkSpec, *, asked: bool) -> Check:

@@ -182,8 +182,8 @@ def delays_of(stage: Stage, delay: Tensor) -> Array:
 def tensor_problems(network: Network, plan: Plan) -> Iterator[str]:
     """Yield what in the tensors contradicts the plan, or could leave 32 bits.
 
-    That is a current that the plan does not store, delays beyond the longest, or weighted inputs that could leave 32
-    bits for some input; likewise logits within the T steps of the spec. Sums of messages have 64 bits.
+    That is a current that the plan does not store, or weighted inputs that could leave 32 bits for some input; likewise
+    logits within the T steps of the spec. Sums of messages have 64 bits.
     """
     if plan.sends_messages:
         return
@@ -193,10 +193,6 @@ def tensor_problems(network: Network, plan: Plan) -> Iterator[str]:
             yield f"block {each.index}: a current decay in the tensors, {found:g}, other than in the spec"
     for stage in plan.stages:
         i = stage.outputs.index
-        block = network.block(i)
-        delay = block.quantized_delay() if isinstance(block, SpikingBlock) else None
-        if delay is not None and float(delay.max()) >= stage.rows:
-            yield f"block {i}: a delay in the tensors, {int(delay.max())}, beyond the longest in the spec"
         if (most := _most_weighed(network, stage, plan)) > INT32_MAX:
             yield f"block {i}: sums of up to {most:,}, which leave 32 bits (use fewer bits)"
     if (most := most_steps(network, plan)) < plan.spec.time_steps:

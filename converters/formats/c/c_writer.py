@@ -1,5 +1,6 @@
 """Write a network as C99: one source file and its header, which compute what the integer engine computes."""
 
+import hashlib
 import re
 import textwrap
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ from converters.model import Model
 from specs.arguments import check_path, check_type
 from specs.errors import ConversionError, UnsupportedError
 from specs.fields import StrictModel, threshold_mant
-from specs.files.whole_file import write_whole
+from specs.files.whole_file import write_together
 from specs.layers.block import (
     AffineSpec,
     AverageSpec,
@@ -53,7 +54,16 @@ from specs.network import NetworkSpec, Output
 from specs.shapes import pads_of
 from specs.words import counted
 
-__all__ = ["COptions", "check_c_name", "header_of", "spec_problems", "write_c"]
+__all__ = [
+    "COptions",
+    "c_texts",
+    "check_c_name",
+    "header_of",
+    "self_test_options",
+    "spec_problems",
+    "without_comments",
+    "write_c",
+]
 
 KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec, AverageSpec)
 EXTRAS = ("recurrent", "delays", SIGMA_DELTA)
@@ -72,8 +82,23 @@ KNOWN_FIELDS = {
 """Fields of specs that the source knows; a value in any other field is refused."""
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 FILE_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
-INCLUDED = {"stdint", "stdio", "string"}
-"""Headers that the source includes; its own header must have another name."""
+COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+DIGEST_DIGITS = 8
+"""Hexadecimal digits of the digest by which the source knows its header: a number of 32 bits."""
+LIBRARY_HEADERS = frozenset(
+    # C
+    "assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic "  # noqa: SIM905 - a list would be a hundred lines
+    "stdbit stdbool stdckdint stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar wchar wctype "
+    # POSIX
+    "aio cpio devctl dirent dlfcn endian fcntl fmtmsg fnmatch ftw glob grp iconv langinfo libgen libintl monetary "
+    "mqueue ndbm netdb nl_types poll pthread pwd regex sched search semaphore spawn strings stropts syslog tar termios "
+    "trace ulimit unistd utime utmpx wordexp "
+    # further headers that those of glibc, musl, newlib, macOS and Windows include
+    "alloca byteswap features features-time64 getopt malloc memory newlib reent stdc-predef stdint-gcc values varargs "
+    "availability availabilitymacros availabilityinternal availabilityversions targetconditionals "
+    "corecrt crtdefs crtdbg sal vadefs vcruntime vcruntime_string".split()
+)
+"""Headers of C libraries, in lower case. A file of this name would hide them from all that is compiled beside it."""
 WIDTH = 118
 
 
@@ -110,8 +135,11 @@ def check_c_name(path: Path) -> None:
     """Raise `ConversionError` if a C source cannot have this name, which stands in its `#include`."""
     if not FILE_NAME.fullmatch(path.stem):
         raise ConversionError(f"{path}: the name of a C file must consist of letters, digits and any of _ . + -")
-    if path.stem.lower() in INCLUDED:
-        raise ConversionError(f"{path}: its header would hide {path.stem}.h of the C library: choose another name")
+    if path.stem[0] == "_" or path.stem.lower() in LIBRARY_HEADERS:
+        raise ConversionError(
+            f"{path}: its header {path.stem}.h could hide that of the C library, with which nothing would compile: "
+            f"choose another name, such as {path.stem.lstrip('_')}_net{path.suffix}"
+        )
 
 
 def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> Path:
@@ -123,7 +151,7 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
 
     Args:
         model: the model; it is not changed.
-        path: file to write, `NAME.c`; it and `NAME.h` are overwritten.
+        path: file to write, `NAME.c`; it and `NAME.h` are overwritten, either both or none.
         options: prefix of names, and pictures of the self-test.
 
     Raises:
@@ -135,6 +163,13 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
     path = check_path(path, "write_c takes the path of a file", error=ConversionError)
     check_type(options, COptions, "options must be a COptions", error=ConversionError)
     check_c_name(path)
+    header, source = c_texts(model, path.stem, options)
+    write_together({header_of(path): header.encode("ascii"), path: source.encode("ascii")})
+    return path
+
+
+def c_texts(model: Model, stem: str, options: COptions) -> tuple[str, str]:
+    """Return the header and the source of a model; see `write_c`. `stem` is their name without suffix."""
     _refuse(spec_problems(model.spec))
     network, plan = model.build(), plan_of(model.spec)
     exact = IntegerNetwork(network)  # refuses tensors that are not finite
@@ -143,11 +178,12 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
         names = _numbers(network, plan) | {"examples": examples_of(exact, plan, options.images)}
     names |= {
         "plan": plan,
-        "file": path.stem,
+        "file": stem,
+        "digest": "",
         "p": options.prefix,
         "P": options.prefix.upper(),
         "classes": _class_names(model),
-        "guard": re.sub(r"\W", "_", f"{options.prefix}_{path.stem}_h".upper()),
+        "guard": re.sub(r"\W", "_", f"{options.prefix}_{stem}_h".upper()),
         "table": _table(plan),
         "costs": c_costs(model.spec),
         "uses": _functions(plan),
@@ -161,8 +197,23 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
         "sum_type": f"int{8 * plan.sum_bytes}_t",
         "amounts": "values" if plan.sends_messages else "counts",
     }
-    write_whole(header_of(path), _render("network.h.jinja", names))
-    return write_whole(path, _render("network.c.jinja", names))
+    code = without_comments(_render("network.h.jinja", names))
+    names["digest"] = f"0x{hashlib.sha256(code.encode()).hexdigest()[:DIGEST_DIGITS]}"
+    return _render("network.h.jinja", names), _render("network.c.jinja", names)
+
+
+def without_comments(code: str) -> str:
+    """Return C code without its comments.
+
+    >>> without_comments("int a; /* an integer */ int b;")
+    'int a;  int b;'
+    """
+    return COMMENT.sub("", code)
+
+
+def self_test_options(path: Path, options: COptions) -> list[str]:
+    """Return the arguments with which a C compiler makes the self-test of a source, the program `selftest`."""
+    return ["-O2", f"-D{options.prefix.upper()}_SELFTEST", str(path), "-o", "selftest"]
 
 
 def _refuse(problems: Iterator[str]) -> None:
@@ -315,7 +366,7 @@ def _neuron_words(plan: Plan, index: int) -> tuple[str, ...]:
     )
 
 
-def _render(template: str, names: dict[str, Any]) -> bytes:
+def _render(template: str, names: dict[str, Any]) -> str:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
@@ -326,7 +377,7 @@ def _render(template: str, names: dict[str, Any]) -> bytes:
         keep_trailing_newline=True,
     )
     environment.filters["numbers"] = _braced
-    return environment.get_template(template).render(names).encode("ascii")
+    return environment.get_template(template).render(names)
 
 
 def _braced(numbers: list[int]) -> str:

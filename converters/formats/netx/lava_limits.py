@@ -12,11 +12,21 @@ from converters.formats.hdf5.hdf5_node import IntArray
 from converters.formats.netx.netx_layers import ConvGeometry, NetxFile, NetxLayer
 from converters.formats.refusals import problems_by_place
 from converters.linear.even_padding import evened, unevened
-from specs.layers.block import AverageSpec, ConvSpec
+from specs.layers.block import AverageSpec, ConvSpec, Norm
 from specs.layers.input import Encoding
+from specs.layers.layer import Layer
 from specs.network import NetworkSpec
 
-__all__ = ["enlarge_kernel", "how_lava_runs", "limit_problems", "merge_groups", "restore_kernel", "split_groups"]
+__all__ = [
+    "LavaWarning",
+    "enlarge_kernel",
+    "how_lava_runs",
+    "limit_problems",
+    "merge_groups",
+    "restore_kernel",
+    "split_groups",
+    "unlike_lava",
+]
 
 GEOMETRY_MAX = 127
 """Largest number of groups, kernel side, stride, padding and dilation: lava/proc/conv/models.py has them as int8."""
@@ -29,6 +39,10 @@ SIGMA_DELTA_LATE = (
     "delay_shift is false, but in Lava each layer receives messages one step later: only with delay_shift: true are "
     "the messages the same there"
 )
+
+
+class LavaWarning(UserWarning):
+    """Warning of `write_netx`: no run of the file in Lava gives the spikes or messages of the network."""
 
 
 def limit_problems(file: NetxFile) -> list[str]:
@@ -116,37 +130,61 @@ def _merged(weight: IntArray, groups: int, fewer: int) -> IntArray:
 
 def how_lava_runs(spec: NetworkSpec) -> list[str]:
     """Return notes on how a network runs in Lava, if `reset_interval=T` does not give the same spikes there."""
+    return [note for note, _ in _notes(spec)]
+
+
+def unlike_lava(spec: NetworkSpec) -> list[str]:
+    """Return those notes of `how_lava_runs` that say why no run in Lava gives the same spikes or messages."""
+    return [note for note, same in _notes(spec) if not same]
+
+
+def _notes(spec: NetworkSpec) -> Iterator[tuple[str, bool]]:
+    """Yield notes on how a network runs in Lava, and whether it gives the same spikes there if one heeds the note."""
     shifts = {spec.delay_shift_of(layer) for layer in spec.layers if layer.has_neurons}
     if spec.gives_values:
-        return [SIGMA_DELTA_RUN, *([] if shifts == {True} else [SIGMA_DELTA_LATE])]
-    notes, steps = [], spec.time_steps
-    shifts = {spec.delay_shift_of(layer) for layer in spec.layers if layer.has_neurons}
+        yield SIGMA_DELTA_RUN, True
+        if shifts != {True}:
+            yield SIGMA_DELTA_LATE, False
+        return
+    steps, graded = spec.time_steps, spec.input.encoding is not Encoding.SPIKE
+    biased = [_has_bias(layer) for layer in spec.blocks]
     if any(layer.extras for layer in spec.blocks):
         beyond = "recurrent synapses and delays carry spikes beyond a reset: in Lava, "
-        notes.append(
-            f"{beyond}layer k acts k steps late (the same spikes only without biases behind the first layer)"
-            if True in shifts
-            else f"{beyond}run each input in a simulation of its own, with reset_interval={steps} (the same spikes "
-            "unless a bias alone makes neurons spike before their input arrives)"
-        )
+        if True in shifts:
+            late = f"{beyond}layer k acts k steps late (the same spikes only without biases behind the first layer)"
+            yield late, not any(biased[graded:])
+        else:
+            alone = (
+                f"{beyond}run each input in a simulation of its own, with reset_interval={steps} (the same spikes "
+                "unless a bias alone makes neurons spike before their input arrives)"
+            )
+            yield alone, True
     if any(isinstance(layer, AverageSpec) for layer in spec.blocks):
-        notes.append(
+        without = (
             "Lava has no average layer: load the file there without it, and average the spikes of the layer before it"
         )
-    graded = spec.input.encoding is not Encoding.SPIKE
+        yield without, True
     if shifts == {True}:
         but = " (the same spikes only without biases)" if graded else ""
-        notes.append(
+        from_rest = (
             f"delay_shift is true, as in lava-dl: in Lava, run each image from rest for {steps + graded} steps, without"
             f" reset_interval{but}; with reset_interval={steps} the spikes differ"
         )
+        yield from_rest, not (graded and any(biased))
     elif len(shifts) > 1:
-        notes.append(
+        differs = (
             "delay_shift differs between blocks: no run in Lava gives the same spikes; give all blocks the same value"
         )
+        yield differs, False
     if not graded and not spec.input.exact_input:
-        notes.append(
+        rounds = (
             "input.exact_input is false, as in lava-dl: the chip truncates the input's currents to 1/64, so its spikes "
             "may differ; a network with exact_input: true runs there with the same spikes"
         )
-    return notes
+        yield rounds, False
+
+
+def _has_bias(layer: Layer) -> bool:
+    """Return whether a bias drives neurons of a block; a norm that subtracts the mean makes one."""
+    subtracts = getattr(layer, "norm", Norm.NONE) in {Norm.MEAN_ONLY, Norm.BATCH}
+    return layer.has_neurons and (subtracts or getattr(layer, "bias", False))

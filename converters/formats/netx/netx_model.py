@@ -1,5 +1,6 @@
 """Convert networks to netx files and back."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,11 +28,13 @@ from bootstrap_core.network.sigma_delta import DeltaInputBlock, SigmaDeltaBlock,
 from bootstrap_core.network.synapse import PoolSynapse
 from converters.formats.hdf5.hdf5_node import IntArray
 from converters.formats.netx.lava_limits import (
+    LavaWarning,
     enlarge_kernel,
     limit_problems,
     merge_groups,
     restore_kernel,
     split_groups,
+    unlike_lava,
 )
 from converters.formats.netx.netx_layers import (
     INTEGRATOR,
@@ -78,6 +81,8 @@ def write_netx(network: Network, path: str | Path) -> Path:
     becomes a dense layer that never fires. In Lava, feed `(x - mean) / std` to a network with `spike` input; load one
     with `graded` input or `events` with `input_message_bits` of at least the bits of the input (0 for events of 1 bit).
 
+    Warns with a `LavaWarning` if no run in Lava gives the same spikes.
+
     Raises:
         ConversionError: an argument has the wrong type.
         UnsupportedError: features that netx cannot express or Lava would change, all of them in one message.
@@ -87,6 +92,8 @@ def write_netx(network: Network, path: str | Path) -> Path:
     file = netx_of(network)
     if problems := limit_problems(file):
         raise UnsupportedError(f"{path}: Lava cannot run {'; '.join(problems)}")
+    if notes := unlike_lava(network.spec):
+        warnings.warn(f"{path}: {'; '.join(notes)}", LavaWarning, stacklevel=2)
     return save_netx(file, path)
 
 
@@ -257,9 +264,9 @@ def _layers_by_block(spec: NetworkSpec, file: NetxFile, path: Path) -> dict[int,
 
 def _tensors(layer: NetxLayer, block: torch.nn.Module) -> dict[str, Tensor]:
     """Return the tensors of a layer, by their names within its block."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     if isinstance(block, InputBlock):
-        tensors["weight"] = _unit(layer.weight)
+        tensors |= {} if layer.weight is None else {"weight": _unit(layer.weight)}
     elif isinstance(block, SynapticBlock) and not isinstance(block.synapse, PoolSynapse):
         tensors["synapse.weight"] = _unit(layer.weight)
     if layer.recurrent is not None:

@@ -9,7 +9,6 @@ from bootstrap_core.fixed_point import (
     BIAS_MANT_MAX,
     BIAS_MANT_MIN,
     DECAY_ONE,
-    MANT,
     MANT_PER_WEIGHT,
     WEIGHT_INT_MAX,
     WEIGHT_INT_MIN,
@@ -109,10 +108,13 @@ def _read_layer(layers: Hdf5Node, name: str) -> NetxLayer:
     elif neuron is not None and neuron.sigma_output and kind != "dense":
         problems.append(f"a sigma output of a layer of type {kind[:40]}")
     elif kind == "input" and neuron is not None:
-        weight = np.array([MANT]) if weight is None else weight.ravel()
-        bias = np.array([0]) if bias is None else bias
-        if weight.size != 1 or bias.size != 1:
-            raise IntegrityError(f"{node.where}: expected one weight and one bias, got {weight.size} and {bias.size}")
+        for dataset, mants in (("weight", weight), ("bias", bias)):
+            if mants is None and node.find(dataset) is not None and not problems:
+                raise IntegrityError(f"{node.where}/{dataset}: is a group, not a dataset")
+        weight = None if weight is None else weight.ravel()
+        sizes = [1 if each is None else each.size for each in (weight, bias)]
+        if sizes != [1, 1]:
+            raise IntegrityError(f"{node.where}: expected one weight and one bias, got {sizes[0]} and {sizes[1]}")
     geometry = None
     if kind == "dense" and weight is not None:
         weight = _matrix(node, weight, prod(shape))

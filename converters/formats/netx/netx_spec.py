@@ -98,6 +98,8 @@ def _inferred(file: NetxFile, path: Path, input_bits: int | None, notes: list[st
             shape = (prod(shape),)
     else:
         entering["neuron"] = _neuron(own)
+        if first is not None and first.weight is None:
+            notes.append("the input neurons have no weight in the file: 1 is assumed")
 
     blocks: list[dict[str, Any]] = []
     before = shape

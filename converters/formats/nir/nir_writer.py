@@ -72,8 +72,9 @@ def write_nir(model: Model, path: str | Path, *, dt: float = DEFAULT_DT) -> Path
     are quantised, in float units. Neurons in Euler steps of `dt`, with every gain 1, compute what ours do, without the
     truncation of our states to 1/4096:
 
-    - Input: for `spike` encoding, the current of each pixel, `weight (x - mean) / std + bias`, truncated as in the
-      network; for `graded`, the pixel rounded to its bits, in 0..1; for `events`, the events of the step. The metadata
+    - Input: for `spike` encoding, the current of each pixel, `weight (x - mean) / std + bias`, with weight and bias
+      rounded to 2/64, truncated as in the network;
+      for `graded`, the pixel rounded to its bits, in 0..1; for `events`, the events of the step. The metadata
       describe it in words.
     - `dense` and `affine` become Affine, `conv` becomes Conv2d, `avg_pool` SumPool2d and Scale, `flatten` Flatten.
       Where padding differs between opposite sides, the kernel gets zeros instead, and `avg_pool` becomes Conv2d. In

@@ -13,8 +13,6 @@ from converters.onnx.reading.onnx_graph import GraphNode
 from specs.errors import IntegrityError, UnsupportedError
 from specs.files.limits import ONNX_ELEMENTS, ONNX_TENSOR
 
-__all__ = ["FOLDABLE", "evaluate", "fitted_from"]
-
 BINARY = "Add", "Sub", "Mul", "Div"
 """Operators whose second input may, until opset 6, align with the first from an axis on."""
 

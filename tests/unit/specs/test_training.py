@@ -3,7 +3,7 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from specs import AugmentSpec, TrainingSpec, parse_spec
+from specs import AugmentSpec, TrainingSpec, dump_spec, parse_spec
 
 NETWORK = "name: a\ntime_steps: 4\ninput: {shape: [9]}\nblocks:\n  - {kind: affine, features: 2}\n"
 
@@ -59,10 +59,23 @@ def test_augmentation_is_off_unless_asked_for() -> None:
     assert parse_spec(NETWORK + "training: {}\n").training.augment is None
 
 
-def test_an_empty_augmentation_is_the_default_one() -> None:
-    assert parse_spec(NETWORK + "training: {augment: {}}\n").training.augment == AugmentSpec(
-        degrees=10, translate=0.05, scale=(0.95, 1.05), shear=5
+DEFAULT = AugmentSpec(degrees=10, translate=0.05, scale=(0.95, 1.05), shear=5)
+
+
+def test_the_default_augmentation_has_a_name(refusal) -> None:
+    recipe = parse_spec(NETWORK + "training: {augment: default}\n").training
+    assert (recipe.augment, recipe.idle) == (DEFAULT, [])
+    assert "net.yaml:7: training.augment: must be default, null, or a mapping of fields (got 'defaults')" in refusal(
+        NETWORK + "training:\n  augment: defaults\n"
     )
+
+
+def test_an_empty_augmentation_still_means_the_default_one_and_says_so() -> None:
+    spec = parse_spec(NETWORK + "training: {augment: {}}\n")
+    assert spec.training.augment == DEFAULT
+    told = "training.augment: {} means the defaults, and will be refused: write augment: default"
+    assert spec.training.idle == [told]
+    assert parse_spec(dump_spec(spec)).training.idle == []
 
 
 def test_a_recipe_cannot_be_changed() -> None:

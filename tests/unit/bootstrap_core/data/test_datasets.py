@@ -13,8 +13,8 @@ import torch
 from valid_files import cifar_pickle, image, tar
 
 from bootstrap_core.data import datasets, idx_files
-from bootstrap_core.data.datasets import SOURCES, dataset_names, find_dataset, load_dataset, pull_dataset
-from specs.dataset_sources import DatasetFiles, DatasetSource, FileFormat
+from bootstrap_core.data.datasets import dataset_names, find_dataset, load_dataset, pull_dataset
+from specs.dataset_sources import DatasetFiles, DatasetSource, FileFormat, sources
 from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.files.download import cache_folder
 
@@ -76,7 +76,7 @@ def test_names() -> None:
     images = ("cifar-10", "cifar-10-jpeg", "fashion-mnist", "mnist", "mnist-sample")
     events = ("nmnist", "nmnist-simulated", "nmnist-simulated-sample", "nmnist-small")
     assert dataset_names() == (*images, *events, "spoken-digits")
-    assert len(load_dataset("mnist-sample").train) == SOURCES["mnist-sample"].n_train
+    assert len(load_dataset("mnist-sample").train) == sources()["mnist-sample"].n_train
 
 
 def test_unknown_name_lists_the_known() -> None:
@@ -285,7 +285,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, server) -> None
 
 
 def test_shipped_sources_are_complete() -> None:
-    for name, source in SOURCES.items():
+    for name, source in sources().items():
         assert source.name == name
         assert len(set(source.classes)) == 10
         for files in source.forms:
@@ -293,7 +293,7 @@ def test_shipped_sources_are_complete() -> None:
             assert all(len(bytes.fromhex(digest)) == n_bytes for digest in files.sha256.values())
             assert all(mirror.startswith("https://") for mirror in files.mirrors[:1])
             assert files.format is not FileFormat.IDX or tuple(files.sha256) == FILES
-    assert [name for name, source in SOURCES.items() if not source.is_downloadable] == [
+    assert [name for name, source in sources().items() if not source.is_downloadable] == [
         "cifar-10-jpeg",
         "mnist-sample",
         "nmnist",

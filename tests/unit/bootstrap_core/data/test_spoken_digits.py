@@ -11,10 +11,10 @@ from sounds import save_wav, tone
 from valid_files import tar
 
 from bootstrap_core.data import sound_files
-from bootstrap_core.data.datasets import SOURCES, DatasetSource, find_dataset, load_dataset, pull_dataset
+from bootstrap_core.data.datasets import DatasetSource, find_dataset, load_dataset, pull_dataset
 from bootstrap_core.data.events.binning import EventBins
 from bootstrap_core.data.sound_files import picture_columns, sound_picture
-from specs.dataset_sources import doubts
+from specs.dataset_sources import doubts, sources
 from specs.errors import DataError, IntegrityError
 from specs.layers.input import LogMelSpec
 
@@ -39,8 +39,8 @@ def registry(recordings) -> Mapping[str, DatasetSource]:
     files = sorted(recordings.glob("*.wav"), key=lambda path: path.name)
     listing = "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
     sha256 = hashlib.sha256(listing.encode()).hexdigest()
-    forms = tuple(replace(form, sha256=dict.fromkeys(form.sha256, sha256)) for form in SOURCES[NAME].forms)
-    return {NAME: replace(SOURCES[NAME], forms=forms)}
+    forms = tuple(replace(form, sha256=dict.fromkeys(form.sha256, sha256)) for form in sources()[NAME].forms)
+    return {NAME: replace(sources()[NAME], forms=forms)}
 
 
 def archived(folder: Path) -> Path:
@@ -117,4 +117,4 @@ def test_it_is_never_downloaded(tmp_path) -> None:
 def test_its_images_have_the_shape_that_the_network_takes() -> None:
     assert doubts(NAME, (1, 12, 10), 10) is None
     assert "the network has 9 outputs" in str(doubts(NAME, (1, 12, 10), 9))
-    assert SOURCES[NAME].image_shape == LogMelSpec().picture
+    assert sources()[NAME].image_shape == LogMelSpec().picture

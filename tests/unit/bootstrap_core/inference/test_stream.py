@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -102,6 +103,18 @@ def test_a_stream_reads_the_last_step_or_gives_its_spikes(kind: str, bits: int, 
     assert trains.any()
 
 
+@pytest.mark.parametrize("bits", [1, 3])
+def test_events_may_be_averaged_alone(bits: int) -> None:
+    exact, x = make({"kind": "flatten"}, READOUTS["average"][1], bits=bits), events(bits)
+    stream, expected = exact.stream(), x.flatten(2).view(T, 3, 4, -1).double().mean((0, 3)).float()
+    logits = [stream.step(frame) for frame in x]
+    torch.testing.assert_close(logits[-1], expected)
+    assert torch.equal(logits[-1], exact(x))
+    network = build_network(exact.spec, seed=0)
+    assert network.device == torch.device("cpu")
+    assert torch.equal(network(x), exact(x))
+
+
 @pytest.mark.parametrize("encoding", ["spike", "graded"])
 def test_a_stream_of_a_still_image_sees_it_at_each_step(encoding: str) -> None:
     first = {"kind": "conv", "channels": 3, "kernel": 3}
@@ -165,6 +178,52 @@ def test_streams_of_one_network_run_at_once() -> None:
         at_once = list(pool.map(run, recordings))
     for found, expected in zip(at_once, map(run, recordings), strict=True):
         assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("encoding", ["events", "frames"])
+def test_steps_of_several_threads_run_one_after_another(encoding: str) -> None:
+    more = {"neuron": {"kind": "sigma_delta", "threshold": 0.5}} if encoding == "frames" else {}
+    readout = READOUTS["affine"] if encoding == "frames" else READOUTS["average"]
+    exact = make({"kind": "flatten"}, DENSE, *readout, encoding=encoding, bits=3, raised=0.0, **more)
+    x = events(2)[0]
+    stream, other = exact.stream(), exact.stream()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: stream.step(x), range(200)))
+    finally:
+        sys.setswitchinterval(interval)
+    expected = [other.step(x) for _ in range(200)]
+    assert stream.steps == 200
+    assert sorted(y.flatten().tolist() for y in found) == sorted(y.flatten().tolist() for y in expected)
+
+
+INPUTS = [({"encoding": "spike"}, ()), ({"encoding": "graded", "bits": 3}, ()), ({"encoding": "events"}, (T,))]
+
+
+@pytest.mark.parametrize(("given", "timed"), INPUTS)
+def test_an_input_that_requires_a_gradient_is_a_step_like_any(given: dict[str, Any], timed: tuple[int, ...]) -> None:
+    exact = make({"kind": "conv", "channels": 3, "kernel": 3}, {"kind": "flatten"}, *READOUTS["affine"], **given)
+    x = torch.randint(0, 2, (3, 2, 6, 6)).float()
+    stream, leaf = exact.stream(), x.clone().requires_grad_()
+    for t in range(1, 4):
+        found = stream.step(leaf if t < 3 else leaf * 1)
+        assert torch.equal(found, exact(x.expand(t, *x.shape) if timed else x, time_steps=t))
+        assert not found.requires_grad
+
+
+@pytest.mark.parametrize("change", [Tensor.to_sparse, lambda x: x.to("meta")], ids=["sparse", "meta"])
+@pytest.mark.parametrize(("given", "timed"), INPUTS)
+def test_tensors_that_do_not_hold_their_values_are_told(given, timed, change) -> None:
+    exact = make({"kind": "conv", "channels": 3, "kernel": 3}, {"kind": "flatten"}, *READOUTS["affine"], **given)
+    network, x = build_network(exact.spec, seed=0), torch.zeros(*timed, 3, 2, 6, 6)
+    fresh, used = exact.stream(), exact.stream()
+    used.step(x[0] if timed else x)
+    step = change(x[0] if timed else x)
+    for engine, wrong in ((network, change(x)), (exact, change(x)), (fresh.step, step), (used.step, step)):
+        with pytest.raises(DataError, match="sensed takes a dense tensor"):
+            engine(wrong)
 
 
 def test_streams_are_apart_and_start_again_from_rest() -> None:

@@ -1,5 +1,7 @@
 """Inputs that differ from step to step: shapes, values and the number of steps."""
 
+import math
+import re
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from bootstrap_core.network.inputs import as_input, count_steps
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.library import without_native
-from specs.errors import DataError, SnnZooError
+from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.network import NetworkSpec
 
 T = 6
@@ -193,6 +195,18 @@ def test_delays_are_drawn_by_the_seed_and_belong_to_the_state() -> None:
     assert set(delay.tolist()) <= {0, 1, 2, 3, 4, 5}
     assert torch.equal(make((7,), delays={"longest": 5}).block(1).delay, delay)
     assert make((7,), delays={"per": "synapse"}).block(1).delay.shape == (8, 7)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 6.0, 1.5, 2e8, math.nan])
+@pytest.mark.parametrize("per", ["neuron", "synapse"])
+def test_fixed_delays_outside_of_their_range_are_refused(per: str, wrong: float) -> None:
+    network = make((7,), delays={"longest": 5, "per": per})
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.load_state_dict(state)
+    state["blocks.1.delay"].view(-1)[3] = wrong
+    told = f"blocks.1.delay must hold whole time steps from 0 to 5, got {wrong:g}"
+    with pytest.raises(IntegrityError, match=re.escape(told)):
+        network.load_state_dict(state)
 
 
 def trained(**delays: Any) -> Network:

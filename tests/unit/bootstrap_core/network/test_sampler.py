@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.network.sampler import SURPLUS, RateSampler, _keys_below
-from specs.errors import SnnZooError
+from specs.errors import IntegrityError, SnnZooError
 
 
 def line(n: int = 1000) -> tuple[Tensor, Tensor]:
@@ -324,3 +324,30 @@ def test_a_sampler_that_was_made_float32_fits_on() -> None:
 def test_the_state_dict_holds_the_curve_and_no_pairs() -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in fitted().state_dict().items()}
     assert shapes == {"centers": (7, 2), "slopes": (6,), "n_centers": ()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"n_centers": torch.tensor(1)}, "n_centers must be 0, or 2 to 7, got 1"),
+        ({"n_centers": torch.tensor(8)}, "n_centers must be 0, or 2 to 7, got 8"),
+        ({"n_centers": torch.tensor(-2)}, "n_centers must be 0, or 2 to 7, got -2"),
+        ({"centers": fitted().centers.flip(0)}, "centers must not descend in z"),
+        ({"centers": torch.full((7, 2), torch.nan)}, "centers must not descend in z"),
+    ],
+)
+def test_a_curve_that_is_not_a_function_is_refused(changes, reason) -> None:
+    with pytest.raises(IntegrityError, match=f"activation\\.{reason}"):
+        torch.nn.ModuleDict({"activation": RateSampler()}).load_state_dict(
+            {f"activation.{name}": tensor for name, tensor in (fitted().state_dict() | changes).items()}
+        )
+
+
+def test_rows_behind_those_in_use_may_hold_anything() -> None:
+    sampler = RateSampler()
+    few = {
+        "n_centers": torch.tensor(3),
+        "centers": torch.tensor([*[[0.0, 0.0], [1.0, 0.5], [2.0, 0.9]], *[[-1.0, 0]] * 4]),
+    }
+    sampler.load_state_dict(fitted().state_dict() | few)
+    assert sampler(torch.tensor([1.0])).item() == pytest.approx(0.5, abs=0.01)

@@ -1,5 +1,6 @@
 import io
 import math
+import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -560,7 +561,7 @@ def test_the_network_is_left_in_eval_mode(split: Split) -> None:
 # --- Determinism
 
 
-HARD = {"augment": {}, "sample_period": 2, "crossover_epochs": (3,), "weight_decay": 0.01, "seed": 3}
+HARD = {"augment": "default", "sample_period": 2, "crossover_epochs": (3,), "weight_decay": 0.01, "seed": 3}
 """A recipe that uses all random and all scheduled parts."""
 
 
@@ -646,6 +647,19 @@ def test_a_run_resumed_goes_on_as_if_it_had_not_stopped(stop: int, ema_decay: fl
     assert resumed == reports[stop:]
     assert state_bytes(second) == state_bytes(whole)
     assert second.stats.records() == whole.stats.records()
+
+
+def test_a_state_without_statistics_has_one_size_and_they_come_back_from_the_reports(split: Split) -> None:
+    first, second = (Trainer(network(), split, recipe(epochs=3)) for _ in range(2))
+    reports, sizes = [], set()
+    while first.epoch < 3:
+        reports.append(first.run_epoch())
+        sizes.add(len(pickle.dumps(first.state_dict(stats=False))))
+    second.load_state_dict(first.state_dict(stats=False))
+    second.recall(reports)
+    assert second.stats.records() == first.stats.records()
+    assert second.best == first.best
+    assert len(sizes) == 1
 
 
 def test_a_state_stays_as_it_was_while_the_run_goes_on(split: Split) -> None:

@@ -197,6 +197,64 @@ def test_a_server_that_sends_another_range_is_not_believed(web, url) -> None:
     assert web.requests == [("/file", "bytes=1000-"), ("/file", None)]
 
 
+OTHER = DATA[::-1]
+
+
+def version(handler, data: bytes, *, named: dict[str, str], obeys: bool, sent: int | None = None) -> None:
+    """Send a file with headers that name its version, from the start if If-Range names another (if it `obeys`)."""
+    start, wanted = handler.headers["Range"], handler.headers["If-Range"]
+    first = int(start[6:-1]) if start and not (obeys and wanted not in (None, *named.values())) else 0
+    handler.send_response(206 if first else 200)
+    if first:
+        handler.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
+    for name, value in {"Content-Length": str(len(data) - first), **named}.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    handler.wfile.write(data[first : len(data) if sent is None else sent])
+
+
+VERSIONS = [
+    [{"ETag": f'"{name}"'} for name in "abc"],
+    [{"ETag": 'W/"weak"', "Last-Modified": f"Mon, 01 Jan 2024 00:00:0{i} GMT"} for i in range(3)],
+]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("obeys", [True, False])
+@pytest.mark.parametrize("names", VERSIONS)
+def test_a_file_that_changes_during_the_transfer_is_fetched_again(web, url, names, obeys: bool, known: bool) -> None:
+    def changed(handler, _: bytes) -> None:
+        version(handler, OTHER, named=names[1], obeys=obeys)
+
+    web.script["/file"] = [partial(version, named=names[0], obeys=obeys, sent=1000), changed, changed]
+    assert fetch(url, size=len(DATA) if known else None) == OTHER
+    assert web.headers[1]["if-range"] == names[0].get("Last-Modified", names[0]["ETag"])
+    assert len(web.requests) == (2 if obeys else 3)
+
+
+def test_a_file_that_changes_again_is_told(web, url) -> None:
+    web.script["/file"] = [partial(version, named=named, obeys=True, sent=1000) for named in VERSIONS[0]]
+    with pytest.raises(TransferError, match="/file: the file changed on the server twice"):
+        fetch(url, size=len(DATA))
+    assert len(web.requests) == 3
+
+
+def test_a_file_that_stays_is_resumed_by_its_version(web, url) -> None:
+    stays = [partial(version, named=VERSIONS[0][0], obeys=True, sent=sent) for sent in (1000, 5000, None)]
+    web.script["/file"] = stays
+    assert fetch(url, size=len(DATA)) == DATA
+    assert [asked for _, asked in web.requests] == [None, "bytes=1000-", "bytes=5000-"]
+
+
+@pytest.mark.parametrize(
+    "named", [{"ETag": '"\xff\x7f"'}, {"ETag": '"' + "a" * 999 + '"'}, {"Last-Modified": "\x1b[2J"}]
+)
+def test_a_version_that_is_none_is_not_sent_back(web, url, named) -> None:
+    web.script["/file"] = [partial(version, named=named, obeys=True, sent=1000)]
+    assert fetch(url, size=len(DATA)) == DATA
+    assert "if-range" not in web.headers[1]
+
+
 @pytest.mark.parametrize("code", [408, 429, 500, 503])
 def test_a_server_that_is_busy_is_asked_again(web, url, code: int) -> None:
     web.script["/file"] = [web.status(code)] * (ATTEMPTS - 1)

@@ -1,3 +1,5 @@
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,7 +9,7 @@ import pytest
 
 import specs.files.whole_file as whole_file_module
 from specs import SnnZooError
-from specs.files.whole_file import remove_leftovers, whole_file, write_whole
+from specs.files.whole_file import remove_leftovers, whole_file, write_together, write_whole
 
 ROOT = Path(__file__).parents[4]
 
@@ -23,6 +25,33 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_files_that_belong_together_are_all_new_or_all_old(tmp_path, monkeypatch, number) -> None:
+    paths, fsync, synced = [tmp_path / "a.c", tmp_path / "a.h"], os.fsync, []
+    write_together(dict.fromkeys(paths, b"old"))
+
+    def full_disk(descriptor: int) -> None:
+        synced.append(descriptor)
+        if len(synced) == number:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(SnnZooError, match=rf"cannot write {re.escape(str(paths[number - 1]))}: No space left"):
+        write_together(dict.fromkeys(paths, b"new"))
+    assert [path.read_bytes() for path in paths] == [b"old", b"old"]
+    assert sorted(tmp_path.iterdir()) == paths
+    write_together(dict.fromkeys(paths, b"new"))
+    assert [path.read_bytes() for path in paths] == [b"new", b"new"]
+
+
+def test_a_folder_in_the_way_is_told_before_anything_is_written(tmp_path) -> None:
+    (tmp_path / "a.h").mkdir()
+    with pytest.raises(SnnZooError, match=r"cannot write .*a\.h: Is a directory"):
+        write_together({tmp_path / "a.h": b"new", tmp_path / "a.c": b"new"})
+    assert not (tmp_path / "a.c").exists()
 
 
 def test_missing_folders_are_made(tmp_path) -> None:

@@ -78,7 +78,7 @@ def test_what_has_no_meaning_is_refused_at_its_line(before: str, after: str, tol
         ({"label_smoothing": 0.1}, "label_smoothing"),
         ({"logit_scale": 2.0}, "logit_scale"),
         ({"teacher": "mnist-dense"}, "teacher"),
-        ({"augment": {}}, "augment"),
+        ({"augment": "default"}, "augment"),
         ({"initialize": True}, "initialize"),
         ({"crossover_epochs": [1]}, "crossover_epochs"),
         ({"sample_period": 3}, "sample_period"),

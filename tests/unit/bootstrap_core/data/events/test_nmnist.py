@@ -9,12 +9,12 @@ import pytest
 import torch
 from valid_files import tar
 
-from bootstrap_core.data.datasets import SOURCES, find_dataset, load_dataset, pull_dataset
+from bootstrap_core.data.datasets import find_dataset, load_dataset, pull_dataset
 from bootstrap_core.data.events.binning import EventBins, bin_events
 from bootstrap_core.data.events.camera import simulate
 from bootstrap_core.data.events.recordings import Events, write_bs2
 from bootstrap_core.data.image_files import load_images
-from specs.dataset_sources import DatasetFiles, DatasetSource, FileFormat, doubts
+from specs.dataset_sources import DatasetFiles, DatasetSource, FileFormat, doubts, sources
 from specs.errors import DataError, IntegrityError
 
 BINS = EventBins((2, 34, 34), 4, 1000, bits=2)
@@ -42,10 +42,10 @@ def official(folder: Path, n_train: int = 3) -> Path:
 
 
 def tiny(form: DatasetFiles, n_train: int, n_test: int) -> dict[str, DatasetSource]:
-    return {"tiny": replace(SOURCES["nmnist"], name="tiny", n_train=n_train, n_test=n_test, forms=(form,))}
+    return {"tiny": replace(sources()["nmnist"], name="tiny", n_train=n_train, n_test=n_test, forms=(form,))}
 
 
-FOLDERS = tiny(SOURCES["nmnist"].forms[0], 30, 10)
+FOLDERS = tiny(sources()["nmnist"].forms[0], 30, 10)
 
 
 @pytest.mark.parametrize("place", ["", "tiny", "tiny/NMNIST"])
@@ -102,7 +102,7 @@ def test_the_simulated_sample() -> None:
     name = "nmnist-simulated-sample"
     assert find_dataset(name) == find_dataset("mnist-sample") == pull_dataset(name)
     dataset, seen = load_dataset(name, events=BINS), load_dataset("mnist-sample")
-    assert (len(dataset.train), dataset.is_sample, dataset.name) == (SOURCES[name].n_train, True, name)
+    assert (len(dataset.train), dataset.is_sample, dataset.name) == (sources()[name].n_train, True, name)
     assert torch.equal(dataset.test.labels, seen.test.labels)
     assert "seen by a simulated event camera" in dataset.source
     every = simulate(seen.test.images[:], seed=1)

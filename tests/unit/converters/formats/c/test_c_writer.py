@@ -1,23 +1,27 @@
 """C source computes what the integer engine computes; what it cannot compute is refused."""
 
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from c_programs import answers, answers_by_step, as_bytes, compile_c, needs_compiler, run
+from c_programs import COMPILER, answers, answers_by_step, as_bytes, compile_c, needs_compiler, run
 
 from bootstrap_core import IntegerNetwork, build_network
 from bootstrap_core.network.blocks import SpikingBlock
 from bootstrap_core.network.network import Network
 from converters import Model
 from converters.formats.c import c_writer
+from converters.formats.c.c_comparison import compare_c, run_self_test
 from converters.formats.c.c_numbers import integer_logits, logits_over_time
 from converters.formats.c.c_plan import plan_of
-from converters.formats.c.c_writer import COptions, write_c
-from specs import ConversionError, NetworkSpec, SnnZooError, StateOverflowError, UnsupportedError
+from converters.formats.c.c_writer import COptions, check_c_name, write_c
+from converters.formats.safetensors_file import write_safetensors
+from specs import ConversionError, IntegrityError, NetworkSpec, SnnZooError, StateOverflowError, UnsupportedError
 
 LEAKY = {"threshold": 0.8, "current_decay": 0.4, "voltage_decay": 0.2, "learn_decays": "per_channel"}
 SUBTRACTING = {"threshold": 0.7, "voltage_decay": 0.03, "reset": "subtract"}
@@ -389,10 +393,141 @@ def test_names_of_classes_cannot_end_the_comment(tmp_path: Path) -> None:
     assert "Classes, from 0: ?? int, a?, zwei ?." in (tmp_path / "a.h").read_text()
 
 
-@pytest.mark.parametrize("name", ["stdint", "String"])
-def test_names_of_the_headers_that_it_includes_are_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConversionError, match="its header would hide"):
+@pytest.mark.parametrize("name", ["stdint", "String", "features", "time", "_ansi"])
+def test_names_of_headers_of_the_c_library_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=rf"{name}\.h could hide .* choose .* {name.lstrip('_')}_net\.c"):
         write_c(Model.of(make(*NETWORKS["spikes"])), tmp_path / f"{name}.c")
+    assert not list(tmp_path.iterdir())
+
+
+@needs_compiler
+@pytest.mark.parametrize("compiler", ["gcc", "clang", "arm-none-eabi-gcc"])
+def test_no_name_hides_a_header_that_the_source_needs(compiler: str, tmp_path: Path) -> None:
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} here")
+    source = write(make(*NETWORKS["spikes"]), tmp_path)
+    command = [compiler, "-M", "-DSNN_SELFTEST", str(source)]
+    needed = map(Path, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    names = {path.stem for path in needed if path.suffix == ".h" and path.parent.name in {"include", "newlib"}}
+    assert {"stdint", "stdio", "string"} <= names
+    for name in names:
+        with pytest.raises(ConversionError):
+            check_c_name(tmp_path / f"{name}.c")
+
+
+@needs_compiler
+def test_a_header_of_another_network_does_not_compile(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = write(make(*NETWORKS["spikes"]), tmp_path)
+    header, old = source.with_suffix(".h"), source.with_suffix(".h").read_bytes()
+    source = write(make(*NETWORKS["graded"]), tmp_path)
+    new = header.read_bytes()
+    compile_c(source, "-DSNN_SELFTEST")
+    for other in (old, b""):
+        header.write_bytes(other)
+        with pytest.raises(subprocess.CalledProcessError):
+            compile_c(source, "-DSNN_SELFTEST")
+        assert "tiny.h was not written with tiny.c" in capfd.readouterr().err
+    header.write_bytes(new.replace(b" */", b", by me */"))
+    assert run(compile_c(source, "-DSNN_SELFTEST")).stdout == b"ok\n"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("options", [{}, {"prefix": "two_3"}])
+def test_a_source_is_that_of_its_model(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    network = make(*NETWORKS[name])
+    given = {"images": bytes_for(network, 3).to(torch.int32)} if options else {}
+    source = write(network, tmp_path, **given, **options)
+    for file in (source, source.with_suffix(".h")):  # line ends and comments do not count
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n").replace(b"/* ", b"/* mine: "))
+    compared = compare_c(Model.of(network), source)
+    assert compared.differences == []
+    assert compared.options.prefix == options.get("prefix", "snn")
+
+
+def changed(source: Path, pattern: str, by: str) -> None:
+    text, n = re.subn(pattern, by, source.read_text(), count=1)
+    assert n == 1
+    source.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pattern", "by", "found"),
+    [
+        (".c", r"(block6_weights\[72\] = \{\n    )-?\d+", r"\g<1>99", ["block6_weights: 1 of 72 integers differ"]),
+        (".c", r"(block6_weights\[72\] = \{\n    )", r"\g<1>2, ", ["block6_weights: 73 integers instead of 72"]),
+        (".c", r"(answers\[4\].* = \{\n\{)-?\d+", r"\g<1>123456", ["answers: 1 of 12 integers differ"]),
+        (".h", r"(TIME_STEPS) 6", r"\1 7", ["SNN_TIME_STEPS: 1 of 1 integer differ"]),
+        (".c", r"v > l->threshold", "v >= l->threshold", ["the integers are the same, but the code is not"]),
+        (".c", r"\Z", "int extra;\n", ["the integers are the same, but the code is not"]),
+    ],
+)  # fmt: skip
+def test_what_differs_from_the_model_is_named(
+    suffix: str, pattern: str, by: str, found: list[str], tmp_path: Path
+) -> None:
+    network = make(*NETWORKS["spikes"])
+    changed(write(network, tmp_path).with_suffix(suffix), pattern, by)
+    differences = compare_c(Model.of(network), tmp_path / "tiny.c").differences
+    assert len(differences) == len(found)
+    for difference, start in zip(differences, found, strict=True):
+        assert difference.startswith(start)
+
+
+def test_what_is_not_a_source_of_snnzoo_is_not_compared(tmp_path: Path) -> None:
+    model = Model.of(make(*NETWORKS["spikes"]))
+    (tmp_path / "a.c").write_text("int main(void) { return 0; }\n")
+    with pytest.raises(UnsupportedError, match="not C source of snnzoo"):
+        compare_c(model, tmp_path / "a.c")
+    write_c(model, tmp_path / "b.c")
+    (tmp_path / "b.h").unlink()
+    with pytest.raises(IntegrityError, match=r"cannot read .*b\.h: No such file"):
+        compare_c(model, tmp_path / "b.c")
+
+
+@needs_compiler
+def test_the_self_test_runs_with_a_compiler_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = make(*NETWORKS["spikes"])
+    compared = compare_c(Model.of(network), write(network, tmp_path))
+    monkeypatch.setenv("CC", f"{COMPILER} -std=c99")
+    assert run_self_test(compared, "tiny") == (True, f"ok, compiled with {COMPILER}")
+    monkeypatch.setenv("CC", f"{COMPILER} -Dleak=main")
+    passed, found = run_self_test(compared, "tiny")
+    assert not passed
+    assert "exit code 1" in found
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(UnsupportedError, match="cannot run no-such-compiler"):
+        run_self_test(compared, "tiny")
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnsupportedError, match="no C compiler: install one of"):
+        run_self_test(compared, "tiny")
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from converters import Model, read_model, write_model
+from specs import SnnZooError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+model = read_model(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
+try:
+    write_model(model, sys.argv[2], overwrite=True)
+except SnnZooError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of file sizes")
+def test_without_space_for_the_source_the_header_stays_too(tmp_path: Path) -> None:
+    source = write(make(*NETWORKS["spikes"]), tmp_path)
+    old = {path: path.read_bytes() for path in (source, source.with_suffix(".h"))}
+    model = write_safetensors(Model.of(make(*NETWORKS["graded"])), tmp_path / "b.safetensors")
+    limit = 8192
+    assert len(old[source.with_suffix(".h")]) < limit < len(old[source])
+    done = subprocess.run([sys.executable, "-c", FULL, model, source, str(limit)], capture_output=True, text=True)
+    assert done.stdout == f"cannot write {source}: File too large\n"
+    assert {path: path.read_bytes() for path in old} == old
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.c", "tiny.h", "b.safetensors"}
 
 
 @needs_compiler
@@ -436,7 +571,7 @@ def test_sums_that_could_leave_32_bits_are_refused(tmp_path: Path) -> None:
 def test_delays_beyond_those_of_the_spec_are_refused(tmp_path: Path) -> None:
     network = make(*NETWORKS["recurrent"])
     network.block(3).delay[4] = 4
-    with pytest.raises(UnsupportedError, match="block 3: a delay in the tensors, 4, beyond the longest in the spec"):
+    with pytest.raises(IntegrityError, match=r"blocks\.3\.delay must hold whole time steps from 0 to 3, got 4"):
         write(network, tmp_path)
 
 

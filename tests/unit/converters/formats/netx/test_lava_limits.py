@@ -3,14 +3,16 @@
 The expected figures were found by running such files in Lava; `tests/benchmarks/check_netx_corners.py` repeats that.
 """
 
+import warnings
+
 import h5py
 import numpy as np
 import pytest
 import torch
 
 from bootstrap_core import IntegerNetwork, Network, build_network
-from converters import write_netx
-from converters.formats.netx.lava_limits import how_lava_runs, limit_problems
+from converters import Model, write_model, write_netx
+from converters.formats.netx.lava_limits import LavaWarning, how_lava_runs, limit_problems, unlike_lava
 from converters.formats.netx.netx_model import netx_of, read_netx
 from converters.formats.netx.netx_reader import load_netx
 from converters.formats.netx.netx_report import differences
@@ -29,6 +31,7 @@ def network(*blocks, shape=(2, 6, 6), **fields) -> Network:
 
 FLATTEN, READOUT = {"kind": "flatten"}, {"kind": "affine", "features": 3, "bias": True}
 DENSE = {"kind": "dense", "features": 4, "bias": True}
+EVENTS = {"shape": (6,), "encoding": "events"}
 
 
 def with_readout_weights(*mants: int) -> Network:
@@ -203,9 +206,38 @@ def test_it_is_told_how_a_network_runs_in_lava(fields, words, tmp_path) -> None:
     for note, part in zip(notes, words, strict=True):
         assert part in note
     if words:
-        passed, found = checked(write_netx(net, tmp_path / "a.net"))
+        with warnings.catch_warnings(action="ignore", category=LavaWarning):
+            passed, found = checked(write_netx(net, tmp_path / "a.net"))
         assert passed
         assert found == "; ".join(notes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({}, None),
+        ({"delay_shift": True}, None),
+        ({"delay_shift": True, "input": EVENTS, "blocks": [DENSE | {"bias": False}, READOUT]}, None),
+        ({"delay_shift": True, "input": EVENTS}, "only without biases"),
+        ({"delay_shift": True, "input": EVENTS, "blocks": [DENSE | {"bias": False, "norm": "mean_only"}, READOUT]},
+         "only without biases"),
+        ({"delay_shift": True, "blocks": [DENSE | {"delays": {}}, READOUT]}, "only without biases behind"),
+        ({"delay_shift": True, "input": EVENTS, "blocks": [DENSE | {"delays": {}, "bias": False}, READOUT]}, None),
+        ({"blocks": [DENSE | {"recurrent": True}, READOUT]}, None),
+        ({"blocks": [DENSE | {"delay_shift": True}, READOUT]}, "no run in Lava gives the same spikes"),
+        ({"input": {"shape": (6,), "exact_input": False}}, "truncates the input's currents"),
+    ],
+)  # fmt: skip
+def test_writing_warns_where_no_run_in_lava_gives_the_same_spikes(fields, why, tmp_path, recwarn) -> None:
+    fields = {"input": {"shape": (6,)}, "blocks": [DENSE, READOUT], "name": "tiny", "time_steps": 4} | fields
+    model = Model.of(build_network(NetworkSpec.model_validate(fields), seed=0))
+    warnings.simplefilter("always")
+    paths = [write_netx(model.build(), tmp_path / "a.net"), write_model(model, tmp_path / "b.net")]
+    said = [str(each.message) for each in recwarn if each.category is LavaWarning]
+    notes = unlike_lava(model.spec)
+    assert said == ([f"{path}: {'; '.join(notes)}" for path in paths] if notes else [])
+    assert [why] == [part for part in [why] if part in "; ".join(notes)] if why else not notes
+    assert set(notes) <= set(how_lava_runs(model.spec))
 
 
 def test_a_readout_that_never_fires_may_reset_by_subtraction(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -542,3 +543,39 @@ def test_without_the_spec_inside_the_layers_speak(own, tmp_path) -> None:
     model = read_netx(bare)
     assert [block.kind for block in model.spec.blocks] == ["conv", "conv", "flatten", "affine"]
     assert torch.equal(model.build()(images), read_netx(own).build()(images))
+
+
+def changed_input(tmp_path: Path, change: Callable[[h5py.File], object]) -> Path:
+    """Return a file of input neurons and two layers, without our spec, after a change."""
+    document = {"name": "tiny", "time_steps": 4, "input": {"shape": [4]}, "blocks": [{"kind": "dense", "features": 3}]}
+    path = write_netx(build_network(NetworkSpec.model_validate(document), seed=0), tmp_path / "a.net")
+    with h5py.File(path, "a") as file:
+        file.attrs.clear()
+        change(file)
+    return path
+
+
+def test_input_neurons_without_a_weight_have_1_with_a_note(tmp_path) -> None:
+    path = changed_input(tmp_path, lambda file: file.__delitem__("layer/0/weight"))
+    model = read_netx(path)
+    assert model.build().block(0).weight.item() == 1
+    assert "the input neurons have no weight in the file: 1 is assumed" in model.notes
+    same_spikes(path)
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+@pytest.mark.parametrize(
+    ("put", "told"),
+    [
+        (lambda group, name: group.create_group(name), "is a group, not a dataset"),
+        (lambda group, name: group.__setitem__(name, h5py.SoftLink("/layer/1/weight")), "links are not followed"),
+        (lambda group, name: group.__setitem__(name, h5py.ExternalLink("b.net", "/layer")), "links are not followed"),
+    ],
+)
+def test_what_stands_in_the_place_of_a_weight_is_told(name, put, told, tmp_path) -> None:
+    def change(file: h5py.File) -> None:
+        del file[f"layer/0/{name}"]
+        put(file["layer/0"], name)
+
+    with pytest.raises(IntegrityError, match=rf"layer/0/{name}: .*{told}"):
+        read_netx(changed_input(tmp_path, change))

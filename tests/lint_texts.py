@@ -1,12 +1,14 @@
-"""Print the texts of the product that people read: messages and help, or first lines of docstrings.
+"""Check the texts that people read for rules of plain words, or list them; see "Style" in CONTRIBUTING.
 
-    python tests/list_texts.py [--docstrings] [FOLDER ...]
+    python tests/lint_texts.py                                  # print what breaks a rule, exit with 1 if anything does
+    python tests/lint_texts.py --messages|--docstrings [FOLDER ...]
 
 A message is any string of two words or more that is not a docstring: errors, warnings, notes, help, titles. Expressions
 inside a string are shown as {...}. FOLDER is a package or a folder of one; all four packages by default.
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +17,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("specs", "bootstrap_core", "converters", "zoo")
+UNCLEAR_START = re.compile(
+    r"(Of|What|That|Those|Whether|How|Where|Which|As|By|For each|Such|In|On|At|To|From|With|Without|If|When)\b"
+)
+"""Words that leave a first line without a verb or a noun of its own."""
+UNCLEAR = re.compile(r"\bis none\b|\bis no (?!longer|more)|\bare no (?!longer|more)|\btold\b|\btells\b", re.IGNORECASE)
+"""Words that a message must not have."""
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -86,9 +94,29 @@ def _text(node: ast.AST) -> str:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
+def broken_rules() -> Iterator[str]:
+    """Yield each text that breaks a rule, with its place and the rule."""
+    for path in sources((*PACKAGES, "tests")):
+        for text in docstrings(path):
+            if UNCLEAR_START.match(text.text):
+                yield f"{text}  (a first line starts with a verb or a noun)"
+    for path in sources():
+        for text in messages(path):
+            if found := UNCLEAR.search(text.text):
+                yield f"{text}  (say it without {found[0]!r})"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; return its exit code."""
+    folders = tuple(word for word in arguments if not word.startswith("-")) or PACKAGES
+    if arguments:
+        listed = docstrings if "--docstrings" in arguments else messages
+        lines = [str(text) for path in sources(folders) for text in listed(path)]
+    else:
+        lines = list(broken_rules())
+    print(*lines, sep="\n", end="\n" if lines else "")
+    return int(not arguments and bool(lines))
+
+
 if __name__ == "__main__":
-    arguments = [word for word in sys.argv[1:] if word != "--docstrings"]
-    listed = docstrings if "--docstrings" in sys.argv else messages
-    for source in sources(tuple(arguments) or PACKAGES):
-        for found in listed(source):
-            print(found)
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,46 @@
+"""Notes, in the user's cache, of which data the user named for the models that this user's commands wrote.
+
+A model file says which data it was made with, but a stranger may have written it, and so may any file beside it. The
+cache belongs to the user, and neither models nor downloads choose what is written there. A note holds for one place and
+one digest, so a model that was pulled, copied, moved or changed has none.
+"""
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from specs.dataset_sources import dataset_names
+from specs.errors import SnnZooError
+from specs.files.download import cache_folder
+from specs.files.file_digest import sha256_of
+from specs.files.given_file import real_path
+from specs.files.whole_file import write_whole
+
+__all__ = ["is_named_data", "note_named_data"]
+
+
+def note_named_data(file: Path, data: str) -> None:
+    """Note that the user named the path `data` for the model in `file`; without a cache to write to, do nothing.
+
+    Named datasets need no note: they are opened for every model.
+    """
+    if data not in dataset_names():
+        with suppress(SnnZooError):
+            write_whole(_place(file), _note(file, data))
+
+
+def is_named_data(file: Path, data: str) -> bool:
+    """Return whether the user named the path `data` for the model that is in `file`."""
+    try:
+        return _place(file).read_bytes() == _note(file, data)
+    except (OSError, SnnZooError):
+        return False
+
+
+def _place(file: Path) -> Path:
+    return cache_folder() / "named-data" / f"{hashlib.sha256(bytes(real_path(file))).hexdigest()}.json"
+
+
+def _note(file: Path, data: str) -> bytes:
+    return json.dumps({"file": str(real_path(file)), "sha256": sha256_of(file), "data": data}).encode()
