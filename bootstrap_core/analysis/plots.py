@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "HasRecords",
     "draw_accuracy",
     "draw_activation",
     "draw_curves",

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from bootstrap_core.functional.convolution import conv2d, padded
 from converters.linear.image_normalization import AS_THEY_ARE, Normalization
-from converters.linear.linear_fold import Conv, Dense
+from converters.linear.linear_fold import Conv as Conv
+from converters.linear.linear_fold import Dense as Dense
 from specs.fields import Padding, Shape
 from specs.shapes import Window
 
