@@ -174,8 +174,8 @@ def carded(tmp_path: Path) -> Callable[..., Carded]:
     from bootstrap_core import build_network
     from converters import Model, write_model
     from specs import parse_spec
+    from zoo.card import FileFacts, dump_card, load_card, revision_of, spec_digest
     from zoo.model_format import ModelFormat
-    from zoo.runs.card import FileFacts, dump_card, load_card, revision_of, spec_digest
 
     spec = parse_spec(TINY)
     template = load_card(next(Path(__file__).parents[1].glob("zoo/cards/*.yaml")))

@@ -28,10 +28,10 @@ from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.synapses import Connection
 from bootstrap_core.ops.weighted_input import weigh
-from converters.ann_to_snn.grid_fit import fit_to_grid
 from converters.ann_to_snn.refit import Reading, refit
 from converters.ann_to_snn.spiking_layers import SpikingLayer, SpikingSkip
 from converters.linear.ann import Ann, run_ann
+from converters.linear.grid_fit import fit_to_grid
 from converters.linear.image_normalization import AS_THEY_ARE, Normalization
 from converters.linear.linear_fold import Conv, Dense, scale_inputs, scale_outputs
 from converters.model import Model

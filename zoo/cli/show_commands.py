@@ -27,7 +27,7 @@ from zoo.cli.given_model import own_card, print_layers, read_and_say, say_fresh
 if TYPE_CHECKING:
     from converters.formats.netx.netx_layers import NetxFile
     from converters.model import Model
-    from zoo.runs.card import Card
+    from zoo.card import Card
     from zoo.runs.card_text import Section
 
 __all__ = ["show", "verify"]

@@ -13,8 +13,8 @@ from bootstrap_core.fixed_point import MANT, STATE, STATE_MAX
 from bootstrap_core.network.blocks import AffineBlock, InputBlock, SpikingBlock
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network
-from converters.ann_to_snn.grid_fit import GridFit, fit_to_grid
 from converters.formats.nir.nir_layers import Layer
+from converters.linear.grid_fit import GridFit, fit_to_grid
 from converters.linear.linear_fold import Conv
 from converters.model import Model
 from specs.errors import SpecError, UnsupportedError
