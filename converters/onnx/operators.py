@@ -46,8 +46,7 @@ QUANTISED = {"uint8", "int8", "uint16", "int16", "uint4", "int4"}
 
 
 @OPERATORS.reads("Conv", 1, 11, 22, traits=Trait.WEIGHS)
-def convolution(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read Conv over one or two axes."""
+def _convolution(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     data, weight = data_at(inputs, 0), floats_at(inputs, 1, "its weights")
     groups = int(node.attributes.get("group", 1))
     if groups < 1 or weight.ndim != data.index.ndim or weight.ndim not in (3, 4):
@@ -95,7 +94,7 @@ def _convolved(node: GraphNode, data: Data, weight: Floats, window: Window, flat
 
 
 @OPERATORS.reads("Gemm", 6, 7, 9, 11, 13, traits=Trait.WEIGHS)
-def gemm(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+def _gemm(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     """Read Gemm: `alpha A B + beta C`, where A and B may be transposed."""
     first, second = _transposed(inputs[0], node, "transA"), _transposed(inputs[1], node, "transB")
     made = _product(node, first, second, float(node.attributes.get("alpha", 1.0)), flat)
@@ -109,8 +108,7 @@ def gemm(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("MatMul", 1, 9, 13, traits=Trait.WEIGHS | Trait.PRODUCT)
-def matmul(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read MatMul with a constant on either side."""
+def _matmul(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     return _product(node, inputs[0], inputs[1], 1.0, flat)
 
 
@@ -158,7 +156,7 @@ def _transposed(value: Value | None, node: GraphNode, attribute: str) -> Value |
 
 
 @OPERATORS.reads("BatchNormalization", 6, 7, 9, 14, 15)
-def batch_normalization(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+def _batch_normalization(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     """Read BatchNormalization: `scale (x - mean) / sqrt(variance + epsilon) + bias`, with the file's statistics."""
     trains = {6: not node.attributes.get("is_test", 0), 7: len(node.outputs) > 1, 9: len(node.outputs) > 1}
     if trains.get(node.version, node.attributes.get("training_mode", 0)):
@@ -178,7 +176,7 @@ def batch_normalization(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Dat
 
 
 @OPERATORS.reads("AveragePool", 1, 7, 10, 11, 19, 22)
-def average_pool(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+def _average_pool(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     """Read AveragePool; all windows must average over the same number of values, as fixed weights do."""
     data = data_at(inputs, 0)
     kernel, sides = tuple(node.attributes["kernel_shape"]), data.index.shape[2:]
@@ -193,37 +191,30 @@ def average_pool(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("MaxPool", 1, 8, 10, 11, 12, 22, traits=Trait.MOVES)
-def max_pool(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read MaxPool."""
+def _max_pool(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     data = data_at(inputs, 0)
     window = windows_of(node.attributes, tuple(node.attributes["kernel_shape"]), data.index.shape[2:])
     return _pooled(node, data, window, flat, largest=True)
 
 
 @OPERATORS.reads("GlobalAveragePool", 1, 22)
-def global_average_pool(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read GlobalAveragePool."""
-    data = data_at(inputs, 0)
-    return _reduced(node, data, tuple(range(2, data.index.ndim)), flat, keep=True, largest=False)
-
-
 @OPERATORS.reads("GlobalMaxPool", 1, 22, traits=Trait.MOVES)
-def global_max_pool(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read GlobalMaxPool."""
+def _global_pool(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     data = data_at(inputs, 0)
-    return _reduced(node, data, tuple(range(2, data.index.ndim)), flat, keep=True, largest=True)
+    return _reduced(node, data, tuple(range(2, data.index.ndim)), flat, keep=True)
 
 
 @OPERATORS.reads("ReduceMean", 1, 11, 13, 18)
-def reduce_mean(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read ReduceMean over height and width."""
-    return _reduced_over_given(node, inputs, flat, largest=False)
-
-
 @OPERATORS.reads("ReduceMax", 1, 11, 12, 13, 18, 20, traits=Trait.MOVES)
-def reduce_max(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read ReduceMax over height and width."""
-    return _reduced_over_given(node, inputs, flat, largest=True)
+def _reduce(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+    data = data_at(inputs, 0)
+    given = constant(input_at(inputs, 1), "its axes")
+    axes = node.attributes.get("axes") if given is None else [int(axis) for axis in given.ravel()]
+    if not axes:
+        if node.attributes.get("noop_with_empty_axes", 0):
+            return flat.unchanged(node, data, "reduces no axes")
+        raise UnsupportedError("reduces all axes, the batch too: reduce only height and width")
+    return _reduced(node, data, tuple(axes), flat, keep=bool(node.attributes.get("keepdims", 1)))
 
 
 def _pooled(node: GraphNode, data: Data, window: Window, flat: FlatGraph, *, largest: bool) -> Data:
@@ -256,21 +247,8 @@ def _pooled(node: GraphNode, data: Data, window: Window, flat: FlatGraph, *, lar
     return made.laid_out(made.index[:, maps.channels])
 
 
-def _reduced_over_given(node: GraphNode, inputs: Inputs, flat: FlatGraph, *, largest: bool) -> Data:
-    """Read ReduceMean, or ReduceMax if `largest`."""
-    data = data_at(inputs, 0)
-    given = constant(input_at(inputs, 1), "its axes")
-    axes = node.attributes.get("axes") if given is None else [int(axis) for axis in given.ravel()]
-    if not axes:
-        if node.attributes.get("noop_with_empty_axes", 0):
-            return flat.unchanged(node, data, "reduces no axes")
-        raise UnsupportedError("reduces all axes, the batch too: reduce only height and width")
-    keep = bool(node.attributes.get("keepdims", 1))
-    return _reduced(node, data, tuple(axes), flat, keep=keep, largest=largest)
-
-
-def _reduced(node: GraphNode, data: Data, axes: tuple[int, ...], flat: FlatGraph, *, keep: bool, largest: bool) -> Data:
-    """Append the mean of each map, or the maximum if `largest`; `keep` keeps the axes, with size 1."""
+def _reduced(node: GraphNode, data: Data, axes: tuple[int, ...], flat: FlatGraph, *, keep: bool) -> Data:
+    """Append the mean or maximum of each map; `keep` keeps the axes, with size 1."""
     rank = data.index.ndim
     axes = tuple(sorted({axis % rank for axis in axes if -rank <= axis < rank}))
     others = [axis for axis in range(rank) if axis not in axes]
@@ -281,6 +259,7 @@ def _reduced(node: GraphNode, data: Data, axes: tuple[int, ...], flat: FlatGraph
             f"reduces axes {list(axes)} of {list(data.index.shape)}; only height and width together are supported"
         )
     maps = data.laid_out(np.sort(moved, axis=2).reshape(data.batch, -1, *data.shape[1:]))
+    largest = node.proto.op_type in ("GlobalMaxPool", "ReduceMax")
     made = _pooled(node, maps, Window((data.shape[1], data.shape[2])), flat, largest=largest)
     shape = [1 if axis in axes else side for axis, side in enumerate(data.index.shape) if keep or axis not in axes]
     return made.laid_out(made.index.reshape(shape))
@@ -290,7 +269,7 @@ def _reduced(node: GraphNode, data: Data, axes: tuple[int, ...], flat: FlatGraph
 
 
 @OPERATORS.reads("Relu", 6, 13, 14, traits=Trait.ENDS_LAST)
-def relu(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+def _relu(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     """Read Relu; as the last node it is left out."""
     data = data_at(inputs, 0)
     if node.row in flat.last:
@@ -299,7 +278,7 @@ def relu(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("Clip", 6, 11, 12, 13)
-def clip(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+def _clip(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     """Read Clip from 0 to a bound (bounds are attributes until opset 10, inputs since 11)."""
     if node.version < 11:
         low, high = float(node.attributes.get("min", -math.inf)), float(node.attributes.get("max", math.inf))
@@ -309,14 +288,14 @@ def clip(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("Max", 6, 8, 12, 13)
-def maximum(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+def _maximum(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     """Read Max of a tensor and constants, whose largest number must be 0: a ReLU."""
     data, bounds = only_data(inputs)
     return _bounded(node, data, max(map(one_number, bounds), default=-math.inf), math.inf, flat)
 
 
 @OPERATORS.reads("Min", 6, 8, 12, 13)
-def minimum(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+def _minimum(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     """Read Min of a tensor and constants: an upper bound."""
     data, bounds = only_data(inputs)
     return _bounded(node, data, -math.inf, min(map(one_number, bounds), default=math.inf), flat)
@@ -329,8 +308,7 @@ def _bounded(node: GraphNode, data: Data, low: float, high: float, flat: FlatGra
 
 
 @OPERATORS.reads("LeakyRelu", 6, 16)
-def leaky_relu(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read LeakyRelu with a slope of at least 0."""
+def _leaky_relu(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     slope = float(node.attributes.get("alpha", 0.01))
     if slope < 0:
         raise UnsupportedError(f"slope {slope:g}: spike rates only rise with the input; use a slope of at least 0")
@@ -338,8 +316,7 @@ def leaky_relu(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("PRelu", 6, 7, 9, 16)
-def prelu(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read PRelu with constant slopes."""
+def _prelu(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     data, slope = data_at(inputs, 0), floats_at(inputs, 1, "its slopes")
     if node.version < 7 and slope.ndim == 1 and slope.size > 1:  # one slope per channel
         slope = slope.reshape(-1, *[1] * (data.index.ndim - 2))
@@ -366,8 +343,7 @@ def _leaky(node: GraphNode, data: Data, slopes: Floats, flat: FlatGraph) -> Data
 
 
 @OPERATORS.reads("Add", 6, 7, 13, 14)
-def add(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read Add of two tensors, or of a tensor and a constant."""
+def _add(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     first, second = _fitted_by_axis(node, inputs)
     if isinstance(first, Data) and isinstance(second, Data):
         return _sum(node, first, second, flat)
@@ -376,8 +352,7 @@ def add(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("Sum", 6, 8, 13)
-def total(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read Sum of any number of tensors and constants."""
+def _total(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     made, *tensors = [value for value in inputs if isinstance(value, Data)]
     for other in tensors:
         made = _sum(node, made, other, flat)
@@ -388,7 +363,7 @@ def total(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("Sub", 6, 7, 13, 14)
-def subtract(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+def _subtract(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     """Read Sub of two tensors, or of a tensor and a constant, in either order."""
     first, second = _fitted_by_axis(node, inputs)
     if isinstance(second, Data):
@@ -401,15 +376,13 @@ def subtract(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("Mul", 6, 7, 13, 14, traits=Trait.WEIGHS | Trait.PRODUCT)
-def multiply(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read Mul by a constant."""
+def _multiply(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     data, constants = only_data(_fitted_by_axis(node, inputs), PRODUCT_OF_TENSORS)
     return scaled(node, data, flat, as_floats(constants[0]))
 
 
 @OPERATORS.reads("Div", 6, 7, 13, 14, traits=Trait.WEIGHS | Trait.PRODUCT)
-def divide(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read Div by a constant."""
+def _divide(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     first, second = _fitted_by_axis(node, inputs)
     if isinstance(second, Data):
         raise UnsupportedError("divides by a tensor that depends on the image: the divisor must be constant")
@@ -419,8 +392,7 @@ def divide(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("Neg", 6, 13)
-def negate(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read Neg."""
+def _negate(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     return scaled(node, data_at(inputs, 0), flat, np.array(-1.0))
 
 
@@ -461,7 +433,7 @@ def _fitted_by_axis(node: GraphNode, inputs: Inputs) -> Inputs:
 @OPERATORS.reads("Squeeze", 1, 11, 13, 21, 23, 24, 25, traits=LAYOUT)
 @OPERATORS.reads("Transpose", 1, 13, 21, 23, 24, 25, traits=LAYOUT)
 @OPERATORS.reads("Unsqueeze", 1, 11, 13, 21, 23, 24, 25, traits=LAYOUT)
-def rearrange(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+def _rearrange(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     """Read an operator that only moves values: onnx itself applies it to the index of the tensor."""
     data = data_at(inputs, 0)
     rest = [constant(value, "its shape, axes or indices") for value in inputs[1:]]
@@ -470,7 +442,7 @@ def rearrange(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("Pad", 2, 11, 13, 18, 19, 21, 23, 24, 25, traits=Trait.AFTER_LOGITS)
-def pad(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+def _pad(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     """Read Pad with zeros; the index of a padding zero is 0."""
     data = data_at(inputs, 0)
     if node.attributes.get("mode", "constant") != "constant":
@@ -487,21 +459,18 @@ def pad(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 @OPERATORS.reads("Shape", 1, 13, 15, 19, 21, 23, 24, 25, traits=SIZE)
 @OPERATORS.reads("Size", 1, 13, 19, 21, 23, 24, 25, traits=SIZE)
-def shape(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Array:
-    """Read Shape or Size; both are known at import."""
+def _shape(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Array:
     flat.account[node.row] = ("constant", "the shape of a tensor, known at import")
     return evaluate(node, [data_at(inputs, 0).index])[0]
 
 
 @OPERATORS.reads("Identity", 1, 13, 14, 16, 19, 21, 23, 24, 25, traits=LAYOUT | Trait.ENDS)
-def identity(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read Identity."""
+def _identity(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     return flat.unchanged(node, data_at(inputs, 0), "changes nothing")
 
 
 @OPERATORS.reads("Dropout", 6, 7, 10, 12, 13, 22, traits=Trait.AFTER_LOGITS)
-def dropout(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read Dropout, which does nothing after training."""
+def _dropout(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     training = input_at(inputs, 2)
     if isinstance(training, Data) or (training is not None and training.any()):
         raise UnsupportedError("drops values at random: export the model in eval mode")
@@ -509,7 +478,7 @@ def dropout(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("Cast", 6, 9, 13, 19, 21, 23, 24, 25, 28, traits=Trait.AFTER_LOGITS)
-def cast(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+def _cast(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     """Read Cast to a floating-point type, or to any type after the logits; its rounding is left out."""
     data = data_at(inputs, 0)
     if node.attributes.get("to") not in FLOATS and data.ending is None:
@@ -518,8 +487,7 @@ def cast(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("CastLike", 15, 19, 21, 23, 24, 25, traits=Trait.AFTER_LOGITS)
-def cast_like(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Value:
-    """Read CastLike with the type of a floating-point tensor."""
+def _cast_like(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Value:
     value, like = inputs
     if isinstance(like, Data) and value is not None and not isinstance(value, Data):
         flat.account[node.row] = ("constant", "a constant in the type of the input")
@@ -533,7 +501,7 @@ def cast_like(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Value:
 
 
 @OPERATORS.reads("QuantizeLinear", 10, 13, 19, 21, 23, 24, 25, 28, traits=Trait.AFTER_LOGITS)
-def quantize_linear(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+def _quantize_linear(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     """Read QuantizeLinear of activations.
 
     Quantisers drop a ReLU before a type whose smallest value stands for 0 (source: onnxruntime,
@@ -561,7 +529,7 @@ def quantize_linear(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("DequantizeLinear", 10, 13, 19, 21, 23, 24, 25, 28, traits=Trait.AFTER_LOGITS | Trait.DEQUANTISES)
-def dequantize_linear(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+def _dequantize_linear(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     """Read DequantizeLinear, after QuantizeLinear or of an image of integers."""
     data, scale = data_at(inputs, 0), floats_at(inputs, 1, "its scale")
     zero = np.zeros(1) if input_at(inputs, 2) is None else floats_at(inputs, 2, "its zero point")
@@ -597,7 +565,7 @@ def _bounds_of(dtype: str) -> tuple[int, int]:
 
 @OPERATORS.reads("LogSoftmax", 1, 11, 13, traits=ENDS)
 @OPERATORS.reads("Softmax", 1, 11, 13, traits=ENDS)
-def softmax(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+def _softmax(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     """Read Softmax or LogSoftmax over the classes, as the last node."""
     data = data_at(inputs, 0)
     axis = int(node.attributes.get("axis", -1 if node.version >= 13 else 1))
@@ -608,8 +576,7 @@ def softmax(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("Log", 6, 13, traits=ENDS)
-def log(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read Log after Softmax, as the last node."""
+def _log(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     data = data_at(inputs, 0)
     if data.ending is None:
         raise UnsupportedError("a logarithm is supported only after Softmax, as the last node")
@@ -617,13 +584,12 @@ def log(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("Sigmoid", 6, 13, traits=ENDS)
-def sigmoid(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read Sigmoid as the last node."""
+def _sigmoid(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     return _ending(node, data_at(inputs, 0), flat)
 
 
 @OPERATORS.reads("ArgMax", 1, 11, 12, 13, traits=ENDS)
-def arg_max(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+def _arg_max(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     """Read ArgMax over the classes, as the last node; its input becomes the output."""
     data = data_at(inputs, 0)
     axis = int(node.attributes.get("axis", 0))

@@ -173,31 +173,11 @@ class _Fitting(OpRun):
         return (self.apply(x, y if axis is None else fitted_from(axis, x.ndim, y)),)
 
 
-class Add(_Fitting):
-    """Sum."""
-
-    apply = np.add
-
-
-class Sub(_Fitting):
-    """Difference."""
-
-    apply = np.subtract
-
-
-class Mul(_Fitting):
-    """Product."""
-
-    apply = np.multiply
-
-
-class Div(_Fitting):
-    """Quotient."""
-
-    apply = np.divide
-
-
 OURS = GlobalMaxPool, MaxPool, AveragePool, Conv, BatchNormalization, Dropout, DequantizeLinear
+OF_OPSET_6 = [
+    type(name, (_Fitting,), {"apply": apply})
+    for name, apply in (("Add", np.add), ("Sub", np.subtract), ("Mul", np.multiply), ("Div", np.divide))
+]
 
 
 def _windows(x: Array, attributes: Mapping[str, Any], padding: float) -> Array:
@@ -251,7 +231,7 @@ def make_reference(
         opset_imports=[onnx.helper.make_opsetid("", graph.opset)],
     )
     try:
-        evaluator = ReferenceEvaluator(model, new_ops=[*OURS, *([Add, Sub, Mul, Div] if graph.opset < 7 else [])])
+        evaluator = ReferenceEvaluator(model, new_ops=[*OURS, *(OF_OPSET_6 if graph.opset < 7 else [])])
     except Exception as error:  # it lacks some versions of operators
         raise ConversionError(f"onnx's evaluator cannot run the model: {str(error).strip()[:300]}") from None
     return Reference(evaluator, values, graph, layout)
