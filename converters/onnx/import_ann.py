@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +76,8 @@ def import_ann(path: Path) -> OnnxImport:
     """
     graph = read_graph(path)
     budget = Budget(onnx_work(graph.n_bytes))
-    walk, ann, data, output = _first_that_works(graph, path, budget)
-    logits = output if data.ending is None else next(n for n in graph.nodes if n.row == data.ending).inputs[0]
+    walk, ann, data = _first_that_works(graph, path, budget)
+    logits = walk.output if data.ending is None else next(n for n in graph.nodes if n.row == data.ending).inputs[0]
     reference = make_reference(graph, logits, walk.constants, walk.layout, walk.flat.quantised)
     error, largest = _errors(ann, reference, max(1, min(IMAGES, CHECK_WORK // budget.spent)))
     relative = error / largest if largest else error
@@ -86,8 +87,7 @@ def import_ann(path: Path) -> OnnxImport:
             f"at most {TOLERANCE:g} is allowed. Numbers near the limits of 32-bit floats can cause this; otherwise it "
             "is a bug in snnzoo"
         )
-    notes = *_notes(graph, walk, output), *_notes_on_slopes(ann)
-    return OnnxImport(ann, list(walk.table(ann)), error, relative, notes, reference)
+    return OnnxImport(ann, list(walk.table(ann)), error, relative, tuple(_notes(walk, ann)), reference)
 
 
 def _errors(ann: Ann, reference: Reference, n: int) -> tuple[float, float]:
@@ -100,13 +100,22 @@ def _errors(ann: Ann, reference: Reference, n: int) -> tuple[float, float]:
     return (worst[0], worst[1]) if not any(np.isnan(pair[0]) for pair in errors) else (float("nan"), 1.0)
 
 
-def _first_that_works(graph: Graph, path: Path, budget: Budget) -> tuple["_Walk", Ann, Data, str]:
-    """Import the first output that is a row of logits.
+def _first_that_works(graph: Graph, path: Path, budget: Budget) -> tuple["_Walk", Ann, Data]:
+    """Import the first output that is a row of logits, with the first layout of the input that fits."""
+    errors = []
+    for output, layout in product(_outputs(graph), _layouts(graph.input.shape[1:])):
+        try:
+            return _imported(graph, output, layout, path, budget)
+        except UnsupportedError as error:
+            errors.append(error)
+    raise errors[0] if errors else UnsupportedError(f"{path} has no output")
 
-    Outputs that no other output depends on are tried first. Then follow outputs with no weights after them, such as
-    logits from which another output computes a label.
+
+def _outputs(graph: Graph) -> list[str]:
+    """Return the outputs that may be logits: those first that no other output depends on.
+
+    Then follow outputs with no weights after them, such as logits from which another output computes a label.
     """
-    first: UnsupportedError | None = None
     before = {name: graph.ancestors((name,)) for name in graph.outputs}
     makers = {name: node.row for node in graph.nodes for name in node.outputs if name}
     last = [
@@ -116,43 +125,23 @@ def _first_that_works(graph: Graph, path: Path, budget: Budget) -> tuple["_Walk"
     ]
     weighed = _before_weights(graph)
     others = [name for name in graph.outputs if name not in last and name not in weighed]
-    for output in [*last, *sorted(others, key=lambda name: len(before[name]), reverse=True)]:
-        try:
-            return _walk_to(graph, output, path, budget)
-        except UnsupportedError as error:
-            first = first or error
-    raise first or UnsupportedError(f"{path} has no output")
+    return [*last, *sorted(others, key=lambda name: len(before[name]), reverse=True)]
 
 
-def _walk_to(graph: Graph, output: str, path: Path, budget: Budget) -> tuple["_Walk", Ann, Data, str]:
-    """Import one output, with the likelier layout of the input or, if that fails, with the other one."""
-    first: UnsupportedError | None = None
-    needed = graph.ancestors((output,))
-    for node in graph.nodes:
-        if node.row in needed and not graph.texts.isdisjoint(node.inputs):
-            raise UnsupportedError(f"{path}: the output {output!r} is computed from strings, not a row of logits")
-    for layout in _layouts(graph.input.shape[1:]):
-        try:
-            return _walk_with(layout, graph, output, path, budget)
-        except UnsupportedError as error:
-            first = first or error
-    raise first or UnsupportedError(f"{path}: its input is empty")
-
-
-def _walk_with(layout: Layout, graph: Graph, output: str, path: Path, budget: Budget) -> tuple["_Walk", Ann, Data, str]:
+def _imported(graph: Graph, output: str, layout: Layout, path: Path, budget: Budget) -> tuple["_Walk", Ann, Data]:
     """Import one output with this layout of the input, or with the layout in which the first layer reads it."""
-    settled = False
-    while True:
-        walk = _Walk(graph, output, layout, budget, settled=settled)
-        try:
-            walk.run(path)
-        except Relayout as found:
-            places = np.empty(found.index.size, dtype=np.int64)
-            places[found.index.ravel() - 1] = np.arange(found.index.size)
-            layout, settled = Layout(found.index.shape, places[layout.order]), True
-            continue
-        ann, data = walk.finished(path)
-        return walk, ann, data, output
+    needed = graph.ancestors((output,))
+    if any(node.row in needed and not graph.texts.isdisjoint(node.inputs) for node in graph.nodes):
+        raise UnsupportedError(f"{path}: the output {output!r} is computed from strings, not a row of logits")
+    walk = _Walk(graph, output, layout, budget, settled=False)
+    try:
+        walk.run(path)
+    except Relayout as found:
+        places = np.empty(found.index.size, dtype=np.int64)
+        places[found.index.ravel() - 1] = np.arange(found.index.size)
+        walk = _Walk(graph, output, Layout(found.index.shape, places[layout.order]), budget, settled=True)
+        walk.run(path)
+    return walk, *walk.finished(path)
 
 
 def _before_weights(graph: Graph) -> set[str]:
@@ -177,8 +166,9 @@ def _layouts(shape: tuple[int, ...]) -> list[Layout]:
     return both[::-1] if shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4) else both
 
 
-def _notes(graph: Graph, walk: "_Walk", output: str) -> Iterator[str]:
+def _notes(walk: "_Walk", ann: Ann) -> Iterator[str]:
     """Yield notes on choices and omissions."""
+    graph, output = walk.graph, walk.output
     others = [name for name in graph.outputs if name != output]
     if others:
         yield f"the output {output!r} is converted; other outputs are ignored: {', '.join(map(repr, others))}"
@@ -189,10 +179,6 @@ def _notes(graph: Graph, walk: "_Walk", output: str) -> Iterator[str]:
         yield f"the file takes images {theirs}, the SNN {ours}, channels first; --data may have either"
     if graph.input.gain != 1:
         yield f"the file takes pixels as bytes; the SNN takes them from 0 to 1, where 1 stands for {graph.input.gain:g}"
-
-
-def _notes_on_slopes(ann: Ann) -> Iterator[str]:
-    """Yield a note for each activation with slopes below 0."""
     for node in ann.nodes:
         if isinstance(node.operation, PRelu) and (n := int((node.operation.slope < 0).sum())):
             yield f"{node.place}: slopes below 0, in {n} of its channels, become 0: spike rates only rise"
@@ -350,11 +336,14 @@ class _Walk:
         for name in node.outputs[1:]:
             if name in self.read:
                 raise UnsupportedError(f"its output {name!r} is read; only its first output is supported")
-        inputs = tuple(self.constants[name] if name in self.constants else self._data(name) for name in node.inputs)
+        inputs = tuple(self.constants[n] if n in self.constants else self.values[n] if n else None for n in node.inputs)
         grids = {data.grid for data in inputs if isinstance(data, Data)} - {None}
         if grids and not operator.traits & (Trait.MOVES | Trait.SIZE | Trait.ENDS | Trait.DEQUANTISES):
             raise UnsupportedError("computes with quantised numbers: put a DequantizeLinear before it")
-        if not operator.traits & Trait.AFTER_LOGITS and not self._ends_last(node) and self._refuse_endings(node):
+        is_end = operator.traits & Trait.AFTER_LOGITS or (
+            operator.traits & Trait.ENDS_LAST and node.row in self.flat.last
+        )
+        if not is_end and self._refuse_endings(node):
             self._refuse_unknown(node, from_image)
             return
         result = operator.read(node, inputs, self.flat)
@@ -365,13 +354,6 @@ class _Walk:
             self.flat.account.setdefault(node.row, ("removed", "changes nothing"))
         else:
             self.constants[node.outputs[0]] = result
-
-    def _data(self, name: str) -> Data | None:
-        """Return an input by name; None for an optional input that is left out."""
-        return self.values[name] if name else None
-
-    def _ends_last(self, node: GraphNode) -> bool:
-        return OPERATORS.has(node, Trait.ENDS_LAST) and node.row in self.flat.last
 
     def _refuse_endings(self, node: GraphNode) -> bool:
         """Refuse each Softmax or similar node that a node reads; return whether there is one, and give up the node."""
