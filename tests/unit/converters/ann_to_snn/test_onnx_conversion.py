@@ -218,10 +218,12 @@ def test_sums_of_branches_become_skips_that_answer_like_the_ann(residual, digits
     assert spec.blocks[-2].kind == "flatten"
     assert found.agreement > 0.85
     assert found.blocks == [1, 2, 3, 4, 5, 6, 8]
-    named = {node.name: found.blocks_of(ann)[node.name] for node in ann.nodes}
-    assert [named[f"relu{i}"] for i in range(1, 7)] == [[i] for i in range(1, 7)]
-    assert named["conv5"] == named["add2"] == [5]
-    assert named["add3"] == [8]
+    blocks: dict[str, list[list[int]]] = {}
+    for node in ann.nodes:
+        blocks.setdefault(type(node.operation).__name__, []).append(found.blocks_of(ann)[node.name])
+    assert blocks["Relu"] == [[i] for i in range(1, 7)]
+    assert blocks["Conv"][4] == blocks["Add"][1] == [5]
+    assert blocks["Add"][2] == [8]
     network = found.model.build()
     with torch.no_grad():
         logits, trace = network.run(images[:8])
