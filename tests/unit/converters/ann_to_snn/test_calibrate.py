@@ -212,7 +212,9 @@ def test_a_maximum_of_a_sum_is_averaged_where_it_cannot_be_by_any_neuron() -> No
     images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     found = best_candidate(ann, images, name="a", time_steps=8, forms=SpikingForms(encodings=[Encoding.SPIKE]))
     assert found.max_pooling is MaxPooling.AVERAGE
-    with pytest.raises(UnsupportedError, match=r"^a: no spiking form works: node m \(MaxPool\): max pooling needs .*leaky one$"):
+    with pytest.raises(
+        UnsupportedError, match=r"^a: no spiking form works: node m \(MaxPool\): max pooling needs .*leaky one$"
+    ):
         best_candidate(ann, images, name="a", time_steps=8, forms=SpikingForms(max_pooling=[MaxPooling.ANY]))
 
 
