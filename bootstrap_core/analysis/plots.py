@@ -9,13 +9,12 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from bootstrap_core.analysis.gradient_flow import GradientFlow
 from bootstrap_core.analysis.measures import ACCURACY, DISTANCE, ERROR
-from bootstrap_core.analysis.statistics import EpochRecord, Stats
 from specs.errors import SnnZooError
 from specs.files.whole_file import write_whole
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "HasRecords",
     "draw_accuracy",
     "draw_activation",
     "draw_curves",
@@ -55,8 +55,15 @@ _STATE_STYLES: dict[str, dict[str, Any]] = {
 }
 
 
+class HasRecords(Protocol):
+    """Statistics of a run, such as `LearningStats`."""
+
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """Return the losses and scores of each closed epoch, see `EpochRecord`."""
+
+
 def draw_curves(
-    stats_or_records: Stats[Any] | Iterable[EpochRecord],
+    stats_or_records: HasRecords | Iterable[Mapping[str, Any]],
     *,
     kept: int | None = None,
     figsize: tuple[float, float] = (9.0, 3.6),
@@ -75,7 +82,7 @@ def draw_curves(
     Raises:
         SnnZooError: no epoch is closed, or matplotlib is not installed.
     """
-    records = stats_or_records.records() if isinstance(stats_or_records, Stats) else list(stats_or_records)
+    records = list(stats_or_records) if isinstance(stats_or_records, Iterable) else stats_or_records.records()
     measure = next(
         (x for x in (ERROR, DISTANCE) if any(x.key in (record.get("snn") or {}) for record in records)), ACCURACY
     )
@@ -124,7 +131,7 @@ def _shown(key: str, value: float) -> float:
 
 
 def plot_curves(
-    stats_or_records: Stats[Any] | Iterable[EpochRecord], path: str | Path, *, kept: int | None = None
+    stats_or_records: HasRecords | Iterable[Mapping[str, Any]], path: str | Path, *, kept: int | None = None
 ) -> Path:
     """Write `draw_curves` as PNG and return the path."""
     return save_png(draw_curves(stats_or_records, kept=kept), path)
@@ -339,9 +346,9 @@ def save_png(figure: "Figure", path: str | Path, *, dpi: int = 150) -> Path:
     return write_whole(path, buffer.getvalue())
 
 
-def _measured(records: Iterable[EpochRecord], state: str, key: str) -> list[tuple[int, float]]:
+def _measured(records: Iterable[Mapping[str, Any]], state: str, key: str) -> list[tuple[int, float]]:
     """Return (epoch, value) for each epoch in which the state was evaluated; epochs count from 1."""
-    cells = [(record["epoch"] + 1, (record.get(state) or {}).get(key)) for record in records]  # type: ignore[attr-defined]
+    cells = [(record["epoch"] + 1, (record.get(state) or {}).get(key)) for record in records]
     return [(epoch, value) for epoch, value in cells if value is not None]
 
 

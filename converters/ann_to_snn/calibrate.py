@@ -27,12 +27,12 @@ from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.synapses import Connection
 from bootstrap_core.ops.weighted_input import weigh
-from converters.ann_to_snn.ann import Ann, run_ann
-from converters.ann_to_snn.grid_fit import fit_to_grid
-from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization
-from converters.ann_to_snn.linear_fold import Conv, Dense, scale_inputs, scale_outputs
 from converters.ann_to_snn.refit import Reading, refit
 from converters.ann_to_snn.spiking_layers import SpikingLayer, SpikingSkip
+from converters.linear.ann import Ann, run_ann
+from converters.linear.grid_fit import fit_to_grid
+from converters.linear.image_normalization import AS_THEY_ARE, Normalization
+from converters.linear.linear_fold import Conv, Dense, scale_inputs, scale_outputs
 from converters.model import Model
 from specs.errors import UnsupportedError
 from specs.fields import threshold_mant
@@ -41,8 +41,6 @@ from specs.layers.block import ConvSpec
 from specs.layers.input import Encoding
 from specs.layers.neuron import Reset
 from specs.words import counted
-
-__all__ = ["Calibration", "InputForm", "calibrate", "shrink_for"]
 
 DECAYS = torch.ones(1, device="cpu"), torch.zeros(1, device="cpu")
 """Current and voltage decay of converted neurons: the current is that of the step, the voltage does not leak."""
@@ -281,7 +279,8 @@ class _Calibrator:
         if skip.source == 0:
             if self.form.encoding is Encoding.GRADED:
                 raise UnsupportedError(
-                    f"{layer.target} adds the image to spikes: needs spikes as input, as graded pixels have other units"
+                    f"node {layer.target} adds the image to spikes: needs spikes as input, as graded pixels have other "
+                    "units"
                 )
             linear = self._normalized(linear, skip.before[0])
         document: dict[str, Any] = {"source": block, "kind": "dense"}
@@ -315,8 +314,8 @@ class _Calibrator:
         if layer.activation is not None:
             if not wanted.any():
                 raise UnsupportedError(
-                    f"{layer.target}: none of its units is active for any image; check that these are images that the "
-                    "ANN takes, with its normalization"
+                    f"node {layer.target}: none of its units is active for any image; check that these are images that "
+                    "the ANN takes, with its normalization"
                 )
             gains = self._gains(wanted)
             synapses = [each._replace(linear=scale_outputs(each.linear, gains)) for each in synapses]

@@ -45,8 +45,8 @@ from specs.words import counted, percent
 if TYPE_CHECKING:
     from bootstrap_core.data.datasets import Dataset
     from bootstrap_core.training.epoch_report import AccuracyReport
-    from converters.ann_to_snn.ann import Ann
     from converters.ann_to_snn.onnx_conversion import OnnxConversion
+    from converters.linear.ann import Ann
     from converters.model import Model
     from specs.fields import Shape
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bootstrap_core.network.network import Network
-from converters.chip.form import ChipForm
+from converters.chip.form import ChipForm, problems_by_place
 from converters.formats.c.c_writer import (
     COptions,
     c_problems,
@@ -18,7 +18,6 @@ from converters.formats.c.c_writer import (
     self_test_options,
     write_c,
 )
-from converters.formats.even_padding import enlarged_kernels
 from converters.formats.file_kind import USES, FileKind, kind_of_file
 from converters.formats.lava_checkpoint import read_checkpoint
 from converters.formats.netx.lava_limits import how_lava_runs
@@ -27,6 +26,7 @@ from converters.formats.nir.nir_neurons import TimeConstants
 from converters.formats.nir.nir_reader import read_nir
 from converters.formats.nir.nir_writer import nir_problems, write_nir
 from converters.formats.safetensors_file import describes_itself, read_safetensors, write_safetensors
+from converters.linear.even_padding import notes_on_kernel
 from converters.model import Model, check_card
 from specs.arguments import check_path, check_type
 from specs.dataset_sources import classes_as_option, found_data, stored_data
@@ -241,7 +241,7 @@ def format_notes(model: Model, suffix: str) -> list[str]:
         notes.append(f"a {suffix} file holds no names of classes: where you use it, give them with {given}")
     if suffix in {FileKind.SAFETENSORS, C_SOURCE}:
         return notes
-    notes += enlarged_kernels(spec)
+    notes += problems_by_place("block", map(notes_on_kernel, spec.layers))
     if any(spec.input.padding):
         pads, border = list(pads_of(spec.input.padding)), ", ".join(f"{level:.4g}" for level in spec.input.border)
         notes.append(

@@ -26,7 +26,7 @@ from converters.cli.console import ProgressLine
 from specs.files.file_digest import sha256_of
 from specs.io import dump_spec, load_spec
 from specs.training import TrainingSpec
-from zoo.runs.card import load_card
+from zoo.card import load_card
 from zoo.runs.card_files import packaged_card
 from zoo.runs.card_text import as_markdown
 from zoo.runs.training_run import read_metrics
@@ -385,7 +385,7 @@ def test_a_run_goes_on_with_its_own_teacher_alone(trained, run, spec_file, tmp_p
     taught = "--set", f"training.teacher={teacher}", "--set", "training.distillation=0.5", "-q"
     run("train", spec_file, "-o", tmp_path / "run", "--epochs", 1, *taught)
     run("build", spec_file, "-o", teacher, "--force")
-    write_model(replace(read_model(trained / "model.safetensors"), card={}), teacher)
+    write_model(replace(read_model(trained / "model.safetensors"), card={}), teacher, overwrite=True)
     again = run("train", spec_file, "-o", tmp_path / "run", "--resume", "--epochs", 2, *taught, code=1)
     assert "was taught by" in again.stderr
     assert "restore the old revision, or train anew with --force" in " ".join(again.stderr.split())

@@ -27,7 +27,7 @@ from zoo.cli.given_model import own_card, print_layers, read_and_say, say_fresh
 if TYPE_CHECKING:
     from converters.chip.form import ChipForm
     from converters.model import Model
-    from zoo.runs.card import Card
+    from zoo.card import Card
     from zoo.runs.card_text import Section
 
 __all__ = ["show", "verify"]

@@ -11,8 +11,8 @@ from specs.dataset_sources import dataset_title
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 from specs.words import counted, percent
+from zoo.card import Card, OperationsOf, Training, Versions, seed_accuracies
 from zoo.model_format import ModelFormat
-from zoo.runs.card import Card, OperationsOf, Training, Versions, seed_accuracies
 
 __all__ = ["Section", "as_markdown", "c_section", "costs_in_c", "rate_words", "sections", "seed_words"]
 

@@ -20,8 +20,8 @@ from converters.model import Model
 from specs.errors import IntegrityError, SnnZooError, StateOverflowError, UnsupportedError
 from specs.files.given_file import suggest_file
 from specs.network import NetworkSpec
+from zoo.card import Card, FileFacts, is_card, load_card, revision_of, spec_digest
 from zoo.model_format import ModelFormat
-from zoo.runs.card import Card, FileFacts, is_card, load_card, revision_of, spec_digest
 from zoo.runs.card_files import card_of
 from zoo.runs.golden import golden_differences
 from zoo.sources import is_netx, layers_of, model_path, read_source

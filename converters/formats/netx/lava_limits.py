@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from converters.chip.form import ChipForm, ChipLayer, Numbers, Window, problems_by_place
-from converters.formats.even_padding import evened, unevened
+from converters.linear.even_padding import evened, unevened
 from specs.layers.block import AverageSpec, ConvSpec, Norm
 from specs.layers.input import Encoding
 from specs.layers.layer import Layer

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, READOUT_THRESHOLD_MANT, STATE, STATE_MAX
 from bootstrap_core.functional.quantize import quantize_weight
-from converters.ann_to_snn.grid_fit import GridFit, fit_to_grid
-from converters.ann_to_snn.linear_fold import Conv
 from converters.chip.form import PIXELS, ChipForm, ChipLayer, ChipNeurons, ChipSynapses, Numbers, Window
 from converters.chip.to_model import model_of_form, spec_document
 from converters.formats.nir.nir_layers import Layer
+from converters.linear.grid_fit import GridFit, fit_to_grid
+from converters.linear.linear_fold import Conv
 from converters.model import Model
 from specs.errors import SpecError, UnsupportedError
 from specs.fields import threshold_mant

@@ -14,9 +14,9 @@ import torch
 from bootstrap_core.fixed_point import DECAY_ONE, MANT
 from converters.chip.form import ChipForm, ChipLayer, ChipSynapses, Numbers, Window, form_problems, problems_by_place
 from converters.chip.from_network import form_of_network
-from converters.formats.even_padding import evened
 from converters.formats.nir.nir_file import Graph, Node, edges_digest, graph_bytes, node_digest
 from converters.formats.nir.nir_neurons import neuron_node
+from converters.linear.even_padding import evened
 from converters.model import Model
 from specs.arguments import check_path, check_type
 from specs.errors import ConversionError, UnsupportedError

@@ -5,7 +5,7 @@ import pytest
 
 from bootstrap_core.training.epoch_report import AccuracyReport
 from specs import IntegrityError, SnnZooError
-from zoo.runs.card import Training
+from zoo.card import Training
 from zoo.runs.learning_curves import read_curves, reports_of
 
 REPORTS = [
