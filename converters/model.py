@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from bootstrap_core.data.image_files import Size, image_shape
-from bootstrap_core.network.blocks import SpikingBlock
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network, check_network
 from converters.weight_norm.migration_plan import migrate_state_dict
@@ -122,7 +121,7 @@ class Model:
         check_network(network, "Model.of", ConversionError)
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
         for name, block in network.named_modules():
-            if isinstance(block, SpikingBlock) and (delay := block.quantized_delay()) is not None:
+            if (delay := getattr(block, "quantized_delay", lambda: None)()) is not None:
                 tensors[f"{name}.delay"] = delay.detach().cpu().clone()
         return cls(network.spec, tensors, card or {})
 

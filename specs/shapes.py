@@ -2,12 +2,26 @@
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol, Self
 
 from specs.fields import Padding, Shape
 
-__all__ = ["Axis", "Geometry", "Pads", "ShapeError", "axes_of", "fewest_sides", "fit_input", "pads_of"]
+__all__ = [
+    "Axis",
+    "Geometry",
+    "Pads",
+    "Pair",
+    "ShapeError",
+    "Window",
+    "axes_of",
+    "fewest_sides",
+    "fit_input",
+    "pads_of",
+]
 
+Pair = tuple[int, int]
+"""Sizes `(height, width)`."""
 Pads = tuple[int, int, int, int]
 """Padding of each side, `(top, left, bottom, right)`."""
 
@@ -28,6 +42,8 @@ def fit_input(images: Shape, shape: Shape) -> bool:
     >>> fit_input((3, 32, 32), (3072,)), fit_input((28, 28), (1, 28, 28)), fit_input((3, 20, 24), (3, 24, 20))
     (True, True, False)
     """
+    if images == shape:
+        return True
     ours, theirs = (tuple(side for side in each if side > 1) for each in (images, shape))
     return ours == theirs or (math.prod(ours) == math.prod(theirs) and min(len(ours), len(theirs)) < 2)
 
@@ -103,14 +119,14 @@ class Axis(NamedTuple):
 
 
 class Geometry(Protocol):
-    """Geometry of a convolution, as blocks, skips and layers have it; pairs are `(height, width)`."""
+    """Windows of a convolution: a `Window`, or a block, skip or layer that has its fields."""
 
     @property
-    def kernel(self) -> tuple[int, int]:
+    def kernel(self) -> Pair:
         """Size of a window, in inputs."""
 
     @property
-    def stride(self) -> tuple[int, int]:
+    def stride(self) -> Pair:
         """Distance of windows."""
 
     @property
@@ -118,7 +134,7 @@ class Geometry(Protocol):
         """Rows and columns of zeros at the edges."""
 
     @property
-    def dilation(self) -> tuple[int, int]:
+    def dilation(self) -> Pair:
         """Distance of the inputs of a window."""
 
     @property
@@ -133,3 +149,41 @@ def axes_of(geometry: Geometry) -> tuple[Axis, Axis]:
         Axis(geometry.kernel[i], geometry.stride[i], pads[i], pads[i + 2], geometry.dilation[i]) for i in range(2)
     )
     return down, across
+
+
+@dataclass(frozen=True)
+class Window:
+    """Windows of a convolution or pool, as in `torch.nn.Conv2d`; pairs are `(height, width)`.
+
+    Attributes:
+        kernel: size of a window, in inputs.
+        stride: distance of windows.
+        padding: zeros around the maps, `(height, width)` or `(top, left, bottom, right)`.
+        dilation: distance of the inputs of a window.
+        groups: number of groups of channels; 1 for pools.
+    """
+
+    kernel: Pair
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def turned(self) -> Self:
+        """Return the windows for maps with height and width exchanged."""
+        top, left, bottom, right = pads_of(self.padding)
+        return replace(
+            self,
+            kernel=self.kernel[::-1],
+            stride=self.stride[::-1],
+            padding=fewest_sides((left, top, right, bottom)),
+            dilation=self.dilation[::-1],
+        )
+
+    def padded(self, pads: Pads) -> Self:
+        """Return the windows for maps that have `pads` more zeros around them.
+
+        >>> Window((3, 3), padding=(1, 1)).padded((0, 0, 1, 0)).padding
+        (1, 1, 2, 1)
+        """
+        return replace(self, padding=fewest_sides(tuple(map(sum, zip(pads_of(self.padding), pads, strict=True)))))

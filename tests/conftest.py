@@ -174,15 +174,15 @@ def carded(tmp_path: Path) -> Callable[..., Carded]:
     from bootstrap_core import build_network
     from converters import Model, write_model
     from specs import parse_spec
+    from zoo.card import FileFacts, dump_card, load_card, revision_of, spec_digest
     from zoo.model_format import ModelFormat
-    from zoo.runs.card import FileFacts, dump_card, load_card, revision_of, spec_digest
 
     spec = parse_spec(TINY)
     template = load_card(next(Path(__file__).parents[1].glob("zoo/cards/*.yaml")))
 
     def make(name: str = "tiny", *, seed: int = 0, **facts: object) -> Carded:
         folder = tmp_path / f"made-{name}-{seed}"
-        file = write_model(Model.of(build_network(spec, seed=seed)), folder / "model.safetensors")
+        file = write_model(Model.of(build_network(spec, seed=seed)), folder / "model.safetensors", overwrite=True)
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         known = {
             "name": name,

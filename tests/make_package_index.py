@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from specs.files.whole_file import write_whole
+from zoo.card import load_card
 from zoo.hub.index import INDEX_NAME, IndexedFile, IndexedModel, ZooIndex, dump_index
 from zoo.model_format import ModelFormat
-from zoo.runs.card import load_card
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "zoo"

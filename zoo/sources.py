@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from bootstrap_core.network.build import build_network
+from converters.chip.form import ChipForm
 from converters.formats.file_kind import FileKind, kind_of_file
 from converters.formats.model_files import MODEL_SUFFIXES, read_model
-from converters.formats.netx.netx_layers import NetxFile
 from converters.formats.netx.netx_model import netx_of
 from converters.formats.netx.netx_reader import load_netx
 from converters.model import Model
@@ -144,7 +144,7 @@ def is_netx(source: str) -> bool:
     return path.is_file() and _is_model_file(path) and kind_of_file(path) is FileKind.NETX
 
 
-def layers_of(source: str) -> NetxFile:
+def layers_of(source: str) -> ChipForm:
     """Return the netx layers of any model: of a netx file as they are, of other models as they are exported."""
     return load_netx(Path(source)) if is_netx(source) else netx_of(read_source(source)[0].build())
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.data.cifar_files import open_verified, read_batches
+from bootstrap_core.data.event_datasets import read_event_folders, read_listed_events, simulated
 from bootstrap_core.data.events.binning import EventBins
-from bootstrap_core.data.events.nmnist import read_event_folders, read_listed_events, simulated
 from bootstrap_core.data.idx_files import read_idx, read_plain
 from bootstrap_core.data.image_files import load_images
 from bootstrap_core.data.splits import Dataset, Split, check_split, train_validation_split

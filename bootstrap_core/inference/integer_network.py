@@ -11,16 +11,15 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE_MAX
 from bootstrap_core.functional.cuba import StateLimits
-from bootstrap_core.inference.message_stream import MessageStream
-from bootstrap_core.inference.overflow import Overflow, raise_first_overflow, run_on_chip
+from bootstrap_core.inference.overflow import Overflow
 from bootstrap_core.inference.stream import Stream
-from bootstrap_core.network.base_block import Signals, SynapticBlock
+from bootstrap_core.network.base_block import Signals
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.graph import sources_of, walk
 from bootstrap_core.network.inputs import as_input, check_dense, count_steps
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally, Trace, check_network, rates_of
-from bootstrap_core.network.sigma_delta import MessageBlock
+from bootstrap_core.network.states import check_states
 from bootstrap_core.ops.spikes import Spikes
 from specs.errors import SnnZooError
 from specs.network import NetworkSpec
@@ -128,7 +127,7 @@ class IntegerNetwork:
             )
         return self._network.answer(output), trace
 
-    def stream(self) -> Stream | MessageStream:
+    def stream(self) -> Stream:
         """Return this network as a stream, whose `step` takes one time step of the input at a time.
 
         >>> from bootstrap_core import build_network
@@ -139,9 +138,7 @@ class IntegerNetwork:
         >>> torch.equal(logits[2], exact(image, time_steps=3))
         True
         """
-        if self.spec.gives_values:
-            return MessageStream(self._network)
-        return Stream(self._network, self._overflow, self.overflows)
+        return Stream(self._network, self.overflows if self._overflow is Overflow.CHIP else None)
 
     def rates(self, images: Tensor, *, time_steps: int | None = None) -> tuple[Tensor, ...]:
         """Return the mean output of each block over time, float32 `[N, ...]`; of an affine readout, the logits.
@@ -186,25 +183,23 @@ class IntegerNetwork:
 
     def _beyond(self, i: int, arriving: list[Signals], output: Signals, steps: int) -> Signals:
         """Return the output of a block whose states left 24 bits, as on the chip; or raise `StateOverflowError`."""
+        block = self._network.block(i)
         if self._overflow is Overflow.REFUSE:
-            raise_first_overflow(self._network, i, arriving, steps)
-        z, neurons = self._network.block(i).driven_by(*arriving)
+            for step, (states, _) in enumerate(block.states_of_run(arriving, steps)):
+                check_states(i, step, states, block.remedy)
         limits = StateLimits()
-        spikes, _ = run_on_chip(z.expand(steps, *z.shape[1:]), neurons, limits)
+        fired = Spikes.of(torch.stack([x.float() for _, x in block.states_of_run(arriving, steps, limits)]))
         self.overflows[i] += limits.n
-        return spikes if isinstance(output, Spikes) else output  # logits do not depend on the readout's states
+        if not isinstance(output, Spikes):
+            return output  # logits do not depend on the readout's states
+        return fired.delayed() if block.delay_shift else fired
 
     def _voltage(self, read: list[Signals]) -> Tensor | None:
         """Return the voltage of the readout's neurons, `[T, N, ...]`, int32 in state units; None without neurons."""
-        readout = self._network.readout
-        if isinstance(readout, MessageBlock):
-            return torch.stack([state.sigma for state in readout.states(readout.drive(read[0]))]).int()
-        if not isinstance(readout, SynapticBlock):
-            return None
-        z, neurons = readout.driven_by(*read)
-        steps = next(x.steps for x in read if isinstance(x, Spikes))
-        _, voltage = run_on_chip(z.expand(steps, *z.shape[1:]), neurons, StateLimits())
-        return voltage.int()
+        readout, steps = self._network.readout, next(x.steps for x in read if isinstance(x, Spikes))
+        run = readout.states_of_run(read, steps, StateLimits())
+        found = [states[readout.potential].int() for states, _ in run]
+        return torch.stack(found) if found else None
 
 
 def _rebuild(spec: NetworkSpec, tensors: dict[str, Tensor], overflow: Overflow) -> IntegerNetwork:

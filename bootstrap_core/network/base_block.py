@@ -3,20 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import repeat
 from operator import add
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from bootstrap_core.functional.cuba import StateLimits
 from bootstrap_core.functional.dropout import dropout_mask
 from bootstrap_core.functional.quantize import quantize_bias
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.neuron import CubaNeuron
+from bootstrap_core.network.states import STATES_REMEDY, NamedStates, named_states
+from bootstrap_core.network.steppers import CubaStepper, Stepper, StreamPlace
 from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, Synapse
 from bootstrap_core.ops.neurons import NeuronConstants
 from bootstrap_core.ops.spikes import Spikes
-from bootstrap_core.ops.spiking_layer import Operands
+from bootstrap_core.ops.spiking_layer import Operands, one_step_of_layer
 from bootstrap_core.ops.synapses import Connection
 from bootstrap_core.ops.weighted_input import weigh
 from specs.fields import Shape
@@ -36,7 +40,15 @@ class Block(nn.Module):
     `forward(x, mode, time_steps, *skipped)` takes and returns spikes in spiking modes, rates otherwise. `x` is the
     output of the block before, `skipped` are the outputs that the block's skips read. An affine readout returns logits
     `[N, classes]` in all modes.
+
+    Attributes:
+        potential: name of the state that neurons compare with their threshold, or that a readout gives.
+        remedy: end of the message where a state leaves 24 bits.
+        delay_shift: whether spikes leave a step later; only blocks with neurons that send have it.
     """
+
+    potential, remedy = "voltage", STATES_REMEDY
+    delay_shift: bool
 
     if TYPE_CHECKING:  # nn.Module leaves it untyped
 
@@ -56,12 +68,23 @@ class Block(nn.Module):
         output = self(arriving[0], Mode.SNN, time_steps, *arriving[1:])
         return output, output.reached if isinstance(output, Spikes) else 0
 
-    def driven_by(self, *arriving: Signals) -> tuple[Tensor, NeuronConstants]:
-        """Return the weighted input of the neurons and their constants.
+    def states_of_run(
+        self, arriving: Sequence[Signals], time_steps: int, limits: StateLimits | None = None
+    ) -> NamedStates:
+        """Return the states of a run by the definition, without the shift; none for a block without neurons.
 
-        The weighted input is `[T, N, ...]`, or `[1, N, ...]` if it is the same at all steps.
+        `arriving` and `time_steps` are those of `run_checked`, `limits` those of the states.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no neurons")
+        return iter(())
+
+    def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
+        """Return the block as a stream runs it; the arrays of `reads` are bound to it.
+
+        Args:
+            reads: steppers of the blocks that it reads: the one before it, then the sources of its skips.
+            place: place of the block in the stream.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not run step by step")
 
     def over_time(self, *sources: Spikes) -> Tensor:
         """Return the output of each step, `[T, N, ...]`, for a block whose output has no time axis."""
@@ -117,9 +140,20 @@ class SynapticBlock(Block):
         """Return the constants of the neurons, with the bias."""
         raise NotImplementedError
 
-    def driven_by(self, *arriving: Signals) -> tuple[Tensor, NeuronConstants]:
+    def states_of_run(
+        self, arriving: Sequence[Signals], time_steps: int, limits: StateLimits | None = None
+    ) -> NamedStates:
         """See `Block`."""
-        return self.weigh(*arriving), self.constants()
+        z = self.weigh(*arriving)
+        return named_states(z.expand(time_steps, *z.shape[1:]), self.constants(), z.dim() - 1, limits)
+
+    def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
+        """See `Block`."""
+        sources = [x.spikes for x in reads]
+        native = one_step_of_layer(sources, self.operands())
+        drives = (self.weigh(*sources)[0] for _ in repeat(None))
+        is_steady = all(x.is_steady for x in reads)
+        return CubaStepper(self.operands().neurons, place, drives, is_steady=is_steady, native=native)
 
     def synapses(self) -> list[tuple[Synapse, Tensor]]:
         """See `Block`."""

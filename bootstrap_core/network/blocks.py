@@ -3,14 +3,19 @@
 This file has the module of each kind of block, and in `BUILDERS` the function that builds it from its spec.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
+from itertools import count as count_up
+from itertools import repeat
+from operator import add
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, READOUT_THRESHOLD_MANT, WEIGHT_STEP
+from bootstrap_core.functional.cuba import StateLimits
 from bootstrap_core.functional.quantize import quantize_bias, quantize_delay, quantize_weight, straight_through
 from bootstrap_core.functional.sigma_delta import Activation
 from bootstrap_core.network.base_block import Block, Place, Signals, SynapticBlock, as_spikes, is_graded
@@ -19,15 +24,17 @@ from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.network.sampler import RateSampler
 from bootstrap_core.network.sigma_delta import DeltaInputBlock, SigmaDeltaBlock, SigmaDeltaNeuron, ValueBlock
+from bootstrap_core.network.states import NamedStates, named_states
+from bootstrap_core.network.steppers import AffineStepper, CubaStepper, InputStepper, Stepper, StreamPlace
 from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, PoolSynapse, Synapse
 from bootstrap_core.ops.input_neurons import InputCurrent, input_current, input_rates, input_spikes
 from bootstrap_core.ops.library import runs_native
 from bootstrap_core.ops.neurons import NeuronConstants, fire
 from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
-from bootstrap_core.ops.spiking_layer import spiking_layer
+from bootstrap_core.ops.spiking_layer import one_step_of_layer, spiking_layer
 from bootstrap_core.ops.synapses import Connection
-from bootstrap_core.ops.weighted_input import part_by_delay, weigh_delayed
+from bootstrap_core.ops.weighted_input import part_by_delay, weigh, weigh_delayed
 from specs.errors import IntegrityError
 from specs.layers.block import (
     AffineSpec,
@@ -104,11 +111,18 @@ class InputBlock(Block):
             self.sampler.add(self.current(x), count(spikes) / time_steps)
         return spikes
 
-    def driven_by(self, *arriving: Signals) -> tuple[Tensor, NeuronConstants]:
+    def states_of_run(
+        self, arriving: Sequence[Signals], time_steps: int, limits: StateLimits | None = None
+    ) -> NamedStates:
         """See `Block`."""
         (images,) = arriving
         assert isinstance(images, Tensor)
-        return self.current(images)[None], self.constants()
+        return named_states(repeat(self.current(images), time_steps), self.constants(), images.dim(), limits)
+
+    def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
+        """See `Block`."""
+        drives = (self.current(place.feed.out) for _ in repeat(None))
+        return CubaStepper(self.constants(), place, drives, is_steady=True)
 
     def freeze(self) -> None:
         """See `Block`."""
@@ -143,6 +157,14 @@ class GradedInputBlock(Block):
         # float64: a sum of many large pixels times weights must stay an exact integer.
         return Spikes.of(pixels.expand(time_steps, *pixels.shape)) if mode.spiking else pixels.float()
 
+    def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
+        """See `Block`."""
+
+        def levels(images: Tensor) -> Tensor:
+            return as_spikes(self(images, Mode.SNN, 1)).tensor()
+
+        return InputStepper(Spikes.of(levels(place.feed.out)), levels, place.feed)
+
 
 class EventInputBlock(Block):
     """Input of events: spikes, or small integers, that differ from step to step; as ANN, their mean over time."""
@@ -161,6 +183,11 @@ class EventInputBlock(Block):
         spikes = Spikes.of(x.float())
         return spikes.packed() if runs_native(x) else spikes
 
+    def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
+        """See `Block`."""
+        spikes = as_spikes(self(place.feed.out.clone(), Mode.SNN, 1))
+        return InputStepper(spikes if self.spec.is_graded else spikes.packed(), lambda events: events, place.feed)
+
 
 class FlattenBlock(Block):
     """Flatten `[..., C, H, W]` to `[..., C * H * W]`."""
@@ -175,6 +202,10 @@ class FlattenBlock(Block):
             return as_spikes(x).flatten()
         assert isinstance(x, Tensor)
         return x.flatten(-self.n_axes)
+
+    def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
+        """See `Block`."""
+        return Stepper(reads[0].spikes.flatten(), is_steady=reads[0].is_steady)
 
 
 class SpikingBlock(SynapticBlock):
@@ -276,6 +307,28 @@ class SpikingBlock(SynapticBlock):
         if delay is None:
             return super().weigh_own(x, connection)
         return weigh_delayed(x, self.parts or part_by_delay(connection, delay))
+
+    def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
+        """See `Block`."""
+        if self.delay is None:
+            return super().stepper(reads, place)
+        sources = [x.spikes for x in reads]
+        length = 1 + max(int(delay.max()) for delay, _ in self.parts)
+        coming = torch.zeros(length, *place.size, dtype=torch.float64 if is_graded(sources[0]) else torch.float32)
+        drives = self._arriving(sources, coming)
+        return CubaStepper(self.constants(), place, drives, is_steady=False)
+
+    def _arriving(self, sources: list[Spikes], coming: Tensor) -> Iterator[Tensor]:
+        """Yield the weighted input that arrives in each step, `[N, O, ...]`; the rest waits in `coming`, by t."""
+        (own, *skipped), length = sources, len(coming)
+        for step in count_up():
+            for delay, connection in self.parts:
+                z = weigh(own, connection)[0]
+                coming[(delay + step) % length, :, torch.arange(len(delay))] += z.transpose(0, 1)  # [O, N, ...]
+            now = coming[step % length].clone()
+            coming[step % length].zero_()
+            others = zip(skipped, self.connections()[1:], strict=True)
+            yield reduce(add, (weigh(*pair)[0] for pair in others), now)
 
     def synapses(self) -> list[tuple[Synapse, Tensor]]:
         """See `Block`."""
@@ -379,6 +432,19 @@ class AffineBlock(SynapticBlock):
                 return self.logits_of(fired.weighed, time_steps), reached
         return self(sources[0], Mode.SNN, time_steps, *sources[1:]), reached
 
+    def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
+        """See `Block`."""
+        sources, operands = [x.spikes for x in reads], self.operands()
+        return AffineStepper(
+            self.reads_last,
+            self.logits_of,
+            operands.neurons,
+            place,
+            (self.weigh(*sources)[0] for _ in repeat(None)),
+            is_steady=all(x.is_steady for x in reads),
+            native=one_step_of_layer(sources, operands, weighed=True),
+        )
+
     def constants(self) -> NeuronConstants:
         """Return the constants of the neurons of an exported readout, which never fire."""
         return replace(self.neuron.constants(self.quantized_bias()), threshold=READOUT_THRESHOLD_MANT / MANT)
@@ -413,6 +479,10 @@ class AverageBlock(Block):
     def over_time(self, *sources: Spikes) -> Tensor:
         """See `Block`."""
         return self.groups(sources[0].tensor())
+
+    def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
+        """See `Block`."""
+        return Stepper(reads[0].spikes, mean=self.groups)
 
     def groups(self, x: Tensor) -> Tensor:
         """Return the mean of each group of rates or spikes, `[..., features]`, float32."""

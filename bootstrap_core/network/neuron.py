@@ -1,5 +1,7 @@
 """CUBA neurons as a module: decays, trainable if the spec says so, and constants."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
@@ -59,15 +61,49 @@ class CubaNeuron(nn.Module):
             direct: whether the weighted input bypasses the current and enters the voltage, as the hardware's bias does.
             recurrent: weights from the neurons to themselves, `[C, C]`, on their grid.
         """
-        current_decay, voltage_decay = self.quantized_decays()
-        return NeuronConstants(
-            current_decay=torch.ones_like(current_decay) if direct else current_decay,
-            voltage_decay=voltage_decay,
-            threshold=self.threshold_mant / MANT,
-            tau_grad=self.spec.tau_grad,
-            scale_grad=self.spec.scale_grad,
-            subtract=self.spec.reset is Reset.SUBTRACT,
-            shift=shift,
-            bias=bias,
-            recurrent=recurrent,
-        )
+        given = self.current_decay, self.voltage_decay
+        if bias is None and recurrent is None and _are_plain(*given):
+            current, voltage = given
+            return _kept(self.spec, self.threshold_mant, current.item(), voltage.item(), current.dtype, shift, direct)
+        decays = quantize_decay(given[0]), quantize_decay(given[1])
+        return _constants(self.spec, self.threshold_mant, *decays, shift, direct, bias, recurrent)
+
+
+def _are_plain(current: Tensor, voltage: Tensor) -> bool:
+    """Return whether these decays are not trained, one for all channels, on the CPU, and torch does not compile."""
+    trained = current.requires_grad or voltage.requires_grad
+    return len(current) == 1 and current.is_cpu and not trained and not torch.compiler.is_compiling()
+
+
+def _constants(
+    spec: CubaSpec,
+    threshold_mant: int,
+    current_decay: Tensor,
+    voltage_decay: Tensor,
+    shift: bool,
+    direct: bool,
+    bias: Tensor | None = None,
+    recurrent: Tensor | None = None,
+) -> NeuronConstants:
+    """Return the constants of neurons whose decays are on their grid; see `CubaNeuron.constants`."""
+    return NeuronConstants(
+        current_decay=torch.ones_like(current_decay) if direct else current_decay,
+        voltage_decay=voltage_decay,
+        threshold=threshold_mant / MANT,
+        tau_grad=spec.tau_grad,
+        scale_grad=spec.scale_grad,
+        subtract=spec.reset is Reset.SUBTRACT,
+        shift=shift,
+        bias=bias,
+        recurrent=recurrent,
+    )
+
+
+@lru_cache(maxsize=64)
+def _kept(
+    spec: CubaSpec, threshold_mant: int, current: float, voltage: float, dtype: torch.dtype, shift: bool, direct: bool
+) -> NeuronConstants:
+    """Return constants that are the same at each step of training, so that their records are prepared once."""
+    with torch.inference_mode(False):  # other calls may need them for gradients
+        decays = quantize_decay(torch.tensor([[current], [voltage]], dtype=dtype, device="cpu"))
+        return _constants(spec, threshold_mant, decays[0], decays[1], shift, direct)

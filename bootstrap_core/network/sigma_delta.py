@@ -4,16 +4,19 @@ They run in torch alone, by the definition; the native library has no operator f
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 
 import torch
 from torch import Tensor, nn
 
 from bootstrap_core.fixed_point import MANT, MESSAGE, SIGMA, SIGMA_PER_MANT
-from bootstrap_core.functional.cuba import per_channel
+from bootstrap_core.functional.cuba import StateLimits, per_channel
 from bootstrap_core.functional.quantize import straight_through
 from bootstrap_core.functional.sigma_delta import Activation, SigmaDeltaStates, sigma_delta
 from bootstrap_core.network.base_block import Block, Signals, SynapticBlock, as_spikes
 from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.states import MESSAGES_REMEDY, NamedStates
+from bootstrap_core.network.steppers import Definition, MessageStepper, Stepper, StreamPlace, ValueStepper
 from bootstrap_core.network.synapse import Synapse
 from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
@@ -47,6 +50,7 @@ class MessageBlock(Block):
 
     neuron: SigmaDeltaNeuron
     delay_shift: bool
+    potential, remedy = "sigma", MESSAGES_REMEDY
 
     def freeze(self) -> None:
         """See `Block`; the definition needs nothing prepared."""
@@ -58,6 +62,27 @@ class MessageBlock(Block):
     def states(self, z: Iterable[Tensor]) -> Iterator[SigmaDeltaStates]:
         """Yield states and messages for each step of `drive`."""
         return self.neuron.states(z)
+
+    def states_of_run(
+        self, arriving: Sequence[Signals], time_steps: int, limits: StateLimits | None = None
+    ) -> NamedStates:
+        """See `Block`; they have no limits."""
+        return self.named_states(self.drive(arriving[0])[:time_steps])
+
+    def named_states(self, z: Iterable[Tensor]) -> NamedStates:
+        """Yield the states that have 24 bits, and the messages, for each step of `drive`."""
+        for x in self.states(z):
+            names = "weighted input", "sigma", "activation", "change"
+            yield dict(zip(names, x[:4], strict=True)), x.message
+
+    def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
+        """See `Block`."""
+        return MessageStepper(self._definition(reads, place), place.size)
+
+    def _definition(self, reads: Sequence[Stepper], place: StreamPlace) -> Definition:
+        states = self.named_states(self.drive(reads[0].out)[0] for _ in repeat(None))
+        delayed = torch.zeros(place.size, dtype=torch.float64) if self.delay_shift else None
+        return Definition(place.index, states, MESSAGES_REMEDY, delayed)
 
     def activations(self, x: Signals) -> Tensor:
         """Return the activations as ANN, `[N, ...]`."""
@@ -159,6 +184,10 @@ class ValueBlock(SigmaDeltaBlock):
     def over_time(self, *sources: Spikes) -> Tensor:
         """Return the value after each step, `[T, N, values]`, float32."""
         return torch.stack([self.value(state) for state in self.states(self.drive(sources[0]))])
+
+    def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
+        """See `Block`."""
+        return ValueStepper(self._definition(reads, place), place.size)
 
     def value(self, state: SigmaDeltaStates) -> Tensor:
         """Return the value of a step, `[N, values]`, float32."""

@@ -73,7 +73,7 @@ def _number_currents(images: Tensor, given: InputCurrent) -> _Numbered:
     lying = images if images.dim() == 2 else images.movedim(1, -1)
     pixels = lying.detach().contiguous().view(len(images), -1)
     numbers, span = torch.empty(pixels.shape, dtype=torch.int32), torch.empty(2, dtype=torch.int32)
-    call("snn_input_currents", pointer(pixels), pixels.numel(), given.record, pointer(numbers), pointer(span))
+    call("snn_input_currents", pixels.data_ptr(), pixels.numel(), given.record, numbers.data_ptr(), span.data_ptr())
     lowest, n = span.tolist()
     return _Numbered(pixels, numbers, lowest, n)
 
@@ -198,7 +198,7 @@ def _look_up(table: Tensor, numbers: Tensor) -> Tensor:
     """Look up all numbers in each row of a table `[K, currents]` of 32-bit values: `[K, *numbers.shape]`."""
     out = torch.empty(len(table), *numbers.shape, dtype=table.dtype)
     sizes = *table.shape, pointer(numbers), numbers.numel()
-    call("snn_look_up", pointer(table), *sizes, pointer(out))
+    call("snn_look_up", pointer(table), *sizes, out.data_ptr())
     return out
 
 

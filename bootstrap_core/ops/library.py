@@ -9,7 +9,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from ctypes import POINTER, Structure, byref, c_double, c_float, c_int, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_double, c_float, c_int, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +30,6 @@ __all__ = [
     "SteadyGradient",
     "Synapse",
     "WeightGradient",
-    "bind",
     "call",
     "describe",
     "is_installed",
@@ -251,12 +250,10 @@ def without_native() -> Iterator[None]:
 
 def runs_native(*tensors: Tensor) -> bool:
     """Return whether native functions take these tensors: on the CPU, in eager mode, with the library built."""
-    return (
-        _Switch.on
-        and all(x.device.type == "cpu" for x in tensors)
-        and not torch.compiler.is_compiling()
-        and _library() is not None
-    )
+    for x in tensors:
+        if not x.is_cpu:
+            return False
+    return _Switch.on and not torch.compiler.is_compiling() and _library() is not None
 
 
 def n_threads() -> int:
@@ -279,25 +276,12 @@ def pad_lanes(x: Tensor, n: int) -> Tensor:
     return out
 
 
-def bind(name: str, *arguments: Any) -> Callable[[], int]:
-    """Return a function of the library with its arguments, to be called again and again.
-
-    Structures among the arguments are passed by reference. The calls raise `MemoryError` if a thread gets no memory.
-    """
-    library = _library()
-    assert library is not None
-    function = getattr(library, name)
-    given = [byref(x) if isinstance(x, Structure) else x for x in arguments]
-
-    def run() -> int:
-        result: int = function(*given, n_threads())
-        if result < 0:
-            raise MemoryError(f"{name} ran out of memory")
-        return result
-
-    return run
-
-
 def call(name: str, *arguments: Any) -> int:
-    """Call a function of the library with torch's threads; see `bind`."""
-    return bind(name, *arguments)()
+    """Call a function of the library with torch's threads; structures among the arguments are passed by reference.
+
+    Raises `MemoryError` if a thread gets no memory.
+    """
+    result: int = getattr(_library(), name)(*arguments, n_threads())
+    if result < 0:
+        raise MemoryError(f"{name} ran out of memory")
+    return result

@@ -30,7 +30,6 @@ from bootstrap_core.ops.library import (
     Layer,
     Neurons,
     Prepared,
-    bind,
     call,
     pad_lanes,
     pointer,
@@ -47,6 +46,7 @@ __all__ = [
     "by_image",
     "by_step",
     "fire",
+    "learns",
     "map_of",
     "one_step",
 ]
@@ -94,12 +94,19 @@ class NeuronConstants(Prepared):
     @cached_property
     def keeps(self) -> tuple[Tensor, Tensor]:
         """Part of current and of voltage that is left after a step, in units of 1/4096, float32 `[1]` or `[C]`."""
-        return (1 - self.current_decay.detach()) * DECAY_ONE, (1 - self.voltage_decay.detach()) * DECAY_ONE
+        return (-self.current_decay.detach()).add_(1).mul_(DECAY_ONE), (-self.voltage_decay.detach()).add_(1).mul_(
+            DECAY_ONE
+        )
 
     @cached_property
     def forgets(self) -> bool:
         """True if the current of all neurons is lost at each step: a current decay of 1."""
         return not bool(self.keeps[0].any())
+
+    @cached_property
+    def surrogate(self) -> tuple[float, float]:
+        """Width and height of the surrogate gradient."""
+        return surrogate_shape(self.threshold, self.tau_grad, self.scale_grad)
 
     @cached_property
     def input_tables(self) -> dict[tuple[int, int, int], Any]:
@@ -110,6 +117,10 @@ class NeuronConstants(Prepared):
     def is_finite(self) -> bool:
         """True if the recurrent weights, if any, are finite, so that integers can hold them."""
         return self.recurrent is None or bool(self.recurrent.detach().isfinite().all())
+
+    def padded_keeps(self, channels: int) -> list[Tensor]:
+        """Return `keeps` as parts of 1, one for each channel, then zeros, for the backward pass; cached."""
+        return self.once(("keeps", channels), lambda: [pad_lanes(keep / DECAY_ONE, channels) for keep in self.keeps])
 
     def record(self, channels: int) -> Neurons:
         """Return the constants as the native library takes them."""
@@ -191,10 +202,22 @@ def fire(z: Tensor, neurons: NeuronConstants, steps: int) -> Spikes:
     if runs_native(z) and z.numel() > 0 and _is_single(z) and neurons.is_finite:
         given = z[:1] if constant else z
         run = LayerRun(neurons, (given.shape[1], *map_of(given.shape[2:])), steps)
-        link = _Fire.apply(given, *neurons.tensors, run)  # type: ignore[no-untyped-call]
+        link = None
+        if learns((given, *neurons.tensors)):
+            link = _Fire.apply(given, *neurons.tensors, run)  # type: ignore[no-untyped-call]
+        else:
+            _run_on(given, run, trains=False)
         if run.reached < MOST_REACHED:
             return run.spikes(tuple(given.shape[2:]), link)
     return neurons.fire_definition(z.expand(steps, *z.shape[1:]) if constant else z)
+
+
+def learns(tensors: Iterable[Tensor | None]) -> bool:
+    """Return whether one of these tensors needs a gradient."""
+    for x in tensors if torch.is_grad_enabled() else ():  # noqa: SIM110 each step of a generator would be a call
+        if x is not None and x.requires_grad:
+            return True
+    return False
 
 
 def _is_single(z: Tensor) -> bool:
@@ -262,8 +285,12 @@ class LayerRun:
         if trains:
             self.voltage = torch.empty(images, self.steps, *lying, dtype=torch.int32)
             self.current = torch.empty_like(self.voltage) if self.decays else None
-        outputs = self.words, self.voltage, self.current, self.totals, self.before, self.after
-        return Layer(images, self.steps, *lying, *map(pointer, outputs))
+        layer = Layer(images, self.steps, *lying, self.words.data_ptr())
+        for name in ("voltage", "current", "totals", "before", "after"):
+            array = getattr(self, name)
+            if array is not None:
+                setattr(layer, name, array.data_ptr())
+        return layer
 
     def spikes(self, shape: Shape, link: Tensor | None) -> Spikes:
         """Return the spikes of the run; `shape` is that of the population, `(C,)` or `(C, H, W)`."""
@@ -292,27 +319,25 @@ class LayerRun:
         given = given if given.dtype == torch.bfloat16 else given.float()
         lying = height, width, channels
         out = torch.empty((images, *lying) if constant else (images, self.steps, *lying), dtype=dtype)
-        padded = pad_lanes(torch.zeros(1, dtype=torch.float32), channels)
-        bias = None if neurons.bias is None else torch.zeros(parts, len(padded), dtype=torch.float32)
-        decays = torch.zeros(parts, 2, len(padded), dtype=torch.float32) if self.decays else None
-        keeps = [pad_lanes(keep / DECAY_ONE, channels) for keep in neurons.keeps]
-        tau, peak = surrogate_shape(neurons.threshold, neurons.tau_grad, neurons.scale_grad)
+        keeps = neurons.padded_keeps(channels)
+        bias = None if neurons.bias is None else torch.zeros(parts, len(keeps[0]), dtype=torch.float32)
+        decays = torch.zeros(parts, 2, len(keeps[0]), dtype=torch.float32) if self.decays else None
+        tau, peak = neurons.surrogate
         record = Backward(
             images, parts, self.steps, height * width, channels,
-            pointer(voltage), pointer(current), pointer(given),
+            voltage.data_ptr(), pointer(current), given.data_ptr(),
             n if alike else self.steps * n, 0 if alike else n,
-            pointer(out), pointer(bias), pointer(decays), *map(pointer, keeps),
+            out.data_ptr(), pointer(bias), pointer(decays), keeps[0].data_ptr(), keeps[1].data_ptr(),
             tau, peak, round(neurons.threshold * STATE), neurons.subtract, neurons.shift,
             constant, given.dtype == torch.bfloat16, dtype == torch.bfloat16,
         )  # fmt: skip
         call("snn_neurons_backward", record)
-        of_decays = [None, None] if decays is None else list(decays.sum(0)[:, :channels])
-        return (
-            out,
-            *(None if x is None else _to_shape(x, like) for x, like in zip(of_decays, neurons.tensors, strict=False)),
-            None if bias is None else bias.sum(0)[:channels],
-            None,
-        )  # type: ignore[return-value]
+        of_current = of_voltage = None
+        if decays is not None:
+            by_channel = decays.sum(0)[:, :channels]
+            of_current = _to_shape(by_channel[0], neurons.current_decay)
+            of_voltage = _to_shape(by_channel[1], neurons.voltage_decay)
+        return out, of_current, of_voltage, None if bias is None else bias.sum(0)[:channels], None
 
     def _recurrent_gradients(
         self, grad: Tensor, voltage: Tensor, current: Tensor | None, dtype: torch.dtype, constant: bool
@@ -357,7 +382,7 @@ class OneStep:
     def __init__(self, run: LayerRun, shape: Shape, name: str, *arguments: Any, reads: Any) -> None:
         self.run, self.spikes = run, run.spikes(shape, None)
         self._layer, self._reads = run.layer(trains=False), reads
-        self._call = bind(name, self._layer, *arguments)
+        self._call = partial(call, name, self._layer, *arguments)
 
     def advance(self) -> bool:
         """Run one step. Return False, and stay at the states before it, if a state left the hardware's 24 bits."""
@@ -395,21 +420,23 @@ def one_step(z: Tensor, shape: Shape, neurons: NeuronConstants) -> OneStep | Non
     return OneStep(run, shape, "snn_neurons", neurons.record(channels), pointer(z), True, reads=z)
 
 
-def _to_shape(grad: Tensor, like: Tensor | None) -> Tensor:
+def _to_shape(grad: Tensor, like: Tensor) -> Tensor:
     """Return a gradient by channel in the shape of `like`: `[C]`, or summed to `[1]`."""
-    assert like is not None
     return grad if len(like) > 1 else grad.sum().reshape(1)
+
+
+def _run_on(z: Tensor, run: LayerRun, *, trains: bool) -> None:
+    """Run neurons in the native library on a weighted input `[T, N, ...]`, or `[1, N, ...]` for all steps."""
+    given, layer = by_image(z).float(), run.layer(trains=trains)
+    run.reached = call("snn_neurons", layer, run.neurons.record(run.size[3]), given.data_ptr(), len(z) == 1)
 
 
 class _Fire(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, *constants: Any) -> Tensor:
         run: LayerRun = constants[-1]
-        trains = any(ctx.needs_input_grad)
-        given, constant = by_image(z).float(), len(z) == 1
-        layer = run.layer(trains=trains)
-        run.reached = call("snn_neurons", layer, run.neurons.record(run.size[3]), pointer(given), constant)
-        ctx.run, ctx.constant = run, constant
+        _run_on(z, run, trains=True)
+        ctx.run, ctx.constant = run, len(z) == 1
         ctx.save_for_backward(run.voltage, run.current)
         ctx.set_materialize_grads(False)
         return empty_link((run.steps, *z.shape[1:]))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from specs.training import Precision
 
-__all__ = ["gradient_dtype", "link_dtype", "multiplies_half", "product_dtype", "products_in"]
+__all__ = ["gradient_dtype", "link_dtype", "multiplies_half", "multiplies_tiles", "product_dtype", "products_in"]
 
 HALF_FROM = 1 << 24
 """Number of multiplications from which a product is faster in bfloat16, rounding of its factors included."""
@@ -56,9 +56,13 @@ def multiplies_half() -> bool:
 
     AMD's CPUs with AVX-512 BF16 do. Intel's do only with AMX; their AVX-512 BF16 is slower than float32.
     """
-    in_tiles = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
     in_vectors = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
-    return in_tiles or (in_vectors and not _is_intel())
+    return multiplies_tiles() or (in_vectors and not _is_intel())
+
+
+def multiplies_tiles() -> bool:
+    """Return whether this CPU multiplies tiles of bfloat16 (AMX), several times as fast as vectors of it."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
 def _is_intel() -> bool:

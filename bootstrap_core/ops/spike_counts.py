@@ -32,7 +32,7 @@ class _Count(torch.autograd.Function):
     def forward(ctx: Any, words: Tensor, link: Tensor | None, steps: int) -> Tensor:
         ctx.steps, ctx.dtype = steps, torch.float32 if link is None else link.dtype
         total = torch.empty(words.shape[1:], dtype=torch.float32)
-        call("snn_count", pointer(words), len(words), total.numel(), pointer(total))
+        call("snn_count", pointer(words), len(words), total.numel(), total.data_ptr())
         return total if total.dim() == 2 else total.movedim(-1, 1)
 
     @staticmethod

@@ -91,11 +91,16 @@ class Spikes:
         return cls(len(values), tuple(values.shape[2:]), values=values, reached=reached, unit=unit)
 
     @property
-    def n(self) -> int:
-        """Number of images."""
+    def held(self) -> Tensor:
+        """Words or values, whichever is given."""
         held = self.words if self.values is None else self.values
         assert held is not None
-        return held.shape[1]
+        return held
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return self.held.shape[1]
 
     @property
     def is_constant(self) -> bool:
@@ -110,9 +115,7 @@ class Spikes:
     @property
     def device(self) -> torch.device:
         """Device of the spikes."""
-        held = self.words if self.values is None else self.values
-        assert held is not None
-        return held.device
+        return self.held.device
 
     def tensor(self) -> Tensor:
         """Return the spikes as numbers `[T, N, ...]`, float32 unless graded; differentiable."""

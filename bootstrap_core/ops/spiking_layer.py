@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.ops.library import Layer, Synapse, call, runs_native
-from bootstrap_core.ops.neurons import MOST_REACHED, LayerRun, NeuronConstants, OneStep, map_of
+from bootstrap_core.ops.neurons import MOST_REACHED, LayerRun, NeuronConstants, OneStep, learns, map_of
 from bootstrap_core.ops.precision import link_dtype
 from bootstrap_core.ops.spikes import Spikes, empty_link
 from bootstrap_core.ops.synapses import Connection
@@ -57,15 +57,18 @@ def spiking_layer(sources: Sequence[Spikes], operands: Operands, *, weighed: boo
         weighed: whether to return the weighted input, summed over time.
     """
     if _fits(sources, operands):
-        packed = [each.laid(spikes) for each, spikes in zip(operands.connections, sources, strict=True)]
+        packed, tensors = list[Spikes](), [*operands.neurons.tensors]
+        for connection, spikes in zip(operands.connections, sources, strict=True):
+            packed.append(connection.laid(spikes))
+            tensors.append(connection.weight)
+        for spikes in packed:
+            tensors += _differentiable(spikes)
         shape = operands.connections[0].out_shape(packed[0].map_shape)
         run = LayerRun(operands.neurons, (packed[0].n, *map_of(shape)), packed[0].steps, weighed=weighed)
-        tensors = [*operands.neurons.tensors, *(each.weight for each in operands.connections)]
-        tensors += [tensor for spikes in packed for tensor in _differentiable(spikes)]
-        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
+        link = None
+        if learns(tensors):
             link = _SpikingLayer.apply(operands, packed, run, *tensors)  # type: ignore[no-untyped-call]
         else:
-            link = None
             run.reached = call("snn_layer", *_arguments(operands, packed, run.layer(trains=False)))
         if run.reached < MOST_REACHED:
             total = None if run.totals is None else _in_units(run.totals, len(shape))
@@ -77,11 +80,12 @@ def spiking_layer(sources: Sequence[Spikes], operands: Operands, *, weighed: boo
 def _fits(sources: Sequence[Spikes], operands: Operands) -> bool:
     """Return whether the native library can run this layer: weights in 8 bits, and sums over all inputs in 32."""
     own = operands.neurons.recurrent
-    inputs = sum(connection.weight[0].numel() for connection in operands.connections) + (0 if own is None else len(own))
-    native = all(runs_native(*(x for x in (s.words, s.values) if x is not None)) for s in sources)
-    if not native or sources[0].n == 0 or inputs >= 1 << 16:
-        return False
-    return operands.neurons.is_finite and all(connection.is_finite for connection in operands.connections)
+    inputs = 0 if own is None else len(own)
+    for connection, spikes in zip(operands.connections, sources, strict=True):
+        if not (runs_native(spikes.held) and spikes.n and connection.is_finite):
+            return False
+        inputs += connection.weight[0].numel()
+    return inputs < 1 << 16 and operands.neurons.is_finite
 
 
 def one_step_of_layer(sources: Sequence[Spikes], operands: Operands, *, weighed: bool = False) -> OneStep | None:
@@ -118,8 +122,10 @@ def _differentiable(spikes: Spikes) -> tuple[Tensor | None, Tensor | None, Tenso
 
 def _arguments(operands: Operands, sources: list[Spikes], layer: Layer) -> tuple[Any, ...]:
     """Return the arguments of `snn_layer`."""
-    records = [each.record(x) for each, x in zip(operands.connections, sources, strict=True)]
-    return layer, operands.neurons.record(layer.channels), (Synapse * len(records))(*records), len(records)
+    records = (Synapse * len(sources))()
+    for i, (connection, spikes) in enumerate(zip(operands.connections, sources, strict=True)):
+        records[i] = connection.record(spikes)
+    return layer, operands.neurons.record(layer.channels), records, len(sources)
 
 
 class _SpikingLayer(torch.autograd.Function):
@@ -127,12 +133,14 @@ class _SpikingLayer(torch.autograd.Function):
     def forward(ctx: Any, operands: Operands, sources: list[Spikes], run: LayerRun, *tensors: Tensor | None) -> Tensor:
         run.reached = call("snn_layer", *_arguments(operands, sources, run.layer(trains=True)))
         ctx.layer, ctx.n = (operands, sources, run), len(sources)
-        ctx.dtypes = [each.gradient_dtype(x) for each, x in zip(operands.connections, sources, strict=True)]
-        weights = [each.weight for each in operands.connections]
-        words = [x.words for x in sources]
-        ctx.save_for_backward(run.voltage, run.current, *weights, *words)
+        first = operands.connections[0]
+        ctx.dtype = first.gradient_dtype(sources[0])
+        saved = [run.voltage, run.current]
+        for connection, spikes in zip(operands.connections, sources, strict=True):
+            saved += connection.weight, spikes.words
+        ctx.save_for_backward(*saved)
         ctx.set_materialize_grads(False)
-        shape = operands.connections[0].out_shape(sources[0].map_shape)
+        shape = first.out_shape(sources[0].map_shape)
         return empty_link((run.steps, run.size[0], *shape), link_dtype(run.voltage))
 
     @staticmethod
@@ -145,7 +153,7 @@ class _SpikingLayer(torch.autograd.Function):
         run: LayerRun
         operands, sources, run = ctx.layer
         voltage, current, *_ = ctx.saved_tensors  # raises an error if one was changed in place
-        of_z, *of_neurons = run.backward(grad, voltage, current, ctx.dtypes[0])
+        of_z, *of_neurons = run.backward(grad, voltage, current, ctx.dtype)
         needs = ctx.needs_input_grad
         of_weights, of_sources = list[Tensor | None](), list[Tensor | None]()
         for i, (connection, spikes) in enumerate(zip(operands.connections, sources, strict=True)):

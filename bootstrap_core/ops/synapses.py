@@ -26,7 +26,7 @@ from bootstrap_core.ops.library import (
     pointer,
 )
 from bootstrap_core.ops.neurons import by_step, map_of
-from bootstrap_core.ops.precision import gradient_dtype
+from bootstrap_core.ops.precision import gradient_dtype, multiplies_tiles
 from bootstrap_core.ops.spikes import Spikes
 from specs.fields import Shape
 from specs.layers.block import ConvSpec
@@ -41,6 +41,91 @@ FOLDED_BYTES = 1 << 22
 """Size of the products that `fold` adds up at a time, so that they stay in the cache."""
 LEAST_ITEMS = 8
 """Least number of parts that the work on a weight's gradient is divided into, for any number of threads."""
+
+MANY = 0.5
+"""Share of inputs that are not 0 from which a product with all of them is faster, on CPUs without tiles."""
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Shapes of synapses, and what the native library needs of them; see `wiring`.
+
+    Attributes:
+        geometry: geometry of a convolution; None for dense synapses.
+        weight: shape of the weight.
+        before: shape of the source.
+    """
+
+    geometry: ConvSpec | None
+    weight: Shape
+    before: Shape
+
+    @cached_property
+    def after(self) -> Shape:
+        """Shape of the weighted input."""
+        if self.geometry is None:
+            return self.weight[:1]
+        if len(self.before) == 1:
+            return self.before
+        axes = zip(axes_of(self.geometry), self.before[1:], strict=True)
+        return (self.weight[0], *(axis.output(size) for axis, size in axes))
+
+    @cached_property
+    def multiplications(self) -> int:
+        """Number of multiplications for one image and step, if spikes were numbers."""
+        return prod(self.after[1:]) * prod(self.weight)
+
+    @cached_property
+    def kind(self) -> int:
+        """Kind of the synapses in the native library."""
+        if self.geometry is None:
+            return DENSE
+        return DEPTHWISE if self.groups == self.weight[0] and self.weight[1] == 1 else CONVOLUTION
+
+    @cached_property
+    def groups(self) -> int:
+        """Groups of channels."""
+        return 1 if self.geometry is None else self.geometry.groups
+
+    @cached_property
+    def layout(self) -> tuple[Tensor, Tensor]:
+        """Index of the weight at each byte of its layout, -1 for 0, and taps; see `Synapse`."""
+        if self.kind == DEPTHWISE:
+            return torch.zeros(0, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+        return _sources_of_weight(self.before) if self.geometry is None else _taps(self.before, self.geometry)
+
+    @cached_property
+    def record(self) -> Synapse:
+        """Synapses for the native library, without trains and weight."""
+        height, width, channels = (1, 1, prod(self.before)) if self.geometry is None else map_of(self.before)
+        geometry, taps = self.geometry or ConvSpec(channels=1, kernel=(1, 1)), self.layout[1]
+        sizes = taps.shape[-1], height, width, channels, *map_of(self.after)
+        axes = geometry.kernel, geometry.stride, pads_of(geometry.padding), geometry.dilation
+        return Synapse(self.kind, self.groups, None, None, pointer(taps), *sizes, *axes)
+
+    @cached_property
+    def sources(self) -> Tensor:
+        """Pixel that each tap of each place sees; dense synapses see one pixel with all channels."""
+        if self.geometry is None:
+            return torch.zeros(1, 1, dtype=torch.int32)
+        return sources_of_places(map_of(self.before)[:2], axes_of(self.geometry))
+
+    @cached_property
+    def sizes(self) -> tuple[int, int, int, int, int]:
+        """Pixels and channels of the source, places, taps and outputs, as `sources` counts them."""
+        pixels, channels = (1, prod(self.before)) if self.geometry is None else _flat_map(self.before)
+        places, outputs = _flat_map(self.after)
+        return pixels, channels, places, self.sources.shape[1], outputs
+
+
+wiring = lru_cache(maxsize=256)(Wiring)
+"""Return the `Wiring` of synapses, which is kept, as each training step has new weights of the same shape."""
+
+
+def _flat_map(shape: Shape) -> tuple[int, int]:
+    """Return pixels and channels of a shape `(C,)` or `(C, H, W)`."""
+    height, width, channels = map_of(shape)
+    return height * width, channels
 
 
 @dataclass(frozen=True)
@@ -64,21 +149,13 @@ class Connection(Prepared):
         z = conv2d(maps, weight, geometry)
         return z.reshape(*x.shape[:2], *(z.shape[1:] if x.dim() > 3 else z.shape[1:2]))
 
+    def wiring(self, before: Shape) -> Wiring:
+        """Return the shapes of these synapses for a source of shape `before`."""
+        return wiring(self.geometry, self.weight.shape, before)
+
     def out_shape(self, before: Shape) -> Shape:
         """Return the shape of the weighted input, for a source of shape `before`."""
-        if self.geometry is None:
-            return (len(self.weight),)
-        if len(before) == 1:
-            return before
-        axes = zip(axes_of(self.geometry), before[1:], strict=True)
-        return (len(self.weight), *(axis.output(size) for axis, size in axes))
-
-    @property
-    def _kind(self) -> int:
-        if self.geometry is None:
-            return DENSE
-        groups = self.geometry.groups
-        return DEPTHWISE if groups == len(self.weight) and self.weight.shape[1] == 1 else CONVOLUTION
+        return self.wiring(before).after
 
     def laid(self, spikes: Spikes) -> Spikes:
         """Return spikes as words, in the order in which these synapses read them."""
@@ -91,49 +168,34 @@ class Connection(Prepared):
         """True if all weights are finite, so that 8 bits can hold them; otherwise the definition runs."""
         return math.isfinite(float(self.weight.detach().sum()))  # a NaN or an infinity makes the sum one too
 
-    def packed(self, before: Shape) -> tuple[Tensor, Tensor]:
-        """Return int8 weights and taps, as `Synapse` takes them, for a source of shape `before`; cached."""
-        return self.once(("packed", before), partial(self._pack, before))
+    def packed(self, before: Shape) -> Tensor:
+        """Return int8 weights as `Synapse` takes them, for a source of shape `before`; cached."""
+        return self.once(before, partial(self._pack, before))
 
-    def _pack(self, before: Shape) -> tuple[Tensor, Tensor]:
-        weight = self.weight.detach().float().contiguous()
-        if self._kind == DEPTHWISE:
-            by_tap = (weight.flatten(1).t() / WEIGHT_STEP).round().to(torch.int8)
-            return by_tap.contiguous(), torch.zeros(1, dtype=torch.int32)
-        if self.geometry is None:
-            groups, (source, taps) = 1, _sources_of_weight(before)
-        else:
-            groups = self.geometry.groups
-            source, taps = _taps(before, axes_of(self.geometry), groups)
+    def _pack(self, before: Shape) -> Tensor:
+        weight, shapes = self.weight.detach().float().contiguous(), self.wiring(before)
+        if shapes.kind == DEPTHWISE:
+            return (weight.flatten(1).t() / WEIGHT_STEP).round().to(torch.int8).contiguous()
+        source, groups = shapes.layout[0], shapes.groups
         outputs, row = len(weight) // groups, weight[0].numel()
         out = torch.empty(groups, -(-outputs // LANES) * LANES * len(source), dtype=torch.int8)
-        for of_group, packed in zip(weight.flatten(1).split(outputs), out, strict=True):
-            sizes = outputs, row, pointer(source), len(source), 1 / WEIGHT_STEP
-            call("snn_pack_weight", pointer(of_group), *sizes, pointer(packed))
-        return out, taps
+        for of_group, packed in zip(weight.split(outputs), out, strict=True):
+            sizes = outputs, row, source.data_ptr(), len(source), 1 / WEIGHT_STEP
+            call("snn_pack_weight", of_group.data_ptr(), *sizes, packed.data_ptr())
+        return out
 
     def record(self, spikes: Spikes) -> Synapse:
         """Return the synapses for the native library; the record points into these spikes' words and into `packed`."""
         before = spikes.map_shape
-        record = Synapse.from_buffer_copy(self.once(("record", before), partial(self._record, before)))
-        record.trains = pointer(spikes.words)
+        record = Synapse.from_buffer_copy(wiring(self.geometry, self.weight.shape, before).record)
+        record.trains, record.weight = pointer(spikes.words), self.packed(before).data_ptr()
         return record
-
-    def _record(self, before: Shape) -> Synapse:
-        weight, taps = self.packed(before)
-        height, width, channels = (1, 1, prod(before)) if self.geometry is None else map_of(before)
-        out_height, out_width, out_channels = map_of(self.out_shape(before))
-        geometry = self.geometry or ConvSpec(channels=1, kernel=(1, 1))
-        axes = geometry.kernel, geometry.stride, pads_of(geometry.padding), geometry.dilation
-        sizes = taps.shape[-1], height, width, channels, out_height, out_width, out_channels
-        return Synapse(self._kind, geometry.groups, None, pointer(weight), pointer(taps), *sizes, *axes)
 
     # --- Backward
 
     def multiplications(self, spikes: Spikes) -> int:
         """Return the number of multiplications over all steps and images, if spikes were numbers."""
-        places = prod(self.out_shape(spikes.map_shape)[1:])
-        return spikes.steps * spikes.n * places * self.weight.numel()
+        return spikes.steps * spikes.n * self.wiring(spikes.map_shape).multiplications
 
     def gradient_dtype(self, spikes: Spikes) -> torch.dtype:
         """Return the type of the weighted input's gradient; see `precision`."""
@@ -148,7 +210,8 @@ class Connection(Prepared):
         if self.geometry is None:
             product = grad.reshape(images * steps, -1) @ weight
         else:
-            product = fold(grad.flatten(0, 1).flatten(1, 2), weight, self._sources(spikes), prod(spikes.map_shape[1:]))
+            sources = self.wiring(spikes.map_shape).sources
+            product = fold(grad.flatten(0, 1).flatten(1, 2), weight, sources, prod(spikes.map_shape[1:]))
         lying = map_of(spikes.map_shape)
         return by_step(product.view(images, steps, *(lying if len(spikes.map_shape) > 1 else lying[2:])))
 
@@ -158,32 +221,25 @@ class Connection(Prepared):
             return _in_memory_order(self.weight.detach(), spikes.map_shape)
         return self.weight.detach().permute(0, 2, 3, 1).flatten(1)
 
-    def _sources(self, spikes: Spikes) -> Tensor:
-        """Return the pixel that each tap of each place sees; dense synapses see one pixel with all channels."""
-        if self.geometry is None:
-            return torch.zeros(1, 1, dtype=torch.int32)
-        return sources_of_places(map_of(spikes.map_shape)[:2], axes_of(self.geometry))
-
     def weight_gradient(self, grad: Tensor, spikes: Spikes) -> Tensor:
         """Return the gradient of the weight from that of the weighted input, `[N, T, H, W, O]`.
 
-        It is the sum of the gradients at the steps in which an input spiked, without multiplications. A matrix product
-        is faster only for dense synapses in bfloat16, on CPUs that multiply it fast.
+        It is the sum of the gradients at the steps in which an input spiked, without multiplications, or a matrix
+        product; see `_multiplies`.
         """
         if self.geometry is not None and self.geometry.groups > 1:
             return self._grouped_gradients(grad, spikes, of_source=False)
-        if self.geometry is None and grad.dtype == torch.bfloat16:
+        assert spikes.words is not None
+        if self._multiplies(grad, spikes.words):
             product = (as_columns(spikes) @ grad.flatten(0, -2)).float().t()
             return _in_weight_order(product.contiguous(), spikes.map_shape)
-        images, steps, height, width, outputs = grad.shape
-        pixels, channels = self._sizes(spikes)
-        sources = self._sources(spikes)
-        taps = sources.shape[1]
+        (images, steps), shapes = grad.shape[:2], self.wiring(spikes.map_shape)
+        *_, channels, _, taps, outputs = shapes.sizes
         parts = max(1, min(-(-LEAST_ITEMS // -(-outputs // LANES)), images))
         out = torch.zeros(parts, outputs, taps, channels, dtype=torch.float32)
         record = WeightGradient(
-            images, steps, pixels, channels, height * width, taps, outputs,
-            pointer(spikes.words), pointer(grad), pointer(sources), pointer(out),
+            images, steps, *shapes.sizes,
+            spikes.words.data_ptr(), pointer(grad), shapes.sources.data_ptr(), out.data_ptr(),
             parts, grad.dtype == torch.bfloat16,
         )  # fmt: skip
         call("snn_weight_gradient", record)
@@ -196,29 +252,29 @@ class Connection(Prepared):
         """Return the gradients of the input's weight and bias, if these synapses read its spikes; see `SteadyInput`."""
         steady = spikes.steady
         assert steady is not None
-        in_products = grad.dtype == torch.bfloat16 if self.geometry is None else self.geometry.groups > 1
-        if in_products:
+        grouped, background = self.geometry is not None and self.geometry.groups > 1, float(steady.pixels.min())
+        if grouped or self._multiplies(grad, steady.pixels != background):
             return input_gradients(self.source_gradient(grad, spikes), steady)
-        images, steps, height, width, outputs = grad.shape
-        pixels, channels = self._sizes(spikes)
-        sources = self._sources(spikes)
+        (images, steps), shapes = grad.shape[:2], self.wiring(spikes.map_shape)
         weight = self._as_read(spikes).float().contiguous()
         sums = torch.zeros(2, dtype=torch.float64)
         record = SteadyGradient(
-            images, steps, pixels, channels, height * width, sources.shape[1], outputs, len(steady.slopes),
-            pointer(steady.currents), pointer(steady.pixels), float(steady.pixels.min()),
-            pointer(steady.slopes), pointer(weight), pointer(sources), pointer(grad), pointer(sums),
+            images, steps, *shapes.sizes, len(steady.slopes),
+            pointer(steady.currents), pointer(steady.pixels), background,
+            steady.slopes.data_ptr(), weight.data_ptr(), shapes.sources.data_ptr(), pointer(grad), sums.data_ptr(),
             grad.dtype == torch.bfloat16,
         )  # fmt: skip
         call("snn_steady_gradient", record)
         return steady.gradients(*sums.tolist())
 
-    def _sizes(self, spikes: Spikes) -> tuple[int, int]:
-        """Return pixels and channels of the source, as `_sources` counts them."""
-        if self.geometry is None:
-            return 1, prod(spikes.map_shape)
-        height, width, channels = map_of(spikes.map_shape)
-        return height * width, channels
+    def _multiplies(self, grad: Tensor, inputs: Tensor) -> bool:
+        """Return whether a product with all inputs is faster than going through those that are not 0.
+
+        Only for dense synapses in bfloat16: always on CPUs that multiply tiles of it, otherwise if many are not 0.
+        """
+        if self.geometry is not None or grad.dtype != torch.bfloat16:
+            return False
+        return multiplies_tiles() or int(inputs.count_nonzero()) > MANY * inputs.numel()
 
     def _grouped_gradients(self, grad: Tensor, spikes: Spikes, *, of_source: bool) -> Tensor:
         """Return the gradient of the spikes, or of the weight, of a grouped convolution, computed by torch."""
@@ -248,7 +304,7 @@ def as_columns(spikes: Spikes) -> Tensor:
     # rows at a distance of a power of two would evict each other from the cache
     out = torch.empty(inputs, columns + APART, dtype=torch.bfloat16)
     out[:, columns:] = 0  # products may read a little beyond a row, and multiply it by 0
-    call("snn_unpack", pointer(spikes.words), spikes.n, spikes.steps, inputs, columns + APART, pointer(out))
+    call("snn_unpack", pointer(spikes.words), spikes.n, spikes.steps, inputs, columns + APART, out.data_ptr())
     return out[:, :columns]
 
 
@@ -289,7 +345,6 @@ def _in_weight_order(weight: Tensor, shape: Shape) -> Tensor:
     return weight.view(-1, height, width, channels).permute(0, 3, 1, 2).flatten(1)
 
 
-@lru_cache(maxsize=64)
 def _sources_of_weight(shape: Shape) -> tuple[Tensor, Tensor]:
     """Return for dense synapses the weight's column of each input in memory order, and taps of 0."""
     columns = _in_memory_order(torch.arange(prod(shape), dtype=torch.int32)[None], shape)[0]
@@ -297,13 +352,12 @@ def _sources_of_weight(shape: Shape) -> tuple[Tensor, Tensor]:
     return source, torch.zeros(len(source) // FOUR, dtype=torch.int32)
 
 
-@lru_cache(maxsize=64)
-def _taps(shape: Shape, axes: tuple[Axis, Axis], groups: int) -> tuple[Tensor, Tensor]:
+def _taps(shape: Shape, geometry: ConvSpec) -> tuple[Tensor, Tensor]:
     """Return for a convolution the index of the weight at each byte of a window, and the offset of each four bytes.
 
     A window is read in runs of contiguous bytes: a whole row of the kernel if neither dilation nor groups part it.
     """
-    down, across = axes
+    (down, across), groups = axes_of(geometry), geometry.groups
     channels, _, width = shape
     line = (across.start + width + across.end) * channels
     of_group = channels // groups

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import WEIGHT_INT_MAX, WEIGHT_INT_MIN, WEIGHT_STEP
 from bootstrap_core.functional import quantize
-from bootstrap_core.ops.library import call, pointer, runs_native
+from bootstrap_core.ops.library import call, runs_native
 
 __all__ = ["quantize_weight"]
 
@@ -25,7 +25,7 @@ class _QuantizeWeight(torch.autograd.Function):
         weight = weight.contiguous()
         out = torch.empty_like(weight)
         grid = WEIGHT_STEP, WEIGHT_INT_MIN, WEIGHT_INT_MAX
-        call("snn_quantize_weight", pointer(weight), weight.numel(), *grid, pointer(out))
+        call("snn_quantize_weight", weight.data_ptr(), weight.numel(), *grid, out.data_ptr())
         return out
 
     @staticmethod

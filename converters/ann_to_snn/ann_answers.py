@@ -7,10 +7,8 @@ from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import batches
 from bootstrap_core.data.datasets import Dataset, Split
-from converters.ann_to_snn.ann import Ann, run_ann
-from converters.ann_to_snn.image_normalization import Normalization
-
-__all__ = ["AnnAnswers"]
+from converters.linear.ann import Ann, run_ann
+from converters.linear.image_normalization import Normalization
 
 BATCH = 250
 

@@ -15,26 +15,15 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.inference.integer_network import IntegerNetwork
-from converters.ann_to_snn.ann import Ann, MaxPool, run_ann
 from converters.ann_to_snn.calibrate import Calibration, InputForm, calibrate
-from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization
 from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
+from converters.linear.ann import Ann, MaxPool, run_ann
+from converters.linear.image_normalization import AS_THEY_ARE, Normalization
 from converters.model import Model
 from specs.errors import StateOverflowError, UnsupportedError
 from specs.layers.input import Encoding
 from specs.layers.layer import Role
 from specs.layers.neuron import Reset
-
-__all__ = [
-    "EVERY_FORM",
-    "MOST_IMAGES",
-    "Candidate",
-    "SpikingForms",
-    "best_candidate",
-    "has_maxima",
-    "has_skips",
-    "images_wanted",
-]
 
 FEWEST, MOST = 256, 4096
 """Bounds of the number of calibration images; fewer for large networks."""

@@ -22,28 +22,28 @@ from bootstrap_core.fixed_point import MANT, STATE, STATE_MAX, WEIGHT_STEP
 from bootstrap_core.functional.convolution import bordered, padded
 from bootstrap_core.functional.quantize import quantize_bias, quantize_weight
 from bootstrap_core.network.build import build_network
-from bootstrap_core.network.neuron import CubaNeuron
-from bootstrap_core.ops.neurons import fire
+from bootstrap_core.ops.neurons import NeuronConstants, fire
 from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.synapses import Connection
 from bootstrap_core.ops.weighted_input import weigh
-from converters.ann_to_snn.ann import Ann, run_ann
-from converters.ann_to_snn.grid_fit import fit_to_grid
-from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization
-from converters.ann_to_snn.linear_fold import Conv, Dense, scale_inputs, scale_outputs
 from converters.ann_to_snn.refit import Reading, refit
 from converters.ann_to_snn.spiking_layers import SpikingLayer, SpikingSkip
+from converters.linear.ann import Ann, run_ann
+from converters.linear.grid_fit import fit_to_grid
+from converters.linear.image_normalization import AS_THEY_ARE, Normalization
+from converters.linear.linear_fold import Conv, Dense, scale_inputs, scale_outputs
 from converters.model import Model
 from specs.errors import UnsupportedError
 from specs.fields import threshold_mant
 from specs.io import name_from, spec_from_document
 from specs.layers.block import ConvSpec
 from specs.layers.input import Encoding
-from specs.layers.neuron import CubaSpec, Reset
+from specs.layers.neuron import Reset
 from specs.words import counted
 
-__all__ = ["Calibration", "InputForm", "calibrate", "shrink_for"]
+DECAYS = torch.ones(1, device="cpu"), torch.zeros(1, device="cpu")
+"""Current and voltage decay of converted neurons: the current is that of the step, the voltage does not leak."""
 
 PARTS = tuple(torch.linspace(0.05, 1.0, 24).tolist())
 """Thresholds to try for a layer, ascending, relative to its largest activation."""
@@ -279,7 +279,8 @@ class _Calibrator:
         if skip.source == 0:
             if self.form.encoding is Encoding.GRADED:
                 raise UnsupportedError(
-                    f"{layer.target} adds the image to spikes: needs spikes as input, as graded pixels have other units"
+                    f"node {layer.target} adds the image to spikes: needs spikes as input, as graded pixels have other "
+                    "units"
                 )
             linear = self._normalized(linear, skip.before[0])
         document: dict[str, Any] = {"source": block, "kind": "dense"}
@@ -313,8 +314,8 @@ class _Calibrator:
         if layer.activation is not None:
             if not wanted.any():
                 raise UnsupportedError(
-                    f"{layer.target}: none of its units is active for any image; check that these are images that the "
-                    "ANN takes, with its normalization"
+                    f"node {layer.target}: none of its units is active for any image; check that these are images that "
+                    "the ANN takes, with its normalization"
                 )
             gains = self._gains(wanted)
             synapses = [each._replace(linear=scale_outputs(each.linear, gains)) for each in synapses]
@@ -355,14 +356,14 @@ class _Calibrator:
     def _neuron(self, threshold: float) -> dict[str, Any]:
         """Return the spec of a layer's neurons."""
         return {
-            "threshold": threshold, "current_decay": 1.0, "voltage_decay": 0.0, "reset": self.reset.value,
-            **self.surrogate,
+            "threshold": threshold, "current_decay": float(DECAYS[0]), "voltage_decay": float(DECAYS[1]),
+            "reset": self.reset.value, **self.surrogate,
         }  # fmt: skip
 
     def _fire(self, z: Tensor, bias: Tensor | None, mant: int) -> Spikes:
         """Return the spikes of neurons with threshold `mant / 64`; `z` is `[T, N, C, ...]`."""
-        neuron = CubaNeuron(CubaSpec(**self._neuron(mant / MANT)), channels=1)
-        return fire(z, neuron.constants(bias), len(z))
+        subtract = self.reset is Reset.SUBTRACT
+        return fire(z, NeuronConstants(*DECAYS, mant / MANT, subtract=subtract, bias=bias), len(z))
 
     def _refitted(self, layer: SpikingLayer, synapses: Sequence[_Synapses]) -> list[_Synapses]:
         """Return the synapses with weights refitted to make up for the error of the layers before."""

@@ -7,17 +7,15 @@ from torch import Tensor
 
 from bootstrap_core.data.datasets import Dataset, Split
 from bootstrap_core.data.splits import hint_from_one
-from converters.ann_to_snn.ann import Ann
 from converters.ann_to_snn.ann_answers import AnnAnswers
 from converters.ann_to_snn.best_candidate import Candidate
-from converters.ann_to_snn.image_normalization import Normalization, usual_normalizations
-from converters.ann_to_snn.linear_fold import Conv
+from converters.linear.ann import Ann
+from converters.linear.image_normalization import Normalization, usual_normalizations
+from converters.linear.linear_fold import Conv
 from specs.dataset_sources import classes_as_option
 from specs.errors import DataError
 from specs.shapes import fit_input
 from specs.words import counted
-
-__all__ = ["doubt_about_data", "notes_on_accuracy", "notes_on_candidate", "notes_on_data"]
 
 DOUBT_IMAGES = 1000
 """Number of training images on which several normalizations, and orders of the classes, are compared."""

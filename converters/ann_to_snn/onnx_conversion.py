@@ -29,7 +29,6 @@ from bootstrap_core.network.network import Network
 from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.training.history import EpochReport
 from bootstrap_core.training.trainer import Teacher
-from converters.ann_to_snn.ann import Ann
 from converters.ann_to_snn.ann_answers import AnnAnswers
 from converters.ann_to_snn.best_candidate import (
     EVERY_FORM,
@@ -45,11 +44,12 @@ from converters.ann_to_snn.conversion_notes import (
     notes_on_candidate,
     notes_on_data,
 )
-from converters.ann_to_snn.image_normalization import Normalization
 from converters.ann_to_snn.readout import calibrate_logits, refit_readout
 from converters.ann_to_snn.tuning import Tuning, epoch_size, neuron_steps, tune, usual_epochs
+from converters.linear.ann import Ann
+from converters.linear.image_normalization import Normalization
 from converters.model import Model
-from converters.onnx.ann_builder import LAYER
+from converters.onnx.flat_graph import LAYER
 from converters.onnx.import_ann import OnnxImport, import_ann
 from specs.arguments import check_path, check_type
 from specs.dataset_sources import find_user_data
@@ -61,8 +61,6 @@ from specs.network import NetworkSpec
 from specs.outline import few_lines
 from specs.training import TrainingSpec
 from specs.words import counted
-
-__all__ = ["ImportCallbacks", "OnnxConversion", "drawn", "import_onnx"]
 
 READOUT_STEPS = 1 << 31
 """Largest product of images, neurons and time steps for the fit of a readout: 10 to 20 s."""

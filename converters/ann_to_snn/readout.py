@@ -19,8 +19,6 @@ from bootstrap_core.training.trainer import Teacher
 from converters.ann_to_snn.calibrate import shrink_for
 from specs.errors import StateOverflowError
 
-__all__ = ["batched_logits", "calibrate_logits", "logit_scale", "refit_readout"]
-
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Penalties to try on a change of the weights, relative to the mean square of the weights."""
 ITERATIONS = 100

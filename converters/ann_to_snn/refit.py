@@ -15,9 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.functional.convolution import conv2d, padded
-from converters.ann_to_snn.linear_fold import Conv, Dense
-
-__all__ = ["Reading", "refit"]
+from converters.linear.linear_fold import Conv, Dense
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Penalties to try on a change of the weights, relative to the mean square of what they read."""

@@ -15,13 +15,11 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.functional.convolution import conv2d
-from converters.ann_to_snn import ann as nets
-from converters.ann_to_snn.ann import Ann, Node
-from converters.ann_to_snn.linear_fold import Conv, Dense, Pair, fold_conv, fold_dense, pool, unrolled
+from converters.linear import ann as nets
+from converters.linear.ann import Ann, Node
+from converters.linear.linear_fold import Conv, Dense, fold_conv, fold_dense, pool, unrolled
 from specs.errors import UnsupportedError
-from specs.fields import Padding, Shape
-
-__all__ = ["MaxPooling", "Population", "SpikingLayer", "SpikingSkip", "activations_first", "spiking_layers"]
+from specs.fields import Shape
 
 ACTIVATIONS = (nets.Relu, nets.Clip, nets.LeakyRelu, nets.PRelu)
 MOST_BRANCHES = 64
@@ -211,15 +209,18 @@ class _Branch:
         source: layer that it reads; 0 is the image, 1 the first layer.
         units: shape of that layer's output in the ANN.
         population: population of that layer, or None.
-        average, linear: map of the units: `average` if it is averages alone, `linear` once it has weights. Both are
-            None if the branch is the output itself.
+        linear: map of the units; None if the branch is the output itself.
     """
 
     source: int
     units: Shape
     population: Population | None = None
-    average: Conv | None = None
     linear: Dense | Conv | None = None
+
+    @property
+    def has_weights(self) -> bool:
+        """True if the map is more than averages."""
+        return self.linear is not None and not (isinstance(self.linear, Conv) and self.linear.is_pool)
 
     @property
     def before(self) -> Shape:
@@ -229,39 +230,31 @@ class _Branch:
     @property
     def is_output(self) -> bool:
         """True if the branch is the output of the ANN's layer itself, one neuron for each unit."""
-        return self.linear is None and self.average is None and self.population is None
+        return self.linear is None and self.population is None
 
-    def with_conv(self, node: str, conv: Conv) -> "_Branch":
-        """Return the branch with a convolution after it; `node` is named in errors."""
-        first = self.linear or self.average
-        if isinstance(first, Dense) or (isinstance(first, Conv) and not (first.depthwise or conv.depthwise)):
-            raise UnsupportedError(f"{node}: weights after weights, with no activation between them, are not supported")
-        return replace(self, linear=fold_conv(first, conv, self.units) if first else conv, average=None)
-
-    def with_dense(self, dense: Dense) -> "_Branch":
-        """Return the branch with a dense layer after it."""
-        match self.linear:
-            case Conv() as first:
-                linear = fold_dense(first, dense, self.units)
-            case Dense() as first:
-                linear = Dense(dense.weight @ first.weight, dense.weight @ first.bias + dense.bias)
-            case None:
-                linear = fold_dense(self.average, dense, self.units) if self.average else dense
-        return replace(self, linear=linear, average=None)
-
-    def with_average(self, node: str, kernel: Pair, stride: Pair, padding: Padding) -> "_Branch":
-        """Return the branch with average pooling after it; `node` is named in errors."""
-        if isinstance(self.linear, Dense):
-            raise UnsupportedError(f"{node}: average pooling of the outputs of a dense layer is not supported")
-        channels = self.units[0] if self.linear is None else len(self.linear.bias)
-        mean = pool(torch.full((channels,), 1 / prod(kernel)), kernel, stride, padding)
-        if self.linear is not None:
-            return replace(self, linear=fold_conv(self.linear, mean, self.units))
-        return replace(self, average=fold_conv(self.average, mean, self.units) if self.average else mean)
+    def then(self, place: str, second: Dense | Conv) -> "_Branch":
+        """Return the branch with a further map after it; `place` is named in errors."""
+        first = self.linear
+        match first, second:
+            case Dense(), Conv(is_pool=True):
+                raise UnsupportedError(f"{place}: average pooling of the outputs of a dense layer is not supported")
+            case (Dense(), Conv()) | (Conv(depthwise=False), Conv(depthwise=False)):
+                raise UnsupportedError(
+                    f"{place}: weights after weights, with no activation between them, are not supported"
+                )
+            case None, _:
+                linear = second
+            case Conv(), Conv():
+                linear = fold_conv(first, second, self.units)
+            case Conv(), Dense():
+                linear = fold_dense(first, second, self.units)
+            case _:
+                linear = Dense(second.weight @ first.weight, second.weight @ first.bias + second.bias)
+        return replace(self, linear=linear)
 
     def synapses(self, after: Shape) -> Dense | Conv:
         """Return the map from the neurons to a layer of shape `after`."""
-        linear = self.linear or self.average or self._identity()
+        linear = self.linear or self._identity()
         linear = linear if self.population is None else self.population.decoded(linear)
         return _as_dense(linear, self.before) if isinstance(linear, Conv) and len(after) == 1 else linear
 
@@ -280,7 +273,7 @@ class _Lowering:
     """Walk over the nodes of an ANN, in which each activation makes a layer of the sum of branches that it reads."""
 
     def __init__(self, ann: Ann, max_pooling: MaxPooling) -> None:
-        self.max_pooling = max_pooling
+        self.averages = max_pooling is MaxPooling.AVERAGE
         self.layers: list[SpikingLayer] = []
         self.targets = [ann.input_name]
         values: dict[str, _Value] = {ann.input_name: (_Branch(0, ann.shape),)}
@@ -297,41 +290,43 @@ class _Lowering:
                 return value
             case nets.Add():
                 if (n := len(value) + len(others[0])) > MOST_BRANCHES:
-                    raise UnsupportedError(f"{node.name}: a sum of {n} branches; at most {MOST_BRANCHES} are supported")
+                    raise UnsupportedError(
+                        f"{node.place}: a sum of {n} branches; at most {MOST_BRANCHES} are supported"
+                    )
                 return value + others[0]
             case nets.Conv(weight, bias, stride, padding, dilation, groups):
                 convs = (Conv(weight.double(), b, stride, padding, dilation, groups) for b in _once(bias, value))
-                return tuple(branch.with_conv(node.name, conv) for branch, conv in zip(value, convs, strict=True))
+                return tuple(branch.then(node.place, conv) for branch, conv in zip(value, convs, strict=True))
             case nets.Dense(weight, bias):
                 layers = (Dense(weight.double(), b) for b in _once(bias, value))
-                return tuple(branch.with_dense(dense) for branch, dense in zip(value, layers, strict=True))
-            case nets.AvgPool(kernel, stride, padding):
-                return tuple(branch.with_average(node.name, kernel, stride, padding) for branch in value)
-            case nets.MaxPool(kernel, stride, padding) if self.max_pooling is MaxPooling.AVERAGE:
-                return tuple(branch.with_average(node.name, kernel, stride, padding) for branch in value)
+                return tuple(branch.then(node.place, dense) for branch, dense in zip(value, layers, strict=True))
+            case nets.AvgPool() | nets.MaxPool() as pooled if isinstance(pooled, nets.AvgPool) or self.averages:
+                each = torch.full((node.shape[0],), 1 / prod(pooled.kernel))
+                mean = pool(each, pooled.kernel, pooled.stride, pooled.padding)
+                return tuple(branch.then(node.place, mean) for branch in value)
             case nets.MaxPool(kernel, stride, padding):
                 branch = value[0]
                 if branch.source == 0:
-                    raise UnsupportedError(f"{node.name}: max pooling of the image, which has no spikes: not supported")
+                    raise UnsupportedError(f"{node.place}: max pooling of the image is not supported: it has no spikes")
                 if len(value) > 1 or not branch.is_output:
                     raise UnsupportedError(
-                        f"{node.name}: max pooling needs an activation just before it, and not a leaky one"
+                        f"{node.place}: max pooling needs an activation just before it, and not a leaky one"
                     )
                 windows = pool(torch.ones(branch.before[0]), kernel, stride, padding)
                 return self._close(node, (replace(branch, linear=windows),), nets.Relu(), is_any=True)
             case activation:
-                if len(value) == 1 and value[0].linear is None:
-                    raise UnsupportedError(f"{node.name}: an activation with no weights before it is not supported")
+                if len(value) == 1 and not value[0].has_weights:
+                    raise UnsupportedError(f"{node.place}: an activation with no weights before it is not supported")
                 return self._close(node, value, activation)
 
     def _close(self, node: Node, value: _Value, activation: nets.Operation | None, *, is_any: bool = False) -> _Value:
         """Add the layer that computes an activation of `value`, or the readout; return its output."""
-        place = max(range(len(value)), key=lambda i: (self._from_last(value[i]), value[i].linear is not None))
+        place = max(range(len(value)), key=lambda i: (self._from_last(value[i]), value[i].has_weights))
         own, *others = branches = (value[place], *value[:place], *value[place + 1 :])
         if not self._from_last(own):
             read = ", ".join(sorted({self.targets[branch.source] for branch in value}))
             raise UnsupportedError(
-                f"{node.name} reads {read}, but not {self.targets[-1]}, the layer before it: where the ANN has "
+                f"{node.place} reads {read}, but not {self.targets[-1]}, the layer before it: where the ANN has "
                 "parallel branches, only one of them may have activations"
             )
         after = node.shape

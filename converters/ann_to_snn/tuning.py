@@ -26,8 +26,6 @@ from specs.network import NetworkSpec
 from specs.summary import summarize
 from specs.training import AugmentSpec, SnnGradient, TrainingSpec
 
-__all__ = ["Tuning", "epoch_size", "epoch_work", "image_work", "learning_rates", "neuron_steps", "tune", "usual_epochs"]
-
 LEARNING_RATES = 3e-3, 1e-3
 """Learning rates to try for a network of one block, in this order, until the loss on held-out images does not rise.
 

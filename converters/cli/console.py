@@ -63,9 +63,9 @@ __all__ = [
 TYPED, QUIET, VERBOSE = (f"{__name__}.{what}" for what in ("typed", "quiet", "verbose"))
 """Keys under which a click context stores the typed arguments, `--quiet` and `--verbose`."""
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-ENVIRONMENT = {"GOMP_SPINCOUNT": "30000"}
+ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
 """Environment variables that a command sets, unless the user has, before it loads torch. Its threads then spin only
-briefly while they wait, because other programs may need the same cores."""
+briefly while they wait: one that spins uses up its share of a core, and comes late when there is work again."""
 SYSTEM_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST}
 """Errors of the operating system that are never a bug of ours."""
 NO_LIBRARY = (

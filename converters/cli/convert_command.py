@@ -45,8 +45,8 @@ from specs.words import counted, percent
 if TYPE_CHECKING:
     from bootstrap_core.data.datasets import Dataset
     from bootstrap_core.training.history import EpochReport
-    from converters.ann_to_snn.ann import Ann
     from converters.ann_to_snn.onnx_conversion import OnnxConversion
+    from converters.linear.ann import Ann
     from converters.model import Model
     from specs.fields import Shape
 
@@ -287,11 +287,11 @@ def convert(
     if isinstance(known, KnownModels) and to_c:
         c_options = replace(c_options, images=known.golden_images(given))
     if len(outputs) > 1:  # so that none is written if another cannot be
-        _check_all_writable(model, outputs)
+        _refuse_unwritable(model, {output: f"{output}: " for output in outputs})
     data = model.data or ""
     is_named = onnx.data is not None or is_named_data(source, data)
     with warnings.catch_warnings(action="ignore", category=LavaWarning):  # it is among the notes
-        for output in outputs:
+        for output in sorted(outputs, key=lambda output: output.suffix != C_SOURCE):  # its self-test may find overflows
             write_model(model, output, overwrite=force, c=c_options)
     for output in outputs if is_named else ():
         note_named_data(output, data)
@@ -311,18 +311,16 @@ def convert(
             say(f"note: its test: {shlex.join(['cc', *self_test_options(output, c_options)])} && ./selftest")
 
 
-def _check_all_writable(model: "Model", outputs: tuple[Path, ...]) -> None:
-    """Raise `UnsupportedError` with the problems of all files that cannot be written."""
-    from converters.formats.model_files import check_writable
+def _refuse_unwritable(model: "Model", outputs: dict[Path, str]) -> None:
+    """Raise `UnsupportedError` with what the files cannot hold of a model; the value of each precedes its problems."""
+    from converters.chip.from_network import form_of_network
+    from converters.formats.model_files import PROBLEMS, problems_in
     from specs.errors import UnsupportedError
 
-    problems = []
-    for output in outputs:
-        try:
-            check_writable(model, output.suffix)
-        except UnsupportedError as error:
-            problems.append(f"{output}: {error}")
-    if problems:
+    if not any(output.suffix in PROBLEMS for output in outputs):
+        return
+    form = form_of_network(model.build())
+    if problems := [place + one for output, place in outputs.items() for one in problems_in(form, output.suffix)]:
         raise UnsupportedError("\n".join(problems))
 
 
@@ -405,7 +403,7 @@ def _convert_onnx(
     from converters.ann_to_snn.best_candidate import EVERY_FORM, has_skips
     from converters.ann_to_snn.onnx_conversion import ImportCallbacks, import_onnx
     from converters.ann_to_snn.spiking_layers import MaxPooling
-    from converters.formats.model_files import CHAINS, check_writable, option_name
+    from converters.formats.model_files import CHAINS, option_name
     from specs.dataset_sources import found_data
     from specs.errors import UnsupportedError
     from specs.layers.input import Encoding
@@ -444,10 +442,6 @@ def _convert_onnx(
                 f".c instead of {' and '.join(chains)}"
             )
 
-    def check_outputs(model: "Model") -> None:
-        for suffix in {output.suffix for output in outputs}:
-            check_writable(model, suffix)
-
     return import_onnx(
         source,
         dataset=partial(_load, places, found_data(onnx.data), onnx.limit) if onnx.data else None,
@@ -461,7 +455,7 @@ def _convert_onnx(
             on_step=say,
             on_imported=check_ann,
             on_doubt=lambda note: say(f"note: {note}"),
-            on_calibrated=check_outputs,
+            on_calibrated=lambda model: _refuse_unwritable(model, dict.fromkeys(outputs, "")),
             on_epoch=_say_epoch,
         ),
     )

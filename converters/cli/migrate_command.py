@@ -20,7 +20,7 @@ from converters.cli.console import (
 from specs.words import counted
 
 if TYPE_CHECKING:
-    from converters.weight_norm.file_migration import MigrationReport
+    from converters.file_migration import MigrationReport
 
 __all__ = ["migrate"]
 
@@ -99,7 +99,7 @@ def migrate(
     """
     import torch
 
-    from converters.weight_norm.file_migration import migrate_file
+    from converters.file_migration import migrate_file
 
     if output is None and not dry_run:
         raise click.UsageError("-o: name the file to write, or look first with --dry-run")

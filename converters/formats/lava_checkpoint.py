@@ -11,6 +11,7 @@ from torch import Tensor
 from bootstrap_core.fixed_point import DECAY_ONE
 from bootstrap_core.functional.quantize import quantize_decay, quantize_weight
 from bootstrap_core.network.build import build_network
+from converters.chip.form import kind_problems
 from converters.formats.lava_blocks import (
     DECAYS,
     DIRECTION,
@@ -26,18 +27,17 @@ from converters.formats.lava_blocks import (
 )
 from converters.formats.netx.netx_model import read_netx
 from converters.formats.netx.netx_reader import load_netx
-from converters.formats.refusals import SIGMA_DELTA, refuse_unknown_kinds
 from converters.formats.state_dict_file import open_state_dict
 from converters.model import Model
-from specs.errors import ConversionError, IntegrityError, SpecError
+from specs.errors import ConversionError, IntegrityError, SpecError, UnsupportedError
 from specs.io import name_from, spec_from_document
-from specs.layers.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, skips_of
+from specs.layers.block import skips_of
 from specs.network import NetworkSpec
 from specs.words import counted
 
 __all__ = ["model_of_checkpoint", "read_checkpoint"]
 
-KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
+KINDS = ("dense", "conv", "avg_pool", "flatten", "affine")
 """Kinds of blocks that a lava-dl checkpoint can hold."""
 
 OUR_NAMES = {
@@ -129,7 +129,8 @@ def model_of_checkpoint(
     notes: tuple[str, ...] = ()
     blocks = lava_blocks(state, origin)
     if spec is not None:
-        refuse_unknown_kinds(spec, KINDS, f"{origin}: a lava-dl checkpoint", (SIGMA_DELTA,))
+        if problems := kind_problems(((layer.kind, layer.extras) for layer in spec.layers), KINDS):
+            raise UnsupportedError(f"{origin}: a lava-dl checkpoint cannot express {'; '.join(problems)}")
         if spec.gives_values != blocks[0].is_sigma_delta:
             neurons = ("CUBA", "sigma-delta") if blocks[0].is_sigma_delta else ("sigma-delta", "CUBA")
             raise ConversionError(f"{origin}: the spec has {neurons[0]} neurons, the checkpoint {neurons[1]} neurons")

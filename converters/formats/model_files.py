@@ -1,26 +1,32 @@
 """Read models of any format, detected from the content; write them in the format of the suffix."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from functools import partial
 from inspect import signature
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from bootstrap_core.network.network import Network
-from converters.formats.c.c_writer import COptions, check_c_name, header_of, self_test_options, write_c
-from converters.formats.even_padding import enlarged_kernels
+from converters.chip.form import ChipForm, problems_by_place
+from converters.formats.c.c_writer import (
+    COptions,
+    c_problems,
+    check_c_name,
+    header_of,
+    self_test_options,
+    write_c,
+)
 from converters.formats.file_kind import USES, FileKind, kind_of_file
 from converters.formats.lava_checkpoint import read_checkpoint
-from converters.formats.netx.lava_limits import LavaWarning, how_lava_runs
-from converters.formats.netx.netx_model import read_netx, write_netx
+from converters.formats.netx.lava_limits import how_lava_runs
+from converters.formats.netx.netx_model import netx_problems, read_netx, write_netx
 from converters.formats.nir.nir_neurons import TimeConstants
 from converters.formats.nir.nir_reader import read_nir
-from converters.formats.nir.nir_writer import write_nir
+from converters.formats.nir.nir_writer import nir_problems, write_nir
 from converters.formats.safetensors_file import describes_itself, read_safetensors, write_safetensors
+from converters.linear.even_padding import notes_on_kernel
 from converters.model import Model, check_card
 from specs.arguments import check_path, check_type
 from specs.dataset_sources import classes_as_option, found_data, stored_data
@@ -36,12 +42,12 @@ __all__ = [
     "MODEL_SUFFIXES",
     "COptions",
     "Hints",
-    "check_writable",
     "check_writable_format",
     "file_entry",
     "files_of",
     "format_notes",
     "option_name",
+    "problems_in",
     "read_model",
     "self_test_options",
     "write_model",
@@ -119,6 +125,14 @@ WRITERS: dict[str, Callable[[Model, Path], Path]] = {
     ".nir": write_nir,
     C_SOURCE: write_c,
 }
+
+PROBLEMS: dict[str, Callable[[ChipForm], list[str]]] = {
+    ".net": netx_problems,
+    ".hdf5": netx_problems,
+    ".nir": nir_problems,
+    C_SOURCE: c_problems,
+}
+"""Functions that return what a format cannot hold of a network; `.safetensors` holds every one."""
 
 CHAINS = {suffix for suffix, write in WRITERS.items() if write is _write_netx}
 """Suffixes of formats that cannot hold skips."""
@@ -227,7 +241,7 @@ def format_notes(model: Model, suffix: str) -> list[str]:
         notes.append(f"a {suffix} file holds no names of classes: where you use it, give them with {given}")
     if suffix in {FileKind.SAFETENSORS, C_SOURCE}:
         return notes
-    notes += enlarged_kernels(spec)
+    notes += problems_by_place("block", map(notes_on_kernel, spec.layers))
     if any(spec.input.padding):
         pads, border = list(pads_of(spec.input.padding)), ", ".join(f"{level:.4g}" for level in spec.input.border)
         notes.append(
@@ -237,7 +251,6 @@ def format_notes(model: Model, suffix: str) -> list[str]:
     return notes
 
 
-def check_writable(model: Model, suffix: str) -> None:
-    """Raise the errors of `write_model`; call it before long work that changes only the tensors."""
-    with TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore", category=LavaWarning):
-        write_model(model, Path(folder) / f"tried{suffix}")
+def problems_in(form: ChipForm, suffix: str) -> list[str]:
+    """Return what the format of a suffix cannot hold of a network, as `write_model` would refuse it."""
+    return PROBLEMS[suffix](form) if suffix in PROBLEMS else []

@@ -1,28 +1,28 @@
 """Import of ONNX files as ANNs: a pass over the nodes, a record of each, and a check of the result."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
 from onnx import TensorProto
 
-from converters.ann_to_snn.ann import Ann, PRelu
-from converters.ann_to_snn.image_normalization import Normalization
-from converters.onnx.ann_builder import BETWEEN, INPUT, PRODUCT_OF_TENSORS, TENSOR_WORK, AnnBuilder, Budget
-from converters.onnx.operator_table import Value
-from converters.onnx.operators import OPERATIONS, fitted_from
+from converters.linear.ann import Ann, PRelu
+from converters.linear.passes import folded
+from converters.onnx.flat_graph import INPUT, LAYER, TENSOR_WORK, Budget, FlatGraph
+from converters.onnx.operator_table import Trait
+from converters.onnx.operators import OPERATORS, PRODUCT_OF_TENSORS
 from converters.onnx.reading.constant_folding import FOLDABLE, evaluate
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.reading.onnx_graph import Graph, GraphNode, read_graph
 from converters.onnx.reference_check import Layout, Reference, largest_errors, make_reference
-from converters.onnx.tensor_layout import Data, Refused, Relayout
+from converters.onnx.tensor_layout import Data, Relayout, rows_of
 from specs.errors import ConversionError, IntegrityError, UnsupportedError
 from specs.files.limits import onnx_constants, onnx_work
-
-__all__ = ["TOLERANCE", "OnnxImport", "import_ann"]
 
 TOLERANCE = 1e-4
 """Largest allowed difference between an import and onnx's evaluator, as a part of the largest logit."""
@@ -34,19 +34,8 @@ NODES_NAMED = 100
 """Largest number of refused nodes that a message names."""
 UNKNOWN = None
 """Placeholder for the output of a refused node."""
-ENDINGS = "ArgMax", "Identity", "Log", "LogSoftmax", "Sigmoid", "Softmax"
-"""Operators that keep the order of the classes, and so may follow the logits."""
-MOVES = (
-    *("Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"),
-    *("GlobalMaxPool", "MaxPool", "ReduceMax"),
-)
-"""Operators that return some of the numbers of their input, unchanged."""
-SIZES = "Shape", "Size"
-"""Operators that read only the shape of their input."""
-BINARY = "Add", "Sub", "Mul", "Div"
-"""Operators whose second input may, until opset 6, align with the first from an axis on."""
-PRODUCTS = "MatMul", "Mul", "Div"
-"""Operators that cannot take two tensors that depend on the image."""
+BETWEEN = "stands between layers, and is supported only as the last node: use ReLU between layers"
+"""Reason to refuse a Softmax or similar node."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +76,9 @@ def import_ann(path: Path) -> OnnxImport:
     """
     graph = read_graph(path)
     budget = Budget(onnx_work(graph.n_bytes))
-    walk, ann, data, output = _first_that_works(graph, path, budget)
-    logits = output if data.ending is None else next(n for n in graph.nodes if n.row == data.ending).inputs[0]
-    reference = make_reference(graph, logits, walk.constants, walk.layout, walk.builder)
+    walk, ann, data = _first_that_works(graph, path, budget)
+    logits = walk.output if data.ending is None else next(n for n in graph.nodes if n.row == data.ending).inputs[0]
+    reference = make_reference(graph, logits, walk.constants, walk.layout, walk.flat.quantised)
     error, largest = _errors(ann, reference, max(1, min(IMAGES, CHECK_WORK // budget.spent)))
     relative = error / largest if largest else error
     if not relative < TOLERANCE:
@@ -98,8 +87,7 @@ def import_ann(path: Path) -> OnnxImport:
             f"at most {TOLERANCE:g} is allowed. Numbers near the limits of 32-bit floats can cause this; otherwise it "
             "is a bug in snnzoo"
         )
-    notes = *_notes(graph, walk, output), *_notes_on_slopes(ann)
-    return OnnxImport(ann, list(walk.table(ann)), error, relative, notes, reference)
+    return OnnxImport(ann, list(walk.table(ann)), error, relative, tuple(_notes(walk, ann)), reference)
 
 
 def _errors(ann: Ann, reference: Reference, n: int) -> tuple[float, float]:
@@ -112,13 +100,22 @@ def _errors(ann: Ann, reference: Reference, n: int) -> tuple[float, float]:
     return (worst[0], worst[1]) if not any(np.isnan(pair[0]) for pair in errors) else (float("nan"), 1.0)
 
 
-def _first_that_works(graph: Graph, path: Path, budget: Budget) -> tuple["_Walk", Ann, Data, str]:
-    """Import the first output that is a row of logits.
+def _first_that_works(graph: Graph, path: Path, budget: Budget) -> tuple["_Walk", Ann, Data]:
+    """Import the first output that is a row of logits, with the first layout of the input that fits."""
+    errors = []
+    for output, layout in product(_outputs(graph), _layouts(graph.input.shape[1:])):
+        try:
+            return _imported(graph, output, layout, path, budget)
+        except UnsupportedError as error:
+            errors.append(error)
+    raise errors[0] if errors else UnsupportedError(f"{path} has no output")
 
-    Outputs that no other output depends on are tried first. Then follow outputs with no weights after them, such as
-    logits from which another output computes a label.
+
+def _outputs(graph: Graph) -> list[str]:
+    """Return the outputs that may be logits: those first that no other output depends on.
+
+    Then follow outputs with no weights after them, such as logits from which another output computes a label.
     """
-    first: UnsupportedError | None = None
     before = {name: graph.ancestors((name,)) for name in graph.outputs}
     makers = {name: node.row for node in graph.nodes for name in node.outputs if name}
     last = [
@@ -128,50 +125,30 @@ def _first_that_works(graph: Graph, path: Path, budget: Budget) -> tuple["_Walk"
     ]
     weighed = _before_weights(graph)
     others = [name for name in graph.outputs if name not in last and name not in weighed]
-    for output in [*last, *sorted(others, key=lambda name: len(before[name]), reverse=True)]:
-        try:
-            return _walk_to(graph, output, path, budget)
-        except UnsupportedError as error:
-            first = first or error
-    raise first or UnsupportedError(f"{path} has no output")
+    return [*last, *sorted(others, key=lambda name: len(before[name]), reverse=True)]
 
 
-def _walk_to(graph: Graph, output: str, path: Path, budget: Budget) -> tuple["_Walk", Ann, Data, str]:
-    """Import one output, with the likelier layout of the input or, if that fails, with the other one."""
-    first: UnsupportedError | None = None
-    needed = graph.ancestors((output,))
-    for node in graph.nodes:
-        if node.row in needed and not graph.texts.isdisjoint(node.inputs):
-            raise UnsupportedError(f"{path}: the output {output!r} is computed from strings, not a row of logits")
-    for layout in _layouts(graph.input.shape[1:]):
-        try:
-            return _walk_with(layout, graph, output, path, budget)
-        except UnsupportedError as error:
-            first = first or error
-    raise first or UnsupportedError(f"{path}: its input is empty")
-
-
-def _walk_with(layout: Layout, graph: Graph, output: str, path: Path, budget: Budget) -> tuple["_Walk", Ann, Data, str]:
+def _imported(graph: Graph, output: str, layout: Layout, path: Path, budget: Budget) -> tuple["_Walk", Ann, Data]:
     """Import one output with this layout of the input, or with the layout in which the first layer reads it."""
-    settled = False
-    while True:
-        walk = _Walk(graph, output, layout, budget, settled=settled)
-        try:
-            walk.run(path)
-        except Relayout as found:
-            places = np.empty(found.index.size, dtype=np.int64)
-            places[found.index.ravel() - 1] = np.arange(found.index.size)
-            layout, settled = Layout(found.index.shape, places[layout.order]), True
-            continue
-        ann, data = walk.finished(path)
-        return walk, ann, data, output
+    needed = graph.ancestors((output,))
+    if any(node.row in needed and not graph.texts.isdisjoint(node.inputs) for node in graph.nodes):
+        raise UnsupportedError(f"{path}: the output {output!r} is computed from strings, not a row of logits")
+    walk = _Walk(graph, output, layout, budget, settled=False)
+    try:
+        walk.run(path)
+    except Relayout as found:
+        places = np.empty(found.index.size, dtype=np.int64)
+        places[found.index.ravel() - 1] = np.arange(found.index.size)
+        walk = _Walk(graph, output, Layout(found.index.shape, places[layout.order]), budget, settled=True)
+        walk.run(path)
+    return walk, *walk.finished(path)
 
 
 def _before_weights(graph: Graph) -> set[str]:
     """Return the names of the tensors that a node with weights depends on."""
     names = set[str]()
     for node in reversed(graph.nodes):
-        if node.proto.op_type in (*PRODUCTS, "Gemm", "Conv") or not names.isdisjoint(node.outputs):
+        if OPERATORS.has(node, Trait.WEIGHS) or not names.isdisjoint(node.outputs):
             names.update(node.inputs)
     return names
 
@@ -189,25 +166,22 @@ def _layouts(shape: tuple[int, ...]) -> list[Layout]:
     return both[::-1] if shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4) else both
 
 
-def _notes(graph: Graph, walk: "_Walk", output: str) -> Iterator[str]:
+def _notes(walk: "_Walk", ann: Ann) -> Iterator[str]:
     """Yield notes on choices and omissions."""
+    graph, output = walk.graph, walk.output
     others = [name for name in graph.outputs if name != output]
     if others:
         yield f"the output {output!r} is converted; other outputs are ignored: {', '.join(map(repr, others))}"
-    if walk.builder.quantised:
+    if walk.flat.quantised:
         yield "the rounding of activations is left out; the check compares with the file without this rounding"
     if walk.layout.shape != graph.input.shape[1:]:
         theirs, ours = list(graph.input.shape[1:]), list(walk.layout.shape)
         yield f"the file takes images {theirs}, the SNN {ours}, channels first; --data may have either"
     if graph.input.gain != 1:
         yield f"the file takes pixels as bytes; the SNN takes them from 0 to 1, where 1 stands for {graph.input.gain:g}"
-
-
-def _notes_on_slopes(ann: Ann) -> Iterator[str]:
-    """Yield a note for each activation with slopes below 0."""
     for node in ann.nodes:
         if isinstance(node.operation, PRelu) and (n := int((node.operation.slope < 0).sum())):
-            yield f"{node.name}: slopes below 0, in {n} of its channels, become 0: spike rates only rise"
+            yield f"{node.place}: slopes below 0, in {n} of its channels, become 0: spike rates only rise"
 
 
 class _Walk:
@@ -221,12 +195,11 @@ class _Walk:
         readers = [node for node in graph.nodes if node.row in self.needed]
         self.last_reader = {name: node.row for node in readers for name in node.inputs}
         self.last_reader.pop(output, None)
-        read = (name for node in readers if node.proto.op_type not in SIZES for name in node.inputs)
-        self.uses = Counter([output, *read])
+        read = (name for node in readers if not OPERATORS.has(node, Trait.SIZE) for name in node.inputs)
+        self.read = {output, *read}
         double = graph.input.element_type == TensorProto.DOUBLE
-        self.builder = AnnBuilder(layout.shape, budget, np.float64 if double else np.float32)
-        self.builder.normalization = Normalization.of(0.0, 1 / graph.input.gain)
-        self.builder.last = self._last_rows()
+        self.flat = FlatGraph(layout.shape, budget, np.float64 if double else np.float32)
+        self.flat.last = self._last_rows()
         self.constants: dict[str, Array] = dict(graph.constants)
         self.problems: dict[int, str] = {}
         self.unread = set[str]()
@@ -246,20 +219,13 @@ class _Walk:
         """
         for node in self.graph.nodes:
             if node.row not in self.needed:
-                self.builder.account[node.row] = ("unused", "the logits do not depend on it")
+                self.flat.account[node.row] = ("unused", "the logits do not depend on it")
                 continue
-            self.builder.row = node.row
             try:
                 self._read(node)
-            except Refused as refused:
-                for row in refused.rows:
-                    self.problems.setdefault(row, str(refused))
-                self._give_up(node)
             except UnsupportedError as error:
                 self.problems[node.row] = str(error)
-                for data in map(self.values.get, node.inputs):
-                    if data is not None and data.ending is not None:
-                        self.problems.setdefault(data.ending, BETWEEN)
+                self._refuse_endings(node)
                 self._give_up(node)
             except IntegrityError as error:
                 raise IntegrityError(f"{path}: {node.name} ({node.op}): {error}") from None
@@ -280,23 +246,35 @@ class _Walk:
             ConversionError: a weight does not fit into 32 bits.
         """
         data = self.values.get(self.output, UNKNOWN)
-        ann = None
-        if not self.problems and data is not None:
-            try:
-                ann = self.builder.finish(data, self.output)
-            except Refused as refused:
-                self.problems.update(dict.fromkeys(refused.rows, str(refused)))
-            except UnsupportedError as error:
-                raise UnsupportedError(f"{path}: {error}") from None
-            except ConversionError as error:
-                raise ConversionError(f"{path}: {error}") from None
+        try:
+            logits = self._logits(data) if data is not None and not self.problems else None
+            ann = folded(self.flat.ann(self.graph.input.gain, logits))
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{path}: {error}") from None
+        except ConversionError as error:
+            raise ConversionError(f"{path}: {error}") from None
+        for name, reason in ann.refused.items():
+            self.problems.setdefault(self.flat.rows[name], reason)
         if self.problems:
             raise UnsupportedError(
                 f"{path}: {len(self.problems)} of its nodes cannot become spiking layers: {self._refusals()}"
             )
-        if ann is None or data is None:
+        if data is None:
             raise UnsupportedError(f"{path}: the output {self.output!r} does not depend on the image")
         return ann, data
+
+    def _logits(self, data: Data) -> Data:
+        """Return the output as one row of logits for each image."""
+        row = None
+        if data.index.size == data.batch * data.size:
+            row = rows_of(data.laid_out(data.index.reshape(data.batch, -1)), data.size)
+        if data.source == INPUT or math.prod(data.shape[1:]) != 1 or row is None:
+            raise UnsupportedError(
+                f"the output {self.output!r} {list(data.index.shape)} is not one row of logits per image"
+            )
+        if not np.array_equal(row, np.arange(1, data.size + 1)):
+            raise UnsupportedError(f"the output {self.output!r} has the logits of {data.source} in another order")
+        return self.flat.flat(data)
 
     def _refusals(self) -> str:
         """Return the refused nodes as text: those of one operator and reason together, with their number."""
@@ -314,69 +292,85 @@ class _Walk:
 
     def table(self, ann: Ann) -> Iterator[dict[str, str]]:
         """Yield the rows of `OnnxImport.nodes`, in the order of the file."""
-        lost = self.builder.nodes.keys() - {node.name for node in ann.nodes}
+        kept = {node.name for node in ann.nodes}
         for node in sorted(self.graph.nodes, key=lambda node: node.row):
-            became, reason = self.builder.account[node.row]
-            if became in lost:
+            became, reason = self.flat.account[node.row]
+            if became in ann.folded:
+                became, how = ann.folded[became]
+                reason = how if reason == LAYER else reason
+                while became not in kept and became in ann.folded:
+                    became, _ = ann.folded[became]
+            elif became in self.flat.nodes and became not in kept:
                 became, reason = "unused", "only its shape is read"
             yield {"name": node.name, "op": node.op, "became": became, "reason": reason}
 
     def _read(self, node: GraphNode) -> None:
         """Read one node: compute it if it is constant, otherwise add its work to the ANN."""
         given = [self.constants[name] for name in node.inputs if name in self.constants]
-        self.builder.budget.spend(NODE_WORK + sum(array.size for array in given))
+        self.flat.budget.spend(NODE_WORK + sum(array.size for array in given))
         constant = all(name in self.constants for name in node.inputs if name)
         if constant and not node.domain and node.proto.op_type in FOLDABLE:
             values = [self.constants.get(name) for name in node.inputs]
-            if node.version < 7 and "axis" in node.attributes and node.proto.op_type in BINARY:
-                first, second = given
-                values = [first, fitted_from(int(node.attributes["axis"]), first.ndim, second)]
             self.unread.update(node.outputs)
             results = evaluate(node, values, limit=self.constants_left)
             self.unread.difference_update(node.outputs)
             size = sum(array.size for array in results)
-            self.builder.budget.spend(size)
+            self.flat.budget.spend(size)
             self.constants_left -= size
             names = [name for name in node.outputs if name]
             self.constants.update(zip(names, results, strict=True))
-            self.builder.account[node.row] = ("constant", "computed at import, by onnx's evaluator")
+            self.flat.account[node.row] = ("constant", "computed at import, by onnx's evaluator")
             return
         variable = [name for name in node.inputs if name and name not in self.constants]
         from_image = [name for name in variable if name not in self.unread]
         is_unknown = any(self.values[name] is UNKNOWN for name in variable)
-        if is_unknown and (not from_image or node.proto.op_type in SIZES):
+        if is_unknown and (not from_image or OPERATORS.has(node, Trait.SIZE)):
             self.unread.update(node.outputs)
             self._give_up(node)
             return
-        operator = OPERATIONS.find(node)
+        operator = OPERATORS.find(node)
         if is_unknown:
             self._refuse_unknown(node, from_image)
             self._give_up(node)
             return
-        inputs = [self._value(name) for name in node.inputs]
         for name in node.outputs[1:]:
-            if self.uses[name]:
+            if name in self.read:
                 raise UnsupportedError(f"its output {name!r} is read; only its first output is supported")
-        grids = self.builder.grids
-        if any(name in grids for name in node.inputs):
-            if node.proto.op_type not in (*MOVES, *SIZES, *ENDINGS, "DequantizeLinear"):
-                raise UnsupportedError("computes with quantised numbers: put a DequantizeLinear before it")
-            if node.proto.op_type in MOVES:
-                grids[node.outputs[0]] = grids[node.inputs[0]]
-        result = operator.read(node, tuple(inputs), self.builder)
+        inputs = tuple(self.constants[n] if n in self.constants else self.values[n] if n else None for n in node.inputs)
+        grids = {data.grid for data in inputs if isinstance(data, Data)} - {None}
+        if grids and not operator.traits & (Trait.MOVES | Trait.SIZE | Trait.ENDS | Trait.DEQUANTISES):
+            raise UnsupportedError("computes with quantised numbers: put a DequantizeLinear before it")
+        is_end = operator.traits & Trait.AFTER_LOGITS or (
+            operator.traits & Trait.ENDS_LAST and node.row in self.flat.last
+        )
+        if not is_end and self._refuse_endings(node):
+            self._refuse_unknown(node, from_image)
+            return
+        result = operator.read(node, inputs, self.flat)
         if isinstance(result, Data):
-            self.builder.budget.spend(TENSOR_WORK * result.index.size)
-            self.values[node.outputs[0]] = result
-            self.builder.account.setdefault(node.row, ("removed", "changes nothing"))
+            self.flat.budget.spend(TENSOR_WORK * result.index.size)
+            moved = operator.traits & Trait.MOVES and grids
+            self.values[node.outputs[0]] = replace(result, grid=grids.pop()) if moved else result
+            self.flat.account.setdefault(node.row, ("removed", "changes nothing"))
         else:
             self.constants[node.outputs[0]] = result
 
+    def _refuse_endings(self, node: GraphNode) -> bool:
+        """Refuse each Softmax or similar node that a node reads; return whether there is one, and give up the node."""
+        read = [data for name in node.inputs if (data := self.values.get(name)) is not None]
+        endings = [data.ending for data in read if data.ending is not None]
+        for row in endings:
+            self.problems.setdefault(row, BETWEEN)
+        if endings:
+            self._give_up(node)
+        return bool(endings)
+
     def _refuse_unknown(self, node: GraphNode, from_image: list[str]) -> None:
         """Raise `UnsupportedError` if the node would be refused whatever its inputs `from_image` are."""
-        op = node.proto.op_type
-        if op in PRODUCTS and len(from_image) > 1:
+        if OPERATORS.has(node, Trait.PRODUCT) and len(from_image) > 1:
             raise UnsupportedError(PRODUCT_OF_TENSORS)
-        if op in ENDINGS and op != "Identity" and not self.before_weights.isdisjoint(node.outputs):
+        ends = OPERATORS.has(node, Trait.ENDS) and not OPERATORS.has(node, Trait.MOVES)
+        if ends and not self.before_weights.isdisjoint(node.outputs):
             raise UnsupportedError(BETWEEN)
 
     def _last_rows(self) -> set[int]:
@@ -389,22 +383,11 @@ class _Walk:
                 middle.update(node.inputs)
                 continue
             last.add(node.row)
-            if node.proto.op_type not in ENDINGS:
+            if not OPERATORS.has(node, Trait.ENDS):
                 middle.update(node.inputs)
         return last
 
-    def _value(self, name: str) -> Value | None:
-        """Return an input by name; a tensor that several nodes read is marked as shared."""
-        if not name:
-            return None
-        if name in self.constants:
-            return self.constants[name]
-        data = self.values[name]
-        if data is not None and self.uses[name] > 1:
-            self.builder.shared.add(data.source)
-        return data
-
     def _give_up(self, node: GraphNode) -> None:
         """Mark the outputs of a refused node as unknown, so that the pass can go on and find all refusals."""
-        self.builder.account.setdefault(node.row, ("removed", ""))
+        self.flat.account.setdefault(node.row, ("removed", ""))
         self.values.update(dict.fromkeys(filter(None, node.outputs), UNKNOWN))

@@ -4,26 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
-from converters.onnx.ann_builder import TENSOR_WORK, AnnBuilder
+from converters.linear.ann import ScaleShift
+from converters.linear.passes import narrowed
+from converters.onnx.flat_graph import KEPT_WORK, TENSOR_WORK, FlatGraph
 from converters.onnx.operator_table import Inputs, Value
 from converters.onnx.reading.onnx_file import Array
-from converters.onnx.tensor_layout import Data, Floats, Index, spread_over
+from converters.onnx.reading.onnx_graph import GraphNode
+from converters.onnx.tensor_layout import Data, Floats, spread_over
 from specs.errors import IntegrityError, UnsupportedError
-
-__all__ = [
-    "affine",
-    "as_floats",
-    "bound_at",
-    "constant",
-    "data_at",
-    "floats_at",
-    "input_at",
-    "laid_out",
-    "one_number",
-    "only_data",
-    "shifted",
-]
 
 
 def input_at(inputs: Inputs, place: int) -> Value | None:
@@ -85,28 +76,27 @@ def only_data(
     return tensors[0], [value for value in inputs if isinstance(value, np.ndarray)]
 
 
-def affine(builder: AnnBuilder, data: Data, scale: Floats, shift: Floats | None) -> Data:
-    """Return `scale * x + shift`; scale and shift broadcast with the tensor."""
-    for values in (scale, shift):
+def scaled(
+    node: GraphNode, data: Data, flat: FlatGraph, scale: Floats | None = None, shift: Floats | None = None
+) -> Data:
+    """Return `scale * x + shift`; both broadcast with the tensor, and are 1 and 0 if left out."""
+    parts = []
+    for values, fill in ((scale, 1.0), (shift, 0.0)):
         if values is not None and not np.isfinite(values).all():
             raise IntegrityError("its factor or shift is not finite")
-    builder.budget.spend(TENSOR_WORK * data.index.size)
-    data, factors = spread_over(data, scale, fill=1.0)
-    if shift is None:
-        return builder.affine(data, factors, None)
-    data, moves = spread_over(data, shift, fill=0.0, moves=True)
-    return builder.affine(data, factors, moves)
+        each = np.full([1] * len(data.shape), fill)
+        if values is not None:
+            flat.budget.spend(TENSOR_WORK * data.index.size)
+            data, each = spread_over(data, values, fill=fill, moves=values is shift)
+        few = narrowed(tensor_of(each))
+        if bool((few == few.flatten()[0]).all()):
+            few = few.flatten()[:1].reshape([1] * few.dim()).clone()
+        flat.budget.spend(KEPT_WORK * few.numel())
+        parts.append(few)
+    made = flat.add(node, ScaleShift(*parts), data)
+    return replace(made, grid=data.grid, ending=data.ending)
 
 
-def shifted(builder: AnnBuilder, data: Data, shift: Floats) -> Data:
-    """Return `x + shift`; shift broadcasts with the tensor."""
-    if not np.isfinite(shift).all():
-        raise IntegrityError("its constant is not finite")
-    builder.budget.spend(TENSOR_WORK * data.index.size)
-    data, moves = spread_over(data, shift, fill=0.0, moves=True)
-    return builder.affine(data, None, moves)
-
-
-def laid_out(data: Data, index: Index) -> Data:
-    """Return the tensor with its values at other places."""
-    return replace(data, index=np.ascontiguousarray(index))
+def tensor_of(array: Floats) -> Tensor:
+    """Return a copy as float64; a broadcast view could not be written to."""
+    return torch.from_numpy(np.array(array, dtype=np.float64))

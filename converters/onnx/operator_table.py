@@ -1,41 +1,79 @@
-"""Types of the table of operators: a reader for each operator, and the versions that it supports."""
+"""Table of operators: the function that reads an operator, the versions that it understands, and its traits."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Flag, auto
 
-from converters.onnx.ann_builder import AnnBuilder
+from converters.onnx.flat_graph import FlatGraph
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.reading.onnx_graph import GraphNode
+from converters.onnx.refused_operators import REFUSED
 from converters.onnx.tensor_layout import Data
 from specs.errors import UnsupportedError
 
-__all__ = ["Inputs", "Operator", "Registry", "Value"]
-
 Value = Data | Array
-"""Tensor of the graph: `Data` if it depends on the image, an array if it is constant."""
+"""Tensor of the file: `Data` if it depends on the image, an array if it is constant."""
 Inputs = tuple[Value | None, ...]
 """Inputs of a node; None for an optional input that is left out."""
+Reader = Callable[[GraphNode, Inputs, FlatGraph], Value]
+"""Function that appends the work of a node to the graph and returns the node's output."""
+
+
+class Trait(Flag):
+    """Traits of an operator, whatever the attributes of a node are."""
+
+    MOVES = auto()
+    """Returns some of the numbers of its input, unchanged, so that these may be quantised."""
+    AFTER_LOGITS = auto()
+    """May follow a Softmax or similar node."""
+    ENDS = auto()
+    """Keeps the order of the classes, and so may follow the logits."""
+    SIZE = auto()
+    """Reads only the shape of its input."""
+    PRODUCT = auto()
+    """Multiplies its inputs, of which only one may depend on the image."""
+    WEIGHS = auto()
+    """Has weights: what it reads are not logits."""
+    DEQUANTISES = auto()
+    """Takes quantised numbers."""
+    ENDS_LAST = auto()
+    """Keeps the order of the classes as the last node that does more than that."""
+
+
+NO_TRAITS = Trait(0)
 
 
 @dataclass(frozen=True)
 class Operator:
-    """Supported operator.
+    """An ONNX operator and the function that imports it.
 
     Attributes:
-        read: function that adds the work of a node to the ANN and returns the node's output.
+        read: function that reads a node.
         versions: supported versions; a version is named by the opset that introduced it.
+        traits: traits of all its nodes.
     """
 
-    read: Callable[[GraphNode, Inputs, AnnBuilder], Value]
+    read: Reader
     versions: tuple[int, ...]
+    traits: Trait = NO_TRAITS
 
 
-@dataclass(frozen=True)
-class Registry:
-    """Supported operators, and reasons to refuse others, by `(domain, name)`."""
+class Operators(dict[str, Operator]):
+    """Supported operators of ONNX's own domain by name."""
 
-    operators: Mapping[tuple[str, str], Operator]
-    refused: Mapping[tuple[str, str], str]
+    def reads(self, name: str, *versions: int, traits: Trait = NO_TRAITS) -> Callable[[Reader], Reader]:
+        """Decorate a function that reads an operator in these versions."""
+
+        def add(read: Reader) -> Reader:
+            assert name not in self
+            self[name] = Operator(read, versions, traits)
+            return read
+
+        return add
+
+    def has(self, node: GraphNode, traits: Trait) -> bool:
+        """Return whether a node's operator has one of these traits."""
+        return not node.domain and node.proto.op_type in self and bool(self[node.proto.op_type].traits & traits)
 
     def find(self, node: GraphNode) -> Operator:
         """Return the operator of a node.
@@ -43,18 +81,15 @@ class Registry:
         Raises:
             UnsupportedError: the operator, or this version of it, is not supported; the message has the reason.
         """
-        operator = self.operators.get(node.key)
+        operator = None if node.domain else self.get(node.proto.op_type)
         if operator is None:
-            raise UnsupportedError(self.refused.get(node.key) or self._unknown(node))
+            unknown = "an operator that is not supported: use Conv, Gemm, MatMul, pooling, Add and ReLU"
+            if node.domain:
+                unknown = f"an operator of the domain {node.domain!r}; only ONNX's own operators are supported"
+            raise UnsupportedError(REFUSED.get(node.key) or unknown)
         if node.version not in operator.versions:
             known = ", ".join(map(str, operator.versions))
             raise UnsupportedError(
                 f"its version {node.version} is not supported, only {known}: export the model with another opset"
             )
         return operator
-
-    def _unknown(self, node: GraphNode) -> str:
-        """Return the reason to refuse an operator that has no entry."""
-        if node.domain:
-            return f"an operator of the domain {node.domain!r}; only ONNX's own operators are supported"
-        return "an operator that is not supported: use Conv, Gemm, MatMul, pooling, Add and ReLU"

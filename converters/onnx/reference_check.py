@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,22 +11,20 @@ import torch
 from onnx import NodeProto, TensorProto
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops.op_conv import Conv as EvaluatedConv
 from torch import Tensor
 
-from converters.ann_to_snn.ann import Ann, run_ann
-from converters.onnx.ann_builder import AnnBuilder
+from converters.linear.ann import Ann, run_ann
+from converters.onnx.reading.constant_folding import fitted_from
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.reading.onnx_graph import Graph, GraphNode
-from converters.onnx.tensor_layout import Index
-from converters.onnx.windows import Windows
+from converters.onnx.tensor_layout import Floats, Index
+from converters.onnx.windows import windows_of
 from specs.errors import ConversionError
 from specs.fields import Shape
-
-__all__ = ["AveragePool", "GlobalMaxPool", "Layout", "MaxPool", "Reference", "largest_errors", "make_reference"]
+from specs.shapes import axes_of, pads_of
 
 WIDER: dict[int, int] = {TensorProto.FLOAT16: TensorProto.FLOAT, TensorProto.BFLOAT16: TensorProto.FLOAT}
-LEAST = float(np.finfo(np.float32).min)
-"""Padding value of MaxPool, which is never the maximum."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,8 @@ class Reference:
     """Graph for onnx's evaluator, up to the logits.
 
     It is the graph of the file with these changes: constants are given, half precision is computed in single, and
-    quantised activations are not rounded, as in the import. Other nodes replace those that the evaluator of onnx 1.23
-    lacks or computes wrongly: Dropout before opset 7, BatchNormalization before opset 14, pools with padding, and
-    padding by `auto_pad` (MaxPool with SAME_LOWER and strides, or with pads [0, 1, 0, 1]). Pools are computed here:
-    `GlobalMaxPool` is wrong there, and others walk through each window in Python.
+    quantised activations are not rounded, as in the import. `OURS` replaces what the evaluator of onnx 1.23 lacks or
+    computes wrongly.
     """
 
     evaluator: ReferenceEvaluator = field(repr=False)
@@ -100,41 +96,109 @@ class GlobalMaxPool(OpRun):
 
 
 class MaxPool(OpRun):
-    """Maximum of each window; the padding is a node of its own."""
+    """Maximum of each window; onnx 1.23 is wrong for SAME_LOWER with strides, and for pads [0, 1, 0, 1]."""
 
     op_domain = ""
 
-    def _run(self, x: Array, **attributes: Any) -> tuple[Array]:
-        return (np.maximum.reduce(_windows(x, attributes), axis=-1),)
+    def _run(self, x: Floats, **attributes: Any) -> tuple[Array]:
+        return (np.maximum.reduce(_windows(x, attributes, x.min(initial=0)), axis=-1),)
 
 
 class AveragePool(OpRun):
-    """Mean of each window; the padding is a node of its own."""
+    """Mean of each window, with padding as zeros; the class in onnx 1.23 walks through each window in Python."""
 
     op_domain = ""
 
     def _run(self, x: Array, **attributes: Any) -> tuple[Array]:
-        return (_windows(x, attributes).mean(axis=-1).astype(x.dtype),)
+        return (_windows(x, attributes, 0).mean(axis=-1).astype(x.dtype),)
 
 
-def _windows(x: Array, attributes: Mapping[str, Any]) -> Array:
+class Conv(EvaluatedConv):
+    """Convolution with explicit padding; before 1.23 the class in onnx is wrong for `auto_pad`."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, weight: Array, bias: Array | None = None, **attributes: Any) -> Any:  # type: ignore[override]
+        if attributes.get("auto_pad") not in (None, "NOTSET"):
+            n = x.ndim - 2
+            pads = pads_of(windows_of(_given(attributes), weight.shape[2:], x.shape[2:]).padding)
+            attributes |= {"auto_pad": "NOTSET", "pads": [*pads[2 - n : 2], *pads[4 - n :]]}
+        return super()._run(x, weight, bias, **attributes)  # type: ignore[no-untyped-call]
+
+
+class BatchNormalization(OpRun):
+    """Normalization by the file's statistics: until opset 13 the class in onnx 1.23 assumes training mode.
+
+    Source: op_batch_normalization.py of onnx 1.23; https://github.com/onnx/onnx/pull/8442.
+    """
+
+    op_domain = ""
+
+    def _run(
+        self, x: Floats, scale: Floats, bias: Floats, mean: Floats, variance: Floats, **attributes: Any
+    ) -> tuple[Array]:  # fmt: skip
+        constants = [values.astype(np.float64) for values in (mean, variance, scale, bias)]
+        if attributes.get("spatial") in (None, 1):  # until opset 8, 0 stands for a number for each activation
+            constants = [values.reshape(-1, *[1] * (x.ndim - 2)) for values in constants]
+        constants[1] = np.sqrt(constants[1] + attributes["epsilon"])
+        mean, deviation, scale, bias = (values.astype(scale.dtype) for values in constants)
+        return ((x - mean) / deviation * scale + bias,)
+
+
+class Dropout(OpRun):
+    """Dropout after training, which changes nothing; onnx 1.23 lacks it before opset 7."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, *_: Array, **attributes: Any) -> tuple[Array]:
+        return (x,)
+
+
+class DequantizeLinear(OpRun):
+    """Numbers of a quantised tensor; onnx 1.23 lacks it before opset 19."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, scale: Floats, zero: Floats | None = None, **attributes: Any) -> tuple[Array]:
+        return ((x.astype(np.float32) - np.float32(0 if zero is None else zero)) * scale,)
+
+
+class _Fitting(OpRun):
+    """Operator of opset 6, whose second input may align with the first from an axis on."""
+
+    op_domain = ""
+    apply: ClassVar[np.ufunc]
+
+    def _run(self, x: Array, y: Array, axis: int | None = None, **attributes: Any) -> tuple[Array]:
+        return (self.apply(x, y if axis is None else fitted_from(axis, x.ndim, y)),)
+
+
+OURS = GlobalMaxPool, MaxPool, AveragePool, Conv, BatchNormalization, Dropout, DequantizeLinear
+OF_OPSET_6 = [
+    type(name, (_Fitting,), {"apply": apply})
+    for name, apply in (("Add", np.add), ("Sub", np.subtract), ("Mul", np.multiply), ("Div", np.divide))
+]
+
+
+def _windows(x: Array, attributes: Mapping[str, Any], padding: float) -> Array:
     """Return the values in each window, `[N, C, *places, kernel]`."""
-    kernel = attributes["kernel_shape"]
-    steps, gaps = (
-        [*(attributes.get(name) or ()), *[1] * len(kernel)][: len(kernel)] for name in ("strides", "dilations")
-    )
-    reach = [gap * (side - 1) + 1 for side, gap in zip(kernel, gaps, strict=True)]
-    seen = np.lib.stride_tricks.sliding_window_view(x, reach, tuple(range(2, x.ndim)))
-    seen = seen[:, :, *(slice(None, None, step) for step in [*steps, *gaps])]
-    return seen.reshape(*seen.shape[: x.ndim], -1)
+    window = windows_of(_given(attributes), tuple(attributes["kernel_shape"]), x.shape[2:])
+    top, left, bottom, right = pads_of(window.padding)
+    maps = x if x.ndim == 4 else x[:, :, None]
+    maps = np.pad(maps, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=padding)
+    seen = np.lib.stride_tricks.sliding_window_view(maps, [axis.reach for axis in axes_of(window)], (2, 3))
+    steps = (slice(None, None, step) for step in (*window.stride, *window.dilation))
+    seen = seen[:, :, *steps]
+    seen = seen.reshape(*seen.shape[:4], -1)
+    return seen if x.ndim == 4 else seen[:, :, 0]
+
+
+def _given(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
 def make_reference(
-    graph: Graph,
-    logits: str,
-    constants: dict[str, Array],
-    layout: Layout,
-    builder: AnnBuilder,
+    graph: Graph, logits: str, constants: dict[str, Array], layout: Layout, quantised: Mapping[int, float | None]
 ) -> Reference:
     """Return the reference for an import.
 
@@ -143,7 +207,7 @@ def make_reference(
         logits: name of the tensor to compute.
         constants: all tensors that do not depend on the image, by name.
         layout: layout of images in the file's input.
-        builder: builder of the ANN, with its records of the nodes.
+        quantised: rows of quantisations without rounding, with the upper bound that is kept, or None.
 
     Raises:
         ConversionError: the evaluator lacks an operator.
@@ -154,18 +218,10 @@ def make_reference(
     for node in graph.nodes:
         if node.row not in needed or all(name in constants for name in node.outputs if name):
             continue
-        if node.row in builder.quantised:
-            nodes += _unrounded(node, builder.quantised[node.row], values)
-        elif node.key == ("", "DequantizeLinear"):
-            nodes += _dequantised(node, values)
-        elif node.row in builder.windows:
-            nodes += _padded(node, builder.windows[node.row], values)
-        elif node.key == ("", "Dropout") and node.version < 7:
-            nodes.append(onnx.helper.make_node("Identity", node.inputs, node.outputs[:1]))
-        elif node.key == ("", "BatchNormalization") and node.version < 14:
-            nodes += _normalised(node, builder.constant_shapes[node.row], values)
+        if node.row in quantised:
+            nodes += _unrounded(node, quantised[node.row], values)
         else:
-            nodes.append(_plain(node, builder.constant_shapes.get(node.row), values))
+            nodes.append(_plain(node))
     given = [
         onnx.helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in [*values, graph.input.name]
     ]
@@ -175,7 +231,7 @@ def make_reference(
         opset_imports=[onnx.helper.make_opsetid("", graph.opset)],
     )
     try:
-        evaluator = ReferenceEvaluator(model, new_ops=[AveragePool, GlobalMaxPool, MaxPool])
+        evaluator = ReferenceEvaluator(model, new_ops=[*OURS, *(OF_OPSET_6 if graph.opset < 7 else [])])
     except Exception as error:  # it lacks some versions of operators
         raise ConversionError(f"onnx's evaluator cannot run the model: {str(error).strip()[:300]}") from None
     return Reference(evaluator, values, graph, layout)
@@ -194,40 +250,15 @@ def largest_errors(ann: Ann, reference: Reference, images: Tensor) -> tuple[floa
         return float(np.abs(found - wanted).max()), float(np.abs(wanted).max())
 
 
-def _plain(node: GraphNode, second: tuple[int, ...] | None, values: dict[str, Array]) -> NodeProto:
-    """Return a node for the evaluator; its second input gets the shape `second`, if that is given."""
+def _plain(node: GraphNode) -> NodeProto:
+    """Return a node for the evaluator."""
     proto = NodeProto()
     proto.CopyFrom(node.proto)
     proto.domain = ""
     for attribute in proto.attribute:
         if node.key == ("", "Cast") and attribute.name == "to":
             attribute.i = WIDER.get(attribute.i, attribute.i)
-    if second is not None:
-        _without(proto, ("axis", "broadcast"))
-        proto.input[1] = f"{node.inputs[1]}, laid out for node {node.row}"
-        values[proto.input[1]] = values[node.inputs[1]].reshape(second)
     return proto
-
-
-def _padded(node: GraphNode, windows: Windows, values: dict[str, Array]) -> list[NodeProto]:
-    """Return a node with its padding as a separate Pad; padding by `pads` of a convolution stays in the node."""
-    top, left, bottom, right = windows.pads
-    pads_itself = node.proto.op_type == "Conv" and node.attributes.get("auto_pad", "NOTSET") == "NOTSET"
-    proto = _plain(node, None, values)
-    if pads_itself:
-        return [proto]
-    _without(proto, ("auto_pad", "ceil_mode", "pads"))  # before 1.23 the evaluator is wrong for VALID too
-    if not any(windows.pads):
-        return [proto]
-    name = f"{node.inputs[0]}, padded for node {node.row}"
-    proto.input[0] = name
-    pads = [0, 0, left, 0, 0, right] if windows.n_axes == 1 else [0, 0, top, left, 0, 0, bottom, right]
-    value = LEAST if node.proto.op_type == "MaxPool" else 0.0
-    if node.opset < 11:
-        return [onnx.helper.make_node("Pad", [node.inputs[0]], [name], pads=pads, value=value), proto]
-    values[f"{name}: pads"], values[f"{name}: value"] = np.array(pads), np.array(value, np.float32)
-    given = [node.inputs[0], f"{name}: pads", f"{name}: value"]
-    return [onnx.helper.make_node("Pad", given, [name]), proto]
 
 
 def _unrounded(node: GraphNode, bound: float | None, values: dict[str, Array]) -> list[NodeProto]:
@@ -238,43 +269,6 @@ def _unrounded(node: GraphNode, bound: float | None, values: dict[str, Array]) -
     name, high = f"{result}, from 0", f"{result}, bound"
     values[high] = np.array(bound, np.float32)
     return [onnx.helper.make_node("Relu", [source], [name]), onnx.helper.make_node("Min", [name, high], [result])]
-
-
-def _dequantised(node: GraphNode, values: dict[str, Array]) -> list[NodeProto]:
-    """Return DequantizeLinear in elementary steps: the evaluator of onnx 1.23 lacks it before opset 19."""
-    source, scale, *zero = node.inputs
-    result, number, moved = node.outputs[0], f"{node.outputs[0]}, a number", f"{node.outputs[0]}, moved"
-    values[f"{moved} by"] = values[zero[0]].astype(np.float32) if any(zero) else np.zeros(1, np.float32)
-    return [
-        onnx.helper.make_node("Cast", [source], [number], to=TensorProto.FLOAT),
-        onnx.helper.make_node("Sub", [number, f"{moved} by"], [moved]),
-        onnx.helper.make_node("Mul", [moved, scale], [result]),
-    ]
-
-
-def _normalised(node: GraphNode, shape: tuple[int, ...], values: dict[str, Array]) -> list[NodeProto]:
-    """Return BatchNormalization in elementary steps: until opset 13 the evaluator assumes training mode.
-
-    Source: op_batch_normalization.py of onnx 1.23; https://github.com/onnx/onnx/pull/8442.
-    """
-    x, scale, bias, mean, variance = node.inputs
-    constants = {name: values[name].reshape(shape).astype(np.float64) for name in (scale, bias, mean, variance)}
-    deviation = np.sqrt(constants[variance] + node.attributes.get("epsilon", 1e-5))
-    steps = [("Sub", constants[mean]), ("Div", deviation), ("Mul", constants[scale]), ("Add", constants[bias])]
-    nodes, last = [], x
-    for op, constant in steps:
-        result = node.outputs[0] if op == "Add" else f"{node.outputs[0]}: {op}"
-        values[f"{result} by"] = constant.astype(values[scale].dtype)
-        nodes.append(onnx.helper.make_node(op, [last, f"{result} by"], [result]))
-        last = result
-    return nodes
-
-
-def _without(proto: NodeProto, names: tuple[str, ...]) -> None:
-    """Remove attributes from a node."""
-    kept = [attribute for attribute in proto.attribute if attribute.name not in names]
-    del proto.attribute[:]
-    proto.attribute.extend(kept)
 
 
 def _wider(array: Array) -> Array:

@@ -1,7 +1,5 @@
 """Operators that cannot be converted: the reason for each, and what to use instead."""
 
-__all__ = ["REFUSED"]
-
 SMOOTH = "a smooth function, which spiking neurons cannot compute: train the model with ReLU instead"
 BOUNDED = "a function that spiking neurons cannot compute: train the model with ReLU instead"
 RECURRENT = "a recurrent layer, which keeps a state between its own steps: use Conv or dense layers"

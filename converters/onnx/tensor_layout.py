@@ -1,4 +1,4 @@
-"""Tensors of the graph that depend on the image: which value of an ANN node's output is at which place."""
+"""Tensors of the file that depend on the image: which value of a node's output is at which place."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -10,61 +10,49 @@ from converters.onnx.reading.onnx_file import Array
 from specs.errors import UnsupportedError
 from specs.fields import Shape
 from specs.files.limits import ONNX_TENSOR
-
-__all__ = [
-    "Data",
-    "Floats",
-    "Index",
-    "Maps",
-    "Refused",
-    "Relayout",
-    "is_upright",
-    "maps_of",
-    "rows_of",
-    "spread_over",
-    "turned",
-]
+from specs.shapes import Pads
 
 Index = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-class Refused(UnsupportedError):  # noqa: N818 - internal: the import lists all refusals in one error
-    """Refusal of earlier nodes than the one that is being read: `rows` are their rows in the graph."""
-
-    def __init__(self, rows: tuple[int, ...], reason: str) -> None:
-        super().__init__(reason)
-        self.rows = rows
-
-
 @dataclass(frozen=True)
 class Data:
-    """Tensor of the graph: values `scale * x + shift` in a new order, where x is the output of a node of the ANN.
+    """Tensor of the file: values of a node's output in a new order.
 
     Attributes:
         source: name of the node of the ANN.
         shape: shape of its output for one image.
         index: array of the tensor's shape, with the batch: `i + 1` at the place of value i of the source's output
             `[N, *shape]` in C order, 0 at the place of a padding zero. Operators that move values act on this.
-        scale, shift: factor and shift of each value, of shape `shape`, or None; no layer has absorbed them yet.
-        pending: rows of the graph's nodes that `scale` and `shift` come from.
-        cap: upper bound that still needs a lower bound of 0, and the row of its node.
+        grid: scale and zero point of a quantised tensor, whose rounding is left out.
         ending: row of a Softmax or similar node, which may only come last.
     """
 
     source: str
     shape: Shape
     index: Index = field(repr=False)
-    scale: Floats | None = None
-    shift: Floats | None = None
-    pending: tuple[int, ...] = ()
-    cap: tuple[float, int] | None = None
+    grid: tuple[float, int] | None = None
     ending: int | None = None
 
     @property
     def size(self) -> int:
         """Number of values of the source for one image."""
         return math.prod(self.shape)
+
+    @property
+    def is_upright(self) -> bool:
+        """True if the tensor is maps of height 1 turned to `[N, C, L, 1]`, as tf2onnx writes pools over one axis."""
+        shape = self.index.shape
+        return len(shape) == 4 and len(self.shape) == 3 and self.shape[1] == 1 == shape[3] < shape[2]
+
+    def laid_out(self, index: Index) -> "Data":
+        """Return the tensor with its values at other places."""
+        return replace(self, index=np.ascontiguousarray(index))
+
+    def turned(self) -> "Data":
+        """Return maps with height and width exchanged."""
+        return self.laid_out(self.index.swapaxes(2, 3))
 
     @property
     def batch(self) -> int:
@@ -133,7 +121,7 @@ class Maps:
     """
 
     channels: Index
-    pads: tuple[int, int, int, int]
+    pads: Pads
     rank: int
 
     @property
@@ -187,17 +175,6 @@ def maps_of(data: Data, *, movable: bool) -> Maps:
         f"reads the values of {data.source}, {list(data.shape)}, in another layout, {list(data.index.shape)}, which "
         "its weights cannot absorb: remove the Transpose, Reshape or the like before it"
     )
-
-
-def is_upright(data: Data) -> bool:
-    """Return whether the tensor is maps of height 1 turned to `[N, C, L, 1]`, as tf2onnx writes pools over one axis."""
-    shape = data.index.shape
-    return len(shape) == 4 and len(data.shape) == 3 and data.shape[1] == 1 == shape[3] < shape[2]
-
-
-def turned(data: Data) -> Data:
-    """Exchange height and width of maps."""
-    return replace(data, index=data.index.swapaxes(2, 3))
 
 
 def _check_batch(data: Data, rows: Index, shape: list[int]) -> None:

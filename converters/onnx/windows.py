@@ -1,58 +1,16 @@
 """Windows of convolutions and pools: their places along each axis, from the attributes of an ONNX node."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from converters.ann_to_snn.linear_fold import Pair
 from specs.errors import IntegrityError, UnsupportedError
-from specs.shapes import Axis, Pads
-
-__all__ = ["MAX_SIDE", "Windows", "windows_of"]
+from specs.shapes import Pair, Window, fewest_sides
 
 MAX_SIDE = 1 << 14
 """Largest side of a kernel, stride, dilation or padding; guards against small files that ask for huge maps."""
 
 
-@dataclass(frozen=True)
-class Windows:
-    """Windows on maps, `(height, width)` each.
-
-    Attributes:
-        kernel, stride, dilation: as in `torch.nn.Conv2d`.
-        pads: padding on each side.
-        n_axes: 2, or 1 for a node on `[N, C, L]`, whose maps get height 1.
-    """
-
-    kernel: Pair
-    stride: Pair
-    dilation: Pair
-    pads: Pads
-    n_axes: int = 2
-
-    @property
-    def turned(self) -> "Windows":
-        """Windows for maps with height and width exchanged."""
-        top, left, bottom, right = self.pads
-        return Windows(self.kernel[::-1], self.stride[::-1], self.dilation[::-1], (left, top, right, bottom))
-
-    @property
-    def reach(self) -> Pair:
-        """Extent of a window, `(height, width)`, with the gaps of its dilation."""
-        down, across = (step * (side - 1) + 1 for step, side in zip(self.dilation, self.kernel, strict=True))
-        return down, across
-
-    def output(self, height: int, width: int) -> Pair:
-        """Return the number of windows along height and width; 0 or less if none fits."""
-        pads = self.pads
-        down, across = (
-            Axis(self.kernel[i], self.stride[i], pads[i], pads[i + 2], self.dilation[i]).output(side)
-            for i, side in enumerate((height, width))
-        )
-        return down, across
-
-
-def windows_of(attributes: Mapping[str, Any], kernel: tuple[int, ...], sides: tuple[int, ...]) -> Windows:
+def windows_of(attributes: Mapping[str, Any], kernel: tuple[int, ...], sides: tuple[int, ...]) -> Window:
     """Return the windows that the attributes of a node describe.
 
     With `SAME_UPPER` and `SAME_LOWER` a side has `ceil(side / stride)` windows; an odd row of padding goes to the end
@@ -95,13 +53,13 @@ def windows_of(attributes: Mapping[str, Any], kernel: tuple[int, ...], sides: tu
             count -= (count - 1) * stride[axis] >= side + pads[axis]
             pads[axis + n] += max(0, (count - 1) * stride[axis] - room)
     if n == 1:  # maps of height 1
-        return Windows((1, kernel[0]), (1, stride[0]), (1, dilation[0]), (0, pads[0], 0, pads[1]), 1)
-    return Windows(
-        (kernel[0], kernel[1]),
-        (stride[0], stride[1]),
-        (dilation[0], dilation[1]),
-        (pads[0], pads[1], pads[2], pads[3]),
-    )
+        padding = fewest_sides((0, pads[0], 0, pads[1]))
+        return Window((1, kernel[0]), (1, stride[0]), padding, (1, dilation[0]))
+    return Window(_pair(kernel), _pair(stride), fewest_sides((pads[0], pads[1], pads[2], pads[3])), _pair(dilation))
+
+
+def _pair(sides: tuple[int, ...]) -> Pair:
+    return sides[0], sides[1]
 
 
 def _sides(attributes: Mapping[str, Any], name: str, n: int, default: int) -> tuple[int, ...]:

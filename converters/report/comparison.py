@@ -11,10 +11,10 @@ from bootstrap_core.analysis.evaluation import batches
 from bootstrap_core.data.datasets import Split
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.inputs import as_input
-from converters.ann_to_snn.ann import Ann, Conv, Dense, run_ann
 from converters.ann_to_snn.ann_answers import AnnAnswers
 from converters.ann_to_snn.onnx_conversion import OnnxConversion
 from converters.ann_to_snn.spiking_layers import activations_first
+from converters.linear.ann import Ann, Conv, Dense, run_ann
 from converters.report.energy import EnergyEstimate, estimate_energy
 from converters.report.network_figures import (
     BATCH,

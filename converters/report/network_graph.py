@@ -5,20 +5,16 @@ from dataclasses import dataclass
 from textwrap import wrap
 
 import numpy as np
-import torch
 
 from bootstrap_core.fixed_point import MANT
-from converters.formats.hdf5.hdf5_node import IntArray
-from converters.formats.netx.netx_layers import NetxFile, NetxLayer
-from converters.formats.netx.netx_model import layer_of_block
+from converters.chip.form import ChipForm, ChipLayer
+from converters.chip.from_network import form_of_network
 from converters.formats.netx.netx_report import decay_text, geometry_text, histogram, threshold_text
 from converters.model import Model
 from converters.report.rendering import render
 from specs.fields import VTH_MANT_MAX, Shape
-from specs.layers.block import LayerSpec, has_neurons, skips_of
+from specs.layers.block import LayerSpec, skips_of
 from specs.layers.input import InputSpec
-from specs.layers.neuron import Reset
-from specs.network import NetworkSpec
 from specs.summary import summarize
 
 __all__ = [
@@ -93,31 +89,25 @@ def graph_page(graph: NetworkGraph) -> str:
 
 def graph_of_model(model: Model, *, trained: bool = True) -> NetworkGraph:
     """Return the graph of a model; `trained=False` leaves out the values of its weights."""
-    spec, network = model.spec, model.build()
-    shapes = (spec.input.shape, *spec.shapes)
+    spec, form = model.spec, form_of_network(model.build())
     layers = []
-    for i, layer in enumerate(spec.layers):
-        block = network.block(i)
-        netx = layer_of_block(block, shapes[i], shapes[i + 1])
-        with torch.no_grad():
-            mants = [(weight * MANT).round().long().numpy() for _, weight in block.synapses()]
-        facts = [] if netx is None else list(_facts(netx, trained=trained))
-        facts += _spec_facts(spec, layer, mants[1 : 1 + len(skips_of(layer))])
-        sources = tuple(skip.source for skip in skips_of(layer))
-        weights = _histogram(mants) if trained else None
-        layers.append(GraphLayer(f"{i} {layer.kind}", shapes[i + 1], tuple(facts), sources, weights))
+    for i, (layer, own) in enumerate(zip(form.layers, spec.layers, strict=True)):
+        facts = *_facts(layer, trained=trained), *_spec_facts(layer, own)
+        sources = tuple(skip.source for skip in layer.skips)
+        weights = _histogram(layer) if trained else None
+        layers.append(GraphLayer(f"{i} {layer.kind}", layer.shape, facts, sources, weights))
     n_parameters = sum(row.parameters for row in summarize(spec))
     return NetworkGraph(spec.name, f"T = {spec.time_steps}, {n_parameters:,} parameters", tuple(layers))
 
 
-def graph_of_netx(file: NetxFile, name: str) -> NetworkGraph:
+def graph_of_netx(file: ChipForm, name: str) -> NetworkGraph:
     """Return the graph of a netx file, also of neurons that cannot be run; `name` is the title of the drawing."""
     layers = tuple(
         GraphLayer(
             f"{i} {layer.kind}",
             layer.shape,
             (*_facts(layer, trained=True), *layer.problems),
-            weights=None if layer.kind == "input" or layer.weight is None else _histogram([layer.weight]),
+            weights=_histogram(layer),
         )
         for i, layer in enumerate(file.layers)
     )
@@ -126,9 +116,9 @@ def graph_of_netx(file: NetxFile, name: str) -> NetworkGraph:
     return NetworkGraph(name, f"{steps}, {n_weights:,} weights", layers)
 
 
-def _facts(layer: NetxLayer, *, trained: bool) -> Iterator[str]:
+def _facts(layer: ChipLayer, *, trained: bool) -> Iterator[str]:
     """Yield the facts that a netx layer holds; values of weights only if they are trained."""
-    if layer.geometry is not None:
+    if layer.window is not None:
         yield f"kernel {geometry_text(layer)}"
     if layer.weight is not None and layer.kind == "input":
         if trained:
@@ -145,38 +135,41 @@ def _facts(layer: NetxLayer, *, trained: bool) -> Iterator[str]:
         yield f"{layer.recurrent.size:,} recurrent weights{values}"
     if layer.delay is not None:
         yield f"delays {layer.delay.min()} to {layer.delay.max()}"
-    if layer.neuron is not None:
-        if layer.neuron.sigma_output:
+    if layer.neurons is not None:
+        if layer.neurons.sigma_output:
             yield "readout of values"
-        elif layer.neuron.threshold_mant >= VTH_MANT_MAX:
+        elif layer.neurons.threshold_mant >= VTH_MANT_MAX:
             yield "readout, never fires"
         else:
-            yield f"threshold {threshold_text(layer.neuron)}"
-        if layer.neuron.is_sigma_delta:
+            yield f"threshold {threshold_text(layer.neurons)}"
+        if layer.neurons.is_sigma_delta:
             yield "sigma-delta neurons"
             return
-        yield f"current decay {decay_text(layer.neuron.current_decay)}"
-        yield f"voltage decay {decay_text(layer.neuron.voltage_decay)}"
+        yield f"current decay {decay_text(layer.neurons.current_decay)}"
+        yield f"voltage decay {decay_text(layer.neurons.voltage_decay)}"
 
 
-def _spec_facts(spec: NetworkSpec, layer: LayerSpec, skips: list[IntArray]) -> Iterator[str]:
-    """Yield the facts that a netx layer has no field for."""
-    if isinstance(layer, InputSpec) and not layer.has_neurons:
-        yield layer.form
+def _spec_facts(layer: ChipLayer, own: LayerSpec) -> Iterator[str]:
+    """Yield the facts that a file of layers does not hold."""
+    if isinstance(own, InputSpec) and not own.has_neurons:
+        yield own.form
         return
-    if isinstance(layer, InputSpec) and (layer.mean, layer.std) != (0, 1):
-        yield f"x = (pixel - {layer.mean:g}) / {layer.std:g}"
-    if has_neurons(layer) and getattr(spec.neuron_of(layer), "reset", None) is Reset.SUBTRACT:
+    if isinstance(own, InputSpec) and (own.mean, own.std) != (0, 1):
+        yield f"x = (pixel - {own.mean:g}) / {own.std:g}"
+    if layer.neurons is not None and layer.neurons.subtracts and own.has_neurons:
         yield "a spike subtracts the threshold"
-    if spec.delay_shift_of(layer):
+    if layer.shift:
         yield "spikes leave a step later"
-    for skip, weight in zip(skips_of(layer), skips, strict=True):
-        yield f"skip from {skip.source}: {skip.kind}, {weight.size:,} weights"
+    for skip, synapses in zip(skips_of(own), layer.skips, strict=True):
+        assert synapses.weight is not None
+        yield f"skip from {skip.source}: {skip.kind}, {synapses.weight.size:,} weights"
 
 
-def _histogram(mants: list[IntArray]) -> Histogram | None:
-    """Return the histogram of all weights together; None if they are all equal."""
-    weights = np.concatenate([part.ravel() for part in mants]) if mants else np.zeros(1, np.int64)
+def _histogram(layer: ChipLayer) -> Histogram | None:
+    """Return the histogram of all weights together; None if there are none, or they are all equal."""
+    arrays = [*(synapses.weight for synapses in layer.sources), layer.recurrent] if layer.kind != "input" else []
+    parts = [weight.ravel() for weight in arrays if weight is not None]
+    weights = np.concatenate(parts) if parts else np.zeros(1, np.int64)
     low, high = int(weights.min()), int(weights.max())
     return None if low == high else Histogram(low, high, tuple(histogram(weights).tolist()))
 

@@ -32,6 +32,7 @@ from c_programs import answers, compile_c
 
 from bootstrap_core import IntegerNetwork, load_dataset
 from converters import Model
+from converters.chip.from_network import form_of_network
 from converters.formats.c.c_plan import c_costs, plan_of
 from converters.formats.c.c_writer import COptions, write_c
 from specs.io import load_spec
@@ -57,10 +58,10 @@ RISCV64 = ("riscv64-linux-gnu-gcc", "qemu-riscv64")
 QEMU = ("qemu-system-arm", "-M", "mps2-an386", "-nographic", "-icount", "shift=0", "-semihosting-config")
 
 
-def expected_of(exact: IntegerNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return classes `[N]` and logits `[N, classes]` of the integer engine, in the units of the C source."""
+def expected_of(exact: IntegerNetwork, images: Tensor, unit: int) -> tuple[Tensor, Tensor]:
+    """Return classes `[N]` and logits `[N, classes]` of the integer engine, in units of 1/`unit`."""
     logits = torch.cat([exact(part) for part in images.split(250)])
-    in_units = (logits.double() * plan_of(exact.spec).logit_unit).round().long()
+    in_units = (logits.double() * unit).round().long()
     assert in_units.abs().max() < EXACT, "float32 logits do not tell one integer from the next"
     return logits.argmax(1), in_units
 
@@ -135,8 +136,8 @@ def compare(source: str, few: int, whole: list[str], data_dir: Path | None, fold
     compilers = list(filter(shutil.which, ("gcc", "clang")))
     builds = {f"{compiler} {name}": (compiler, flags) for compiler in compilers for name, flags in BUILDS.items()}
     images = data.test.images if builds.keys() & whole else data.test.images[:few]
-    expected = expected_of(exact, images)
-    costs = c_costs(model.spec)
+    form = form_of_network(model.build())
+    expected, costs = expected_of(exact, images, plan_of(form).logit_unit), c_costs(form)
     row: dict[str, Any] = {
         "data": data.name,
         "images": len(images),

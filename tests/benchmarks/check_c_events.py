@@ -30,6 +30,7 @@ from c_programs import answers, answers_by_step, compile_c
 
 from bootstrap_core import IntegerNetwork, build_network
 from converters import Model, read_model
+from converters.chip.from_network import form_of_network
 from converters.formats.c.c_numbers import logits_over_time
 from converters.formats.c.c_plan import c_costs, plan_of
 from converters.formats.c.c_writer import COptions, write_c
@@ -93,12 +94,13 @@ def events_for(spec: NetworkSpec, n: int, steps: int, density: float) -> Tensor:
 def compare(model: Model, events: Tensor, folder: Path, *, on_boards: bool) -> dict[str, Any]:
     """Compare C with the integer engine on one model; return its row of the report."""
     n, steps = events.shape[:2]
-    exact, plan = IntegerNetwork(model.build()), plan_of(model.spec)
+    exact, form = IntegerNetwork(model.build()), form_of_network(model.build())
+    plan = plan_of(form)
     before = time.process_time()
     expected = logits_over_time(exact, events.transpose(0, 1), plan).numpy()
     native_us = (time.process_time() - before) / n / steps * 1e6
     _, trace = exact.run(events.transpose(0, 1))
-    written, costs = write_c(model, folder / "model.c", COptions(images=events)), c_costs(model.spec)
+    written, costs = write_c(model, folder / "model.c", COptions(images=events)), c_costs(form)
     row: dict[str, Any] = {
         "recordings": n,
         "steps": steps,

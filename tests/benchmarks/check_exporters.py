@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from converters.ann_to_snn.ann import run_ann
 from converters.formats.model_files import read_model
+from converters.linear.ann import run_ann
 from converters.onnx.import_ann import import_ann
 from specs import UnsupportedError
 

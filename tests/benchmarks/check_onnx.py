@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.data.datasets import load_dataset
-from converters.ann_to_snn.ann import run_ann
+from converters.linear.ann import run_ann
 from converters.onnx.import_ann import TOLERANCE, import_ann
 from converters.onnx.reference_check import largest_errors
 from specs import SnnZooError

@@ -17,6 +17,7 @@ from typing import Any
 from workload import NETWORKS
 
 from bootstrap_core.data.datasets import SAMPLE_NAME, find_dataset
+from converters.cli.console import ENVIRONMENT
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -71,9 +72,9 @@ class Program:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Return environment variables for a worker with this number of threads."""
+    """Return environment variables for a worker with this number of threads, which wait as those of commands do."""
     variables = ("OMP", "MKL", "OPENBLAS")
-    return {**os.environ, **{f"{variable}_NUM_THREADS": str(threads) for variable in variables}}
+    return {**ENVIRONMENT, **os.environ, **{f"{variable}_NUM_THREADS": str(threads) for variable in variables}}
 
 
 def last_lines(text: str, n: int = 8) -> str:

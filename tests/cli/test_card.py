@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from bootstrap_core import load_dataset
+from zoo.card import dump_card, load_card
 from zoo.cli import zoo
 from zoo.factory import model_file
-from zoo.runs.card import dump_card, load_card
 from zoo.runs.card_files import card_file
 
 

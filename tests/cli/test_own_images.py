@@ -352,7 +352,7 @@ def test_a_model_from_elsewhere_opens_no_data(run, tmp_path, monkeypatch, elsewh
         folder = "copy"
         shutil.copytree("run", folder)
     elif elsewhere == "changed":
-        write_model(renamed(read_model("run/model.safetensors")), "run/model.safetensors")
+        write_model(renamed(read_model("run/model.safetensors")), "run/model.safetensors", overwrite=True)
     else:
         monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "other"))
     run("convert", f"{folder}/model.safetensors", "-o", "elsewhere/tiny.nir")  # does not make it the user's own
@@ -366,7 +366,7 @@ def test_other_data_than_the_user_named_stay_closed(run, tmp_path) -> None:
     Path("digits.npz").rename("secret.npz")
     shutil.copy("secret.npz", "digits.npz")
     model = read_model("run/model.safetensors")
-    write_model(model.with_data(lambda name: f"{tmp_path}/secret.npz"), "run/model.safetensors")
+    write_model(model.with_data(lambda name: f"{tmp_path}/secret.npz"), "run/model.safetensors", overwrite=True)
     assert "is only opened if you name it" in " ".join(run("eval", "run/model.safetensors", code=1).stderr.split())
 
 
@@ -412,6 +412,6 @@ def test_a_recipe_cannot_name_other_data_than_the_card(run, spec_file, tmp_path,
     np.savez("digits.npz", x=digits.images.numpy(), y=digits.labels.numpy())
     run("train", spec_file, "-o", "run", "--epochs", 1, "--data", "digits.npz")
     model = read_model("run/model.safetensors")
-    write_model(replace(model, card={"training": {"data": "mnist-sample"}}), "run/model.safetensors")
+    write_model(replace(model, card={"training": {"data": "mnist-sample"}}), "run/model.safetensors", overwrite=True)
     told = run("train", "run/model.safetensors", "-o", "on", "--epochs", 1, code=1).stderr
     assert "is only opened if you name it" in " ".join(told.split())

@@ -26,7 +26,7 @@ from converters.cli.console import ProgressLine
 from specs.files.file_digest import sha256_of
 from specs.io import dump_spec, load_spec
 from specs.training import TrainingSpec
-from zoo.runs.card import load_card
+from zoo.card import load_card
 from zoo.runs.card_files import packaged_card
 from zoo.runs.card_text import as_markdown
 from zoo.runs.training_run import read_metrics

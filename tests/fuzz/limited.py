@@ -195,7 +195,7 @@ def load_readers() -> None:
     for name in (
         "bootstrap_core.data.image_files",
         "converters.formats.model_files",
-        "converters.weight_norm.file_migration",
+        "converters.file_migration",
         "zoo.cli",
         *LOADED,
     ):

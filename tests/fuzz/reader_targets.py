@@ -24,7 +24,7 @@ def _nir(path: Path) -> None:
 
 
 def _state_dict(path: Path) -> None:
-    from converters.weight_norm.file_migration import migrate_file
+    from converters.file_migration import migrate_file
 
     migrate_file(path, None, to="plain")
 
@@ -71,7 +71,7 @@ def _index(path: Path) -> None:
 
 
 def _card(path: Path) -> None:
-    from zoo.runs.card import dump_card, load_card
+    from zoo.card import dump_card, load_card
     from zoo.runs.card_text import as_markdown
     from zoo.runs.golden import golden_images
     from zoo.runs.learning_curves import reports_of

@@ -196,7 +196,7 @@ def image(kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (9, 7)) 
 def card(folder: Path) -> bytes:
     """Write a model file to `folder` and return a short card for it."""
     from specs import NetworkSpec
-    from zoo.runs.card import Card, Curves, FileFacts, dump_card, load_card, revision_of, spec_digest
+    from zoo.card import Card, Curves, FileFacts, dump_card, load_card, revision_of, spec_digest
     from zoo.runs.card_files import card_file
 
     file = folder / "tiny.safetensors"
@@ -223,8 +223,8 @@ def card(folder: Path) -> bytes:
 
 def index(folder: Path) -> bytes:
     """Return an index with two revisions of the card's model; the newer one is in `folder`."""
+    from zoo.card import load_card
     from zoo.hub.index import IndexedFile, IndexedModel, ZooIndex, dump_index
-    from zoo.runs.card import load_card
 
     (folder / "tiny.yaml").write_bytes(card(folder))
     files = {"safetensors": IndexedFile.of(folder / "tiny.safetensors", "tiny.safetensors")}

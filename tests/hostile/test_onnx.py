@@ -506,7 +506,7 @@ CASES = {
         (
             "layers of ones on a diagonal",
             graph(chain("Add({}, c)", 30, shape="1,4096", between="Relu"), c=np.ones(4096, np.float32)),
-            "the import up to here",
+            "weights for all such nodes",
         ),
         (
             "100 outputs",

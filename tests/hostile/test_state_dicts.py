@@ -7,8 +7,8 @@ import pytest
 import safetensors.torch
 import torch
 
+from converters.file_migration import migrate_file
 from converters.formats.export_advice import EXPORT_ADVICE
-from converters.weight_norm.file_migration import migrate_file
 from specs import ConversionError, IntegrityError, UnsupportedError
 
 G = torch.tensor([[5.0], [2.0]])

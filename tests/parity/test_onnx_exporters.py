@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.torch_version import TorchVersion
 
-from converters.ann_to_snn.ann import run_ann
+from converters.linear.ann import run_ann
 from converters.onnx.import_ann import OnnxImport, import_ann
 
 

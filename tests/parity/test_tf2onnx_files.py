@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 
-from converters.ann_to_snn.ann import Flatten, run_ann
+from converters.linear.ann import Flatten, run_ann
 from converters.onnx.import_ann import import_ann
 
 FOLDER = Path(__file__).parents[1] / "golden" / "onnx"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 
-from converters.ann_to_snn.ann import run_ann
+from converters.linear.ann import run_ann
 from converters.onnx.import_ann import import_ann
 from specs import UnsupportedError
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 
 from readme_tables.common import markdown_table, percent
+from zoo.card import Card, seed_accuracies
 from zoo.model_format import ModelFormat
-from zoo.runs.card import Card, seed_accuracies
 from zoo.runs.card_files import card_names, packaged_card
 
 __all__ = ["SHORT", "models_table"]

@@ -30,7 +30,7 @@ from specs.errors import ConversionError, SnnZooError
 from specs.words import counted
 
 if TYPE_CHECKING:
-    from zoo.runs.card import Card
+    from zoo.card import Card
 
 __all__ = ["card"]
 
@@ -92,8 +92,8 @@ def card(
     from converters.formats.file_kind import USES, FileKind, kind_of_file
     from converters.formats.model_files import MODEL_SUFFIXES
     from specs.fields import is_name
+    from zoo.card import dump_card
     from zoo.factory import local_model, unknown_model
-    from zoo.runs.card import dump_card
     from zoo.runs.card_files import SUFFIX, card_path
     from zoo.sources import TRAINED, refuse_folder
 
@@ -142,8 +142,8 @@ def _measure(
 ) -> "Card":
     from converters.formats.safetensors_file import read_safetensors
     from specs.dataset_sources import found_data
+    from zoo.card import FileFacts, load_card
     from zoo.cli.given_model import input_shape, need_classes, usual_data
-    from zoo.runs.card import FileFacts, load_card
     from zoo.runs.learning_curves import read_curves
     from zoo.runs.measurement import measure_card, measure_seed
     from zoo.sources import TRAINED
@@ -178,7 +178,7 @@ def _measure(
 
 def _compare(before: Path | None, found: "Card", as_json: bool) -> None:
     """Print the fields in which the card differs from the measurements; raise `SnnZooError` if there are any."""
-    from zoo.runs.card import load_card
+    from zoo.card import load_card
     from zoo.runs.measurement import differences
 
     if before is None:

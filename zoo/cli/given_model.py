@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from specs.fields import Shape
     from specs.network import NetworkSpec
     from specs.training import TrainingSpec
-    from zoo.runs.card import Card
+    from zoo.card import Card
 
 __all__ = [
     "check_named_data",

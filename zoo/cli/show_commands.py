@@ -25,9 +25,9 @@ from specs.errors import IntegrityError, SnnZooError
 from zoo.cli.given_model import own_card, print_layers, read_and_say, say_fresh
 
 if TYPE_CHECKING:
-    from converters.formats.netx.netx_layers import NetxFile
+    from converters.chip.form import ChipForm
     from converters.model import Model
-    from zoo.runs.card import Card
+    from zoo.card import Card
     from zoo.runs.card_text import Section
 
 __all__ = ["show", "verify"]
@@ -213,8 +213,8 @@ def _plot_curves(card: "Card", path: Path) -> Path:
 
 def _show_netx(source: str, as_json: bool) -> None:
     from converters.formats.netx.lava_limits import how_lava_runs, limit_problems
+    from converters.formats.netx.netx_reader import carried_spec, file_problems
     from converters.formats.netx.netx_report import describe_layer, layer_header, layer_row, neuron_header, neuron_rows
-    from converters.formats.netx.netx_spec import carried_spec
     from zoo.sources import layers_of
 
     file = layers_of(source)
@@ -230,8 +230,8 @@ def _show_netx(source: str, as_json: bool) -> None:
     echo()
     print_table(neuron_header(), neuron_rows(file), words=True)
     echo(f"\ntime steps: {file.time_steps or 'not in the file'}")
-    if file.problems:
-        echo(f"not a network that snnzoo can run: {'; '.join(file.problems)}")
+    if problems := file_problems(file):
+        echo(f"not a network that snnzoo can run: {'; '.join(problems)}")
     for problem in limit_problems(file):
         echo(f"limit of Lava: {problem}")
     if file.spec is not None:
@@ -239,7 +239,7 @@ def _show_netx(source: str, as_json: bool) -> None:
             echo(click.wrap_text(f"note: {note}", WIDTH))
 
 
-def _show_difference(a: "NetxFile", b: "NetxFile", as_json: bool) -> None:
+def _show_difference(a: "ChipForm", b: "ChipForm", as_json: bool) -> None:
     from converters.formats.netx.netx_report import differences
 
     found = list(differences(a, b))
@@ -255,5 +255,5 @@ def _show_difference(a: "NetxFile", b: "NetxFile", as_json: bool) -> None:
         echo("all layers are the same")
 
 
-def _kind(a: "NetxFile", b: "NetxFile", index: int) -> str:
+def _kind(a: "ChipForm", b: "ChipForm", index: int) -> str:
     return (a if index < len(a.layers) else b).layers[index].kind

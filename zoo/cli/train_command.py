@@ -152,7 +152,7 @@ def _start_run(
     from bootstrap_core.distributed import local_device
     from specs.files.file_digest import sha256_of
     from specs.training import TrainingSpec
-    from zoo.runs.card import revision_of
+    from zoo.card import revision_of
     from zoo.runs.training_run import CHECKPOINT, FILES, Start, TrainingRun, load_start
     from zoo.sources import is_spec, model_path, override_spec, read_start, resolve_device
 

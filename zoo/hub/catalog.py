@@ -12,10 +12,10 @@ from pathlib import Path
 from specs.errors import IntegrityError, SnnZooError, TransferError
 from specs.files.download import cache_folder
 from specs.words import suggest
+from zoo.card import REVISION_DIGITS
 from zoo.hub.index import INDEX_NAME, IndexedModel, ZooIndex, parse_index, parse_reference
 from zoo.hub.publish import read_index
 from zoo.hub.transport import FolderTransport, Transport, is_remote, open_transport
-from zoo.runs.card import REVISION_DIGITS
 
 __all__ = [
     "CACHE",

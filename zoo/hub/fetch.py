@@ -10,12 +10,12 @@ from tempfile import TemporaryDirectory
 from specs.errors import IntegrityError, SnnZooError, SpecError
 from specs.files.download import Progress, fetch_whole
 from specs.files.whole_file import whole_file
+from zoo.card import load_card
 from zoo.hub.catalog import CACHE, PACKAGE, Found, model_cache
 from zoo.hub.index import CARD_SUFFIX, IndexedFile, IndexedModel, ZooIndex
 from zoo.hub.publish import update_index
 from zoo.hub.transport import FolderTransport, no_progress
 from zoo.model_format import ModelFormat
-from zoo.runs.card import load_card
 
 __all__ = ["local_file", "pull"]
 

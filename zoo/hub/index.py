@@ -17,8 +17,8 @@ from specs.fields import Name, StrictModel, TimeSteps
 from specs.files.file_digest import sha256_of
 from specs.files.strict_json import unique_keys
 from specs.io import document_as
+from zoo.card import Card, FileFacts, Part, check_revision
 from zoo.model_format import ModelFormat
-from zoo.runs.card import Card, FileFacts, Part, check_revision
 
 __all__ = [
     "CARD_SUFFIX",

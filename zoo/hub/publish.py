@@ -8,10 +8,10 @@ from pathlib import Path
 from specs.dataset_sources import dataset_names
 from specs.errors import IntegrityError, SnnZooError, SpecError, TransferError
 from specs.files.whole_file import whole_file, write_whole
+from zoo.card import Card, is_card, load_card, spec_digest
 from zoo.hub.index import CARD_SUFFIX, INDEX_NAME, IndexedFile, IndexedModel, ZooIndex, dump_index, parse_index
 from zoo.hub.transport import FolderTransport, HubTransport, open_transport
 from zoo.model_format import ModelFormat
-from zoo.runs.card import Card, is_card, load_card, spec_digest
 
 __all__ = ["publish", "read_index", "update_index"]
 

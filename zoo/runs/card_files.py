@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from specs.errors import SnnZooError
+from zoo.card import Card, FileFacts, is_card, load_card
 from zoo.hub.catalog import find_model, local_catalogs
 from zoo.hub.fetch import local_file
 from zoo.packaged_files import packaged_names, packaged_path
-from zoo.runs.card import Card, FileFacts, is_card, load_card
 
 __all__ = ["card_beside", "card_file", "card_names", "card_of", "card_path", "is_of", "packaged_card"]
 

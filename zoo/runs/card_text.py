@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 from statistics import mean
 
+from bootstrap_core.network.build import build_network
+from converters.chip.from_network import form_of_network
 from converters.formats.c.c_plan import CCosts, c_costs
-from converters.formats.c.c_writer import spec_problems
+from converters.formats.c.c_writer import c_problems
 from specs.dataset_sources import dataset_title
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 from specs.words import counted, percent
+from zoo.card import Card, OperationsOf, Training, Versions, seed_accuracies
 from zoo.model_format import ModelFormat
-from zoo.runs.card import Card, OperationsOf, Training, Versions, seed_accuracies
 
 __all__ = ["Section", "as_markdown", "c_section", "costs_in_c", "rate_words", "sections", "seed_words"]
 
@@ -131,9 +133,10 @@ def costs_in_c(spec: NetworkSpec, card: Card | None = None) -> CCosts | None:
 
     With a card, operations are those measured on the test images; otherwise, those if every input spikes.
     """
-    if any(spec_problems(spec)):
+    form = form_of_network(build_network(spec, seed=0))
+    if c_problems(form, numbers=False):
         return None
-    return c_costs(spec, None if card is None else [layer.synops / card.time_steps for layer in card.layers])
+    return c_costs(form, None if card is None else [layer.synops / card.time_steps for layer in card.layers])
 
 
 def c_section(spec: NetworkSpec, card: Card | None = None) -> list[Section]:

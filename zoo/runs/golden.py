@@ -12,7 +12,7 @@ from bootstrap_core.data.splits import time_first
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from specs.errors import IntegrityError, SnnZooError
 from specs.layers.block import has_neurons
-from zoo.runs.card import GOLDEN_LETTERS, Golden
+from zoo.card import GOLDEN_LETTERS, Golden
 
 __all__ = ["golden_differences", "golden_images", "golden_of"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bootstrap_core.training.history import REPORT, EpochReport
 from specs.errors import SnnZooError
-from zoo.runs.card import Curves, Training
+from zoo.card import Curves, Training
 from zoo.runs.training_run import METRICS, read_metrics
 
 __all__ = ["read_curves", "reports_of"]

@@ -27,8 +27,7 @@ from specs.io import load_spec, network_names
 from specs.network import NetworkSpec
 from specs.summary import summarize
 from specs.training import Precision, TrainingSpec
-from zoo.model_format import ModelFormat
-from zoo.runs.card import (
+from zoo.card import (
     Card,
     Commands,
     Curves,
@@ -46,6 +45,7 @@ from zoo.runs.card import (
     revision_of,
     spec_digest,
 )
+from zoo.model_format import ModelFormat
 from zoo.runs.golden import golden_of
 
 __all__ = ["STEPS", "Difference", "differences", "energy_of", "made_by", "measure_card", "measure_seed", "same_network"]

@@ -52,7 +52,7 @@ from specs.network import NetworkSpec
 from specs.shapes import fit_input
 from specs.training import LearningRateSchedule, TrainingSpec
 from specs.words import counted, first_problem
-from zoo.runs.card import Versions, revision_of
+from zoo.card import Versions, revision_of
 from zoo.sources import TRAINED, model_path, read_source
 
 __all__ = [

@@ -9,19 +9,19 @@ from torch import Tensor
 from bootstrap_core.fixed_point import MANT
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network, Trace
+from converters.chip.form import ChipForm
 from converters.formats.c.c_comparison import compare_c, run_self_test
 from converters.formats.file_kind import FileKind, kind_of_file
 from converters.formats.model_files import C_SOURCE, MODEL_SUFFIXES, Hints, read_model
 from converters.formats.netx.lava_limits import how_lava_runs, limit_problems
-from converters.formats.netx.netx_layers import NetxFile
 from converters.formats.netx.netx_model import netx_of
 from converters.formats.netx.netx_report import differences
 from converters.model import Model
 from specs.errors import IntegrityError, SnnZooError, StateOverflowError, UnsupportedError
 from specs.files.given_file import suggest_file
 from specs.network import NetworkSpec
+from zoo.card import Card, FileFacts, is_card, load_card, revision_of, spec_digest
 from zoo.model_format import ModelFormat
-from zoo.runs.card import Card, FileFacts, is_card, load_card, revision_of, spec_digest
 from zoo.runs.card_files import card_of
 from zoo.runs.golden import golden_differences
 from zoo.sources import is_netx, layers_of, model_path, read_source
@@ -207,7 +207,7 @@ def _not_compared(name: str, error: SnnZooError, asked: bool) -> Check:
     return Check(name, not asked, f"not compared: {_first_line(error)}", skipped=not asked)
 
 
-def _layers_beside(other: Path, spec: NetworkSpec) -> NetxFile:
+def _layers_beside(other: Path, spec: NetworkSpec) -> ChipForm:
     return netx_of(_network_beside(other, spec)) if kind_of_file(other) is FileKind.TORCH else layers_of(str(other))
 
 

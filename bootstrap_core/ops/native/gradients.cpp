@@ -161,40 +161,64 @@ int64_t snn_weight_gradient(const WeightGradient* work, int threads) {
 namespace snn {
 namespace {
 
-// The values of one image that are not background, pixel after pixel.
+// The inputs of one image that are not background, as each place sees them.
 struct Foreground {
-    std::vector<int32_t> starts;  // index of each pixel's first value, [pixels + 1]
-    std::vector<int32_t> channels, currents;
-    std::vector<float> values;
-    int32_t of_background = -1;  // current of the background; -1 if no value has it
+    struct Input {
+        int32_t weight;   // index of its row in `WeightBlock`
+        int32_t current;  // index among the currents of the place
+        float value;
+    };
+    std::vector<Input> inputs;      // place after place
+    std::vector<int32_t> currents;  // different currents of each place, that of the background first
+    std::vector<int32_t> input_starts, current_starts;  // [places + 1]
+    std::vector<int32_t> index_of;  // index of each current among those of the present place
 
-    void take(const SteadyGradient& work, int64_t image) {
-        const int64_t n = work.pixels * work.channels;
-        const float* values_of_image = work.values + image * n;
-        const int32_t* currents_of_image = work.currents + image * n;
-        starts.assign(1, 0);
-        for (int64_t i = 0; i < n; ++i) {
-            if (values_of_image[i] == work.background) {
-                of_background = currents_of_image[i];
-            } else {
-                channels.push_back(static_cast<int32_t>(i % work.channels));
-                currents.push_back(currents_of_image[i]);
-                values.push_back(values_of_image[i]);
+    void take(const SteadyGradient& work, int64_t image, int32_t of_background) {
+        index_of.assign(work.n_currents, -1);
+        for (int64_t place = 0; place < work.places; ++place) {
+            start_place();
+            currents.push_back(of_background);
+            for (int64_t tap = 0; tap < work.taps; ++tap)
+                if (const int64_t source = work.sources[place * work.taps + tap]; source >= 0)
+                    take_pixel(work, (image * work.pixels + source) * work.channels, tap * work.channels);
+            for (size_t i = current_starts.back(); i < currents.size(); ++i) index_of[currents[i]] = -1;
+        }
+        start_place();
+    }
+
+  private:
+    void start_place() {
+        input_starts.push_back(static_cast<int32_t>(inputs.size()));
+        current_starts.push_back(static_cast<int32_t>(currents.size()));
+    }
+
+    void take_pixel(const SteadyGradient& work, int64_t at, int64_t weight) {
+        for (int64_t c = 0; c < work.channels; ++c) {
+            if (work.values[at + c] == work.background) continue;
+            int32_t& index = index_of[work.currents[at + c]];
+            if (index < 0) {
+                index = static_cast<int32_t>(currents.size()) - current_starts.back();
+                currents.push_back(work.currents[at + c]);
             }
-            if ((i + 1) % work.channels == 0) starts.push_back(static_cast<int32_t>(values.size()));
+            inputs.push_back({static_cast<int32_t>(weight + c), index, work.values[at + c]});
         }
     }
 };
 
-// Sums the gradients of 16 outputs over time, each times a current's slope at the step.
-inline floats mix(const floats* rows, const float* slopes, int64_t steps) {
-    floats even = {}, odd = {};
-    int64_t t = 0;
-    for (; t + 1 < steps; t += 2) {
-        even = mul_add(rows[t], everywhere(slopes[t]), even);
-        odd = mul_add(rows[t + 1], everywhere(slopes[t + 1]), odd);
+constexpr int MIXED = 4;  // currents that are mixed at once, as each sum waits for its last addition
+
+// For each of n currents, sums the gradients of 16 outputs over time, each times the current's slope at the step.
+// Writes up to a multiple of MIXED.
+inline void mix(const floats* rows, const float* slopes, int64_t steps, const int32_t* currents, int32_t n, floats* out) {
+    for (int32_t first = 0; first < n; first += MIXED) {
+        const float* of[MIXED];
+        floats sums[MIXED] = {};
+        for (int k = 0; k < MIXED; ++k) of[k] = slopes + currents[std::min(first + k, n - 1)] * steps;
+        for (int64_t t = 0; t < steps; ++t)
+#pragma GCC unroll 8
+            for (int k = 0; k < MIXED; ++k) sums[k] = mul_add(rows[t], everywhere(of[k][t]), sums[k]);
+        std::copy_n(sums, MIXED, out + first);
     }
-    return t < steps ? mul_add(rows[t], everywhere(slopes[t]), even) + odd : even + odd;
 }
 
 // Weights of 16 outputs, [taps, channels, 16], and their sums over the inputs that each place sees.
@@ -202,9 +226,10 @@ struct WeightBlock {
     std::vector<float> rows;
     std::vector<floats> wholes;
 
-    WeightBlock(const SteadyGradient& work, int64_t output, int some) : wholes(work.places) {
-        const int64_t inputs = work.taps * work.channels;
+    void take(const SteadyGradient& work, int64_t output) {
+        const int64_t inputs = work.taps * work.channels, some = std::min<int64_t>(LANES, work.outputs - output);
         rows.resize(inputs * LANES);
+        wholes.assign(work.places, floats{});
         for (int j = 0; j < some; ++j)
             for (int64_t i = 0; i < inputs; ++i) rows[i * LANES + j] = work.weight[(output + j) * inputs + i];
         for (int64_t place = 0; place < work.places; ++place)
@@ -215,52 +240,33 @@ struct WeightBlock {
     }
 };
 
-constexpr int64_t LEAST_ITEMS = 8;  // parts of the work, independent of the number of threads, so that sums are too
+// Images that one item of work takes, and the least number of items, so that sums do not depend on the threads.
+constexpr int64_t TOGETHER = 8, LEAST_ITEMS = 8;
 
-// State of a block of 16 outputs while it goes through the images.
-struct Mixing {
-    std::vector<floats> rows, mixed;  // gradients at each step; their `mix` for each current
-    std::vector<int64_t> mixed_at;    // place, counted over all images, for which `mixed` was computed
-    int64_t place = 0;
-    floats by_pixel = {}, by_one = {};
-
-    explicit Mixing(const SteadyGradient& work)
-        : rows(work.steps), mixed(work.n_currents), mixed_at(work.n_currents, -1) {}
-};
-
-// Adds the contribution of the background for all inputs, then corrects it for inputs that are not background.
+// Adds the gradients of an image's currents through 16 outputs to `by_pixel` and `by_one`.
 template <typename Gradient>
-void add_image(const SteadyGradient& work, const Foreground& image, int64_t index, int64_t output,
-               const WeightBlock& weight, Mixing& mixing) {
+void add_image(const SteadyGradient& work, const Foreground& seen, int64_t image, int64_t output,
+               const WeightBlock& weight, std::vector<floats>& rows, std::vector<floats>& mixed, floats& by_pixel,
+               floats& by_one) {
     const int64_t steps = work.steps, n = work.places * work.outputs;
     const int some = static_cast<int>(std::min<int64_t>(LANES, work.outputs - output));
-    const auto* grad = static_cast<const Gradient*>(work.grad) + index * steps * n + output;
-    for (int64_t place = 0; place < work.places; ++place, ++mixing.place) {
-        for (int64_t t = 0; t < steps; ++t)
-            mixing.rows[t] = load_floats(grad + t * n + place * work.outputs, some);
-        floats common = {};
-        if (image.of_background >= 0) common = mix(mixing.rows.data(), work.slopes + image.of_background * steps, steps);
-        floats by_one = weight.wholes[place] * common, by_pixel = by_one * work.background;
-        for (int64_t tap = 0; tap < work.taps; ++tap) {
-            const int32_t source = work.sources[place * work.taps + tap];
-            if (source < 0) continue;
-            const float* of_tap = &weight.rows[tap * work.channels * LANES];
-            for (int32_t i = image.starts[source]; i < image.starts[source + 1]; ++i) {
-                const int32_t current = image.currents[i];
-                floats& mixed = mixing.mixed[current];
-                if (mixing.mixed_at[current] != mixing.place) {
-                    mixing.mixed_at[current] = mixing.place;
-                    mixed = mix(mixing.rows.data(), work.slopes + current * steps, steps) - common;
-                }
-                const floats weights = load<floats>(of_tap + image.channels[i] * int64_t(LANES));
-                const floats brought = weights * mixed;
-                by_one += brought;
-                by_pixel = mul_add(brought, everywhere(image.values[i]), by_pixel);
-                by_pixel = mul_add(weights * common, everywhere(image.values[i] - work.background), by_pixel);
-            }
+    const auto* grad = static_cast<const Gradient*>(work.grad) + image * steps * n + output;
+    for (int64_t place = 0; place < work.places; ++place, grad += work.outputs) {
+        for (int64_t t = 0; t < steps; ++t) rows[t] = load_floats(grad + t * n, some);
+        const int32_t first = seen.current_starts[place], n_currents = seen.current_starts[place + 1] - first;
+        mix(rows.data(), work.slopes, steps, &seen.currents[first], n_currents, mixed.data());
+        floats background = weight.wholes[place], of_pixel = {}, of_one = {};
+        for (int32_t i = seen.input_starts[place]; i < seen.input_starts[place + 1]; ++i) {
+            const Foreground::Input& input = seen.inputs[i];
+            const floats weights = load<floats>(&weight.rows[input.weight * int64_t(LANES)]);
+            const floats brought = weights * mixed[input.current];
+            background -= weights;
+            of_one += brought;
+            of_pixel = mul_add(brought, everywhere(input.value), of_pixel);
         }
-        mixing.by_one += by_one;
-        mixing.by_pixel += by_pixel;
+        background *= mixed[0];
+        by_one += of_one + background;
+        by_pixel += mul_add(background, everywhere(work.background), of_pixel);
     }
 }
 
@@ -268,22 +274,27 @@ void add_image(const SteadyGradient& work, const Foreground& image, int64_t inde
 }  // namespace snn
 
 int64_t snn_steady_gradient(const SteadyGradient* work, int threads) {
-    const int64_t blocks = (work->outputs + LANES - 1) / LANES;
-    const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(work->images, LEAST_ITEMS / blocks));
-    std::vector<Foreground> images(work->images);
-    bool done = for_each(work->images, threads, [&](int64_t image, int) { images[image].take(*work, image); });
-    std::vector<double> sums(2 * blocks * parts);
-    done = done && for_each(blocks * parts, threads, [&](int64_t item, int) {
-        const int64_t output = item / parts * LANES, part = item % parts;
-        const WeightBlock weight(*work, output, static_cast<int>(std::min<int64_t>(LANES, work->outputs - output)));
-        Mixing mixing(*work);
-        for (int64_t image = work->images * part / parts; image < work->images * (part + 1) / parts; ++image)
-            if (work->in_half)
-                add_image<bfloat16>(*work, images[image], image, output, weight, mixing);
-            else
-                add_image<float>(*work, images[image], image, output, weight, mixing);
-        sums[2 * item] = sum(mixing.by_pixel);
-        sums[2 * item + 1] = sum(mixing.by_one);
+    const int64_t blocks = (work->outputs + LANES - 1) / LANES, parts = (work->images + TOGETHER - 1) / TOGETHER;
+    const float* end = work->values + work->images * work->pixels * work->channels;
+    const float* found = std::find(work->values, end, work->background);
+    const int32_t of_background = found == end ? 0 : work->currents[found - work->values];
+    std::vector<WeightBlock> weights(blocks);
+    const int64_t shares = std::max<int64_t>(1, std::min(blocks, LEAST_ITEMS / parts));  // of the blocks
+    std::vector<double> sums(2 * parts * shares);
+    bool done = for_each(blocks, threads, [&](int64_t block, int) { weights[block].take(*work, block * LANES); });
+    done = done && for_each(parts * shares, threads, [&](int64_t item, int) {
+        const int64_t first = item / shares * TOGETHER, share = item % shares, n = std::min(TOGETHER, work->images - first);
+        std::vector<Foreground> images(n);
+        for (int64_t i = 0; i < n; ++i) images[i].take(*work, first + i, of_background);
+        std::vector<floats> rows(work->steps), mixed(work->n_currents + 1 + MIXED);
+        for (int64_t block = blocks * share / shares; block < blocks * (share + 1) / shares; ++block) {
+            floats by_pixel = {}, by_one = {};
+            for (int64_t i = 0; i < n; ++i)
+                (work->in_half ? add_image<bfloat16> : add_image<float>)(
+                    *work, images[i], first + i, block * LANES, weights[block], rows, mixed, by_pixel, by_one);
+            sums[2 * item] += sum(by_pixel);
+            sums[2 * item + 1] += sum(by_one);
+        }
     });
     for (size_t i = 0; i < sums.size(); ++i) work->sums[i % 2] += sums[i];
     return done ? 0 : OUT_OF_MEMORY;

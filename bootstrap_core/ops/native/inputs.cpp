@@ -82,6 +82,9 @@ int64_t snn_pack_weight(const float* weight, int64_t outputs, int64_t row, const
                         float per_unit, int8_t* out, int threads) {
     using snn::LANES;
     constexpr int FOUR = 4;
+    typedef float Floats __attribute__((vector_size(FOUR * 4)));
+    typedef int32_t Ints __attribute__((vector_size(FOUR * 4)));
+    typedef int8_t Bytes __attribute__((vector_size(FOUR)));
     const int64_t vectors = (outputs + LANES - 1) / LANES;
     const bool done = snn::for_each(vectors, threads, [=](int64_t vector, int) {
         int8_t* of_vector = out + vector * n_source * LANES;
@@ -93,8 +96,8 @@ int64_t snn_pack_weight(const float* weight, int64_t outputs, int64_t row, const
             for (int b = 1; b < FOUR; ++b) in_row &= source[k + b] == source[k] + b;
             if (in_row) {
                 for (int j = 0; j < n; ++j) {
-                    const float* from = weight + (vector * LANES + j) * row + source[k];
-                    for (int b = 0; b < FOUR; ++b) four[j * FOUR + b] = static_cast<int8_t>(from[b] * per_unit);
+                    const auto given = snn::load<Floats>(weight + (vector * LANES + j) * row + source[k]) * per_unit;
+                    snn::store(four + j * FOUR, __builtin_convertvector(__builtin_convertvector(given, Ints), Bytes));
                 }
                 continue;
             }

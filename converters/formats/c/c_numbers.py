@@ -4,30 +4,23 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import (
     BIAS_MANT_MIN,
+    DECAY_ONE,
     MANT,
     MANT_PER_WEIGHT,
     SIGMA,
     SIGMA_PER_MESSAGE,
-    STATE,
     STATE_MAX,
+    STATE_PER_MANT,
     STATE_PER_WEIGHT,
-    WEIGHT_STEP,
 )
 from bootstrap_core.inference.integer_network import IntegerNetwork
-from bootstrap_core.network.base_block import Block, SynapticBlock
-from bootstrap_core.network.blocks import GradedInputBlock, InputBlock, SpikingBlock
-from bootstrap_core.network.mode import Mode
-from bootstrap_core.network.network import Network
-from bootstrap_core.network.sigma_delta import MessageBlock
-from bootstrap_core.ops.neurons import NeuronConstants
-from converters.formats.c.c_plan import GREY_LEVELS, Plan, Population, Stage, Synapses
+from converters.chip.form import ChipLayer, Numbers
+from converters.formats.c.c_plan import Plan, Population, Stage, Synapses
 from specs.errors import StateOverflowError
 from specs.shapes import pads_of
 
@@ -36,20 +29,16 @@ __all__ = [
     "Example",
     "LayerRecord",
     "bias_of",
-    "border_values",
     "conv_numbers",
     "delays_of",
     "examples_of",
-    "input_table",
     "integer_logits",
     "layer_record",
     "logits_over_time",
     "most_steps",
-    "tensor_problems",
+    "number_problems",
     "weights_of",
 ]
-
-Ints = npt.NDArray[np.int64]
 
 EXAMPLES, EXAMPLE_BYTES = 4, 1 << 16
 """Number of pictures or recordings of the self-test, and the bytes that several of them may take together."""
@@ -81,81 +70,50 @@ class LayerRecord:
         return [*map(str, self.numbers), *(array.name if array else "NULL" for array in self.arrays)]
 
 
-def input_table(network: Network) -> list[int]:
-    """Return what each value of a pixel, 0 to 255, becomes: a graded integer, or a current in units of 1/4096."""
-    return _entering(network, torch.arange(GREY_LEVELS, dtype=torch.float32) / (GREY_LEVELS - 1))
-
-
-def border_values(network: Network) -> list[int]:
-    """Return what the pixels of the padding become in each channel, in the units of `input_table`."""
-    entering = network.spec.input
-    return _entering(network, torch.tensor(entering.border).expand(entering.shape[0]))
-
-
-def _entering(network: Network, pixels: Tensor) -> list[int]:
-    block = network.block(0)
-    if isinstance(block, GradedInputBlock):
-        found = block(pixels, Mode.ANN, 1)
-        assert isinstance(found, Tensor)
-        return _ints(found)
-    assert isinstance(block, InputBlock)
-    return _ints(block.current(pixels[:, None]).double() * STATE)
-
-
-def layer_record(network: Network, each: Population) -> LayerRecord:
+def layer_record(plan: Plan, each: Population) -> LayerRecord:
     """Return the constants of a population of neurons."""
-    name, of_neurons = f"{each.name}_layer", (each.size, each.channels)
-    block = network.block(each.index)
-    if isinstance(block, MessageBlock):
-        threshold, unit = block.neuron.threshold_mant * SIGMA // MANT, MANT_PER_WEIGHT if each.index else SIGMA // MANT
-        return LayerRecord(name, (*of_neurons, threshold, unit), (bias_of(block, each.name),))
-    constants = _constants(network, each)
-    keep_current, keep_voltage = constants.keeps
-    found = {
-        "keep_current": ("uint16_t", keep_current if each.has_current else None),
-        "keep_voltage": ("uint16_t", keep_voltage),
-        "bias": ("int16_t", None if constants.bias is None else constants.bias * MANT),
-    }
-    arrays = (
-        None if x is None else Array(f"{each.name}_{field}", kind, _ints(x)) for field, (kind, x) in found.items()
-    )
-    threshold, unit = round(constants.threshold * STATE), STATE_PER_WEIGHT if each.index else 1
-    options = int(constants.subtract), int(len(constants.voltage_decay) > 1)
-    return LayerRecord(name, (*of_neurons, threshold, unit, *options), tuple(arrays))
+    layer = plan.form.layers[each.index]
+    name, of_neurons, neurons = f"{each.name}_layer", (each.size, each.channels), layer.neurons
+    assert neurons is not None
+    bias = bias_of(layer, each.name) if each.index else None  # that of the input is in the currents of its pixels
+    if neurons.current_decay is None or neurons.voltage_decay is None:
+        threshold, unit = neurons.threshold_mant * SIGMA // MANT, MANT_PER_WEIGHT if each.index else SIGMA // MANT
+        return LayerRecord(name, (*of_neurons, threshold, unit), (bias,))
+    keep_current = _keeping(f"{each.name}_keep_current", neurons.current_decay) if each.has_current else None
+    threshold, unit = neurons.threshold_mant * STATE_PER_MANT, STATE_PER_WEIGHT if each.index else 1
+    options = int(neurons.subtracts), int(len(neurons.voltage_decay) > 1)
+    keep_voltage = _keeping(f"{each.name}_keep_voltage", neurons.voltage_decay)
+    return LayerRecord(name, (*of_neurons, threshold, unit, *options), (keep_current, keep_voltage, bias))
 
 
-def _constants(network: Network, each: Population) -> NeuronConstants:
-    block = network.block(each.index)
-    assert isinstance(block, InputBlock | SpikingBlock)
-    return block.constants()
+def _keeping(name: str, decay: Numbers) -> Array:
+    return Array(name, "uint16_t", (DECAY_ONE - decay).tolist())
 
 
-def bias_of(block: Block, name: str) -> Array | None:
-    """Return the bias of an affine readout, or of sigma-delta neurons; None if there is none."""
-    bias = block.quantized_bias() if isinstance(block, SynapticBlock) else None
-    return None if bias is None else Array(f"{name}_bias", "int16_t", _ints(bias * MANT))
+def bias_of(layer: ChipLayer, name: str) -> Array | None:
+    """Return the bias of an affine readout, or of neurons; None if there is none."""
+    return None if layer.bias is None else Array(f"{name}_bias", "int16_t", layer.bias.tolist())
 
 
-def weights_of(synapses: Synapses, weight: Tensor) -> Array:
+def weights_of(synapses: Synapses) -> Array:
     """Return the weights of synapses, in steps of 2/64, in the order in which the source reads them.
 
     Dense: a row of outputs for each input, in the order of the source population. Convolution: `[input channel, kernel
     height, kernel width, output channels of the group]`. Identity: one for each channel.
     """
-    steps: Ints = np.array(_ints(weight / WEIGHT_STEP)).reshape(weight.shape)
-    source, spec = synapses.source, synapses.convolution
+    steps, source, window = synapses.weight // MANT_PER_WEIGHT, synapses.source, synapses.convolution
     if synapses.identity:
         note = "weight of each channel"
-    elif spec is None:
+    elif window is None:
         steps, note = _by_input(synapses, steps), f"{source.size} inputs x {len(steps)} outputs"
     else:
-        grouped = steps.reshape(spec.groups, -1, *steps.shape[1:])  # [groups, outputs, inputs, height, width]
+        grouped = steps.reshape(window.groups, -1, *steps.shape[1:])  # [groups, outputs, inputs, height, width]
         steps = grouped.transpose(0, 2, 3, 4, 1)
-        note = f"{source.channels} channels x {spec.kernel[0]}x{spec.kernel[1]} x {grouped.shape[1]} outputs"
+        note = f"{source.channels} channels x {window.kernel[0]}x{window.kernel[1]} x {grouped.shape[1]} outputs"
     return Array(synapses.name, "int8_t", steps.reshape(-1).tolist(), f"{note}, in 2/64", is_weights=True)
 
 
-def _by_input(synapses: Synapses, dense: Ints) -> Ints:
+def _by_input(synapses: Synapses, dense: Numbers) -> Numbers:
     """Return numbers of dense synapses `[outputs, inputs]` as a row of outputs for each place of the source."""
     source = synapses.source
     maps = dense.reshape(-1, source.channels, source.height, source.width)
@@ -164,43 +122,39 @@ def _by_input(synapses: Synapses, dense: Ints) -> Ints:
 
 def conv_numbers(synapses: Synapses, outputs: Population) -> list[int]:
     """Return the numbers of the record `conv_shape` of the source."""
-    source, spec = synapses.source, synapses.convolution
-    assert spec is not None
-    top, left, *_ = pads_of(spec.padding)
+    source, window = synapses.source, synapses.convolution
+    assert window is not None
+    top, left, *_ = pads_of(window.padding)
     sizes = (source.channels, source.height, source.width, outputs.channels, outputs.height, outputs.width)
-    return [*sizes, *spec.kernel, *spec.stride, top, left, *spec.dilation, spec.groups]
+    return [*sizes, *window.kernel, *window.stride, top, left, *window.dilation, window.groups]
 
 
-def delays_of(stage: Stage, delay: Tensor) -> Array:
+def delays_of(stage: Stage) -> Array:
     """Return the delays of a stage's own synapses, in steps: one for each channel, or for each of its weights."""
-    steps: Ints = np.array(_ints(delay)).reshape(delay.shape)
+    steps = stage.delays
+    assert steps is not None
     steps, what = (_by_input(stage.own, steps), "weight") if stage.delays_each_weight else (steps, "channel")
     note = f"delay of each {what}, in steps"
     return Array(f"{stage.outputs.name}_delays", "uint8_t", steps.reshape(-1).tolist(), note)
 
 
-def tensor_problems(network: Network, plan: Plan) -> Iterator[str]:
-    """Yield what in the tensors contradicts the plan, or could leave 32 bits.
+def number_problems(plan: Plan) -> Iterator[str]:
+    """Yield what could leave 32 bits for some input.
 
-    That is a current that the plan does not store, or weighted inputs that could leave 32 bits for some input; likewise
-    logits within the T steps of the spec. Sums of messages have 64 bits.
+    That is a weighted input, or logits within the T steps of the network. Sums of messages have 64 bits.
     """
     if plan.sends_messages:
         return
-    for each in plan.neurons:
-        decay = _constants(network, each).current_decay
-        if not each.has_current and (found := float(decay.min())) != 1:
-            yield f"block {each.index}: a current decay in the tensors, {found:g}, other than in the spec"
     for stage in plan.stages:
         i = stage.outputs.index
-        if (most := _most_weighed(network, stage, plan)) > INT32_MAX:
+        if (most := _most_weighed(stage, plan)) > INT32_MAX:
             yield f"block {i}: sums of up to {most:,}, which leave 32 bits (use fewer bits)"
-    if (most := most_steps(network, plan)) < plan.spec.time_steps:
-        steps = plan.spec.time_steps
+    if (most := most_steps(plan)) < plan.time_steps:
+        steps = plan.time_steps
         yield f"time_steps: {steps}, as logits could leave 32 bits after {most} (use fewer bits or time steps)"
 
 
-def most_steps(network: Network, plan: Plan) -> int:
+def most_steps(plan: Plan) -> int:
     """Return the largest number of steps whose logits fit 32 bits for every input.
 
     In a sigma-delta network, the sum of a neuron's messages differs from its activation by its residue, and by rounding
@@ -209,17 +163,18 @@ def most_steps(network: Network, plan: Plan) -> int:
     if plan.sends_messages:
         return INT32_MAX - 2 * (STATE_MAX // SIGMA_PER_MESSAGE + 1)
     if plan.affine:
-        return INT32_MAX // (2 * _most_weighed(network, plan.affine, plan) - BIAS_MANT_MIN)
+        return INT32_MAX // (2 * _most_weighed(plan.affine, plan) - BIAS_MANT_MIN)
     return INT32_MAX // (plan.group * (plan.most_events if plan.last is plan.input else 1))
 
 
-def _most_weighed(network: Network, stage: Stage, plan: Plan) -> int:
+def _most_weighed(stage: Stage, plan: Plan) -> int:
     """Return a bound on the weighted input of a stage in one step, in weight steps."""
     of_channels = []
-    for synapses, (_, weight) in zip(stage.synapses, network.block(stage.outputs.index).synapses(), strict=True):
-        largest = plan.spec.input.largest if synapses.source is plan.input else 1
-        of_channels.append(largest * (weight.double().abs() / WEIGHT_STEP).reshape(len(weight), -1).sum(1))
-    return int(torch.stack(of_channels).sum(0).max())
+    for synapses in stage.synapses:
+        largest = plan.entering.largest if synapses.source is plan.input else 1
+        steps = abs(synapses.weight) // MANT_PER_WEIGHT
+        of_channels.append(largest * steps.reshape(len(steps), -1).sum(1))
+    return int(sum(of_channels).max())
 
 
 @dataclass(frozen=True)
@@ -244,11 +199,12 @@ def examples_of(exact: IntegerNetwork, plan: Plan, images: Tensor | None) -> lis
     Raises:
         StateOverflowError: a state leaves 24 bits even then.
     """
-    spec, size = plan.spec, plan.n_inputs
-    steps = max(1, min(spec.time_steps, EXAMPLE_BYTES // size)) if plan.is_timed else 1
+    size = plan.n_inputs
+    steps = max(1, min(plan.time_steps, EXAMPLE_BYTES // size)) if plan.is_timed else 1
     n = max(1, min(EXAMPLES, EXAMPLE_BYTES // (size * steps)))
     if images is not None and images[0].numel() == size * (images.shape[1] if plan.is_timed else 1):
-        images = images.reshape(len(images), -1, *spec.input.shape)[:n, :steps]
+        images = images.reshape(len(images), -1, *plan.entering.shape)[:n, :steps]
+        images = images if plan.is_timed else images.to(torch.uint8)
     else:
         images = _noise(plan, n, steps)
     found = []
@@ -261,12 +217,12 @@ def examples_of(exact: IntegerNetwork, plan: Plan, images: Tensor | None) -> lis
 def _noise(plan: Plan, n: int, steps: int) -> Tensor:
     """Return integers `[n, steps, ...]`: each picture half as bright, each recording half as busy as the one before."""
     generator = torch.Generator().manual_seed(0)
-    shape = (n, steps, *plan.spec.input.shape)
+    shape = (n, steps, *plan.entering.shape)
     half = torch.arange(n, dtype=torch.uint8).reshape(-1, *[1] * (len(shape) - 1))
     if not plan.is_timed:
         return torch.randint(256, shape, dtype=torch.uint8, generator=generator) >> half
     if plan.sends_messages:
-        entering = plan.spec.input
+        entering = plan.entering
         return (
             torch.randint(entering.least, 1 + entering.largest, shape, dtype=torch.int16, generator=generator) >> half
         )
@@ -304,7 +260,3 @@ def logits_over_time(exact: IntegerNetwork, inputs: Tensor, plan: Plan) -> Tenso
     outputs = trace.spikes[-1]
     assert outputs is not None
     return (outputs.double() * plan.step_unit).round().long().flatten(2).cumsum(0)
-
-
-def _ints(x: Tensor) -> list[int]:
-    return x.double().round().long().flatten().tolist()  # type: ignore[no-any-return]

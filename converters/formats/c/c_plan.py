@@ -1,4 +1,4 @@
-"""Plan of a network's C source, from the spec alone: its populations, its synapses, and what they cost."""
+"""Plan of a network's C source, from its chip form: its populations, its synapses, and what they cost."""
 
 import math
 from collections.abc import Sequence
@@ -6,31 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, MESSAGE, SIGMA
-from specs.fields import Shape
-from specs.layers.block import (
-    AffineSpec,
-    AverageSpec,
-    AvgPoolSpec,
-    ConvSpec,
-    DelaySpec,
-    DelayTarget,
-    DenseSpec,
-    FlattenSpec,
-    IdentitySkip,
-    LayerSpec,
-    Norm,
-    skips_of,
-)
+from converters.chip.form import ChipForm, ChipLayer, ChipSynapses, Numbers, Window
+from converters.chip.from_network import GREY_LEVELS
 from specs.layers.input import Encoding, InputSpec
-from specs.layers.layer import Layer
-from specs.layers.neuron import CubaSpec, LearnDecays
-from specs.network import NetworkSpec, Output
-from specs.summary import summarize
+from specs.network import Output
+from specs.shapes import axes_of
 
 __all__ = ["CCosts", "Plan", "Population", "Stage", "Synapses", "c_costs", "plan_of"]
 
-GREY_LEVELS = 256
-"""Values of a pixel, one byte."""
 WORD = 4
 """Bytes of an int32_t, to which the state is aligned."""
 CONV_NUMBERS = 15
@@ -87,7 +70,7 @@ class Population:
         return self.channels * self.plane
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Synapses:
     """Synapses from a population to the neurons of a stage.
 
@@ -96,25 +79,37 @@ class Synapses:
     Attributes:
         name: name of the weights in the C source.
         source: the population that they read.
-        layer: the layer that computes them: dense, or a convolution.
-        n_weights: number of weights.
-        identity: whether they go from each neuron to the one at the same place.
+        edge: their weights, and the windows of a convolution.
         flattened: whether maps are read as a flat layer, in the order channel, row, column.
         recurrent: whether they read what the neurons themselves did in the step before.
     """
 
     name: str
     source: Population
-    layer: Layer
-    n_weights: int
-    identity: bool = False
+    edge: ChipSynapses
     flattened: bool = False
     recurrent: bool = False
 
     @property
-    def convolution(self) -> ConvSpec | None:
-        """Geometry of a convolution; None for dense synapses and for identities."""
-        return self.layer if isinstance(self.layer, ConvSpec) and not self.identity else None
+    def weight(self) -> Numbers:
+        """Weights, in units of 1/64."""
+        assert self.edge.weight is not None
+        return self.edge.weight
+
+    @property
+    def n_weights(self) -> int:
+        """Number of weights."""
+        return self.weight.size
+
+    @property
+    def identity(self) -> bool:
+        """True if they go from each neuron to the one at the same place."""
+        return self.edge.is_identity
+
+    @property
+    def convolution(self) -> Window | None:
+        """Windows of a convolution; None for dense synapses and for identities."""
+        return self.edge.window
 
     @property
     def is_dense(self) -> bool:
@@ -127,66 +122,80 @@ class Synapses:
         return self.name.replace("_weights", "_shape")
 
     @property
+    def synops(self) -> int:
+        """Synaptic operations of a step in which every input spikes. Weights that read only padding are not counted."""
+        window, source = self.convolution, self.source
+        if window is None:
+            return source.size if self.identity else self.n_weights
+        axes = zip(axes_of(window), (source.height, source.width), strict=True)
+        return math.prod(axis.connections(side) for axis, side in axes) * math.prod(self.weight.shape[:2])
+
+    @property
     def words(self) -> str:
         """Kind of the synapses and their source, for people.
 
-        >>> pixels = Population(0, 1, 28, 28)
-        >>> Synapses("block1_weights", pixels, ConvSpec(channels=8, kernel=3, stride=2, padding=1), 72).words
+        >>> import numpy as np
+        >>> edge = ChipSynapses(0, np.ones((8, 1, 3, 3)), Window((3, 3), (2, 2), (1, 1), (1, 1), 1))
+        >>> Synapses("block1_weights", Population(0, 1, 28, 28), edge).words
         'conv 3x3 of input, stride 2x2, padding 1x1'
         """
-        spec = self.convolution
+        window = self.convolution
         if self.recurrent:
             return "itself, a step late"
-        if spec is None:
+        if window is None:
             return f"{'identity' if self.identity else 'dense'} of {self.source.name}"
-        parts = [f"conv {spec.kernel[0]}x{spec.kernel[1]} of {self.source.name}"]
+        parts = [f"conv {window.kernel[0]}x{window.kernel[1]} of {self.source.name}"]
         for name, default in (("stride", (1, 1)), ("padding", (0, 0)), ("dilation", (1, 1))):
-            if (value := getattr(spec, name)) != default:
+            if (value := getattr(window, name)) != default:
                 parts.append(f"{name} {'x '[len(value) > 2].join(map(str, value))}")
-        return ", ".join([*parts, *([f"{spec.groups} groups"] if spec.groups > 1 else [])])
+        return ", ".join([*parts, *([f"{window.groups} groups"] if window.groups > 1 else [])])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
-    """Block with synapses: its own, those of its skips, and those of a recurrent block to itself.
+    """Layer with synapses: its own, those of its skips, and those of a recurrent layer to itself.
 
     `outputs` are its neurons; those of an affine readout stand for its sums.
     """
 
-    layer: LayerSpec
+    layer: ChipLayer
     outputs: Population
     synapses: tuple[Synapses, ...]
 
     @property
     def own(self) -> Synapses:
-        """Synapses from the block before, which delays apply to."""
+        """Synapses from the layer before, which delays apply to."""
         return self.synapses[0]
 
     @property
     def others(self) -> tuple[Synapses, ...]:
-        """Synapses of skips, and of a recurrent block to itself."""
+        """Synapses of skips, and of a recurrent layer to itself."""
         return self.synapses[1:]
 
     @property
-    def delays(self) -> DelaySpec | None:
+    def delays(self) -> Numbers | None:
         """Delays of its own synapses; None if there are none, or none longer than 0."""
-        delays: DelaySpec | None = getattr(self.layer, "delays", None)
-        return delays if delays is not None and delays.longest else None
+        return self.layer.delay if self.own.edge.longest else None
 
     @property
     def delays_each_weight(self) -> bool:
         """True if each weight has a delay of its own."""
-        return self.delays is not None and self.delays.per is DelayTarget.SYNAPSE
+        return self.delays is not None and self.delays.ndim == 2
 
     @property
     def rows(self) -> int:
         """Number of steps in which what arrives now can reach the neurons: 1 and the longest delay."""
-        return 1 + (self.delays.longest if self.delays else 0)
+        return 1 + self.own.edge.longest
 
     @property
     def is_affine(self) -> bool:
         """True for a readout without spikes."""
-        return isinstance(self.layer, AffineSpec)
+        return self.layer.kind == "affine"
+
+    @property
+    def is_late(self) -> bool:
+        """True if its own synapses have delays."""
+        return self.delays is not None
 
 
 @dataclass(frozen=True)
@@ -194,41 +203,53 @@ class Plan:
     """Everything about the C source of a network except its numbers.
 
     Attributes:
-        spec: spec of the network.
+        form: the network.
         input: the pixels with their padding, or the events, as maps with their channels last.
         stages: blocks with synapses, in order.
         last: population that the readout reads, or of an affine readout its sums.
     """
 
-    spec: NetworkSpec
+    form: ChipForm
     input: Population
     stages: tuple[Stage, ...]
     last: Population
 
     @property
+    def entering(self) -> InputSpec:
+        """Spec of the input: shape, encoding and bits."""
+        assert self.form.input is not None
+        return self.form.input
+
+    @property
+    def time_steps(self) -> int:
+        """T of a picture, or usually of a recording."""
+        assert self.form.time_steps is not None
+        return self.form.time_steps
+
+    @property
     def is_graded(self) -> bool:
         """True if pixels enter the first synapses as integers."""
-        return self.spec.input.encoding is Encoding.GRADED
+        return self.entering.encoding is Encoding.GRADED
 
     @property
     def is_events(self) -> bool:
         """True if the input is events, which have no neurons."""
-        return self.spec.input.is_events
+        return self.entering.is_events
 
     @property
     def is_timed(self) -> bool:
         """True if the input differs from step to step: events, or frames."""
-        return self.spec.input.is_timed
+        return self.entering.is_timed
 
     @property
     def sends_messages(self) -> bool:
         """True for sigma-delta neurons, which send numbers; the output is values."""
-        return self.spec.gives_values
+        return self.form.is_sigma_delta
 
     @property
     def counts_events(self) -> bool:
         """True if an input may have several events in a step."""
-        return self.is_events and self.spec.input.is_graded
+        return self.is_events and self.entering.is_graded
 
     def has_counts(self, source: Population) -> bool:
         """Return whether spikes of a source carry a number that multiplies its weights.
@@ -245,27 +266,27 @@ class Plan:
     @property
     def most_events(self) -> int:
         """Largest number of events of an input in a step."""
-        return self.spec.input.largest
+        return self.entering.largest
 
     @property
     def input_bytes(self) -> int:
         """Bytes of a pixel, of a number of events, or of a pixel of a frame."""
-        return 2 if self.is_timed and self.spec.input.bits > 8 else 1
+        return 2 if self.is_timed and self.entering.bits > 8 else 1
 
     @property
     def is_padded(self) -> bool:
         """True if `input.padding` adds pixels to the images."""
-        return any(self.spec.input.padding)
+        return any(self.entering.padding)
 
     @property
     def n_inputs(self) -> int:
         """Number of pixels of an image, or of inputs that have events."""
-        return math.prod(self.spec.input.shape)
+        return math.prod(self.entering.shape)
 
     @property
     def n_classes(self) -> int:
         """Number of logits, or of values."""
-        return self.spec.n_classes
+        return math.prod(self.form.layers[-1].shape)
 
     @property
     def affine(self) -> Stage | None:
@@ -314,7 +335,7 @@ class Plan:
     @property
     def reads_last(self) -> bool:
         """True if the logits are those of the last step alone."""
-        return self.spec.output is Output.LAST
+        return self.form.output is Output.LAST
 
     @property
     def step_unit(self) -> int:
@@ -323,12 +344,12 @@ class Plan:
             return SIGMA if self.affine else MESSAGE
         if self.affine is None:
             return self.group
-        return MANT * (self.spec.input.levels if self.affine.outputs.index == 1 else 1)
+        return MANT * (self.entering.levels if self.affine.outputs.index == 1 else 1)
 
     @property
     def logit_unit(self) -> int:
         """Divisor that turns the C source's logits after T steps into those of the network."""
-        return self.unit_after(self.spec.time_steps)
+        return self.unit_after(self.time_steps)
 
     def unit_after(self, steps: int) -> int:
         """Return the divisor that turns the C source's logits after `steps` steps into those of the network."""
@@ -351,7 +372,7 @@ class Plan:
                 total += WORD * each.size * (1 + each.shift)
         for each in self.neurons:
             total += WORD * each.size * (1 + each.has_current + (self.sends_messages and each is not self.input))
-        total += sum(WORD * stage.rows * stage.outputs.size for stage in self.stages if stage.delays)
+        total += sum(WORD * stage.rows * stage.outputs.size for stage in self.stages if stage.is_late)
         return _padded(total, self.sum_bytes)
 
 
@@ -363,62 +384,43 @@ def _padded(n_bytes: int, unit: int) -> int:
     return -(-n_bytes // unit) * unit
 
 
-def plan_of(spec: NetworkSpec) -> Plan:
-    """Return the plan of a network; `c_writer.spec_problems` names what the C source cannot express."""
+def plan_of(form: ChipForm) -> Plan:
+    """Return the plan of a network; `c_writer.c_problems` names what the C source cannot express."""
     held: list[Population] = []  # where the output of each layer lies
     stages: list[Stage] = []
-    for i, (layer, shape) in enumerate(zip(spec.layers, spec.shapes, strict=True)):
-        if isinstance(layer, FlattenSpec):
-            held.append(held[-1])
+    for i, layer in enumerate(form.layers):
+        if layer.kind in ("flatten", "average"):  # the latter averages the spikes of what it reads
+            held.append(held[layer.sources[0].source])
             continue
-        if isinstance(layer, AverageSpec):
-            continue  # it averages the spikes of the last population
-        outputs = _population(spec, i, layer, shape)
+        outputs = _population(form, i, layer)
         if i:
-            before = spec.shapes[i - 1]
-            own = _synapses(f"block{i}_weights", held[-1], _as_layer(layer, before), before)
-            skips = (
-                _synapses(
-                    f"block{i}_skip{k}_weights",
-                    held[skip.source],
-                    skip.as_layer(spec.shapes[skip.source], shape)[0],
-                    spec.shapes[skip.source],
-                    identity=isinstance(skip, IdentitySkip),
+            synapses = [
+                Synapses(
+                    f"block{i}_skip{k - 1}_weights" if k else f"block{i}_weights",
+                    held[edge.source],
+                    edge,
+                    flattened=len(form.layers[edge.source].shape) == 1 and held[edge.source].plane > 1,
                 )
-                for k, skip in enumerate(skips_of(layer))
-            )
-            n = layer.own_fan_out  # of a recurrent block, the number of its neurons
-            recurrent = Synapses(f"block{i}_recurrent_weights", outputs, layer, n * n, recurrent=True)
-            stages.append(Stage(layer, outputs, (own, *skips, *([recurrent] if n else []))))
+                for k, edge in enumerate(layer.sources)
+            ]
+            if layer.recurrent is not None:
+                edge = ChipSynapses(i, layer.recurrent)
+                synapses.append(Synapses(f"block{i}_recurrent_weights", outputs, edge, recurrent=True))
+            stages.append(Stage(layer, outputs, tuple(synapses)))
         held.append(outputs)
-    return Plan(spec, held[0], tuple(stages), held[-1])
+    return Plan(form, held[0], tuple(stages), held[-1])
 
 
-def _population(spec: NetworkSpec, index: int, layer: LayerSpec, shape: Shape) -> Population:
-    channels, height, width = (*shape, 1, 1)[:3]
-    neuron = spec.neuron_of(layer)
-    direct = isinstance(layer, InputSpec) and (layer.exact_input or not layer.has_neurons)
-    forgets = not isinstance(neuron, CubaSpec) or (
-        round(DECAY_ONE * neuron.current_decay) == DECAY_ONE and neuron.learn_decays is LearnDecays.NONE
+def _population(form: ChipForm, index: int, layer: ChipLayer) -> Population:
+    channels, height, width = (*layer.shape, 1, 1)[:3]
+    neurons, is_direct = layer.neurons, index == 0 and form.input is not None and form.input.exact_input
+    has_current = (
+        neurons is not None
+        and neurons.current_decay is not None
+        and not is_direct
+        and (neurons.trained or bool((neurons.current_decay < DECAY_ONE).any()))
     )
-    return Population(
-        index,
-        channels,
-        height,
-        width,
-        has_current=not (direct or forgets),
-        shift=spec.delay_shift_of(layer),
-    )
-
-
-def _as_layer(layer: LayerSpec, before: Shape) -> Layer:
-    return layer.as_conv(before[0]) if isinstance(layer, AvgPoolSpec) else layer
-
-
-def _synapses(name: str, source: Population, layer: Layer, before: Shape, *, identity: bool = False) -> Synapses:
-    seen = (math.prod(before),) if isinstance(layer, DenseSpec | AffineSpec) else (*before, 1, 1)[:3]
-    n_weights = before[0] if identity else layer.n_weights(seen) - layer.own_fan_out**2
-    return Synapses(name, source, layer, n_weights, identity, flattened=len(before) == 1 and source.plane > 1)
+    return Population(index, channels, height, width, has_current, layer.shift)
 
 
 @dataclass(frozen=True)
@@ -444,21 +446,17 @@ class CCosts:
     picture_cycles: float
 
 
-def c_costs(spec: NetworkSpec, synops: Sequence[float] | None = None) -> CCosts:
+def c_costs(form: ChipForm, synops: Sequence[float] | None = None) -> CCosts:
     """Return the costs of a network in C.
 
     Args:
-        spec: spec of the network.
+        form: the network; of its weights, only their number counts.
         synops: measured synaptic operations of each layer in a step, input first; by default, those of a step in which
             every input spikes.
-
-    >>> from specs import load_spec
-    >>> costs = c_costs(load_spec("mnist-dense-shallow"))
-    >>> costs.flash_bytes, costs.ram_bytes, costs.step_synops
-    (408102, 7220, 5120.0)
     """
-    plan = plan_of(spec)
-    of_layers: Sequence[float] = [row.synops for row in summarize(spec)] if synops is None else synops
+    plan = plan_of(form)
+    of_stages = {stage.outputs.index: sum(each.synops for each in stage.synapses) for stage in plan.stages}
+    of_layers = [of_stages.get(i, 0) for i in range(len(form.layers))] if synops is None else synops
     neurons = sum(each.size for each in plan.neurons)
     picture_synops = 0.0
     step_cycles = float(CYCLES_OF_NEURON * neurons)
@@ -470,7 +468,7 @@ def c_costs(spec: NetworkSpec, synops: Sequence[float] | None = None) -> CCosts:
         if plan.is_driven(stage):
             picture_synops, own = own, 0.0
         step_cycles += (CYCLES_OF_DELAYED if stage.delays_each_weight else cycles) * own + cycles * others
-        step_cycles += CYCLES_OF_DELAY * stage.outputs.size * bool(stage.delays)
+        step_cycles += CYCLES_OF_DELAY * stage.outputs.size * stage.is_late
     return CCosts(
         flash_bytes=_flash_bytes(plan),
         ram_bytes=plan.state_bytes,
@@ -478,7 +476,7 @@ def c_costs(spec: NetworkSpec, synops: Sequence[float] | None = None) -> CCosts:
         step_synops=float(sum(of_layers)) - picture_synops,
         picture_synops=picture_synops,
         step_cycles=step_cycles,
-        picture_cycles=CYCLES_OF_GRADED * picture_synops + spec.time_steps * step_cycles,
+        picture_cycles=CYCLES_OF_GRADED * picture_synops + plan.time_steps * step_cycles,
     )
 
 
@@ -488,19 +486,15 @@ def _flash_bytes(plan: Plan) -> int:
     for stage in plan.stages:
         total += sum(each.n_weights for each in stage.synapses)
         total += sum(WORD * CONV_NUMBERS for each in stage.synapses if each.convolution)
-        if _has_bias(stage.layer):
+        if stage.layer.bias is not None:
             total += 2 * stage.outputs.channels
-        if stage.delays:
+        if stage.delays is not None:
             total += stage.own.n_weights if stage.delays_each_weight else stage.outputs.channels
     if plan.sends_messages:
         return total + WORD * SENDING_NUMBERS * len(plan.neurons)
     for each in plan.neurons:
-        total += WORD * LAYER_NUMBERS
-        per_channel = plan.spec.cuba_of(plan.spec.layers[each.index]).learn_decays is LearnDecays.PER_CHANNEL
-        total += 2 * (1 + each.has_current) * (each.channels if per_channel else 1)
+        neurons = plan.form.layers[each.index].neurons
+        assert neurons is not None
+        assert neurons.voltage_decay is not None
+        total += WORD * LAYER_NUMBERS + 2 * (1 + each.has_current) * len(neurons.voltage_decay)
     return total
-
-
-def _has_bias(layer: Layer) -> bool:
-    """Return whether a block has a bias on the hardware: its own, or that of a norm."""
-    return bool(getattr(layer, "bias", False)) or getattr(layer, "norm", None) in {Norm.MEAN_ONLY, Norm.BATCH}

@@ -3,83 +3,55 @@
 import hashlib
 import re
 import textwrap
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import DECAY_ONE, STATE_MAX
+from bootstrap_core.fixed_point import STATE_MAX
 from bootstrap_core.inference.integer_network import IntegerNetwork
-from bootstrap_core.network.blocks import SpikingBlock
-from bootstrap_core.network.network import Network
+from converters.chip.form import CUBA, SIGMA_DELTA, ChipForm, ChipLayer, form_problems
+from converters.chip.from_network import form_of_network
 from converters.formats.c.c_numbers import (
     Array,
     bias_of,
-    border_values,
     conv_numbers,
     delays_of,
     examples_of,
-    input_table,
     layer_record,
     most_steps,
-    tensor_problems,
+    number_problems,
     weights_of,
 )
 from converters.formats.c.c_plan import Plan, Stage, c_costs, plan_of
-from converters.formats.refusals import SIGMA_DELTA, problems_by_place, unknown_kinds
 from converters.model import Model
 from specs.arguments import check_path, check_type
 from specs.errors import ConversionError, UnsupportedError
-from specs.fields import StrictModel, threshold_mant
 from specs.files.whole_file import write_together
-from specs.layers.block import (
-    AffineSpec,
-    AverageSpec,
-    AvgPoolSpec,
-    ConvSpec,
-    DelaySpec,
-    DenseSpec,
-    FlattenSpec,
-    skips_of,
-)
 from specs.layers.input import Encoding
-from specs.layers.layer import Layer
-from specs.layers.neuron import CubaSpec, LearnDecays
-from specs.network import NetworkSpec, Output
+from specs.network import Output
 from specs.shapes import pads_of
 from specs.words import counted
 
 __all__ = [
     "COptions",
+    "c_problems",
     "c_texts",
     "check_c_name",
     "header_of",
     "self_test_options",
-    "spec_problems",
     "without_comments",
     "write_c",
 ]
 
-KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec, AverageSpec)
-EXTRAS = ("recurrent", "delays", SIGMA_DELTA)
-"""Kinds of blocks that the source can compute, and their extras."""
+KINDS = ("dense", "conv", "avg_pool", "flatten", "affine", "average")
+FEATURES = ("recurrent", "delays", SIGMA_DELTA)
+"""Kinds of layers that the source can compute, and their features."""
 ENCODINGS = {Encoding.SPIKE, Encoding.GRADED, Encoding.EVENTS, Encoding.FRAMES}
 OUTPUTS = {Output.RATE, Output.LAST}
-NEURONS = {"cuba", "sigma_delta"}
-KNOWN_FIELDS = {
-    "schema_version", "name", "description", "time_steps", "input", "blocks", "logit_scale", "training", "kind",
-    "shape", "encoding", "bits", "bin_us", "border", "mean", "std", "weight", "bias", "exact_input", "log_mel",
-    "neuron", "output",
-    "features", "channels", "kernel", "stride", "padding", "dilation", "groups", "gain", "skips", "source",
-    "weight_norm", "dropout", "norm", "delay_shift", "threshold", "current_decay", "voltage_decay", "tau_grad",
-    "scale_grad", "reset", "learn_decays", "recurrent", "delays", "per", "longest", "learn",
-}  # fmt: skip
-"""Fields of specs that the source knows; a value in any other field is refused."""
+NEURONS = {CUBA, SIGMA_DELTA}
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 FILE_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
@@ -170,13 +142,14 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
 
 def c_texts(model: Model, stem: str, options: COptions) -> tuple[str, str]:
     """Return the header and the source of a model; see `write_c`. `stem` is their name without suffix."""
-    _refuse(spec_problems(model.spec))
-    network, plan = model.build(), plan_of(model.spec)
+    network = model.build()
     exact = IntegerNetwork(network)  # refuses tensors that are not finite
-    with torch.no_grad():
-        _refuse(tensor_problems(network, plan))
-        names = _numbers(network, plan) | {"examples": examples_of(exact, plan, options.images)}
-    names |= {
+    form = form_of_network(network)
+    if problems := c_problems(form):
+        raise UnsupportedError(problems[0])
+    plan = plan_of(form)
+    names = _numbers(plan) | {
+        "examples": examples_of(exact, plan, options.images),
         "plan": plan,
         "file": stem,
         "digest": "",
@@ -185,7 +158,7 @@ def c_texts(model: Model, stem: str, options: COptions) -> tuple[str, str]:
         "classes": _class_names(model),
         "guard": re.sub(r"\W", "_", f"{options.prefix}_{stem}_h".upper()),
         "table": _table(plan),
-        "costs": c_costs(model.spec),
+        "costs": c_costs(form),
         "uses": _functions(plan),
         "STATE_MAX": STATE_MAX,
         "given_type": f"{'' if plan.sends_messages else 'u'}int{8 * plan.input_bytes}_t",
@@ -216,65 +189,44 @@ def self_test_options(path: Path, options: COptions) -> list[str]:
     return ["-O2", f"-D{options.prefix.upper()}_SELFTEST", str(path), "-o", "selftest"]
 
 
-def _refuse(problems: Iterator[str]) -> None:
-    if found := list(problems):
-        raise UnsupportedError(f"C source cannot express {'; '.join(found)}")
+def c_problems(form: ChipForm, *, numbers: bool = True) -> list[str]:
+    """Return what C source cannot express of a network; with `numbers`, also weights whose sums could leave 32 bits."""
+    found, entering = list[str](), form.input
+    if entering is not None and entering.encoding not in ENCODINGS:
+        found.append(f"input.encoding: {entering.encoding}")
+    if form.output not in OUTPUTS:
+        found.append(f"output: {form.output}")
+    found += form_problems(form, KINDS, FEATURES)
+    kinds = {layer.neurons.kind for layer in form.layers if layer.neurons is not None}
+    found += (f"neuron.kind: {kind}" for kind in sorted(kinds - NEURONS))
+    if numbers and not found:
+        found += number_problems(plan_of(form))
+    return [f"C source cannot express {'; '.join(found)}"] if found else []
 
 
-def spec_problems(spec: NetworkSpec) -> Iterator[str]:
-    """Yield what C source cannot express of a network."""
-    if spec.input.encoding not in ENCODINGS:
-        yield f"input.encoding: {spec.input.encoding}"
-    if spec.output not in OUTPUTS:
-        yield f"output: {spec.output}"
-    yield from unknown_kinds(spec, KINDS, EXTRAS)
-    yield from _unknown_fields(spec)
-    records = ((layer, spec.neuron_of(layer), *skips_of(layer), *_delays_of(layer)) for layer in spec.layers)
-    yield from problems_by_place("block", (chain.from_iterable(map(_unknown_fields, each)) for each in records))
-    kinds = {str(neuron.kind) for neuron in map(spec.neuron_of, spec.layers)}
-    yield from (f"neuron.kind: {kind}" for kind in sorted(kinds - NEURONS))
-
-
-def _delays_of(layer: Layer) -> tuple[DelaySpec, ...]:
-    delays = getattr(layer, "delays", None)
-    return () if delays is None else (delays,)
-
-
-def _unknown_fields(record: StrictModel) -> Iterator[str]:
-    """Yield the fields of a record that are set and not known here, except those that `unknown_kinds` names."""
-    known = {*KNOWN_FIELDS, *(record.extras if isinstance(record, Layer) else ())}
-    for name, field in type(record).model_fields.items():
-        if name not in known and getattr(record, name) != field.get_default(call_default_factory=True):
-            yield f"the field {name}"
-
-
-def _numbers(network: Network, plan: Plan) -> dict[str, Any]:
+def _numbers(plan: Plan) -> dict[str, Any]:
     """Return all arrays and records of the source."""
     arrays, shapes = list[Array](), list[dict[str, Any]]()
     for stage in plan.stages:
-        block = network.block(stage.outputs.index)
-        for synapses, (_, weight) in zip(stage.synapses, block.synapses(), strict=True):
-            arrays.append(weights_of(synapses, weight))
+        for synapses in stage.synapses:
+            arrays.append(weights_of(synapses))
             if synapses.convolution:
                 shapes.append({"name": synapses.shape_name, "numbers": conv_numbers(synapses, stage.outputs)})
-        if stage.delays:
-            assert isinstance(block, SpikingBlock)
-            delay = block.quantized_delay()
-            assert delay is not None
-            arrays.append(delays_of(stage, delay))
-    layers = [layer_record(network, each) for each in plan.neurons]
+        if stage.is_late:
+            arrays.append(delays_of(stage))
+    layers = [layer_record(plan, each) for each in plan.neurons]
     arrays += [array for layer in layers for array in layer.arrays if array]
-    bias = bias_of(network.readout, "readout") if plan.affine else None
+    bias = bias_of(plan.affine.layer, "readout") if plan.affine else None
     arrays += [] if bias is None else [bias]
     return {
         "arrays": arrays,
         "bias": bias,
         "shapes": shapes,
         "layers": layers,
-        "input_values": [] if plan.is_timed else input_table(network),
-        "border_values": border_values(network) if plan.is_padded else [],
-        "pads": pads_of(plan.spec.input.padding),
-        "most_steps": most_steps(network, plan),
+        "input_values": plan.form.pixels,
+        "border_values": plan.form.border,
+        "pads": pads_of(plan.entering.padding),
+        "most_steps": most_steps(plan),
     }
 
 
@@ -287,7 +239,7 @@ def _functions(plan: Plan) -> set[str]:
     found |= {
         "add" if plan.has_counts(each.source) else "dense" for each in every if each.is_dense and each not in late
     }
-    found |= {"postpone" for stage in plan.stages if stage.delays and not stage.delays_each_weight}
+    found |= {"postpone" for stage in plan.stages if stage.is_late and not stage.delays_each_weight}
     found |= {"clear" for stage in plan.stages if not (plan.sums_in_readout(stage) or plan.is_driven(stage))}
     found |= {"clear"} if plan.reads_last else set()
     found |= {"flat"} if "identity_flat" in found or (not plan.affine and plan.last.plane > 1) else set()
@@ -305,26 +257,18 @@ def _class_names(model: Model) -> list[str]:
 
 def _table(plan: Plan) -> list[str]:
     """Return the table of layers, for a comment."""
-    spec = plan.spec
     stages = {stage.outputs.index: stage for stage in plan.stages}
     of_neurons = ("threshold", "sends") if plan.sends_messages else ("threshold", "decays", "reset")
     rows = [("layer", "shape", "weights", *of_neurons, "reads")]
-    for i, (layer, shape) in enumerate(zip(spec.layers, spec.shapes, strict=True)):
+    for i, layer in enumerate(plan.form.layers):
         stage = stages.get(i)
         n_weights = f"{sum(each.n_weights for each in stage.synapses):,}" if stage else ""
         reads = _reading_words(stage) if stage else _input_words(plan)
         if i and not stage:
-            averages = isinstance(layer, AverageSpec)
+            averages = layer.kind == "average"
             reads = f"spikes of {plan.group} neurons to a class" if averages else "the same in another order"
-        rows.append(
-            (
-                f"{i} {layer.kind}",
-                "x".join(map(str, shape)),
-                n_weights,
-                *(_neuron_words(plan, i) or [""] * len(of_neurons)),
-                reads,
-            )
-        )
+        neurons = _neuron_words(layer) or [""] * len(of_neurons)
+        rows.append((f"{i} {layer.kind}", "x".join(map(str, layer.shape)), n_weights, *neurons, reads))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return [part for line in lines for part in textwrap.wrap(line, WIDTH - 3, subsequent_indent=" " * 8)]
@@ -333,37 +277,32 @@ def _table(plan: Plan) -> list[str]:
 def _reading_words(stage: Stage) -> str:
     """Return what a stage reads, as a cell of the table."""
     own = stage.own.words
-    if stage.delays:
-        own += f", 0 to {stage.delays.longest} steps late by {'weight' if stage.delays_each_weight else 'channel'}"
+    if stage.is_late:
+        own += f", 0 to {stage.rows - 1} steps late by {'weight' if stage.delays_each_weight else 'channel'}"
     return " + ".join([own, *(each.words for each in stage.others)])
 
 
 def _input_words(plan: Plan) -> str:
+    bits = counted(plan.entering.bits, "bit")
     if plan.sends_messages:
-        return f"frames, integers of {counted(plan.spec.input.bits, 'bit')} with sign"
+        return f"frames, integers of {bits} with sign"
     if plan.is_events:
         return f"events, {plan.most_events} at most" if plan.counts_events else "events"
-    return f"pixels as integers of {counted(plan.spec.input.bits, 'bit')}" if plan.is_graded else "pixels as currents"
+    return f"pixels as integers of {bits}" if plan.is_graded else "pixels as currents"
 
 
-def _neuron_words(plan: Plan, index: int) -> tuple[str, ...]:
+def _neuron_words(layer: ChipLayer) -> tuple[str, ...]:
     """Return threshold, decays of current and voltage, and reset of a layer's neurons, as cells of the table.
 
-    Of sigma-delta neurons, threshold and what they send; nothing for a layer without neurons.
+    Of sigma-delta neurons, threshold and what they send; nothing for a layer without neurons that spike.
     """
-    spec, layer = plan.spec, plan.spec.layers[index]
-    if not layer.has_neurons:
+    neurons, late = layer.neurons, ", a step late" if layer.shift else ""
+    if neurons is None or layer.kind == "affine":
         return ()
-    neuron, late = spec.neuron_of(layer), ", a step late" if spec.delay_shift_of(layer) else ""
-    threshold = threshold_mant(neuron.threshold, spec.input.levels if index == 1 else 1)
-    if not isinstance(neuron, CubaSpec):
-        return f"{threshold}", f"changes{late}"
-    decays = f"{round(DECAY_ONE * neuron.current_decay)} {round(DECAY_ONE * neuron.voltage_decay)}"
-    return (
-        f"{threshold}",
-        "trained" if neuron.learn_decays is not LearnDecays.NONE else decays,
-        f"{neuron.reset}{late}",
-    )
+    if neurons.current_decay is None or neurons.voltage_decay is None:
+        return f"{neurons.threshold_mant}", f"changes{late}"
+    decays = "trained" if neurons.trained else f"{neurons.current_decay[0]} {neurons.voltage_decay[0]}"
+    return f"{neurons.threshold_mant}", decays, f"{'subtract' if neurons.subtracts else 'zero'}{late}"
 
 
 def _render(template: str, names: dict[str, Any]) -> str:

@@ -8,10 +8,8 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from converters.formats.even_padding import evened, unevened
-from converters.formats.hdf5.hdf5_node import IntArray
-from converters.formats.netx.netx_layers import ConvGeometry, NetxFile, NetxLayer
-from converters.formats.refusals import problems_by_place
+from converters.chip.form import ChipForm, ChipLayer, Numbers, Window, problems_by_place
+from converters.linear.even_padding import evened, unevened
 from specs.layers.block import AverageSpec, ConvSpec, Norm
 from specs.layers.input import Encoding
 from specs.layers.layer import Layer
@@ -45,17 +43,17 @@ class LavaWarning(UserWarning):
     """Warning of `write_netx`: no run of the file in Lava gives the spikes or messages of the network."""
 
 
-def limit_problems(file: NetxFile) -> list[str]:
+def limit_problems(file: ChipForm) -> list[str]:
     """Return what Lava would load with other integers or not at all, each with its layers and what to do."""
     return problems_by_place("layer", map(_problems, file.layers))
 
 
-def _problems(layer: NetxLayer) -> Iterator[str]:
+def _problems(layer: ChipLayer) -> Iterator[str]:
     if layer.recurrent is not None and layer.weight is not None:
-        yield from _problems(replace(layer, weight=np.hstack([layer.weight, layer.recurrent]), recurrent=None))
+        yield from _problems(replace(layer.with_own(weight=np.hstack([layer.weight, layer.recurrent])), recurrent=None))
         return
-    if layer.geometry is not None:
-        for name, value in asdict(layer.geometry).items():
+    if layer.window is not None:
+        for name, value in asdict(layer.window).items():
             if np.max(value) > GEOMETRY_MAX:
                 remedy = "write the file again with zoo convert" if name == "groups" else "use a smaller one"
                 yield f"{name} {np.max(value)} (Lava holds at most {GEOMETRY_MAX}: {remedy})"
@@ -72,42 +70,42 @@ def _problems(layer: NetxLayer) -> Iterator[str]:
         )
 
 
-def enlarge_kernel(layer: NetxLayer) -> NetxLayer:
+def enlarge_kernel(layer: ChipLayer) -> ChipLayer:
     """Return a convolution with the same padding on opposite sides, by zeros in the kernel."""
-    geometry = layer.geometry
-    if geometry is None or layer.weight is None or len(geometry.padding) == 2:
+    window = layer.window
+    if window is None or layer.weight is None or len(window.padding) == 2:
         return layer
-    weight, dilation, padding = evened(layer.weight, geometry.dilation, geometry.padding)
+    weight, dilation, padding = evened(layer.weight, window.dilation, window.padding)
     kernel = weight.shape[2], weight.shape[3]
-    return replace(layer, weight=weight, geometry=replace(geometry, kernel=kernel, dilation=dilation, padding=padding))
+    return layer.with_own(weight=weight, window=replace(window, kernel=kernel, dilation=dilation, padding=padding))
 
 
-def restore_kernel(layer: NetxLayer, spec: ConvSpec) -> NetxLayer:
+def restore_kernel(layer: ChipLayer, spec: ConvSpec) -> ChipLayer:
     """Invert `enlarge_kernel` for a convolution of this spec; return the layer itself if it is not such a one."""
-    if layer.geometry is None or layer.weight is None or len(spec.padding) == 2:
+    if layer.window is None or layer.weight is None or len(spec.padding) == 2:
         return layer
     weight = unevened(layer.weight, spec)
-    enlarged = None if weight is None else enlarge_kernel(replace(layer, weight=weight, geometry=ConvGeometry.of(spec)))
-    if weight is None or enlarged is None or enlarged.geometry != layer.geometry:
+    enlarged = None if weight is None else enlarge_kernel(layer.with_own(weight=weight, window=Window.of(spec)))
+    if weight is None or enlarged is None or enlarged.window != layer.window:
         return layer
-    return replace(layer, weight=weight, geometry=ConvGeometry.of(spec))
+    return layer.with_own(weight=weight, window=Window.of(spec))
 
 
-def merge_groups(layer: NetxLayer) -> NetxLayer:
+def merge_groups(layer: ChipLayer) -> ChipLayer:
     """Return a convolution with as few groups as Lava holds, by zeros between the groups that become one."""
-    if layer.geometry is None or layer.weight is None or layer.geometry.groups <= GEOMETRY_MAX:
+    if layer.window is None or layer.weight is None or layer.window.groups <= GEOMETRY_MAX:
         return layer
-    groups = layer.geometry.groups
+    groups = layer.window.groups
     fewer = max(n for n in range(1, GEOMETRY_MAX + 1) if groups % n == 0)
     weight = _merged(layer.weight, groups, fewer)
-    return replace(layer, weight=weight, geometry=replace(layer.geometry, groups=fewer))
+    return layer.with_own(weight=weight, window=replace(layer.window, groups=fewer))
 
 
-def split_groups(layer: NetxLayer, groups: int) -> NetxLayer:
+def split_groups(layer: ChipLayer, groups: int) -> ChipLayer:
     """Invert `merge_groups` into `groups` groups; return the layer itself if it is not such a merged one."""
-    if layer.geometry is None or layer.weight is None or layer.geometry.groups < 1:
+    if layer.window is None or layer.weight is None or layer.window.groups < 1:
         return layer
-    fewer, (outputs, inputs, *kernel) = layer.geometry.groups, layer.weight.shape
+    fewer, (outputs, inputs, *kernel) = layer.window.groups, layer.weight.shape
     factor = groups // fewer
     if factor < 2 or groups % fewer or outputs % groups or inputs % factor:
         return layer
@@ -116,10 +114,10 @@ def split_groups(layer: NetxLayer, groups: int) -> NetxLayer:
     weight = parts[numbers, :, numbers % factor].reshape(outputs, inputs // factor, *kernel)
     if not np.array_equal(_merged(weight, groups, fewer), layer.weight):
         return layer
-    return replace(layer, weight=weight, geometry=replace(layer.geometry, groups=groups))
+    return layer.with_own(weight=weight, window=replace(layer.window, groups=groups))
 
 
-def _merged(weight: IntArray, groups: int, fewer: int) -> IntArray:
+def _merged(weight: Numbers, groups: int, fewer: int) -> Numbers:
     """Return the kernels `[out, in / groups, height, width]` of a convolution for `fewer` groups."""
     (outputs, inputs, *kernel), factor = weight.shape, groups // fewer
     merged = np.zeros((groups, outputs // groups, factor, inputs, *kernel), weight.dtype)

@@ -2,31 +2,22 @@
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
+from math import prod
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from bootstrap_core.fixed_point import BIAS_MANT_MAX, BIAS_MANT_MIN, DECAY_ONE, MANT, READOUT_THRESHOLD_MANT
-from bootstrap_core.functional.quantize import quantize_weight
-from bootstrap_core.network.base_block import SynapticBlock
-from bootstrap_core.network.blocks import (
-    AffineBlock,
-    AverageBlock,
-    EventInputBlock,
-    FlattenBlock,
-    GradedInputBlock,
-    InputBlock,
-    SpikingBlock,
-)
-from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network, check_network
-from bootstrap_core.network.neuron import CubaNeuron
-from bootstrap_core.network.sigma_delta import DeltaInputBlock, SigmaDeltaBlock, SigmaDeltaNeuron, ValueBlock
-from bootstrap_core.network.synapse import PoolSynapse
-from converters.formats.hdf5.hdf5_node import IntArray
+from converters.chip.form import (
+    INTEGRATOR,
+    SIGMA_DELTA,
+    ChipForm,
+    ChipLayer,
+    form_problems,
+    problems_by_place,
+)
+from converters.chip.from_network import form_of_network
+from converters.chip.to_model import conv_of, model_of_form, spec_document, with_common_neuron
 from converters.formats.netx.lava_limits import (
     LavaWarning,
     enlarge_kernel,
@@ -36,41 +27,26 @@ from converters.formats.netx.lava_limits import (
     split_groups,
     unlike_lava,
 )
-from converters.formats.netx.netx_layers import (
-    INTEGRATOR,
-    SIGMA_DELTA_NAME,
-    ConvGeometry,
-    NetxFile,
-    NetxLayer,
-    NetxNeuron,
-)
-from converters.formats.netx.netx_reader import SPEC_ATTRIBUTE, load_netx
-from converters.formats.netx.netx_spec import spec_of_netx
+from converters.formats.netx.netx_reader import SPEC_ATTRIBUTE, carried_spec, file_problems, load_netx
 from converters.formats.netx.netx_writer import save_netx
-from converters.formats.refusals import SIGMA_DELTA, problems_by_place, refuse_unknown_kinds, unknown_kinds
 from converters.model import Model, check_fit
 from specs.arguments import check_path
-from specs.errors import ConversionError, IntegrityError, UnsupportedError
-from specs.fields import Shape
-from specs.layers.block import (
-    AffineSpec,
-    AverageSpec,
-    AvgPoolSpec,
-    ConvSpec,
-    DenseSpec,
-    FlattenSpec,
-    LayerSpec,
-    skips_of,
-)
-from specs.layers.input import Encoding
-from specs.layers.neuron import LearnDecays, Reset
+from specs.errors import ConversionError, IntegrityError, SpecError, UnsupportedError
+from specs.fields import VTH_MANT_MAX, Shape
+from specs.io import name_from, spec_from_document
+from specs.layers.input import Encoding, InputSpec
 from specs.network import NetworkSpec
+from specs.words import counted
 
-__all__ = ["layer_of_block", "netx_of", "read_netx", "write_netx"]
+__all__ = ["netx_of", "netx_problems", "read_netx", "write_netx"]
 
-KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec, AverageSpec)
-EXTRAS = ("recurrent", "delays", SIGMA_DELTA)
-"""Kinds of blocks that a .net can hold, and their extras."""
+KINDS = ("dense", "conv", "avg_pool", "flatten", "affine", "average")
+FEATURES = ("recurrent", "delays", SIGMA_DELTA)
+"""Kinds of layers that a .net can hold, and their features."""
+FRAME_BITS = 8
+"""Bits of frames for a file of sigma-delta neurons, which does not contain them."""
+TIME_STEPS = 16
+"""T for a file that does not contain it."""
 
 
 def write_netx(network: Network, path: str | Path) -> Path:
@@ -97,101 +73,57 @@ def write_netx(network: Network, path: str | Path) -> Path:
     return save_netx(file, path)
 
 
-@torch.no_grad()
-def netx_of(network: Network) -> NetxFile:
-    """Return the network as netx layers; see `write_netx`."""
-    _refuse(network)
-    shapes = (network.spec.input.shape, *network.spec.shapes)
-    layers = (layer_of_block(block, *shapes[i : i + 2]) for i, block in enumerate(network.blocks))
-    return NetxFile(
-        layers=tuple(merge_groups(enlarge_kernel(layer)) for layer in layers if layer is not None),
-        time_steps=network.spec.time_steps,
-        spec=network.spec.model_dump_json(exclude={"training"}),
-    )
+def netx_of(network: Network) -> ChipForm:
+    """Return the network as the layers of a netx file; see `write_netx`."""
+    form = form_of_network(network)
+    if problems := _inexpressible(form):
+        raise UnsupportedError(f"netx cannot express {'; '.join(problems)}")
+    return replace(_in_file(form), spec=network.spec.model_dump_json(exclude={"training"}))
 
 
-def _refuse(network: Network) -> None:
-    problems = unknown_kinds(network.spec, KINDS, EXTRAS)
-    problems += problems_by_place("block", map(_problems, network.spec.layers, network.blocks))
-    if problems:
-        raise UnsupportedError("netx cannot express " + "; ".join(problems))
+def netx_problems(form: ChipForm) -> list[str]:
+    """Return what `write_netx` would refuse in a network."""
+    if problems := _inexpressible(form):
+        return [f"netx cannot express {'; '.join(problems)}"]
+    problems = limit_problems(_in_file(form))
+    return [f"Lava cannot run {'; '.join(problems)}"] if problems else []
 
 
-def _problems(layer: LayerSpec, block: torch.nn.Module) -> Iterator[str]:
-    """Yield the features of a block that netx cannot express."""
-    if skips_of(layer):
+def _inexpressible(form: ChipForm) -> list[str]:
+    return [*form_problems(form, KINDS, FEATURES), *problems_by_place("block", map(_problems, form.layers))]
+
+
+def _problems(layer: ChipLayer) -> Iterator[str]:
+    """Yield the features of a layer that netx cannot express."""
+    if layer.skips:
         yield "skips (a .net is a chain of layers)"
-    if isinstance(layer, ConvSpec) and layer.delays:
+    if layer.window is not None and layer.delay is not None:
         yield "delays of a convolution (Lava ignores them)"
-    if isinstance(layer, DenseSpec) and layer.delays and layer.recurrent:
+    if layer.delay is not None and layer.recurrent is not None:
         yield "delays of a recurrent block (Lava would also delay its recurrent synapses)"
-    neuron = None if isinstance(block, AffineBlock) else getattr(block, "neuron", None)  # an affine readout never fires
-    if isinstance(neuron, CubaNeuron) and neuron.spec.reset is Reset.SUBTRACT:
+    if layer.neurons is not None and layer.neurons.subtracts and layer.kind != "affine":  # which never spikes
         yield "reset by subtraction (convert with --reset zero, or train with neuron.reset: zero)"
-    if isinstance(block, ValueBlock) and block.bias is not None:
+    if layer.neurons is not None and layer.neurons.sigma_output and layer.bias is not None:
         yield "a bias of a readout of values (Lava's sigma neurons have none)"
-    if isinstance(block, SynapticBlock) and (bias := block.quantized_bias()) is not None:
-        mant = (bias * MANT).round()
-        if bool(((mant < BIAS_MANT_MIN) | (mant > BIAS_MANT_MAX)).any()):
-            yield f"a bias mantissa outside {BIAS_MANT_MIN} to {BIAS_MANT_MAX}"
 
 
-@torch.no_grad()
-def layer_of_block(block: torch.nn.Module, before: Shape, after: Shape) -> NetxLayer | None:
-    """Return a block as a netx layer, without its skips; None for a flatten of flat data or its input without neurons.
-
-    Args:
-        block: block of a network.
-        before: shape of its input.
-        after: shape of its output.
-    """
-    match block:
-        case InputBlock():
-            weight, offset = quantize_weight(block.weight), quantize_weight(block.bias)
-            return NetxLayer("input", after, _mants(weight), _mants(offset), _neuron(block.neuron))
-        case GradedInputBlock() | EventInputBlock() if len(after) > 1:
-            return NetxLayer("input", after)  # netx cannot infer the size of maps
-        case DeltaInputBlock():
-            return NetxLayer("input", after, neuron=_neuron(block.neuron))
-        case FlattenBlock() if len(before) > 1:
-            return NetxLayer("flatten", (*after, 1, 1))
-        case SpikingBlock() | AffineBlock() | SigmaDeltaBlock():
-            synapse, bias = block.synapse, block.quantized_bias()
-            geometry = None if synapse.spec is None else ConvGeometry.of(synapse.spec)
-            neuron = replace(_neuron(block.neuron), sigma_output=isinstance(block, ValueBlock))
-            spiking = block if isinstance(block, SpikingBlock) else None
-            recurrent, delay = (spiking.recurrent, spiking.quantized_delay()) if spiking else (None, None)
-            return NetxLayer(
-                kind="conv" if geometry else "dense",
-                shape=after,
-                weight=_mants(block.quantized_weight()),
-                bias=None if bias is None else _mants(bias),
-                neuron=replace(neuron, threshold_mant=READOUT_THRESHOLD_MANT)
-                if isinstance(block, AffineBlock)
-                else neuron,
-                geometry=geometry,
-                recurrent=_mants(recurrent.quantized_weight()) if recurrent is not None else None,
-                delay=delay.cpu().long().numpy() if delay is not None else None,
-            )
-        case AverageBlock():
-            return NetxLayer("average", (*after, 1, 1))
-        case _:
-            return None
-
-
-def _neuron(neuron: CubaNeuron | SigmaDeltaNeuron) -> NetxNeuron:
-    if isinstance(neuron, SigmaDeltaNeuron):
-        return NetxNeuron(neuron.threshold_mant, kind=SIGMA_DELTA_NAME)
-    current_decay, voltage_decay = (
-        (decay.cpu() * DECAY_ONE).round().long().numpy() for decay in neuron.quantized_decays()
-    )
-    return NetxNeuron(neuron.threshold_mant, current_decay, voltage_decay)
-
-
-def _mants(x: Tensor) -> IntArray:
-    """Return mantissas, in units of 1/64."""
-    mants: IntArray = (x.cpu() * MANT).round().long().numpy()
-    return mants
+def _in_file(form: ChipForm) -> ChipForm:
+    """Return the layers of a network as a netx file has them: in a chain, without those that say nothing there."""
+    found: list[ChipLayer] = []
+    for layer in form.layers:
+        own = layer
+        if layer.kind in ("flatten", "average"):
+            if layer.kind == "flatten" and len(form.layers[layer.sources[0].source].shape) == 1:
+                continue
+            own = replace(layer, shape=(*layer.shape, 1, 1), sources=())
+        elif layer.kind != "input":
+            kind = "dense" if layer.window is None else "conv"
+            own = merge_groups(enlarge_kernel(replace(layer, kind=kind)))
+            own = own.with_own(source=len(found) - 1)
+        elif layer.neurons is None and len(layer.shape) == 1:
+            continue  # netx infers the size of a flat input, but not that of maps
+        found.append(own)
+    return replace(form, layers=tuple(found))
 
 
 def read_netx(
@@ -219,105 +151,143 @@ def read_netx(
         UnsupportedError: features that our blocks do not have; the message lists all of them.
         ConversionError: `input_bits` for a file of snnzoo, which contains them.
     """
-    file = load_netx(path)
-    if file.problems:
-        raise UnsupportedError(f"{path} is not a network that our blocks can represent: {'; '.join(file.problems)}")
+    file, notes = load_netx(path), list[str]()
+    if problems := file_problems(file):
+        raise UnsupportedError(f"{path} is not a network that our blocks can represent: {'; '.join(problems)}")
     if file.spec is not None and input_bits is not None:
         raise ConversionError(f"{path}: leave out --input-bits: a file of snnzoo contains the bits of its input")
-    spec, notes = spec_of_netx(file, path, time_steps=time_steps, input_bits=input_bits)
-    refuse_unknown_kinds(spec, KINDS, f"{path}: netx", EXTRAS)
-    held = sum(array.size for layer in file.layers for array in (layer.weight, layer.bias) if array is not None)
-    check_fit(spec, held, origin=str(path))
-    network = build_network(spec, seed=0)
-    state, problems = network.state_dict(), []
-    for i, stored in _layers_by_block(spec, file, path).items():
-        layer = _as_in_spec(stored, network.blocks[i])
-        problems += [f"layer of block {i}: {problem}" for problem in _disagreements(spec, i, network.blocks[i], layer)]
-        for name, value in _tensors(layer, network.blocks[i]).items():
-            key = f"blocks.{i}.{name}"
-            if key not in state:
-                problems.append(f"{key} belongs to no block of the spec")
-            elif value.shape != state[key].shape:
-                problems.append(f"{key} has shape {list(value.shape)}, expected {list(state[key].shape)}")
-            state[key] = value
-    if problems:
-        raise IntegrityError(f"{path}: {'; '.join(problems)}")
-    model = Model(spec, state, notes=tuple(notes))
+    steps = time_steps or file.time_steps or TIME_STEPS
+    form = file
+    if file.spec:
+        document = _carried(file, path)
+    else:
+        form = replace(_completed(file, path, input_bits, notes), time_steps=steps)
+        document = with_common_neuron(spec_document(form))
+    if not (time_steps or file.time_steps):
+        notes.append(f"the file does not contain the time steps: T = {TIME_STEPS} is assumed")
+    try:
+        spec = spec_from_document(document | {"time_steps": steps}, origin=str(path))
+    except SpecError as error:
+        raise ConversionError(str(error)) from None
+    if file.spec:
+        check_fit(spec, file.n_numbers, origin=str(path))
+        form = _in_spec(file, spec, path)
+    model = replace(model_of_form(form, spec, origin=str(path)), notes=tuple(notes))
     says_it = file.spec is not None or spec.input.encoding is not Encoding.SPIKE
     return model if says_it and mean is None and std is None else model.normalizing(mean, std)
 
 
-def _as_in_spec(layer: NetxLayer, block: torch.nn.Module) -> NetxLayer:
-    """Return a layer with the groups and the kernel of the block's convolution or pool, if it was written from it."""
-    spec = block.synapse.spec if isinstance(block, SpikingBlock | SigmaDeltaBlock) else None
-    return layer if spec is None else restore_kernel(split_groups(layer, spec.groups), spec)
+def _carried(file: ChipForm, path: Path) -> dict[str, Any]:
+    """Return the spec in a file, without weight norm and norm, and with a bias where the file has one."""
+    document = carried_spec(file, path).model_dump(mode="json")
+    synaptic = [block for block in document["blocks"] if block["kind"] not in {"flatten", "average"}]
+    for block, layer in zip(synaptic, file.synaptic, strict=False):  # `_in_spec` refuses other numbers of layers
+        settled = {"weight_norm": False, "norm": "none", "bias": layer.bias is not None}
+        block |= {name: value for name, value in settled.items() if name in block}
+    return document
 
 
-def _layers_by_block(spec: NetworkSpec, file: NetxFile, path: Path) -> dict[int, NetxLayer]:
-    """Return the layer of each block that has tensors in the file."""
-    blocks = [i for i, layer in enumerate(spec.layers) if i > 0 and not isinstance(layer, FlattenSpec | AverageSpec)]
-    inputs = [layer for layer in file.layers[:1] if layer.kind == "input" and layer.neuron is not None]
-    if len(blocks) != len(file.synaptic) or len(inputs) != spec.input.has_neurons:
+def _in_spec(file: ChipForm, spec: NetworkSpec, path: Path) -> ChipForm:
+    """Return the layers of a file as those of the spec in it, with the groups and kernels that they were made from."""
+    synaptic, (first, *_) = iter(file.synaptic), file.layers
+    has_input = first.kind == "input" and first.neurons is not None
+    layers, missing = [], has_input != spec.input.has_neurons
+    for i, (own, shape) in enumerate(zip(spec.layers, spec.shapes, strict=True)):
+        layer: ChipLayer | None = ChipLayer(own.kind, shape)
+        if i == 0 and has_input:
+            layer = first
+        elif i and own.kind not in {"flatten", "average"} and (layer := next(synaptic, None)) is not None:
+            if (geometry := conv_of(own, shape)) is not None:
+                layer = restore_kernel(split_groups(layer, geometry.groups), geometry)
+            layer = replace(layer, kind=own.kind, neurons=layer.neurons or INTEGRATOR)
+        if layer is None:
+            missing = True
+        else:
+            layers.append(layer)
+    if missing or next(synaptic, None) is not None:
         raise IntegrityError(f"{path}: the layers do not match the spec in the attribute {SPEC_ATTRIBUTE}")
-    return dict(zip([0] * len(inputs) + blocks, inputs + file.synaptic, strict=True))
+    return replace(file, layers=tuple(layers))
 
 
-def _tensors(layer: NetxLayer, block: torch.nn.Module) -> dict[str, Tensor]:
-    """Return the tensors of a layer, by their names within its block."""
-    tensors: dict[str, Tensor] = {}
-    if isinstance(block, InputBlock):
-        tensors |= {} if layer.weight is None else {"weight": _unit(layer.weight)}
-    elif isinstance(block, SynapticBlock) and not isinstance(block.synapse, PoolSynapse):
-        tensors["synapse.weight"] = _unit(layer.weight)
-    if layer.recurrent is not None:
-        tensors["recurrent.weight"] = _unit(layer.recurrent)
-    if layer.delay is not None:
-        tensors["delay"] = torch.from_numpy(layer.delay).float()
-    if layer.bias is not None:
-        tensors["bias"] = _unit(layer.bias) / getattr(block, "levels", 1)
-    neuron = layer.neuron or INTEGRATOR
-    if neuron.current_decay is None or neuron.voltage_decay is None:
-        return tensors
-    decays = np.broadcast_arrays(neuron.current_decay, neuron.voltage_decay)
-    for name, decay in zip(("current_decay", "voltage_decay"), decays, strict=True):
-        tensors[f"neuron.{name}"] = torch.from_numpy(decay.copy()).float() / DECAY_ONE
-    return tensors
+def _completed(file: ChipForm, path: Path, input_bits: int | None, notes: list[str]) -> ChipForm:
+    """Return the layers of a file of another program with those that it leaves out: the input, and flattens.
+
+    Raises:
+        UnsupportedError: no layer has synapses.
+    """
+    layers = list(file.layers)
+    if not file.synaptic:
+        raise UnsupportedError(f"{path} has no layer with synapses")
+    first = layers.pop(0) if layers[0].kind == "input" else None
+    shape = _input_shape(first, layers, notes)
+    encoding, bits = Encoding.SPIKE, FRAME_BITS
+    if first is not None and first.neurons is not None:
+        if file.is_sigma_delta:
+            encoding, bits = Encoding.FRAMES, input_bits or FRAME_BITS
+            if input_bits is None:
+                notes.append(
+                    f"frames are assumed to be integers of {counted(FRAME_BITS, 'bit')} with sign, in units of 1/64: "
+                    "more bits do not change the results (--input-bits)"
+                )
+        elif first.weight is None:
+            notes.append("the input neurons have no weight in the file: 1 is assumed")
+    else:
+        if input_bits is None:
+            encoding, bits = Encoding.EVENTS, 1
+            notes.append(
+                "the file has no input neurons: spikes that differ from step to step (events) enter the first synapse; "
+                "for still images, give the bits of a pixel (--input-bits)"
+            )
+        else:
+            encoding, bits = Encoding.GRADED, input_bits
+            notes.append(
+                f"the file has no input neurons: pixels in 0..1 enter the first synapse as integers of "
+                f"{counted(input_bits, 'bit')}"
+            )
+        if layers[0].kind == "flatten":
+            shape = (prod(shape),)
+    # with sigma-delta neurons, each layer of Lava receives what the one before sent in the last step
+    shift, found = file.is_sigma_delta, [replace(first, shape=shape) if first else ChipLayer("input", shape)]
+    found[0] = replace(found[0], shift=shift)
+    for layer in layers:
+        before = found[-1].shape
+        if len(before) > 1 and (layer.kind == "flatten" or (layer.kind == "dense" and prod(before[1:]) == 1)):
+            found.append(ChipLayer("flatten", (prod(before),)))
+        if layer.kind == "flatten":
+            continue
+        after = layer.shape if layer.kind == "conv" else (prod(layer.shape),)
+        kind = "affine" if _is_readout(layer, is_last=layer is file.synaptic[-1]) else layer.kind
+        neurons = None if kind == "average" else layer.neurons or INTEGRATOR
+        found.append(replace(layer, kind=kind, shape=after, neurons=neurons, shift=shift))
+    entering = InputSpec.model_construct(shape=shape, encoding=encoding, bits=bits)
+    return replace(file, layers=tuple(found), name=name_from(path.stem), input=entering)
 
 
-def _disagreements(spec: NetworkSpec, index: int, block: torch.nn.Module, layer: NetxLayer) -> Iterator[str]:
-    """Yield the differences between a layer and its spec, as an edited file has them."""
-    own, neuron = spec.layers[index], layer.neuron or INTEGRATOR
-    if "recurrent" in own.extras and layer.recurrent is None:
-        yield "the spec has recurrent synapses, the layer has none"
-    if skips_of(own):
-        yield "the spec has skips, which a .net cannot hold"
-    assert isinstance(block, InputBlock | SpikingBlock | AffineBlock | DeltaInputBlock | SigmaDeltaBlock)
-    if neuron.is_sigma_delta != spec.gives_values or neuron.sigma_output != isinstance(block, ValueBlock):
-        yield "its neurons are of another kind than in the spec"
-        return
-    if not isinstance(own, AffineSpec) and neuron.threshold_mant != block.neuron.threshold_mant:
-        yield f"threshold is {neuron.threshold_mant}, expected {block.neuron.threshold_mant} from the spec"
-    if isinstance(block.neuron, CubaNeuron) and block.neuron.spec.learn_decays is LearnDecays.NONE:
-        for name, decay, wanted in zip(
-            ("iDecay", "vDecay"),
-            (neuron.current_decay, neuron.voltage_decay),
-            block.neuron.quantized_decays(),
-            strict=True,
-        ):
-            assert decay is not None
-            if bool((decay != (wanted * DECAY_ONE).round().long().numpy()).any()):
-                yield f"{name} is {decay[0]}, expected {round(float(wanted[0]) * DECAY_ONE)} from the spec"
-    if isinstance(own, ConvSpec) and layer.geometry is not None:
-        for name, value in asdict(layer.geometry).items():
-            if value != getattr(own, name):
-                yield f"{name} is {value}, expected {getattr(own, name)} from the spec"
-    if isinstance(block, SynapticBlock) and isinstance(block.synapse, PoolSynapse):
-        pool, found = block.quantized_weight(), _unit(layer.weight)
-        if pool.shape != found.shape or not torch.equal(pool, found):
-            yield "the weights differ from those of the pool in the spec"
+def _is_readout(layer: ChipLayer, *, is_last: bool) -> bool:
+    """Return whether a layer is an affine readout: a last one without time of its own that never spikes, or values."""
+    neurons = layer.neurons or INTEGRATOR
+    never_spikes = is_last and not layer.features and layer.window is None and neurons.threshold_mant >= VTH_MANT_MAX
+    return never_spikes or neurons.sigma_output
 
 
-def _unit(mants: IntArray | None) -> Tensor:
-    """Return mantissas in float units."""
-    assert mants is not None
-    return torch.from_numpy(mants).float() / MANT
+def _input_shape(first: ChipLayer | None, layers: list[ChipLayer], notes: list[str]) -> Shape:
+    follows = next(layer for layer in layers if layer.weight is not None and layer.kind != "flatten")
+    weight, window = follows.weight, follows.window
+    assert weight is not None
+    if first is not None:
+        shape = first.shape if len(first.shape) != 2 else (1, *first.shape)  # netx leaves out a single channel
+        return (prod(shape),) if layers[0].kind == "dense" else shape
+    if window is None:
+        return (weight.shape[1],)
+    sides = [
+        (follows.shape[1 + axis] - 1) * window.stride[axis]
+        + window.dilation[axis] * (window.kernel[axis] - 1)
+        + 1
+        - 2 * window.padding[axis]
+        for axis in range(2)
+    ]
+    shape = (weight.shape[1] * window.groups, *sides)
+    notes.append(
+        f"the file has no input layer: inputs of {list(shape)} are assumed, the smallest for its first convolution"
+    )
+    return shape

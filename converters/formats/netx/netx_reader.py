@@ -1,5 +1,8 @@
-"""Read netx files into layers: current and old forms, and layers that our blocks cannot represent."""
+"""Read netx files into the chip form: current and old forms, and layers that our blocks cannot represent."""
 
+import json
+from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -13,20 +16,24 @@ from bootstrap_core.fixed_point import (
     WEIGHT_INT_MAX,
     WEIGHT_INT_MIN,
 )
-from converters.formats.hdf5.hdf5_node import Hdf5Node, IntArray, open_hdf5
-from converters.formats.netx.netx_layers import (
-    CUBA_NAMES,
-    SIGMA_DELTA_NAME,
-    ConvGeometry,
-    NetxFile,
-    NetxLayer,
-    NetxNeuron,
+from converters.chip.form import (
+    CUBA,
+    SIGMA_DELTA,
+    ChipForm,
+    ChipLayer,
+    ChipNeurons,
+    ChipSynapses,
+    Window,
+    problems_by_place,
 )
-from specs.errors import IntegrityError
+from converters.formats.hdf5.hdf5_node import Hdf5Node, IntArray, open_hdf5
+from specs.errors import IntegrityError, SpecError
 from specs.fields import MAX_DELAY, Shape
 from specs.files.limits import NETWORK_BLOCKS
+from specs.io import spec_from_document
+from specs.network import NetworkSpec
 
-__all__ = ["ACTIVATION", "SPEC_ATTRIBUTE", "load_netx"]
+__all__ = ["ACTIVATION", "SPEC_ATTRIBUTE", "carried_spec", "file_problems", "load_netx"]
 
 SPEC_ATTRIBUTE = "snnzoo_spec"
 """Root attribute with the spec as JSON: netx has no place for names, normalisation and surrogate gradients."""
@@ -36,6 +43,8 @@ FARTHEST = 1 << 40
 """Bound to which numbers are clipped before they become integers; it is off every grid."""
 BIAS_GRID = range(BIAS_MANT_MIN, BIAS_MANT_MAX + 1)
 
+CUBA_NAMES = (CUBA, "LOIHI")
+"""Names of CUBA neurons in files: the current one, which is written, and the old one."""
 ACTIVATION = "relu"
 """Activation of sigma-delta neurons."""
 
@@ -54,7 +63,7 @@ FOREIGN_KINDS = {
 FOREIGN_DATASETS = {"weight/imag": "complex weights"}
 
 
-def load_netx(path: Path) -> NetxFile:
+def load_netx(path: Path) -> ChipForm:
     """Read a netx file, in its current or an old form, with neurons of any type.
 
     Raises:
@@ -68,14 +77,42 @@ def load_netx(path: Path) -> NetxFile:
         names = sorted(layers.names, key=lambda name: (len(name), name))
         if not 0 < len(names) <= NETWORK_BLOCKS or names != [str(i) for i in range(len(names))]:
             raise IntegrityError(f"{path}: layers must be numbered from 0, got {', '.join(names[:8]) or 'none'}")
-        return NetxFile(
-            layers=tuple(_read_layer(layers, name) for name in names),
+        found = tuple(_read_layer(layers, name) for name in names)
+        return ChipForm(
+            _without_mixed_neurons(found),
             time_steps=root.integer("simulation/tSample"),
             spec=root.attribute(SPEC_ATTRIBUTE),
         )
 
 
-def _read_layer(layers: Hdf5Node, name: str) -> NetxLayer:
+def file_problems(file: ChipForm) -> list[str]:
+    """Return the features of a file that our blocks do not have, each with the layers that have it."""
+    return problems_by_place("layer", (layer.problems for layer in file.layers))
+
+
+def carried_spec(file: ChipForm, path: Path) -> NetworkSpec:
+    """Return the spec that snnzoo wrote into a file. Raises `IntegrityError` if it is damaged or missing."""
+    try:
+        return spec_from_document(json.loads(file.spec or ""), origin="spec")
+    except (ValueError, RecursionError, SpecError) as error:
+        raise IntegrityError(f"{path}: attribute {SPEC_ATTRIBUTE}: {error}") from None
+
+
+def _without_mixed_neurons(layers: tuple[ChipLayer, ...]) -> tuple[ChipLayer, ...]:
+    """Return the layers with a problem for each whose neurons are of another kind than those of the input."""
+    sends_messages = ChipForm(layers).is_sigma_delta
+
+    def problems(layer: ChipLayer) -> Iterator[str]:
+        has_messages = layer.neurons is not None and layer.neurons.is_sigma_delta
+        if has_messages and not sends_messages:
+            yield "sigma-delta neurons behind another input"
+        if sends_messages and layer.kind != "flatten" and not has_messages:
+            yield "other neurons in a network of sigma-delta neurons"
+
+    return tuple(replace(layer, problems=(*layer.problems, *problems(layer))) for layer in layers)
+
+
+def _read_layer(layers: Hdf5Node, name: str) -> ChipLayer:
     node = layers.child(name)
     kind = node.text("type") if node is not None else ""
     if node is None or not kind:
@@ -115,14 +152,14 @@ def _read_layer(layers: Hdf5Node, name: str) -> NetxLayer:
         sizes = [1 if each is None else each.size for each in (weight, bias)]
         if sizes != [1, 1]:
             raise IntegrityError(f"{node.where}: expected one weight and one bias, got {sizes[0]} and {sizes[1]}")
-    geometry = None
+    window = None
     if kind == "dense" and weight is not None:
         weight = _matrix(node, weight, prod(shape))
     if kind == "conv" and weight is not None:
         if len(shape) != 3:
             raise IntegrityError(f"{node.where}: expected a shape of channels, rows and columns, got {list(shape)}")
         weight = _kernels(node, weight, shape[0])
-        geometry = _read_geometry(node, weight)
+        window = _read_window(node, weight)
     if recurrent is not None and recurrent.size != prod(shape) ** 2:
         raise IntegrityError(
             f"{node.where}: recurrent weights of shape {list(recurrent.shape)} for {prod(shape)} outputs"
@@ -135,7 +172,8 @@ def _read_layer(layers: Hdf5Node, name: str) -> NetxLayer:
     if bias is not None and weight is not None and bias.size != len(weight):
         raise IntegrityError(f"{node.where}: {bias.size} biases for {len(weight)} outputs")
     recurrent = None if recurrent is None else recurrent.reshape(prod(shape), -1)
-    return NetxLayer(kind, shape, weight, bias, neuron, geometry, tuple(problems), recurrent, delay)
+    own = () if weight is None else (ChipSynapses(int(name) - 1, weight, window, delay),)
+    return ChipLayer(kind, shape, own, bias, neuron, recurrent, problems=tuple(problems))
 
 
 def _read_delay(node: Hdf5Node, kind: str, weight: IntArray | None, problems: list[str]) -> IntArray | None:
@@ -197,7 +235,7 @@ def _kernels(node: Hdf5Node, weight: IntArray, channels: int) -> IntArray:
     return weight
 
 
-def _read_geometry(node: Hdf5Node, weight: IntArray) -> ConvGeometry:
+def _read_window(node: Hdf5Node, weight: IntArray) -> Window:
     def pair(name: str, default: int) -> tuple[int, int]:
         value = node.integers(name)
         if value is None:
@@ -207,7 +245,7 @@ def _read_geometry(node: Hdf5Node, weight: IntArray) -> ConvGeometry:
         return int(value[0]), int(value[-1])
 
     groups = node.integer("groups")
-    return ConvGeometry(
+    return Window(
         kernel=(weight.shape[2], weight.shape[3]),
         stride=pair("stride", 1),
         padding=pair("padding", 0),
@@ -216,12 +254,12 @@ def _read_geometry(node: Hdf5Node, weight: IntArray) -> ConvGeometry:
     )
 
 
-def _read_neuron(node: Hdf5Node, shape: Shape, problems: list[str]) -> NetxNeuron | None:
+def _read_neuron(node: Hdf5Node, shape: Shape, problems: list[str]) -> ChipNeurons | None:
     neuron = node.child("neuron")
     if neuron is None:
         return None
     kind = neuron.text("type")
-    if kind == SIGMA_DELTA_NAME:
+    if kind == SIGMA_DELTA:
         return _read_sigma_delta(neuron, problems)
     if kind not in CUBA_NAMES:
         problems.append(f"{kind[:40] or 'unnamed'} neurons")
@@ -237,12 +275,12 @@ def _read_neuron(node: Hdf5Node, shape: Shape, problems: list[str]) -> NetxNeuro
     if threshold is None or any(decay is None for decay in decays):
         if kind in CUBA_NAMES:
             raise IntegrityError(f"{neuron.where}: CUBA neurons need vThMant, iDecay and vDecay")
-        return NetxNeuron(threshold or 0, kind=kind)
+        return ChipNeurons(threshold or 0, kind=kind)
     current_decay, voltage_decay = (_per_channel(neuron, decay, shape) for decay in decays if decay is not None)
-    return NetxNeuron(threshold, current_decay, voltage_decay, kind)
+    return ChipNeurons(threshold, current_decay, voltage_decay, kind)
 
 
-def _read_sigma_delta(neuron: Hdf5Node, problems: list[str]) -> NetxNeuron:
+def _read_sigma_delta(neuron: Hdf5Node, problems: list[str]) -> ChipNeurons:
     threshold = _read_threshold(neuron, problems)
     if threshold is None:
         raise IntegrityError(f"{neuron.where}: sigma-delta neurons need vThMant")
@@ -250,7 +288,7 @@ def _read_sigma_delta(neuron: Hdf5Node, problems: list[str]) -> NetxNeuron:
     if activation not in ("", ACTIVATION):
         problems.append(f"the activation {activation[:40]} of sigma-delta neurons (Lava has {ACTIVATION} only)")
     # as Lava reads it: true if it is there at all
-    return NetxNeuron(threshold, kind=SIGMA_DELTA_NAME, sigma_output="sigma_output" in neuron.names)
+    return ChipNeurons(threshold, kind=SIGMA_DELTA, sigma_output="sigma_output" in neuron.names)
 
 
 def _read_threshold(neuron: Hdf5Node, problems: list[str]) -> int | None:

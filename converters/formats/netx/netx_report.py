@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, MANT_PER_WEIGHT
-from converters.formats.hdf5.hdf5_node import IntArray
-from converters.formats.netx.netx_layers import INTEGRATOR, NetxFile, NetxLayer, NetxNeuron
+from converters.chip.form import INTEGRATOR, ChipForm, ChipLayer, ChipNeurons, Numbers
 from specs.fields import VTH_MANT_MAX
 
 __all__ = [
@@ -56,17 +55,17 @@ class LayerDifference:
         return "" if self.layer is None else f"layer {self.layer}"
 
 
-def describe_layer(layer: NetxLayer) -> dict[str, Any]:
+def describe_layer(layer: ChipLayer) -> dict[str, Any]:
     """Return a layer as JSON values: mantissas, and beside them their values in float units."""
     facts: dict[str, Any] = {"kind": layer.kind, "shape": list(layer.shape)}
-    if layer.geometry is not None:
-        facts["geometry"] = dict(vars(layer.geometry))
+    if layer.window is not None:
+        facts["geometry"] = dict(vars(layer.window))
     for name in ("weight", "recurrent", "delay", "bias"):
         mants = getattr(layer, name)
         if mants is not None:
             facts[name] = _numbers(mants)
-    if layer.neuron is not None:
-        neuron = layer.neuron
+    if layer.neurons is not None:
+        neuron = layer.neurons
         facts["neuron"] = {
             "type": neuron.kind,
             "vThMant": neuron.threshold_mant,
@@ -84,7 +83,7 @@ def describe_layer(layer: NetxLayer) -> dict[str, Any]:
     return facts
 
 
-def _numbers(mants: IntArray) -> dict[str, Any]:
+def _numbers(mants: Numbers) -> dict[str, Any]:
     values, counts = np.unique(mants, return_counts=True)
     return {
         "shape": list(mants.shape),
@@ -102,7 +101,7 @@ def layer_header() -> list[str]:
     return ["layer", "shape", "kernel", "weights", "range", "levels", "histogram", "bias"]
 
 
-def layer_row(index: int, layer: NetxLayer) -> list[str]:
+def layer_row(index: int, layer: ChipLayer) -> list[str]:
     """Return one row of the table of layers; of a recurrent layer, with its recurrent weights."""
     weight, bias = layer.weight, layer.bias
     if weight is not None and layer.recurrent is not None:
@@ -116,7 +115,7 @@ def layer_row(index: int, layer: NetxLayer) -> list[str]:
     ]
 
 
-def _kind_text(layer: NetxLayer) -> str:
+def _kind_text(layer: ChipLayer) -> str:
     """Return the kind of a layer with its extras, such as `dense, recurrent`."""
     delays = "" if layer.delay is None else f", delays up to {layer.delay.max()}"
     return layer.kind + (", recurrent" if layer.recurrent is not None else "") + delays
@@ -127,34 +126,34 @@ def neuron_header() -> list[str]:
     return ["neurons of layers", "type", "threshold", "current decay", "voltage decay"]
 
 
-def neuron_rows(file: NetxFile) -> list[list[str]]:
+def neuron_rows(file: ChipForm) -> list[list[str]]:
     """Return one row for all layers with equal neurons: mantissas, and their values in float units."""
     layers_with: dict[tuple[str, ...], list[str]] = {}
     for i, layer in enumerate(file.layers):
-        if layer.neuron is not None:
-            neuron = layer.neuron
+        if layer.neurons is not None:
+            neuron = layer.neurons
             decays = map(decay_text, (neuron.current_decay, neuron.voltage_decay))
             key = _neuron_text(neuron), threshold_text(neuron), *decays
             layers_with.setdefault(key, []).append(str(i))
     return [[", ".join(layers), *key] for key, layers in layers_with.items()]
 
 
-def _neuron_text(neuron: NetxNeuron) -> str:
+def _neuron_text(neuron: ChipNeurons) -> str:
     """Return the type of neurons in words, such as `sigma-delta`."""
     if not neuron.is_sigma_delta:
         return neuron.kind
     return "sigma alone: the output is a value" if neuron.sigma_output else "sigma-delta"
 
 
-def _weight_cells(weight: IntArray) -> list[str]:
+def _weight_cells(weight: Numbers) -> list[str]:
     return [f"{weight.size:,}", f"{weight.min()}..{weight.max()}", str(len(np.unique(weight))), _sparkline(weight)]
 
 
-def geometry_text(layer: NetxLayer) -> str:
+def geometry_text(layer: ChipLayer) -> str:
     """Return kernel, stride, padding, dilation and groups of a convolution, without defaults, such as `3x3 p1x1`."""
-    if layer.geometry is None:
+    if layer.window is None:
         return ""
-    geometry = layer.geometry
+    geometry = layer.window
     defaults = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
     parts = ["x".join(map(str, geometry.kernel))]
     parts += [
@@ -165,12 +164,12 @@ def geometry_text(layer: NetxLayer) -> str:
     return " ".join(parts + ([f"g{geometry.groups}"] if geometry.groups > 1 else []))
 
 
-def threshold_text(neuron: NetxNeuron) -> str:
+def threshold_text(neuron: ChipNeurons) -> str:
     """Return the mantissa of the threshold and its value, such as `64 = 1`."""
     return f"{neuron.threshold_mant} = {neuron.threshold_mant / MANT:g}"
 
 
-def decay_text(mants: IntArray | None) -> str:
+def decay_text(mants: Numbers | None) -> str:
     """Return the mantissa of a decay and its value, or the range of the mantissas of all channels; `-` without one."""
     if mants is None:
         return "-"
@@ -179,25 +178,25 @@ def decay_text(mants: IntArray | None) -> str:
     return f"{mants[0]} = {mants[0] / DECAY_ONE:.4g}"
 
 
-def _sparkline(weight: IntArray) -> str:
+def _sparkline(weight: Numbers) -> str:
     """Draw the histogram with block characters. Heights are the square roots of counts, so that tails show."""
     heights = np.sqrt(histogram(weight))
     return "".join(BARS[int(np.ceil(8 * height / heights.max()))] for height in heights)
 
 
-def histogram(mants: IntArray) -> IntArray:
+def histogram(mants: Numbers) -> Numbers:
     """Count the numbers in each of at most `MOST_BINS` bins, from the smallest number to the largest."""
     levels = (mants - mants.min()) // MANT_PER_WEIGHT
-    counts: IntArray = np.bincount(levels.ravel() // (levels.max() // MOST_BINS + 1))
+    counts: Numbers = np.bincount(levels.ravel() // (levels.max() // MOST_BINS + 1))
     return counts
 
 
-def differences(a: NetxFile, b: NetxFile) -> Iterator[LayerDifference]:
+def differences(a: ChipForm, b: ChipForm) -> Iterator[LayerDifference]:
     """Yield all differences of two networks, layer by layer. Thresholds of two readouts that never fire count as equal.
 
     Time steps are compared only if both files contain them: those of other programs may not.
 
-    >>> list(differences(NetxFile((), 4, None), NetxFile((), None, "{}")))
+    >>> list(differences(ChipForm((), 4), ChipForm((), None, "{}")))
     []
     """
     if None not in (a.time_steps, b.time_steps) and a.time_steps != b.time_steps:
@@ -213,18 +212,18 @@ def differences(a: NetxFile, b: NetxFile) -> Iterator[LayerDifference]:
             yield from _layer_differences(i, left, right)
 
 
-def _layer_differences(i: int, a: NetxLayer, b: NetxLayer) -> Iterator[LayerDifference]:
+def _layer_differences(i: int, a: ChipLayer, b: ChipLayer) -> Iterator[LayerDifference]:
     if _sides(a) != _sides(b):
         yield LayerDifference(i, "shape", f"{list(a.shape)} and {list(b.shape)}")
-    if a.geometry != b.geometry:
+    if a.window != b.window:
         yield LayerDifference(i, "geometry", f"{geometry_text(a)} and {geometry_text(b)}")
     yield from _number_differences(i, "weight", a.weight, b.weight)
     yield from _number_differences(i, "bias", a.bias, b.bias)
     yield from _number_differences(i, "recurrent weight", a.recurrent, b.recurrent)
     yield from _number_differences(i, "delay", a.delay, b.delay)
-    if a.neuron is None and b.neuron is None:
+    if a.neurons is None and b.neurons is None:
         return
-    left, right = a.neuron or INTEGRATOR, b.neuron or INTEGRATOR
+    left, right = a.neurons or INTEGRATOR, b.neurons or INTEGRATOR
     if (left.is_sigma_delta, left.sigma_output) != (right.is_sigma_delta, right.sigma_output):
         yield LayerDifference(i, "neurons", f"{_neuron_text(left)} and {_neuron_text(right)}")
     silent = min(left.threshold_mant, right.threshold_mant) >= VTH_MANT_MAX
@@ -234,12 +233,12 @@ def _layer_differences(i: int, a: NetxLayer, b: NetxLayer) -> Iterator[LayerDiff
     yield from _number_differences(i, "vDecay", left.voltage_decay, right.voltage_decay)
 
 
-def _sides(layer: NetxLayer) -> list[int]:
+def _sides(layer: ChipLayer) -> list[int]:
     """Return the shape without sides of 1: old files have [256, 1, 1], and that of a flatten in either order."""
     return [side for side in layer.shape if side > 1]
 
 
-def _number_differences(i: int, what: str, a: IntArray | None, b: IntArray | None) -> Iterator[LayerDifference]:
+def _number_differences(i: int, what: str, a: Numbers | None, b: Numbers | None) -> Iterator[LayerDifference]:
     if a is None or b is None:
         if (a is None) != (b is None):
             yield LayerDifference(i, what, f"only in the {'second' if a is None else 'first'}")

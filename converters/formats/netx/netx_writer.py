@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from converters.formats.netx.netx_layers import CUBA_NAMES, SIGMA_DELTA_NAME, NetxFile, NetxLayer, NetxNeuron
+from converters.chip.form import CUBA, SIGMA_DELTA, ChipForm, ChipLayer, ChipNeurons
 from converters.formats.netx.netx_reader import ACTIVATION, SPEC_ATTRIBUTE
 from specs.files.whole_file import write_whole
 
@@ -16,7 +16,7 @@ STRING = h5py.string_dtype()
 REFRACTORY_STEPS = 1
 
 
-def save_netx(network: NetxFile, path: Path) -> Path:
+def save_netx(network: ChipForm, path: Path) -> Path:
     """Write layers as a netx file; the same layers give the same bytes."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
@@ -29,7 +29,7 @@ def save_netx(network: NetxFile, path: Path) -> Path:
     return write_whole(path, buffer.getvalue())
 
 
-def _save_layer(group: h5py.Group, layer: NetxLayer) -> None:
+def _save_layer(group: h5py.Group, layer: ChipLayer) -> None:
     kind = layer.kind if layer.recurrent is None else "dense_rec"
     group["type"] = np.array([kind.encode()], "S10")
     group["shape"] = np.array(layer.shape, np.int64)
@@ -43,27 +43,27 @@ def _save_layer(group: h5py.Group, layer: NetxLayer) -> None:
         group["delay"] = layer.delay.astype(np.float32)
     if layer.kind == "dense" and layer.weight is not None:
         group["outFeatures"], group["inFeatures"] = (np.int64(side) for side in layer.weight.shape)
-    if layer.geometry is not None and layer.weight is not None:
-        geometry = layer.geometry
+    if layer.window is not None and layer.weight is not None:
+        window = layer.window
         group["outChannels"] = np.int64(len(layer.weight))
-        group["inChannels"] = np.int64(layer.weight.shape[1] * geometry.groups)
-        group["groups"] = np.int64(geometry.groups)
-        group["kernelSize"] = np.array(geometry.kernel, np.int64)
+        group["inChannels"] = np.int64(layer.weight.shape[1] * window.groups)
+        group["groups"] = np.int64(window.groups)
+        group["kernelSize"] = np.array(window.kernel, np.int64)
         for name in ("stride", "padding", "dilation"):
-            group[name] = np.array(getattr(geometry, name), np.int64)
-    if layer.neuron is not None:
-        _save_neuron(group.create_group("neuron"), layer.neuron)
+            group[name] = np.array(getattr(window, name), np.int64)
+    if layer.neurons is not None:
+        _save_neuron(group.create_group("neuron"), layer.neurons)
 
 
-def _save_neuron(group: h5py.Group, neuron: NetxNeuron) -> None:
+def _save_neuron(group: h5py.Group, neuron: ChipNeurons) -> None:
     group["vThMant"] = np.int64(neuron.threshold_mant)
     if neuron.is_sigma_delta:
-        group.create_dataset("type", data=SIGMA_DELTA_NAME, dtype=STRING)
+        group.create_dataset("type", data=SIGMA_DELTA, dtype=STRING)
         group.create_dataset("activation", data=ACTIVATION, dtype=STRING)
         if neuron.sigma_output:
             group["sigma_output"] = np.bool_(True)
         return
-    group.create_dataset("type", data=CUBA_NAMES[0], dtype=STRING)
+    group.create_dataset("type", data=CUBA, dtype=STRING)
     for name, decay in (("iDecay", neuron.current_decay), ("vDecay", neuron.voltage_decay)):
         assert decay is not None
         group[name] = decay if len(decay) > 1 else decay[0]

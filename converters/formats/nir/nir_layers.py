@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from converters.ann_to_snn.linear_fold import Conv, Dense, Pair, fold_conv, fold_dense, follow, pool, scale_outputs
 from converters.formats.nir.nir_chain import Named
 from converters.formats.nir.nir_file import Node
 from converters.formats.nir.nir_neurons import (
@@ -21,9 +20,10 @@ from converters.formats.nir.nir_neurons import (
     channel_values,
     neurons_of,
 )
+from converters.linear.linear_fold import Conv, Dense, fold_conv, fold_dense, follow, pool, scale_outputs
 from specs.errors import IntegrityError, UnsupportedError
 from specs.fields import MAX_DELAY, Padding, Shape
-from specs.shapes import fewest_sides
+from specs.shapes import Pair, fewest_sides
 
 __all__ = ["Layer", "layers_of"]
 

@@ -1,7 +1,8 @@
 """Write models as NIR: nodes that other programs can run, and metadata with all that NIR cannot express."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -9,34 +10,23 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from bootstrap_core.fixed_point import MANT
-from bootstrap_core.functional.quantize import quantize_weight
-from bootstrap_core.network.blocks import (
-    AffineBlock,
-    EventInputBlock,
-    FlattenBlock,
-    GradedInputBlock,
-    InputBlock,
-    SpikingBlock,
-)
-from bootstrap_core.network.network import Network
-from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, PoolSynapse
-from converters.formats.even_padding import evened
+from bootstrap_core.fixed_point import DECAY_ONE, MANT
+from converters.chip.form import ChipForm, ChipLayer, ChipSynapses, Numbers, Window, form_problems, problems_by_place
+from converters.chip.from_network import form_of_network
 from converters.formats.nir.nir_file import Graph, Node, edges_digest, graph_bytes, node_digest
 from converters.formats.nir.nir_neurons import neuron_node
-from converters.formats.refusals import problems_by_place, refuse_unknown_kinds
+from converters.linear.even_padding import evened
 from converters.model import Model
 from specs.arguments import check_path, check_type
 from specs.errors import ConversionError, UnsupportedError
 from specs.fields import Shape
 from specs.files.whole_file import write_whole
-from specs.layers.block import AffineSpec, AvgPoolSpec, ConvSpec, DelayTarget, DenseSpec, FlattenSpec, skips_of
+from specs.layers.input import InputSpec
 from specs.layers.neuron import Reset
 from specs.network import NetworkSpec
 
-__all__ = ["DEFAULT_DT", "METADATA_FORMAT", "METADATA_KEY", "TENSORS_KEY", "graph_of", "write_nir"]
+__all__ = ["DEFAULT_DT", "METADATA_FORMAT", "METADATA_KEY", "TENSORS_KEY", "graph_of", "nir_problems", "write_nir"]
 
 DEFAULT_DT: Final = 1e-4
 """Length of a time step in seconds: snnTorch reads and writes this one and no other."""
@@ -49,14 +39,9 @@ TENSORS_KEY = "snnzoo_tensors"
 """Key of the state dict in the metadata: nodes have quantised values, and training continues from the floats."""
 METADATA_FORMAT = 1
 
-KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
-"""Kinds of blocks that the nodes of a graph can express."""
-
-EXTRAS = ("recurrent", "delays")
-"""Extras of these blocks that a graph can express; see `Layer.extras`."""
-
-SKIP, LOOP, DELAYS = "skip", "recurrent", "delays"
-"""Parts of the labels of nodes: of a skip and of a loop, which are not on the chain, and of a synapse's delays."""
+KINDS = ("dense", "conv", "avg_pool", "flatten", "affine")
+FEATURES = ("recurrent", "delays")
+"""Kinds of layers that the nodes of a graph can express, and their features."""
 
 RESETS = {
     Reset.ZERO: "the voltage becomes 0",
@@ -102,12 +87,10 @@ def write_nir(model: Model, path: str | Path, *, dt: float = DEFAULT_DT) -> Path
     path = check_path(path, "write_nir takes the path of a file", error=ConversionError)
     if not MIN_DT <= dt <= MAX_DT:
         raise ConversionError(f"dt must be from {MIN_DT} to {MAX_DT} seconds, got {dt}")
-    refuse_unknown_kinds(model.spec, KINDS, "NIR", EXTRAS)
-    _refuse_delays_of_weights(model.spec)
-    network = model.build()
-    with torch.no_grad():
-        nodes, edges = graph_of(network, dt=dt)
-        words = _in_words(network)
+    form = form_of_network(model.build())
+    if problems := nir_problems(form):
+        raise UnsupportedError(problems[0])
+    nodes, edges = graph_of(form, dt=dt)
     document = {
         "format": METADATA_FORMAT,
         "spec": model.spec.model_dump(mode="json"),
@@ -118,154 +101,147 @@ def write_nir(model: Model, path: str | Path, *, dt: float = DEFAULT_DT) -> Path
     metadata = {
         "dt": np.float64(dt),
         "time_steps": np.int64(model.spec.time_steps),
-        **words,
+        **_in_words(form, model.spec),
         METADATA_KEY: json.dumps(document, sort_keys=True, allow_nan=False),
         TENSORS_KEY: {name: tensor.numpy() for name, tensor in sorted(model.tensors.items())},
     }
     return write_whole(path, graph_bytes(Graph(nodes, edges, metadata)))
 
 
-def _refuse_delays_of_weights(spec: NetworkSpec) -> None:
-    found = [getattr(layer, "delays", None) for layer in spec.layers]
-    problem = "delays per synapse (Delay nodes hold back whole signals; write a .safetensors or a .net)"
-    places = [[problem] if delays is not None and delays.per is DelayTarget.SYNAPSE else [] for delays in found]
-    if problems := problems_by_place("block", places):
-        raise UnsupportedError(f"NIR cannot express {'; '.join(problems)}")
+def nir_problems(form: ChipForm) -> list[str]:
+    """Return what the nodes of a graph cannot express of a network."""
+    delays = "delays per synapse (Delay nodes hold back whole signals; write a .safetensors or a .net)"
+    of_weights = ([delays] if layer.delay is not None and layer.delay.ndim > 1 else [] for layer in form.layers)
+    problems = [*form_problems(form, KINDS, FEATURES), *problems_by_place("block", of_weights)]
+    return [f"NIR cannot express {'; '.join(problems)}"] if problems else []
 
 
-def graph_of(network: Network, *, dt: float) -> tuple[dict[str, Node], tuple[tuple[str, str], ...]]:
-    """Return the nodes by name, each after its inputs, and the edges.
+def graph_of(form: ChipForm, *, dt: float) -> tuple[dict[str, Node], tuple[tuple[str, str], ...]]:
+    """Return the nodes by name, each after its inputs, and the edges: of the chain, of loops, and of skips.
 
     Names sort in the order of the nodes: HDF5 returns them sorted, and nirtorch 2.0.2, which snnTorch uses, fails on
     nodes that come long before their inputs.
     """
-    nodes = dict(_labelled_nodes(network, dt))
-    width = len(str(len(nodes)))
-    names = {label: f"n{i:0{width}}_{label}" for i, label in enumerate(nodes)}
-    edges = tuple((names[before], names[after]) for before, after in _edges(network, list(nodes)))
-    return {names[label]: node for label, node in nodes.items()}, edges
+    shapes, ends = [layer.shape for layer in form.layers], list[str]()  # the node that gives each layer's output
+    chain = _Chain({"input": Node("Input", {"shape": np.array(shapes[0])})})
+    loops, skips = list[tuple[str, str]](), list[tuple[str, str]]()
+    for i, layer in enumerate(form.layers):
+        name, levels = f"block{i}", form.input.levels if form.input is not None and i == 1 else 1
+        source = layer.sources[0].source if i else 0
+        before = shapes[source]
+        chain.end = ends[source] if i else "input"
+        if layer.kind == "flatten" and len(before) > 1:
+            chain.follow(f"{name}_flatten", _flatten(before))
+        elif layer.kind == "avg_pool" and layer.window is not None and _is_sum_pool(layer.window):
+            chain.follow(f"{name}_pool", _pool(layer.window))
+            weight = float(_floats(layer.weight).flat[0])
+            chain.follow(f"{name}_scale", Node("Scale", {"scale": _full(layer.shape, weight)}))
+        elif layer.weighs:
+            chain.follow(f"{name}_synapse", _synapse(layer, before, levels))
+        if layer.delay is not None:
+            delay = torch.from_numpy(layer.delay).float() * dt
+            chain.follow(f"{name}_delays", Node("Delay", {"delay": _per_channel(delay.numpy(), layer.shape)}))
+        has_neurons = layer.neurons is not None and layer.kind != "affine"
+        for k, skip in enumerate(layer.skips):
+            own = _skip_nodes(f"{name}_skip{k}", skip, shapes[skip.source])
+            chain.nodes |= own
+            skips += pairwise([ends[skip.source], *own, f"{name}_neuron" if has_neurons else "output"])
+        if has_neurons:
+            is_direct = i == 0 and form.input is not None and form.input.exact_input
+            chain.follow(f"{name}_neuron", _neurons(layer, levels, dt, is_direct=is_direct))
+        if layer.recurrent is not None:
+            loop = f"{name}_recurrent"
+            chain.nodes[loop] = Node("Linear", {"weight": _floats(layer.recurrent) / np.float32(levels)})
+            loops += [(chain.end, loop), (loop, chain.end)]
+        if layer.shift:
+            chain.follow(f"{name}_delay", Node("Delay", {"delay": _full(layer.shape, dt)}))
+        ends.append(chain.end)
+    chain.follow("output", Node("Output", {"shape": np.array(shapes[-1])}))
+    width = len(str(len(chain.nodes)))
+    names = {label: f"n{i:0{width}}_{label}" for i, label in enumerate(chain.nodes)}
+    edges = tuple((names[before], names[after]) for before, after in (*chain.edges, *loops, *skips))
+    return {names[label]: node for label, node in chain.nodes.items()}, edges
 
 
-def _edges(network: Network, labels: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield the edges of the chain, of loops, and of each skip, from its source through its nodes to the chain."""
-    chain = [label for label in labels if SKIP not in label and not label.endswith(LOOP)]
-    yield from pairwise(chain)
-    for label in labels:
-        if label.endswith(LOOP):
-            neurons = f"{label.removesuffix(LOOP)}neuron"
-            yield from ((neurons, label), (label, neurons))
-    ends = {label.partition("_")[0]: label for label in chain}  # last node of each block
-    for i, layer in enumerate(network.spec.layers):
-        for k, skip in enumerate(skips_of(layer)):
-            # A flatten of flat data has no node, and an input without neurons only that of the graph.
-            sources = (ends[f"block{j}"] for j in range(skip.source, -1, -1) if f"block{j}" in ends)
-            source = next(sources, chain[0])
-            own = [label for label in labels if label.startswith(f"block{i}_{SKIP}{k}_")]
-            behind = chain[chain.index(f"block{i}_synapse") + 1 :]
-            meeting = next(label for label in behind if not label.endswith(DELAYS))
-            yield from pairwise([source, *own, meeting])
+@dataclass
+class _Chain:
+    """Nodes by label, the edges between them, and the label of the node that the next one follows."""
+
+    nodes: dict[str, Node]
+    edges: list[tuple[str, str]] = field(default_factory=list)
+    end: str = "input"
+
+    def follow(self, label: str, node: Node) -> None:
+        """Add a node after the last one."""
+        self.nodes[label] = node
+        self.edges.append((self.end, label))
+        self.end = label
 
 
-def _labelled_nodes(network: Network, dt: float) -> Iterator[tuple[str, Node]]:
-    shapes = network.spec.shapes
-    yield "input", Node("Input", {"shape": np.array(shapes[0])})
-    for i, block in enumerate(network.blocks):
-        before, after = shapes[max(i - 1, 0)], shapes[i]
-        name = f"block{i}"
-        match block:
-            case InputBlock():
-                direct = torch.ones(1) if block.spec.exact_input else None
-                yield f"{name}_neuron", _neuron(block, after, dt, current_decay=direct)
-            case FlattenBlock() if len(before) > 1:
-                yield f"{name}_flatten", _flatten(before)
-            case SpikingBlock() if isinstance(block.synapse, PoolSynapse) and _is_sum_pool(block.synapse.spec):
-                yield f"{name}_pool", _pool(block.synapse.spec)
-                yield f"{name}_scale", Node("Scale", {"scale": _full(after, block.synapse.weight[0, 0, 0, 0])})
-                yield f"{name}_neuron", _neuron(block, after, dt)
-            case SpikingBlock():
-                yield f"{name}_synapse", _synapse(block, before, after, _has_direct_bias(block))
-                delay = block.quantized_delay()
-                if delay is not None:
-                    yield f"{name}_{DELAYS}", Node("Delay", {"delay": _per_channel(delay * dt, after)})
-                yield from _skip_nodes(network, i, block)
-                yield f"{name}_neuron", _neuron(block, after, dt)
-                if block.recurrent is not None:
-                    weight = block.recurrent.quantized_weight() / block.levels
-                    yield f"{name}_{LOOP}", Node("Linear", {"weight": _array(weight)})
-            case AffineBlock():
-                yield f"{name}_synapse", _synapse(block, before, after, True)
-                yield from _skip_nodes(network, i, block)
-        if getattr(block, "delay_shift", False):
-            yield f"{name}_delay", Node("Delay", {"delay": _full(after, dt)})
-    yield "output", Node("Output", {"shape": np.array(shapes[-1])})
+def _skip_nodes(name: str, skip: ChipSynapses, before: Shape) -> dict[str, Node]:
+    weight = _floats(skip.weight)
+    if skip.is_identity:
+        return {f"{name}_scale": Node("Scale", {"scale": _per_channel(weight, before)})}
+    if skip.window is not None:
+        return {f"{name}_synapse": _conv(skip.window, weight, np.zeros(len(weight), np.float32), before)}
+    flatten = {f"{name}_flatten": _flatten(before)} if len(before) > 1 else {}
+    return {**flatten, f"{name}_synapse": Node("Linear", {"weight": weight})}
 
 
-def _skip_nodes(network: Network, index: int, block: SpikingBlock | AffineBlock) -> Iterator[tuple[str, Node]]:
-    spec = network.spec
-    own = block.synapses()[1 : 1 + len(block.skips)]  # recurrent synapses come last
-    for k, (skip, (synapse, weight)) in enumerate(zip(skips_of(spec.layers[index]), own, strict=True)):
-        name, before = f"block{index}_{SKIP}{k}", spec.shapes[skip.source]
-        match synapse:
-            case IdentitySynapse():
-                scale = weight.reshape(synapse.broadcast).expand(before)
-                yield f"{name}_scale", Node("Scale", {"scale": _array(scale)})
-            case DenseSynapse():
-                if len(before) > 1:
-                    yield f"{name}_flatten", _flatten(before)
-                yield f"{name}_synapse", Node("Linear", {"weight": _array(weight)})
-            case ConvSynapse():
-                yield f"{name}_synapse", _conv(synapse.spec, weight, torch.zeros(len(weight)), before)
-
-
-def _has_direct_bias(block: SpikingBlock) -> bool:
+def _has_direct_bias(layer: ChipLayer) -> bool:
     """Return whether a bias of the synapse enters the voltage as it is: nothing delays it, nor makes it last."""
-    current_decay, _ = block.neuron.quantized_decays()
-    return block.delay is None and bool((current_decay == 1).all())
+    assert layer.neurons is not None
+    return layer.delay is None and bool(np.all(layer.neurons.current_decay == DECAY_ONE))
 
 
-def _neuron(block: InputBlock | SpikingBlock, shape: Shape, dt: float, *, current_decay: Tensor | None = None) -> Node:
-    own_current_decay, voltage_decay = block.neuron.quantized_decays()
-    bias, levels = None, 1
-    if isinstance(block, SpikingBlock):
-        levels = block.levels
-        bias = None if _has_direct_bias(block) else block.quantized_bias()
+def _neurons(layer: ChipLayer, levels: int, dt: float, *, is_direct: bool) -> Node:
+    neurons, bias = layer.neurons, layer.bias
+    assert neurons is not None
+    current_decay, voltage_decay = (_decays(decay) for decay in (neurons.current_decay, neurons.voltage_decay))
+    if layer.kind == "input" or bias is None or _has_direct_bias(layer):
+        voltage_bias = None
+    else:
+        voltage_bias = torch.from_numpy(bias).double() / MANT / levels
     return neuron_node(
-        own_current_decay if current_decay is None else current_decay,
+        torch.ones(1) if is_direct else current_decay,
         voltage_decay,
-        None if bias is None else bias.double() / levels,
-        block.neuron.threshold_mant / MANT / levels,
-        shape,
+        voltage_bias,
+        neurons.threshold_mant / MANT / levels,
+        layer.shape,
         dt=dt,
     )
 
 
-def _synapse(block: SpikingBlock | AffineBlock, before: Shape, after: Shape, with_bias: bool) -> Node:
-    bias = block.quantized_bias() if with_bias else None
-    in_units = torch.zeros(after[0]) if bias is None else (bias.double() / block.levels).float()
-    weight = block.quantized_weight()
-    spec = block.synapse.spec
-    if spec is None:
-        return Node("Affine", {"weight": _array(weight), "bias": _array(in_units)})
-    return _conv(spec, weight, in_units, before)
+def _decays(mants: Numbers | None) -> torch.Tensor:
+    assert mants is not None
+    return torch.from_numpy(mants).float() / DECAY_ONE
 
 
-def _conv(spec: ConvSpec, weight: Tensor, bias: Tensor, before: Shape) -> Node:
-    kernels, dilation, padding = evened(_array(weight), spec.dilation, spec.padding)
-    arrays = {"weight": kernels, "bias": _array(bias)}
-    geometry = {"stride": spec.stride, "padding": padding, "dilation": dilation, "input_shape": before[1:]}
-    return Node(
-        "Conv2d",
-        {**arrays, **{name: np.array(pair) for name, pair in geometry.items()}, "groups": np.array(spec.groups)},
+def _synapse(layer: ChipLayer, before: Shape, levels: int) -> Node:
+    with_bias = layer.bias is not None and (layer.kind == "affine" or _has_direct_bias(layer))
+    bias = layer.bias / MANT / levels if layer.bias is not None and with_bias else np.zeros(layer.shape[0])
+    bias, weight = bias.astype(np.float32), _floats(layer.weight)
+    if layer.window is None:
+        return Node("Affine", {"weight": weight, "bias": bias})
+    return _conv(layer.window, weight, bias, before)
+
+
+def _conv(window: Window, weight: Numbers, bias: Numbers, before: Shape) -> Node:
+    kernels, dilation, padding = evened(weight, window.dilation, window.padding)
+    geometry = {"stride": window.stride, "padding": padding, "dilation": dilation, "input_shape": before[1:]}
+    pairs = {name: np.array(pair) for name, pair in geometry.items()}
+    return Node("Conv2d", {"weight": kernels, "bias": bias, **pairs, "groups": np.array(window.groups)})
+
+
+def _is_sum_pool(window: Window) -> bool:
+    """Return whether SumPool2d can express a pool: equal padding on opposite sides, at most half the kernel."""
+    return len(window.padding) == 2 and all(
+        2 * pad <= side for pad, side in zip(window.padding, window.kernel, strict=True)
     )
 
 
-def _is_sum_pool(spec: ConvSpec) -> bool:
-    """Return whether SumPool2d can express a pool: equal padding on opposite sides, at most half the kernel."""
-    return len(spec.padding) == 2 and all(2 * pad <= side for pad, side in zip(spec.padding, spec.kernel, strict=True))
-
-
-def _pool(spec: ConvSpec) -> Node:
-    geometry = {"kernel_size": spec.kernel, "stride": spec.stride, "padding": spec.padding}
+def _pool(window: Window) -> Node:
+    geometry = {"kernel_size": window.kernel, "stride": window.stride, "padding": window.padding}
     return Node("SumPool2d", {name: np.array(pair) for name, pair in geometry.items()})
 
 
@@ -274,39 +250,39 @@ def _flatten(before: Shape) -> Node:
     return Node("Flatten", {"start_dim": np.array(0), "end_dim": np.array(-1), "input_type": np.array(before)})
 
 
-def _full(shape: Shape, value: Tensor | float) -> npt.NDArray[np.float32]:
-    return np.full(shape, float(value), np.float32)
+def _full(shape: Shape, value: float) -> npt.NDArray[np.float32]:
+    return np.full(shape, value, np.float32)
 
 
-def _per_channel(values: Tensor, shape: Shape) -> npt.NDArray[Any]:
-    return _array(values.reshape(-1, *[1] * (len(shape) - 1)).expand(shape))
+def _per_channel(values: Numbers, shape: Shape) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(np.broadcast_to(values.reshape(-1, *[1] * (len(shape) - 1)), shape))
 
 
-def _array(x: Tensor) -> npt.NDArray[Any]:
-    return np.ascontiguousarray(x.cpu().numpy())
+def _floats(mants: Numbers | None) -> npt.NDArray[np.float32]:
+    """Return weights in float units."""
+    assert mants is not None
+    return (mants / MANT).astype(np.float32)
 
 
-def _in_words(network: Network) -> Mapping[str, str]:
+def _in_words(form: ChipForm, spec: NetworkSpec) -> Mapping[str, str]:
     """Return metadata in words for users of other programs: name, input, output and reset."""
-    spec = network.spec
     first, *others = spec.resets
     reset = "some subtract it (see neuron.reset in the spec)" if others else RESETS[first]
     return {
         "name": spec.name,
-        "feed": f"in each time step {_feed(network.blocks[0])}",
+        "feed": f"in each time step {_feed(form.layers[0], spec.input)}",
         "read": "the logits are the mean of the output over all time steps, from states of 0",
         "reset": f"where a spike is above the threshold, {reset}",
     }
 
 
-def _feed(block: torch.nn.Module) -> str:
-    if isinstance(block, EventInputBlock):
+def _feed(layer: ChipLayer, entering: InputSpec) -> str:
+    if entering.is_events:
         return "its events, integers"
-    if isinstance(block, GradedInputBlock):
-        return f"round({block.spec.levels} x) / {block.spec.levels}, for pixels x in 0..1"
-    assert isinstance(block, InputBlock)
-    weight, bias = (quantize_weight(parameter).item() for parameter in (block.weight, block.bias))
-    x = f"(x - {block.spec.mean}) / {block.spec.std}"
-    if block.spec.exact_input:
+    if layer.weight is None or layer.bias is None:
+        return f"round({entering.levels} x) / {entering.levels}, for pixels x in 0..1"
+    weight, bias = float(layer.weight[0] / MANT), float(layer.bias[0] / MANT)
+    x = f"(x - {entering.mean}) / {entering.std}"
+    if entering.exact_input:
         return f"trunc(64 ({weight} {x} + {bias})) / 64, for pixels x in 0..1"
     return f"{weight} round(32 {x}) / 32 + {bias}, for pixels x in 0..1"

@@ -13,7 +13,8 @@ from converters.onnx.reading.onnx_graph import GraphNode
 from specs.errors import IntegrityError, UnsupportedError
 from specs.files.limits import ONNX_ELEMENTS, ONNX_TENSOR
 
-__all__ = ["FOLDABLE", "evaluate"]
+BINARY = "Add", "Sub", "Mul", "Div"
+"""Operators whose second input may, until opset 6, align with the first from an axis on."""
 
 ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Equal", "Less", "Greater", "And", "Or", "Where", "Mod")
 FOLDABLE = frozenset(
@@ -51,6 +52,10 @@ def evaluate(node: GraphNode, inputs: list[Array | None], *, limit: int = ONNX_T
     for attribute in node.proto.attribute:
         if attribute.HasField("t") and math.prod(attribute.t.dims) > ONNX_ELEMENTS:
             raise UnsupportedError(f"its attribute {attribute.name!r} exceeds {ONNX_ELEMENTS:,} numbers, the limit")
+    if node.version < 7 and "axis" in node.attributes and node.proto.op_type in BINARY:
+        first, second = inputs
+        if first is not None and second is not None:
+            inputs = [first, fitted_from(int(node.attributes["axis"]), first.ndim, second)]
     opset = max(node.opset, EVALUATED_AS.get(node.proto.op_type, 0))
     feeds = {name: array for name, array in zip(node.inputs, inputs, strict=True) if array is not None}
     given, made = (
@@ -67,6 +72,11 @@ def evaluate(node: GraphNode, inputs: list[Array | None], *, limit: int = ONNX_T
     if not all(isinstance(result, np.ndarray | np.generic) for result in results):
         raise UnsupportedError("its output is not a tensor")
     return [np.asarray(result) for result in results]
+
+
+def fitted_from(axis: int, rank: int, second: Array) -> Array:
+    """Return the second operand with axes of 1 appended: it then aligns with one of `rank` axes from `axis` on."""
+    return second.reshape(*second.shape, *[1] * (rank - axis % rank - second.ndim))
 
 
 def _n_results(node: GraphNode, inputs: list[Array | None]) -> int:

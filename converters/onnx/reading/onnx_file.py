@@ -18,15 +18,6 @@ from specs.files.imposter import refuse_imposter
 from specs.files.limits import ONNX_BYTES, ONNX_ELEMENTS, ONNX_NODES
 from specs.files.memory import refuse_beyond_memory
 
-__all__ = [
-    "DEFAULT_DOMAINS",
-    "OLDEST_OPSET",
-    "Array",
-    "load_onnx",
-    "opset_of",
-    "tensor_array",
-]
-
 Array = npt.NDArray[np.generic]
 
 OLDEST_OPSET = 6

@@ -23,8 +23,6 @@ from converters.onnx.reading.onnx_file import (
 from specs.errors import IntegrityError, UnsupportedError
 from specs.files.limits import ONNX_INPUT, ONNX_NODES, ONNX_OUTPUTS
 
-__all__ = ["Graph", "GraphInput", "GraphNode", "read_graph"]
-
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 ENTERING: dict[int, float] = {**dict.fromkeys(FLOATS, 1.0), TensorProto.UINT8: 255.0}
 """Element types that an input may have, and the value that stands for a pixel of 1.0."""

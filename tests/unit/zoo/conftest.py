@@ -6,7 +6,7 @@ from bootstrap_core import build_network, load_dataset
 from bootstrap_core.data.datasets import Dataset
 from converters import Model, write_model
 from specs import NetworkSpec, parse_spec
-from zoo.runs.card import Card
+from zoo.card import Card
 from zoo.runs.measurement import measure_card
 
 TINY = """

@@ -304,6 +304,17 @@ def test_states_may_leave_24_bits_in_the_middle_of_a_stream(kind: str, more: dic
     assert first
 
 
+@pytest.mark.parametrize("encoding", ["events", "frames"])
+def test_a_stream_leaves_its_inputs_as_they_are(encoding: str) -> None:
+    more = {"neuron": {"kind": "sigma_delta", "threshold": 0.5}} if encoding == "frames" else {}
+    exact = make({"kind": "flatten"}, *READOUTS["affine"], encoding=encoding, bits=3, raised=0.0, **more)
+    x, stream = events(2).double(), exact.stream()
+    kept = x.clone()
+    for step in x:
+        stream.step(step)
+    assert torch.equal(x, kept)
+
+
 @pytest.mark.parametrize("readout", READOUTS)
 def test_a_stream_of_no_inputs_gives_no_logits(readout: str) -> None:
     exact = make({"kind": "flatten"}, *READOUTS[readout])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.functional.convolution import conv2d
-from bootstrap_core.ops import precision
+from bootstrap_core.ops import precision, synapses
 from bootstrap_core.ops.library import LANES
 from bootstrap_core.ops.precision import products_in
 from bootstrap_core.ops.spikes import Spikes, SteadyInput, pack
@@ -97,7 +97,7 @@ def test_one_neuron_goes_to_the_one_in_its_place() -> None:
 def test_weights_lie_by_group_vector_and_four_of_inputs(native, drawn_weight) -> None:
     """The layout is `[groups, vectors, taps, 16 outputs, 4 inputs]`, padded with zeros."""
     connection = Connection(drawn_weight(18, 6))
-    weight, taps = connection.packed((6,))
+    weight, taps = connection.packed((6,)), connection.wiring((6,)).layout[1]
     assert weight.dtype == torch.int8
     assert taps.shape == (2,)
     lying = weight.view(2, 2, LANES, 4).permute(0, 2, 1, 3).reshape(2 * LANES, 8).float() * WEIGHT_STEP
@@ -108,7 +108,7 @@ def test_weights_lie_by_group_vector_and_four_of_inputs(native, drawn_weight) ->
 
 def test_weights_of_maps_in_a_row_lie_as_the_maps_do(native, drawn_weight) -> None:
     connection = Connection(drawn_weight(3, 2 * 2 * 3))
-    weight, _ = connection.packed((2, 2, 3))
+    weight = connection.packed((2, 2, 3))
     lying = weight.view(3, LANES, 4).permute(1, 0, 2).reshape(LANES, 12).float() * WEIGHT_STEP
     expected = connection.weight.view(3, 2, 2, 3).permute(0, 2, 3, 1).flatten(1)
     assert torch.equal(lying[:3], expected)
@@ -117,7 +117,7 @@ def test_weights_of_maps_in_a_row_lie_as_the_maps_do(native, drawn_weight) -> No
 def test_weights_of_one_channel_each_lie_by_place_and_channel(native, drawn_weight) -> None:
     spec = ConvSpec(channels=5, kernel=(2, 3), groups=5)
     connection = Connection(drawn_weight(5, 1, 2, 3), spec)
-    weight, _ = connection.packed((5, 4, 4))
+    weight = connection.packed((5, 4, 4))
     assert torch.equal(weight.float() * WEIGHT_STEP, connection.weight.flatten(1).T)
 
 
@@ -125,19 +125,27 @@ def test_packed_weights_are_kept_for_each_shape(native, drawn_weight) -> None:
     connection = Connection(drawn_weight(3, 24))
     assert connection.packed((24,)) is connection.packed((24,))
     assert connection.packed((2, 3, 4)) is not connection.packed((24,))
-    assert not torch.equal(connection.packed((2, 3, 4))[0], connection.packed((24,))[0])
+    assert not torch.equal(connection.packed((2, 3, 4)), connection.packed((24,)))
 
 
 def test_weights_that_learn_and_lie_in_any_order_are_packed(native, drawn_weight) -> None:
     weight = drawn_weight(20, 7)
     lying = weight.T.contiguous().T.requires_grad_()
-    assert torch.equal(Connection(lying).packed((7,))[0], Connection(weight).packed((7,))[0])
+    assert torch.equal(Connection(lying).packed((7,)), Connection(weight).packed((7,)))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+BY_SUMS_AND_BY_PRODUCTS = pytest.mark.parametrize(
+    ("dtype", "tiles"), [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)]
+)
+
+
+@BY_SUMS_AND_BY_PRODUCTS
 @pytest.mark.parametrize("steps", [1, 7, 16, 35])
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_are_those_of_torch(name, steps, dtype, native, drawn_spikes, drawn_weight, hold_close) -> None:
+def test_gradients_are_those_of_torch(
+    name, steps, dtype, tiles, native, drawn_spikes, drawn_weight, hold_close, monkeypatch
+) -> None:
+    monkeypatch.setattr(synapses, "multiplies_tiles", lambda: tiles)
     shape, flat, connection = make(name, drawn_weight)
     x = drawn_spikes(steps, 3, *shape).requires_grad_()
     learnt = Connection(connection.weight.clone().requires_grad_(), connection.geometry)
@@ -151,6 +159,22 @@ def test_gradients_are_those_of_torch(name, steps, dtype, native, drawn_spikes, 
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2  # bfloat16 rounds products
     hold_close([found.float().view_as(x)], [of_x], tolerance)
     hold_close([connection.weight_gradient(to_record(grad), spikes)], [of_weight], tolerance)
+
+
+@pytest.mark.parametrize(
+    ("geometry", "dtype", "tiles", "part", "expected"),
+    [
+        (None, torch.bfloat16, False, 0.4, False),
+        (None, torch.bfloat16, False, 0.6, True),
+        (None, torch.bfloat16, True, 0.0, True),
+        (None, torch.float32, True, 1.0, False),
+        (ConvSpec(channels=4, kernel=(1, 1)), torch.bfloat16, True, 1.0, False),
+    ],
+)
+def test_products_are_taken_where_they_are_faster(geometry, dtype, tiles, part, expected, monkeypatch) -> None:
+    monkeypatch.setattr(synapses, "multiplies_tiles", lambda: tiles)
+    connection, inputs = Connection(torch.zeros(4, 10), geometry), torch.arange(10) < 10 * part
+    assert connection._multiplies(torch.zeros(1, dtype=dtype), inputs) is expected
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.01, 1.0])
@@ -197,14 +221,15 @@ def test_large_products_take_the_type_that_is_allowed(least: int, dtype: torch.d
     assert connection.gradient_dtype(spikes) == torch.float32
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@BY_SUMS_AND_BY_PRODUCTS
 @pytest.mark.parametrize("background", [0.25, None])
 @pytest.mark.parametrize("steps", [1, 35])
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_of_input_neurons_are_sums_over_their_pixels(
-    name, steps, background, dtype, native, drawn_weight, hold_close
+    name, steps, background, dtype, tiles, native, drawn_weight, hold_close, monkeypatch
 ) -> None:
     """Pixels are mostly background, or all different; the layout is that of `SteadyInput`."""
+    monkeypatch.setattr(synapses, "multiplies_tiles", lambda: tiles)
     shape, flat, connection = make(name, drawn_weight)
     n = 4
     levels = torch.randint(20, (n, *shape))

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from bootstrap_core import IntegerNetwork
-from converters.ann_to_snn import ann as nets
-from converters.ann_to_snn.ann import Ann, Node, run_ann
 from converters.ann_to_snn.best_candidate import SpikingForms, best_candidate, images_wanted
 from converters.ann_to_snn.calibrate import InputForm, calibrate
-from converters.ann_to_snn.image_normalization import Normalization
-from converters.ann_to_snn.linear_fold import Conv, Dense, scale_inputs
 from converters.ann_to_snn.spiking_layers import MaxPooling, spiking_layers
+from converters.linear import ann as nets
+from converters.linear.ann import Ann, Node, run_ann
+from converters.linear.image_normalization import Normalization
+from converters.linear.linear_fold import Conv, Dense, scale_inputs
 from specs import UnsupportedError, skips_of
 from specs.layers.input import Encoding
 from specs.layers.neuron import Reset
@@ -212,7 +212,9 @@ def test_a_maximum_of_a_sum_is_averaged_where_it_cannot_be_by_any_neuron() -> No
     images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     found = best_candidate(ann, images, name="a", time_steps=8, forms=SpikingForms(encodings=[Encoding.SPIKE]))
     assert found.max_pooling is MaxPooling.AVERAGE
-    with pytest.raises(UnsupportedError, match=r"^a: no spiking form works: m: max pooling needs .*leaky one$"):
+    with pytest.raises(
+        UnsupportedError, match=r"^a: no spiking form works: node m \(MaxPool\): max pooling needs .*leaky one$"
+    ):
         best_candidate(ann, images, name="a", time_steps=8, forms=SpikingForms(max_pooling=[MaxPooling.ANY]))
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from bootstrap_core.data.datasets import Dataset, Split, load_dataset
 from converters.ann_to_snn.best_candidate import SpikingForms
-from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization, usual_normalizations
 from converters.ann_to_snn.onnx_conversion import import_onnx
+from converters.linear.image_normalization import AS_THEY_ARE, Normalization, usual_normalizations
 from specs import DataError
 from specs.layers.input import Encoding
 

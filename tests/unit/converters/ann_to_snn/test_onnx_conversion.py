@@ -16,12 +16,12 @@ from bootstrap_core import IntegerNetwork, build_network, evaluate, load_dataset
 from bootstrap_core.data.datasets import Dataset, Split
 from converters import read_model, write_model
 from converters.ann_to_snn import conversion_notes
-from converters.ann_to_snn.ann import run_ann
 from converters.ann_to_snn.best_candidate import FEWEST, FEWEST_TO_JUDGE, SpikingForms, best_candidate
 from converters.ann_to_snn.calibrate import InputForm, calibrate
-from converters.ann_to_snn.image_normalization import Normalization
 from converters.ann_to_snn.onnx_conversion import ImportCallbacks, import_onnx
 from converters.ann_to_snn.spiking_layers import MaxPooling, activations_first, spiking_layers
+from converters.linear.ann import run_ann
+from converters.linear.image_normalization import Normalization
 from converters.onnx.import_ann import import_ann
 from specs import ConversionError, DataError, SnnZooError, SpecError, UnsupportedError
 from specs.layers.block import skips_of
@@ -218,10 +218,12 @@ def test_sums_of_branches_become_skips_that_answer_like_the_ann(residual, digits
     assert spec.blocks[-2].kind == "flatten"
     assert found.agreement > 0.85
     assert found.blocks == [1, 2, 3, 4, 5, 6, 8]
-    named = {node.name: found.blocks_of(ann)[node.name] for node in ann.nodes}
-    assert [named[f"relu{i}"] for i in range(1, 7)] == [[i] for i in range(1, 7)]
-    assert named["conv5"] == named["add2"] == [5]
-    assert named["add3"] == [8]
+    blocks: dict[str, list[list[int]]] = {}
+    for node in ann.nodes:
+        blocks.setdefault(type(node.operation).__name__, []).append(found.blocks_of(ann)[node.name])
+    assert blocks["Relu"] == [[i] for i in range(1, 7)]
+    assert blocks["Conv"][4] == blocks["Add"][1] == [5]
+    assert blocks["Add"][2] == [8]
     network = found.model.build()
     with torch.no_grad():
         logits, trace = network.run(images[:8])

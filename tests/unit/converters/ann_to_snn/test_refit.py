@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from converters.ann_to_snn.linear_fold import Conv, Dense
 from converters.ann_to_snn.refit import Reading, refit
+from converters.linear.linear_fold import Conv, Dense
 
 
 def seeded() -> torch.Generator:

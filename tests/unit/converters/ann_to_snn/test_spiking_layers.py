@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.functional.convolution import conv2d
-from converters.ann_to_snn import ann as nets
-from converters.ann_to_snn.ann import Ann, Node, run_ann
-from converters.ann_to_snn.linear_fold import Conv, Dense
 from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
+from converters.linear import ann as nets
+from converters.linear.ann import Ann, Node, run_ann
+from converters.linear.linear_fold import Conv, Dense
 from specs import ConvSpec, UnsupportedError
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -186,7 +186,7 @@ def test_what_has_no_spiking_layers_is_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"max pooling is refused \('error' was chosen\): MaxPool2"):
         spiking_layers(maxima, MaxPooling.ERROR)
     twice = chain((1, 9, 9), conv(2, 1), conv(2, 2), nets.Relu(), nets.Flatten(), dense(4, 50))
-    with pytest.raises(UnsupportedError, match="Conv1: weights after weights"):
+    with pytest.raises(UnsupportedError, match=r"node Conv1 \(Conv\): weights after weights"):
         spiking_layers(twice, MaxPooling.ANY)
 
 
@@ -345,15 +345,15 @@ REFUSED = {
     "parallel activations": (
         (("c1", same(2, 2), "r0"), ("r1", RELU, "c1"), ("c2", same(2, 2), "r0"), ("r2", RELU, "c2"),
          ("s", ADD, "r1 r2")),
-        r"r2 reads r0, but not r1, the layer before it: where the ANN has parallel branches, only one",
+        r"node r2 \(Relu\) reads r0, but not r1, the layer before it: where the ANN has parallel branches, only one",
     ),
     "weights behind a sum with weights": (
         (("c1", same(2, 2), "r0"), ("s", ADD, "c1 r0"), ("c2", same(2, 2), "s"), ("r1", RELU, "c2")),
-        "c2: weights after weights, with no activation between them, are not supported",
+        r"node c2 \(Conv\): weights after weights, with no activation between them, are not supported",
     ),
     "maximum of a sum": (
         (("c1", same(2, 2), "r0"), ("s", ADD, "c1 r0"), ("m", nets.MaxPool((2, 2), (2, 2)), "s")),
-        "m: max pooling needs an activation just before it, and not a leaky one",
+        r"node m \(MaxPool\): max pooling needs an activation just before it, and not a leaky one",
     ),
 }  # fmt: skip
 
@@ -380,7 +380,7 @@ def test_a_maximum_of_the_image_is_averaged_or_refused() -> None:
 
 def test_a_sum_that_doubles_each_time_is_refused() -> None:
     doubled = [(f"s{i + 1}", ADD, f"s{i} s{i}") for i in range(40)]
-    with pytest.raises(UnsupportedError, match="s7: a sum of 128 branches; at most 64"):
+    with pytest.raises(UnsupportedError, match=r"node s7 \(Add\): a sum of 128 branches; at most 64"):
         spiking_layers(graph((1, 6, 6), *STEM, ("s0", same(2, 2), "r0"), *doubled), MaxPooling.ANY)
 
 

@@ -7,12 +7,14 @@ from typing import Any, Literal
 import pytest
 
 from bootstrap_core import build_network
+from bootstrap_core.network.blocks import BUILDERS
+from converters.chip.form import form_problems
+from converters.chip.from_network import form_of_network
 from converters.formats.lava_checkpoint import read_checkpoint
 from converters.formats.netx.netx_model import netx_of
 from converters.formats.nir.nir_writer import write_nir
-from converters.formats.refusals import unknown_kinds
 from converters.model import Model
-from specs import AffineSpec, DenseSpec, NetworkSpec, UnsupportedError, load_spec
+from specs import DenseSpec, NetworkSpec, UnsupportedError, load_spec
 
 
 class GateSpec(DenseSpec):
@@ -23,33 +25,32 @@ KNOWN = "(only dense, conv, avg_pool, flatten, affine; replace the block, or wri
 
 
 @pytest.fixture
-def spec() -> NetworkSpec:
+def spec(monkeypatch: pytest.MonkeyPatch) -> NetworkSpec:
     """Return a network whose blocks 1 and 2 are of a kind that no format knows."""
+    monkeypatch.setitem(BUILDERS, GateSpec, BUILDERS[DenseSpec])
     spec = load_spec("mnist-dense")
     blocks = (GateSpec(features=512), GateSpec(features=512), spec.blocks[-1])
     return spec.model_copy(update={"blocks": blocks})
 
 
 def test_a_kind_is_named_once_with_all_its_blocks(spec: NetworkSpec) -> None:
-    (problem,) = unknown_kinds(spec, [DenseSpec, AffineSpec])
+    form = form_of_network(build_network(spec, seed=0))
+    (problem,) = form_problems(form, ["dense", "affine"])
     assert problem.startswith("blocks 1, 2: kind gate (only dense, affine; replace the block")
-    assert unknown_kinds(spec, [GateSpec, AffineSpec]) == []
+    assert form_problems(form, ["gate", "affine"]) == []
 
 
 def test_netx_refuses_it(spec: NetworkSpec) -> None:
-    network = build_network(load_spec("mnist-dense"), seed=0)
-    network.spec = spec
     with pytest.raises(UnsupportedError) as caught:
-        netx_of(network)
+        netx_of(build_network(spec, seed=0))
     assert str(caught.value).startswith(
         f"netx cannot express blocks 1, 2: kind gate {KNOWN.replace('affine', 'affine, average')}"
     )
 
 
 def test_nir_refuses_it(spec: NetworkSpec, tmp_path: Path) -> None:
-    tensors = build_network(load_spec("mnist-dense"), seed=0).state_dict()
     with pytest.raises(UnsupportedError) as caught:
-        write_nir(Model(spec, tensors), tmp_path / "net.nir")
+        write_nir(Model.of(build_network(spec, seed=0)), tmp_path / "net.nir")
     assert str(caught.value).startswith(f"NIR cannot express blocks 1, 2: kind gate {KNOWN}")
     assert list(tmp_path.iterdir()) == []
 
@@ -65,6 +66,7 @@ def test_an_extra_that_a_format_cannot_hold_is_refused_by_name(extra: dict[str, 
     spec = load_spec("mnist-dense-shallow")
     block = spec.blocks[0].model_validate(spec.blocks[0].model_dump(mode="json") | extra)
     spec = spec.model_copy(update={"blocks": (block, *spec.blocks[1:])})
-    (problem,) = unknown_kinds(spec, [DenseSpec, AffineSpec])
+    form = form_of_network(build_network(spec, seed=0))
+    (problem,) = form_problems(form, ["dense", "affine"])
     assert problem == f"block 1: {next(iter(extra))} (write a .safetensors, which holds every kind)"
-    assert unknown_kinds(spec, [DenseSpec, AffineSpec], ("recurrent", "delays")) == []
+    assert form_problems(form, ["dense", "affine"], ("recurrent", "delays")) == []

@@ -15,8 +15,8 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
+from converters.file_migration import migrate_file
 from converters.formats.state_dict_file import DTYPES, open_state_dict, write_safetensors_pieces, write_torch
-from converters.weight_norm.file_migration import migrate_file
 from converters.weight_norm.migration_plan import TensorSpec
 from specs import ConversionError, SnnZooError, UnsupportedError
 
@@ -384,7 +384,7 @@ def test_a_refusal_halfway_leaves_the_old_file(tmp_path, suffix) -> None:
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, suffix) -> None:
     path = saved(tmp_path / "a.pt", {"w": torch.ones(100_000)})
     program = (
-        "import resource, sys, pathlib\nfrom converters.weight_norm.file_migration import migrate_file\n"
+        "import resource, sys, pathlib\nfrom converters.file_migration import migrate_file\n"
         "from specs import SnnZooError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try: migrate_file(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), to='plain')\n"
@@ -428,7 +428,7 @@ def test_memory_stays_small_however_large_the_file(tmp_path) -> None:
                 for start in range(0, spec.n_elements, 2**20):
                     write(spec.name, start, torch.ones(min(2**20, spec.n_elements - start)))
         program = (
-            "import resource, sys, pathlib\nfrom converters.weight_norm.file_migration import migrate_file\n"
+            "import resource, sys, pathlib\nfrom converters.file_migration import migrate_file\n"
             "migrate_file(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), to='plain')\n"
             "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
         )

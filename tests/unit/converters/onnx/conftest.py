@@ -10,7 +10,7 @@ import torch
 from onnx import ModelProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from converters.ann_to_snn.ann import run_ann
+from converters.linear.ann import run_ann
 from converters.onnx.import_ann import OnnxImport, import_ann
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from converters.ann_to_snn.ann import (
+from converters.ann_to_snn.spiking_layers import activations_first
+from converters.linear.ann import (
     AvgPool,
     Clip,
     Conv,
@@ -20,10 +21,10 @@ from converters.ann_to_snn.ann import (
     apply_operation,
     run_ann,
 )
-from converters.ann_to_snn.spiking_layers import activations_first
 from converters.onnx.import_ann import import_ann
-from converters.onnx.operators import OPERATIONS
+from converters.onnx.operators import OPERATORS
 from converters.onnx.reading.onnx_file import OLDEST_OPSET
+from converters.onnx.refused_operators import REFUSED
 from specs import ConversionError, UnsupportedError
 
 IMAGES = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(2)) - 0.4
@@ -201,7 +202,7 @@ def test_one_axis_is_maps_of_height_1(classify) -> None:
 def test_a_bias_beside_a_convolution(classify, shape) -> None:
     found = classify("c = Conv(x, k) a = Add(c, b) h = Relu(a)", {"k": K, "b": B.reshape(shape)})
     assert np.allclose(operations(found, Conv)[0].bias, B)
-    assert rows(found)["Add"] == ("conv1", "folded into its weights, exactly")
+    assert rows(found)["Add"] == ("c", "folded into its weights, exactly")
 
 
 def test_old_operators_fit_constants_by_axis(classify) -> None:
@@ -574,7 +575,7 @@ def test_residual_sums(classify) -> None:
     nodes = "c = Conv<pads=[1,1,1,1]>(x, k) r = Relu(c) s = Add(r, x) h = Relu(s)"
     found = classify(nodes, {"k": numbers(2, 2, 3, 3)})
     assert kinds(found) == ["Conv", "Relu", "Add", "Relu", "Flatten", "Dense"]
-    assert next(node.inputs for node in found.ann.nodes if node.name == "add1") == ("relu1", "input")
+    assert next(node.inputs for node in found.ann.nodes if node.name == "s") == ("r", "input")
 
 
 def test_a_bias_is_not_folded_into_what_others_read(classify) -> None:
@@ -654,22 +655,22 @@ def versions_of(key: tuple[str, str]) -> list[int]:
     return sorted(schema.since_version for schema in schemas if (schema.domain, schema.name) == key)
 
 
-@pytest.mark.parametrize("key", sorted(OPERATIONS.operators))
-def test_every_version_that_onnx_has_is_read(key) -> None:
+@pytest.mark.parametrize("name", sorted(OPERATORS))
+def test_every_version_that_onnx_has_is_read(name) -> None:
     """A failure means that a new opset changed an operator: read its changes, then add the version to the table."""
-    history = versions_of(key)
+    history = versions_of(("", name))
     in_force = {v for v, after in zip(history, [*history[1:], 1 << 30], strict=True) if after > OLDEST_OPSET}
-    assert in_force <= set(OPERATIONS.operators[key].versions)
+    assert in_force <= set(OPERATORS[name].versions)
 
 
-@pytest.mark.parametrize("key", sorted(OPERATIONS.operators))
-def test_no_version_is_made_up(key) -> None:
+@pytest.mark.parametrize("name", sorted(OPERATORS))
+def test_no_version_is_made_up(name) -> None:
     newest = onnx.defs.onnx_opset_version()
-    assert {v for v in OPERATIONS.operators[key].versions if v <= newest} <= set(versions_of(key))
+    assert {v for v in OPERATORS[name].versions if v <= newest} <= set(versions_of(("", name)))
 
 
 def test_no_operator_is_read_and_refused() -> None:
-    assert not OPERATIONS.operators.keys() & OPERATIONS.refused.keys()
+    assert not {("", name) for name in OPERATORS} & REFUSED.keys()
 
 
 @pytest.mark.parametrize("opset", range(6, onnx.defs.onnx_opset_version() + 1))

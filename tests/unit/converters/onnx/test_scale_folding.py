@@ -5,7 +5,7 @@ import onnx
 import pytest
 import torch
 
-from converters.ann_to_snn.ann import Clip, Conv, Dense, run_ann
+from converters.linear.ann import Clip, Conv, Dense, run_ann
 from converters.onnx.import_ann import import_ann
 from specs import UnsupportedError
 

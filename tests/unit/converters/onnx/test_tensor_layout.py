@@ -6,7 +6,7 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
-from converters.ann_to_snn.ann import AvgPool, Conv, Dense, MaxPool, run_ann
+from converters.linear.ann import AvgPool, Conv, Dense, MaxPool, run_ann
 from converters.onnx.import_ann import import_ann
 from specs import UnsupportedError
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bootstrap_core.network.build import build_network
-from converters.formats.netx.netx_layers import ConvGeometry, NetxFile, NetxLayer, NetxNeuron
+from converters.chip.form import ChipForm, ChipLayer, ChipNeurons, ChipSynapses, Window
 from converters.formats.netx.netx_model import netx_of
 from converters.model import Model
 from converters.report.network_graph import (
@@ -150,12 +150,11 @@ def test_skips_bend_around_the_boxes_from_source_to_layer(graph) -> None:
 
 
 def test_a_netx_file_is_drawn_whatever_its_neurons_are() -> None:
-    neuron = NetxNeuron(80, np.array([4096]), np.array([100, 200]), kind="RF")
-    conv = NetxLayer(
-        "conv", (2, 1, 1), np.arange(-8, 8, 2).reshape(2, 1, 2, 2), np.array([3, -5]), neuron,
-        ConvGeometry((2, 2), (1, 1), (0, 0), (1, 1), 1), ("neurons of type RF, which <b>resonate</b>",),
-    )  # fmt: skip
-    file = NetxFile((NetxLayer("input", (1, 2, 2)), conv), None, None)
+    neurons = ChipNeurons(80, np.array([4096]), np.array([100, 200]), kind="RF")
+    kernels = ChipSynapses(0, np.arange(-8, 8, 2).reshape(2, 1, 2, 2), Window((2, 2), (1, 1), (0, 0), (1, 1), 1))
+    problems = ("neurons of type RF, which <b>resonate</b>",)
+    conv = ChipLayer("conv", (2, 1, 1), (kernels,), np.array([3, -5]), neurons, problems=problems)
+    file = ChipForm((ChipLayer("input", (1, 2, 2)), conv))
     graph = graph_of_netx(file, "odd.net")
     assert graph.about == "time steps unknown, 8 weights"
     assert graph.layers[1].facts == (

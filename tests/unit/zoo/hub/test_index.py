@@ -3,8 +3,8 @@ import json
 import pytest
 
 from specs.errors import IntegrityError
+from zoo.card import load_card
 from zoo.hub.index import IndexedFile, IndexedModel, ZooIndex, dump_index, parse_index, parse_reference
-from zoo.runs.card import load_card
 
 
 @pytest.fixture

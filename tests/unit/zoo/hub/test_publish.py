@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from specs.errors import IntegrityError, SnnZooError
+from zoo.card import dump_card, load_card
 from zoo.hub.publish import publish, read_index
 from zoo.model_format import ModelFormat
-from zoo.runs.card import dump_card, load_card
 
 ROOT = Path(__file__).parents[4]
 
@@ -134,8 +134,8 @@ def test_a_revision_never_changes(carded, tmp_path) -> None:
 
 def test_other_formats_join_their_safetensors_file(carded, tmp_path) -> None:
     from converters import read_model, write_model
+    from zoo.card import FileFacts
     from zoo.hub.index import IndexedFile
-    from zoo.runs.card import FileFacts
 
     made = carded()
     netx = write_model(read_model(made.file), tmp_path / "tiny.net")

@@ -6,7 +6,7 @@ import pytest
 from bootstrap_core.tasks.measures import ACCURACY
 from bootstrap_core.training.history import EpochReport
 from specs import IntegrityError, SnnZooError
-from zoo.runs.card import Training
+from zoo.card import Training
 from zoo.runs.learning_curves import read_curves, reports_of
 
 REPORTS = [

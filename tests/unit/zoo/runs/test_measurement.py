@@ -12,7 +12,7 @@ from converters.formats.c import c_writer
 from specs import IntegrityError, SnnZooError, load_spec, summarize
 from specs.io import spec_from_document
 from specs.training import Precision
-from zoo.runs.card import SeedScore, Versions, dump_card, load_card, seed_accuracies
+from zoo.card import SeedScore, Versions, dump_card, load_card, seed_accuracies
 from zoo.runs.card_text import as_markdown, c_section, costs_in_c, seed_words
 from zoo.runs.measurement import STEPS, differences, made_by, measure_card, measure_seed, same_network
 
@@ -223,4 +223,4 @@ def _of_seed(spec, seed: int, folder, **recipe):
     training = spec.training.model_copy(update={"seed": seed, **recipe})
     network = build_network(spec.model_copy(update={"training": training}), seed=seed)
     facts = {"training": {"epoch": 1, "validation_snn_accuracy": 0.25}}
-    return write_model(Model.of(network, facts), folder / "other.safetensors")
+    return write_model(Model.of(network, facts), folder / "other.safetensors", overwrite=True)

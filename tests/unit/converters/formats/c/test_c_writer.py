@@ -15,6 +15,8 @@ from bootstrap_core import IntegerNetwork, build_network
 from bootstrap_core.network.blocks import SpikingBlock
 from bootstrap_core.network.network import Network
 from converters import Model
+from converters.chip import from_network
+from converters.chip.from_network import form_of_network
 from converters.formats.c import c_writer
 from converters.formats.c.c_comparison import compare_c, run_self_test
 from converters.formats.c.c_numbers import integer_logits, logits_over_time
@@ -176,7 +178,7 @@ def test_the_source_gives_the_logits_of_the_integer_engine_after_each_step(
     name: str, output: str, tmp_path: Path
 ) -> None:
     network = make(*NETWORKS[name], output=output)
-    images, plan, steps = bytes_for(network), plan_of(network.spec), network.spec.time_steps
+    images, plan, steps = bytes_for(network), plan_of(form_of_network(network)), network.spec.time_steps
     given, exact = as_given(network, images), IntegerNetwork(network)
     source = write(network, tmp_path)
     classes, logits = answers(compile_c(source, "-DSNN_STDIN"), images)
@@ -194,7 +196,7 @@ def test_the_source_gives_the_logits_of_the_integer_engine_after_each_step(
 @pytest.mark.parametrize("name", OF_MESSAGES)
 def test_the_source_gives_the_values_of_the_integer_engine_after_each_step(name: str, tmp_path: Path) -> None:
     network = make(*NETWORKS[name])
-    frames, plan, exact = bytes_for(network), plan_of(network.spec), IntegerNetwork(network)
+    frames, plan, exact = bytes_for(network), plan_of(form_of_network(network)), IntegerNetwork(network)
     source = write(network, tmp_path)
     _, values = answers_by_step(source, frames, 6, "-fsanitize=undefined")
     assert len({tuple(row) for row in values[-1]}) > 3  # not all alike
@@ -252,7 +254,7 @@ def test_a_recording_may_have_any_number_of_steps(tmp_path: Path) -> None:
     recordings, exact = bytes_for(network, 4), IntegerNetwork(network)
     program = compile_c(write(network, tmp_path), "-DSNN_STDIN")
     _, logits = answers(program, recordings.reshape(2, 12, 5), "12")
-    expected = integer_logits(exact, recordings.reshape(2, 12, 5).transpose(0, 1), plan_of(network.spec))
+    expected = integer_logits(exact, recordings.reshape(2, 12, 5).transpose(0, 1), plan_of(form_of_network(network)))
     assert (logits == expected.numpy()).all()
     for wrong in ("0", "two", "3x", "1000000000000"):
         done = run(program, b"", wrong)
@@ -291,8 +293,8 @@ def test_the_size_of_the_state_is_known_beforehand(name: str, tmp_path: Path) ->
     source = write(network, tmp_path)
     size = tmp_path / "size.c"
     size.write_text('#include "tiny.h"\n#include <stdio.h>\nint main(void) { printf("%d", (int)sizeof(snn_state)); }\n')
-    assert int(run(compile_c(size)).stdout) == plan_of(network.spec).state_bytes
-    assert f"State: {plan_of(network.spec).state_bytes:,} bytes" in source.read_text()
+    assert int(run(compile_c(size)).stdout) == plan_of(form_of_network(network)).state_bytes
+    assert f"State: {plan_of(form_of_network(network)).state_bytes:,} bytes" in source.read_text()
 
 
 @needs_compiler
@@ -549,12 +551,16 @@ def test_a_file_name_that_cannot_be_included_is_refused(tmp_path: Path) -> None:
         write_c(Model.of(make(*NETWORKS["graded readout"])), tmp_path / 'a"b.c')
 
 
-def test_decays_that_the_spec_does_not_have_are_refused(tmp_path: Path) -> None:
+@needs_compiler
+def test_decays_are_those_of_the_tensors_where_the_spec_has_others(tmp_path: Path) -> None:
     network = make(*NETWORKS["graded"])
     with torch.no_grad():
         network.block(3).neuron.current_decay.fill_(0.5)
-    with pytest.raises(UnsupportedError, match=r"block 3: a current decay in the tensors, 0\.5, other"):
-        write(network, tmp_path)
+    images, plan = bytes_for(network), plan_of(form_of_network(network))
+    source = write(network, tmp_path)
+    _, logits = answers(compile_c(source, "-DSNN_STDIN"), images)
+    assert (logits == in_units(IntegerNetwork(network)(as_given(network, images)), plan.logit_unit)).all()
+    assert " 2048 " in source.read_text().partition("*/")[0]  # in the table of layers
 
 
 def test_sums_that_could_leave_32_bits_are_refused(tmp_path: Path) -> None:
@@ -585,10 +591,11 @@ def test_time_steps_after_which_logits_could_leave_32_bits_are_refused(tmp_path:
 
 
 def test_what_the_source_does_not_know_is_refused_by_name(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(c_writer, "KNOWN_FIELDS", c_writer.KNOWN_FIELDS - {"norm", "reset", "longest"})
+    unknown = {"norm", "reset", "longest"}
+    monkeypatch.setattr(from_network, "KNOWN_FIELDS", from_network.KNOWN_FIELDS - unknown)
     monkeypatch.setattr(c_writer, "ENCODINGS", ())
     monkeypatch.setattr(c_writer, "KINDS", c_writer.KINDS[1:])
-    monkeypatch.setattr(c_writer, "EXTRAS", ("delays",))
+    monkeypatch.setattr(c_writer, "FEATURES", ("delays",))
     with pytest.raises(UnsupportedError) as refused:
         write(make(*NETWORKS["spikes"]), tmp_path)
     told = str(refused.value)

@@ -91,7 +91,7 @@ UNEVEN = (
 def test_uneven_padding_becomes_zeros_in_the_kernel_and_comes_back(tmp_path) -> None:
     net = network(*UNEVEN, FLATTEN, READOUT, shape=(128, 8, 8), neuron={"threshold": 0.1})
     path = write_netx(net, tmp_path / "a.net")
-    conv, dilated, pool = (layer.geometry for layer in load_netx(path).synaptic[:3])
+    conv, dilated, pool = (layer.window for layer in load_netx(path).synaptic[:3])
     assert (conv.kernel, conv.padding, conv.groups) == ((4, 4), (1, 1), 64)
     assert (dilated.kernel, dilated.padding, dilated.dilation) == ((6, 3), (1, 1), (1, 1))
     assert (pool.kernel, pool.padding) == ((3, 3), (1, 1))

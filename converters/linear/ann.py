@@ -5,52 +5,31 @@ with. The ANN is data rather than a torch module, so that those steps can fold, 
 """
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.functional.convolution import conv2d, padded
-from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization
-from converters.ann_to_snn.linear_fold import Conv, Dense, Pair
+from converters.linear.image_normalization import AS_THEY_ARE, Normalization
+from converters.linear.linear_fold import Conv as Conv
+from converters.linear.linear_fold import Dense as Dense
 from specs.fields import Padding, Shape
-
-__all__ = [
-    "Add",
-    "Ann",
-    "AvgPool",
-    "Clip",
-    "Conv",
-    "Dense",
-    "Flatten",
-    "LeakyRelu",
-    "MaxPool",
-    "Node",
-    "Operation",
-    "PRelu",
-    "Relu",
-    "apply_operation",
-    "run_ann",
-]
+from specs.shapes import Window
 
 
 @dataclass(frozen=True)
-class AvgPool:
+class AvgPool(Window):
     """Average pooling; padded zeros count in the mean."""
 
-    kernel: Pair
-    stride: Pair
-    padding: Padding = (0, 0)
-
 
 @dataclass(frozen=True)
-class MaxPool:
+class MaxPool(Window):
     """Max pooling; padded places are never the maximum."""
-
-    kernel: Pair
-    stride: Pair
-    padding: Padding = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -89,7 +68,39 @@ class Add:
     """Sum of two outputs of the same shape."""
 
 
-Operation = Dense | Conv | AvgPool | MaxPool | Relu | Clip | LeakyRelu | PRelu | Flatten | Add
+@dataclass(frozen=True)
+class ScaleShift:
+    """`scale * x + shift`, float64; both have as many axes as the output for one image, and broadcast with it."""
+
+    scale: Tensor
+    shift: Tensor
+
+
+@dataclass(frozen=True)
+class Bound:
+    """`min(max(x, low), high)`; either bound may be infinite."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+
+@dataclass(frozen=True)
+class ZeroPad:
+    """Zeros around maps, `(top, left, bottom, right)`."""
+
+    padding: Padding
+
+
+@dataclass(frozen=True)
+class Unread:
+    """All that was not read of an incomplete file; it reads what the rest of the graph leaves unread."""
+
+
+Operation = (
+    Dense | Conv | AvgPool | MaxPool | Relu | Clip | LeakyRelu | PRelu | Flatten | Add
+    | ScaleShift | Bound | ZeroPad | Unread
+)  # fmt: skip
+"""Operation of a node. Those of the second line are only in graphs as read; `passes` folds or refuses them."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +108,9 @@ class Node:
     """One operation of the network.
 
     Attributes:
-        name: name of the output.
+        name: name, that of the file's node if there is one.
         operation: the operation, with its weights.
-        inputs: names of the outputs that it reads.
+        inputs: names of the nodes that it reads.
         shape: shape of the output, without the batch.
     """
 
@@ -107,6 +118,11 @@ class Node:
     operation: Operation
     inputs: tuple[str, ...]
     shape: Shape
+
+    @property
+    def place(self) -> str:
+        """Name and kind of the node, for messages."""
+        return f"node {self.name} ({type(self.operation).__name__})"
 
 
 @dataclass(frozen=True)
@@ -118,12 +134,21 @@ class Ann:
         nodes: operations in the order in which they run; the first reads `input_name`.
         normalization: normalization inside the file, applied before the first node.
         input_name: name under which nodes read the normalised images.
+        folded: name of the node that does the work of a node that passes removed, or `removed`; and how it came.
+        refused: reason to refuse a node, by name.
     """
 
     shape: Shape
     nodes: tuple[Node, ...]
     normalization: Normalization = AS_THEY_ARE
     input_name: str = "input"
+    folded: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+    refused: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def readers(self) -> Counter[str]:
+        """Number of times that each node is read; the last node is read once more, as the output."""
+        return Counter([self.nodes[-1].name, *(name for node in self.nodes for name in node.inputs)])
 
 
 def run_ann(ann: Ann, images: Tensor, *, keep: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
@@ -171,3 +196,11 @@ def apply_operation(operation: Operation, *inputs: Tensor) -> Tensor:
             return x.flatten(1)
         case Add():
             return x + inputs[1]
+        case ScaleShift(scale, shift):
+            return x * scale + shift
+        case Bound(low, high):
+            return x.clamp(low, high)
+        case ZeroPad(padding):
+            return padded(x, padding)
+        case Unread():
+            raise ValueError("an incomplete graph cannot be run")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootstrap_core.functional.convolution import conv2d
-from converters.formats.even_padding import enlarged_kernels, evened, unevened
+from converters.linear.even_padding import evened, notes_on_kernel, unevened
 from specs import ConvSpec, UnsupportedError, parse_spec
 
 PADS = st.lists(st.integers(0, 4), min_size=4, max_size=4)
@@ -34,10 +34,11 @@ def test_blocks_with_an_enlarged_kernel_are_named() -> None:
     pool = "{kind: avg_pool, kernel: 2, padding: [0, 0, 1, 0]}"
     blocks = f"[{wide}, {even}, {wide}, {pool}, {{kind: flatten}}, {{kind: affine, features: 2}}]"
     spec = parse_spec(f"{{name: a, time_steps: 4, input: {{shape: [1, 16, 16]}}, blocks: {blocks}}}")
-    assert [note.partition(", because")[0] for note in enlarged_kernels(spec)] == [
-        "blocks 1, 3: the file has a kernel [4, 3] with zeros",
-        "block 4: the file has a kernel [3, 2] with zeros",
-    ]
+    notes = [list(notes_on_kernel(layer)) for layer in spec.blocks]
+    assert [len(found) for found in notes] == [1, 0, 1, 1, 0, 0]
+    assert notes[0] == notes[2]
+    assert notes[0][0].startswith("the file has a kernel [4, 3] with zeros")
+    assert notes[3][0].startswith("the file has a kernel [3, 2] with zeros")
 
 
 def test_a_weight_where_zeros_should_be_is_no_enlarged_kernel() -> None:

@@ -5,8 +5,8 @@ import hashlib
 import pytest
 
 from specs import SpecError, parse_spec
+from zoo.card import Card, dump_card, load_card, revision_of, spec_digest
 from zoo.model_format import ModelFormat
-from zoo.runs.card import Card, dump_card, load_card, revision_of, spec_digest
 
 
 @pytest.fixture

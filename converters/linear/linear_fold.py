@@ -15,23 +15,7 @@ from torch import Tensor
 
 from specs.errors import UnsupportedError
 from specs.fields import Padding, Shape
-from specs.shapes import axes_of, fewest_sides, pads_of
-
-__all__ = [
-    "Conv",
-    "Dense",
-    "Pair",
-    "fold_conv",
-    "fold_dense",
-    "follow",
-    "pool",
-    "scale_inputs",
-    "scale_outputs",
-    "unrolled",
-]
-
-Pair = tuple[int, int]
-"""Sizes `(height, width)`."""
+from specs.shapes import Pair, axes_of, fewest_sides, pads_of
 
 MAX_WEIGHTS = 1 << 26
 """Largest number of weights of a folded layer; a small file may ask for a huge kernel."""

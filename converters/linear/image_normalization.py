@@ -17,8 +17,6 @@ from torch import Tensor
 from specs.errors import DataError
 from specs.fields import Shape
 
-__all__ = ["AS_THEY_ARE", "Normalization", "usual_normalizations"]
-
 Numbers = tuple[float, ...]
 """One number for all channels, or one for each channel."""
 

@@ -7,19 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from converters.formats.refusals import problems_by_place
 from specs.errors import UnsupportedError
 from specs.fields import Padding
 from specs.layers.block import AvgPoolSpec, ConvSpec, LayerSpec
-from specs.network import NetworkSpec
-from specs.shapes import pads_of
-
-__all__ = ["enlarged_kernels", "evened", "unevened"]
+from specs.shapes import Pair, pads_of
 
 MAX_WEIGHTS = 1 << 26
 """Largest number of weights of an enlarged kernel; writing out a large dilation could ask for terabytes."""
 
-Pair = tuple[int, int]
 Array = npt.NDArray[Any]
 
 
@@ -66,19 +61,15 @@ def unevened(weight: Array, spec: ConvSpec) -> Array | None:
     return found if np.array_equal(evened(found, spec.dilation, spec.padding)[0], weight) else None
 
 
-def enlarged_kernels(spec: NetworkSpec) -> list[str]:
-    """Return notes on the blocks of a network whose kernels `evened` enlarges, each once with its blocks."""
-
-    def notes(layer: LayerSpec) -> Iterator[str]:
-        if isinstance(layer, ConvSpec | AvgPoolSpec) and len(layer.padding) == 4:
-            dilation, pads = getattr(layer, "dilation", (1, 1)), layer.padding
-            sides = [_enlarged(layer.kernel[i], dilation[i], pads[i], pads[i + 2])[2] for i in range(2)]
-            yield (
-                f"the file has a kernel {sides} with zeros, because the padding {list(pads)} differs between opposite "
-                "sides; the spikes are the same"
-            )
-
-    return problems_by_place("block", map(notes, spec.layers))
+def notes_on_kernel(layer: LayerSpec) -> Iterator[str]:
+    """Yield a note if `evened` enlarges the kernel of a block."""
+    if isinstance(layer, ConvSpec | AvgPoolSpec) and len(layer.padding) == 4:
+        dilation, pads = getattr(layer, "dilation", (1, 1)), layer.padding
+        sides = [_enlarged(layer.kernel[i], dilation[i], pads[i], pads[i + 2])[2] for i in range(2)]
+        yield (
+            f"the file has a kernel {sides} with zeros, because the padding {list(pads)} differs between opposite "
+            "sides; the spikes are the same"
+        )
 
 
 def _enlarged(kernel: int, dilation: int, start: int, end: int) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from bootstrap_core.functional.quantize import quantize_bias, quantize_weight
-from converters.ann_to_snn.grid_fit import fit_to_grid
+from converters.linear.grid_fit import fit_to_grid
 from specs import UnsupportedError
 from specs.fields import VTH_MANT_MAX, threshold_mant
 

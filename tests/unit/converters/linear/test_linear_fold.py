@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from bootstrap_core.functional.convolution import conv2d
-from converters.ann_to_snn.linear_fold import Conv, Dense, fold_conv, fold_dense, follow, pool
+from converters.linear.linear_fold import Conv, Dense, fold_conv, fold_dense, follow, pool
 from specs import UnsupportedError
 
 SHAPE = (2, 9, 10)

@@ -23,8 +23,6 @@ from bootstrap_core.fixed_point import (
 from specs.errors import UnsupportedError
 from specs.fields import VTH_MANT_MAX, threshold_mant
 
-__all__ = ["GridFit", "fit_to_grid"]
-
 TOLERANCE, NOISE = 1e-3, 4e-6
 """Largest distance of a number that counts as on the grid: in grid steps, and relative to the largest number.
 

@@ -1,0 +1,162 @@
+"""The ANN while it is read: operators append nodes, as they stand in the file. Folding follows in `linear.passes`."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from converters.linear.ann import Ann, Flatten, Node, Operation, ScaleShift, Unread
+from converters.linear.image_normalization import Normalization
+from converters.onnx.reading.onnx_graph import GraphNode
+from converters.onnx.tensor_layout import Data, Maps, maps_of
+from specs.errors import IntegrityError, UnsupportedError
+from specs.fields import Shape
+from specs.files.limits import ONNX_TENSOR, ONNX_WINDOWS
+from specs.shapes import Window, axes_of, pads_of
+
+INPUT = "input"
+LAYER = "a layer of its own"
+"""Reason in `OnnxImport.nodes` for a node that became a node of the ANN."""
+
+MACS = 64
+"""Number of multiplications that are one unit of work; see `Budget`."""
+WEIGHT_WORK, TENSOR_WORK = 2, 2
+"""Work of each weight of a layer, and of each number that depends on the image whenever it is made."""
+KEPT_WORK = 4
+"""Work of each number that is kept until all nodes are read."""
+
+
+@dataclass
+class Budget:
+    """Work that the import of a file may take, in elements that are read or made: see `onnx_work`.
+
+    Attributes:
+        limit: largest work, for all outputs and layouts that are tried.
+        spent: work so far.
+    """
+
+    limit: int
+    spent: int = 0
+
+    def spend(self, work: int) -> None:
+        """Add to the work.
+
+        Raises:
+            IntegrityError: the work exceeds the limit.
+        """
+        self.spent += work
+        if self.spent > self.limit:
+            raise IntegrityError(
+                f"the import up to here takes {self.spent:,} numbers; at most {self.limit:,} are supported for a file "
+                "of this size: export the model with a batch of 1, or for smaller images"
+            )
+
+
+@dataclass
+class FlatGraph:
+    """ANN as read so far, with a record of what each node of the file became.
+
+    Attributes:
+        input_shape: shape of one image.
+        budget: work that the import may take.
+        dtype: type in which the file computes.
+        nodes: nodes of the ANN by name.
+        rows: row of the file's node that a node of the ANN comes from, by name.
+        account: what a node of the file became, and the reason, by row.
+        movable: nodes whose output has the layout of the input.
+        quantised: rows of quantisations without rounding, with the upper bound that is kept, or None.
+        last: rows after which all nodes keep the order of the classes.
+    """
+
+    input_shape: Shape
+    budget: Budget
+    dtype: npt.DTypeLike = np.float32
+    nodes: dict[str, Node] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    account: dict[int, tuple[str, str]] = field(default_factory=dict)
+    movable: set[str] = field(default_factory=lambda: {INPUT})
+    quantised: dict[int, float | None] = field(default_factory=dict)
+    last: set[int] = field(default_factory=set)
+
+    def add(
+        self, node: GraphNode, operation: Operation, *read: Data, shape: Shape | None = None, rank: int = 4
+    ) -> Data:
+        """Append a node; return its output.
+
+        Args:
+            node: node of the file that it comes from.
+            operation: the operation.
+            read: inputs, of which the operation takes the sources.
+            shape: shape of the output; by default, the output has shape and layout of the first input.
+            rank: number of axes of a tensor of maps: 3 for `[N, C, L]`.
+        """
+        first, name, n = read[0], node.name, 2
+        while name in self.nodes or name == INPUT:
+            name, n = f"{node.name} ({n})", n + 1
+        self.nodes[name] = Node(name, operation, tuple(data.source for data in read), shape or first.shape)
+        self.rows[name] = node.row
+        if not isinstance(operation, ScaleShift) or node.row not in self.account:
+            self.account[node.row] = name, LAYER
+        if shape is None:
+            if first.source in self.movable and len(read) == 1:
+                self.movable.add(name)
+            return Data(name, first.shape, first.index)
+        index = np.arange(1, first.batch * math.prod(shape) + 1).reshape(first.batch, *shape)
+        if len(shape) == 3 and rank == 3:
+            index = index[:, :, 0]  # [N, C, 1, L] -> [N, C, L]
+        return Data(name, shape, index)
+
+    def unchanged(self, node: GraphNode, data: Data, reason: str) -> Data:
+        """Return the tensor as it is, and record that the node is left out."""
+        self.account[node.row] = ("removed", reason)
+        return data
+
+    def flat(self, data: Data) -> Data:
+        """Return the source of a tensor as one row for each image; a source is flattened only once."""
+        if len(data.shape) == 1:
+            return data
+        name, size = f"{data.source}, flattened", data.size
+        self.nodes.setdefault(name, Node(name, Flatten(), (data.source,), (size,)))
+        return Data(name, (size,), data.index)
+
+    def maps(self, data: Data) -> Maps:
+        """Describe a tensor as feature maps."""
+        return maps_of(data, movable=data.source in self.movable)
+
+    def map_shape(self, data: Data, window: Window, channels: int, *, per_output: int = 1) -> Shape:
+        """Return the output shape of windows on maps, once their sizes and work are within the limits.
+
+        Args:
+            data: the maps.
+            window: the windows, with all padding.
+            channels: channels of the output.
+            per_output: channels of the maps that one channel of the output reads.
+        """
+        axes = axes_of(window)
+        height, width = (axis.output(side) for axis, side in zip(axes, data.shape[1:], strict=True))
+        if min(height, width) < 1:
+            raise UnsupportedError(f"windows {list(window.kernel)} do not fit into maps {list(data.shape[1:])}")
+        top, left, bottom, right = pads_of(window.padding)
+        padded = data.shape[0] * (data.shape[1] + top + bottom) * (data.shape[2] + left + right)
+        if (size := data.batch * max(padded, channels * height * width)) > ONNX_TENSOR:
+            raise UnsupportedError(f"makes {size:,} numbers; at most {ONNX_TENSOR:,} are supported")
+        places = data.batch * height * width
+        if (size := places * data.shape[0] * math.prod(axis.reach for axis in axes)) > ONNX_WINDOWS:
+            raise UnsupportedError(f"its windows have {size:,} numbers; at most {ONNX_WINDOWS:,} are supported")
+        self.budget.spend(size + places * channels * per_output * math.prod(window.kernel) // MACS)
+        return channels, height, width
+
+    def ann(self, gain: float, output: Data | None) -> Ann:
+        """Return the graph up to an output, or with None all that was read of an incomplete one.
+
+        `gain` is the value that stands for a pixel of 1.0.
+        """
+        nodes = list(self.nodes.values())
+        if output is not None:
+            nodes = nodes[: next(i for i, node in enumerate(nodes) if node.name == output.source) + 1]
+        else:
+            read = {name for node in nodes for name in node.inputs}
+            leaves = tuple(name for name in self.nodes if name not in read)
+            nodes.append(Node("", Unread(), leaves, (0,)))
+        return Ann(self.input_shape, tuple(nodes), Normalization.of(0.0, 1 / gain), INPUT)
