@@ -215,7 +215,7 @@ def test_a_run_of_the_same_seed_or_of_another_recipe_is_no_other_seed(model_file
     for known in (model, other := read_model(_of_seed(spec, 8, tmp_path))):
         known.card["training"]["teacher_revision"] = "a" if known is model else "b"
     with pytest.raises(SnnZooError, match="was taught by None@b, but tiny by None@a"):
-        measure_seed(write_model(other, tmp_path / "other.safetensors"), model, dataset)
+        measure_seed(write_model(other, tmp_path / "other.safetensors", overwrite=True), model, dataset)
 
 
 def _of_seed(spec, seed: int, folder, **recipe):
