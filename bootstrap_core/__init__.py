@@ -15,17 +15,20 @@ its neurons. `fit` trains it; `IntegerNetwork` runs it in the integers of the ha
 True
 """
 
-from bootstrap_core.analysis.evaluation import Evaluation, evaluate
-from bootstrap_core.data.datasets import Dataset, Split, dataset_names, load_dataset
+from bootstrap_core.analysis.evaluation import evaluate
+from bootstrap_core.data.datasets import load_dataset
 from bootstrap_core.data.image_files import load_images
+from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.inference.overflow import Overflow
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.network import Network, Trace
+from bootstrap_core.tasks.evaluation import Evaluation
 from bootstrap_core.training.history import EpochReport, LearningStats
 from bootstrap_core.training.schedule import Scheduler
 from bootstrap_core.training.trainer import Trainer, fit
+from specs.dataset_sources import dataset_names
 
 __all__ = [
     "Dataset",

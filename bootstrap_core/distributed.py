@@ -23,8 +23,6 @@ from torch import Tensor
 
 from specs.errors import LostProcessError, SnnZooError
 
-__all__ = ["ALONE", "Group", "Share", "join_group", "local_device"]
-
 BUCKET = 1 << 23
 """Largest number of values that one message sums; a larger tensor gets a message of its own."""
 

@@ -3,27 +3,6 @@
 Source: Loihi's CUBA neuron, as lava-dl (slayer) and Lava (`fixed_pt`) compute it.
 """
 
-__all__ = [
-    "BIAS_MANT_MAX",
-    "BIAS_MANT_MIN",
-    "DECAY_ONE",
-    "EXACT_IN_FLOAT",
-    "MANT",
-    "MANT_PER_WEIGHT",
-    "MESSAGE",
-    "READOUT_THRESHOLD_MANT",
-    "SIGMA",
-    "SIGMA_PER_MANT",
-    "SIGMA_PER_MESSAGE",
-    "STATE",
-    "STATE_MAX",
-    "STATE_PER_MANT",
-    "STATE_PER_WEIGHT",
-    "WEIGHT_INT_MAX",
-    "WEIGHT_INT_MIN",
-    "WEIGHT_STEP",
-]
-
 MANT = 64
 """Mantissas per float unit: mantissas of weights, biases and thresholds are in units of 1/64."""
 

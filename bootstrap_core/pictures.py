@@ -8,8 +8,6 @@ from math import isqrt
 
 from torch import Tensor
 
-__all__ = ["figure", "film_uri", "image_uri", "png", "raster_uri"]
-
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB = 0, 2
 """Colour types of PNG."""

@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
-__all__ = ["Progress", "current_progress", "each_file", "file_progress", "no_progress"]
-
 Progress = Callable[[int, int], object]
 """Function that is called with the numbers of things done, such as images, files or batches, and of all."""
 

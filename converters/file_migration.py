@@ -24,8 +24,6 @@ from converters.weight_norm.nesting import replace_at
 from converters.weight_norm.norm_styles import Style
 from specs.errors import ConversionError, UnsupportedError
 
-__all__ = ["MigrationReport", "migrate_file"]
-
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DataParallel and torch.compile add to names."""
 

@@ -105,7 +105,7 @@ _MODULES = ("errors", "layers.neuron", "layers.input", "layers.block", "training
 def __getattr__(name: str) -> object:
     if name in __all__:
         for module in (import_module(f"specs.{module}") for module in _MODULES):
-            if name in module.__all__:
+            if hasattr(module, name):
                 return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

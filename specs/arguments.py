@@ -6,8 +6,6 @@ from pathlib import Path
 from specs.errors import SnnZooError, SpecError
 from specs.network import NetworkSpec
 
-__all__ = ["check_path", "check_spec", "check_type"]
-
 
 def check_type(
     value: object,

@@ -20,27 +20,6 @@ from specs.files.given_tar import is_tar
 from specs.files.imposter import refuse_imposter
 from specs.words import counted, suggest
 
-__all__ = [
-    "SAMPLE_NAME",
-    "DatasetFiles",
-    "DatasetSource",
-    "FileFormat",
-    "check_class_names",
-    "check_data_file",
-    "classes_as_option",
-    "comma_list",
-    "dataset_names",
-    "dataset_title",
-    "doubts",
-    "find_user_data",
-    "found_data",
-    "known_classes",
-    "parse_class_names",
-    "sources",
-    "stored_data",
-    "unknown_dataset",
-]
-
 SAMPLE_NAME = "mnist-sample"
 DATA_SUFFIXES = {".npz", ".tar"}
 """Suffixes by which a missing file is known to be meant, and not the name of a dataset."""

@@ -1,17 +1,5 @@
 """Exceptions of all packages. Everything that snnzoo expects to go wrong is a `SnnZooError`; anything else is a bug."""
 
-__all__ = [
-    "ConversionError",
-    "DataError",
-    "IntegrityError",
-    "LostProcessError",
-    "SnnZooError",
-    "SpecError",
-    "StateOverflowError",
-    "TransferError",
-    "UnsupportedError",
-]
-
 
 class SnnZooError(Exception):
     """Base of all expected failures. The message names the problem, its place, and what to do."""

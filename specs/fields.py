@@ -8,27 +8,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 from specs.files.limits import TIME_STEPS
 
-__all__ = [
-    "MAX_DELAY",
-    "PATTERNS",
-    "VTH_MANT_MAX",
-    "Decay",
-    "Flag",
-    "Integer",
-    "Levels",
-    "Name",
-    "Number",
-    "Padding",
-    "Positive",
-    "PositivePair",
-    "Shape",
-    "StrictModel",
-    "Threshold",
-    "TimeSteps",
-    "is_name",
-    "threshold_mant",
-]
-
 VTH_MANT_MAX = (1 << 17) - 1
 """Largest threshold mantissa of the hardware: 17 bits, in units of 1/64."""
 

@@ -25,22 +25,6 @@ from specs.network import SCHEMA_VERSION, NetworkSpec
 from specs.training import FIND_DATA
 from specs.words import nearest, suggest
 
-__all__ = [
-    "document_as",
-    "dump_document",
-    "dump_spec",
-    "json_schema",
-    "line_of",
-    "load_document",
-    "load_spec",
-    "name_from",
-    "network_names",
-    "parse_document",
-    "parse_spec",
-    "parse_value",
-    "spec_from_document",
-]
-
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """Function for each old schema version, which converts a document to the next version."""
 

@@ -19,8 +19,6 @@ from specs.shapes import ShapeError
 from specs.training import SnnGradient, TrainingSpec
 from specs.words import counted
 
-__all__ = ["SCHEMA_VERSION", "NetworkSpec", "Output"]
-
 SCHEMA_VERSION: Final = 1
 
 Problem = tuple[tuple[str | int, ...], str]

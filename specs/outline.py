@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from specs.network import NetworkSpec
 from specs.summary import summarize
 
-__all__ = ["MOST_LINES", "few_lines", "outline"]
-
 MOST_LINES = 10
 """Largest number of lines of a description."""
 LAST = 3

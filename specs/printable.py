@@ -1,7 +1,5 @@
 """Texts from files and servers, made safe to print."""
 
-__all__ = ["printable"]
-
 
 def printable(text: str) -> str:
     """Replace characters that could control the terminal; every text from a file or a server passes through here.

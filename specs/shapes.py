@@ -7,19 +7,6 @@ from typing import NamedTuple, Protocol, Self
 
 from specs.fields import Padding, Shape
 
-__all__ = [
-    "Axis",
-    "Geometry",
-    "Pads",
-    "Pair",
-    "ShapeError",
-    "Window",
-    "axes_of",
-    "fewest_sides",
-    "fit_input",
-    "pads_of",
-]
-
 Pair = tuple[int, int]
 """Sizes `(height, width)`."""
 Pads = tuple[int, int, int, int]

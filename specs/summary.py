@@ -8,8 +8,6 @@ from specs.layers.block import LayerSpec, skips_of
 from specs.layers.neuron import CubaSpec, LearnDecays
 from specs.network import NetworkSpec
 
-__all__ = ["LayerSummary", "summarize"]
-
 
 @dataclass(frozen=True)
 class LayerSummary:

@@ -9,8 +9,6 @@ from specs.dataset_sources import find_user_data
 from specs.errors import DataError, SnnZooError, SpecError
 from specs.fields import Flag, Integer, Number, Positive, StrictModel
 
-__all__ = ["FIND_DATA", "AugmentSpec", "LearningRateSchedule", "Precision", "SnnGradient", "TrainingSpec"]
-
 FIND_DATA = "find data"
 """Key of a Pydantic validation context: True if files and folders named in `data` must exist."""
 

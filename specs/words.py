@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # commands import this module, and Pydantic is slow to load
     from pydantic import ValidationError
 
-__all__ = ["counted", "first_problem", "nearest", "percent", "probability", "sample_word", "suggest"]
-
 LIKENESS = 0.7
 """Smallest similarity of a suggestion, as the ratio of `difflib`."""
 

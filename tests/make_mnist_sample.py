@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bootstrap_core.data.datasets import Split, load_dataset
+from bootstrap_core.data.datasets import load_dataset
+from bootstrap_core.data.splits import Split
 
 SEED = 20240601
 TARGET = Path(__file__).parents[1] / "bootstrap_core" / "data" / "mnist-sample.npz"

@@ -28,33 +28,6 @@ from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 from zoo.model_format import ModelFormat
 
-__all__ = [
-    "CARD_VERSION",
-    "REVISION_DIGITS",
-    "Card",
-    "Commands",
-    "Curves",
-    "Data",
-    "Energy",
-    "EnergyConstant",
-    "FileFacts",
-    "Golden",
-    "Layer",
-    "Operations",
-    "OperationsOf",
-    "Scores",
-    "SeedScore",
-    "Training",
-    "Versions",
-    "check_revision",
-    "dump_card",
-    "is_card",
-    "load_card",
-    "revision_of",
-    "seed_accuracies",
-    "spec_digest",
-]
-
 CARD_VERSION: Final = 1
 FIRST_KEY: Final = b"card_version:"
 REVISION_DIGITS: Final = 12

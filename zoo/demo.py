@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootstrap_core.analysis.evaluation import Evaluation, evaluate
-from bootstrap_core.data.datasets import SAMPLE_NAME, load_dataset
+from bootstrap_core.analysis.evaluation import evaluate
+from bootstrap_core.data.datasets import load_dataset
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.pictures import png
+from bootstrap_core.tasks.evaluation import Evaluation
 from converters.ann_to_snn.best_candidate import SpikingForms
 from converters.ann_to_snn.onnx_conversion import OnnxConversion, import_onnx
 from converters.formats.model_files import file_entry, write_model
@@ -15,6 +16,7 @@ from converters.formats.safetensors_file import read_safetensors
 from converters.report.comparison import measure_conversion
 from converters.report.conversion_page import conversion_page
 from converters.report.gallery import gallery_page, measure_gallery
+from specs.dataset_sources import SAMPLE_NAME
 from specs.files.whole_file import write_whole
 from specs.layers.neuron import Reset
 from zoo.hub.catalog import find_models, packaged_models
@@ -23,8 +25,6 @@ from zoo.model_format import ModelFormat
 from zoo.packaged_files import packaged_path
 from zoo.runs.card_files import packaged_card
 from zoo.runs.learning_curves import reports_of
-
-__all__ = ["ANN", "FILES", "MODEL", "Demo", "run_demo"]
 
 MODEL, ANN, COMMAND = "mnist-dense", "mnist-relu.onnx", "zoo demo"
 WEIGHTS, NETX, CARD, PAGE = (f"{MODEL}{suffix}" for suffix in (".safetensors", ".net", ".yaml", ".html"))

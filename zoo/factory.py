@@ -12,8 +12,6 @@ from zoo.hub.fetch import local_file
 from zoo.model_format import ModelFormat
 from zoo.packaged_files import packaged_names, packaged_path
 
-__all__ = ["create_model", "local_model", "model_file", "model_names", "packaged_model", "unknown_model"]
-
 FOLDER, SUFFIX = "weights", ".safetensors"
 
 

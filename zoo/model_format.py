@@ -2,8 +2,6 @@
 
 from enum import StrEnum
 
-__all__ = ["ModelFormat"]
-
 
 class ModelFormat(StrEnum):
     """Format of a model file, by its name in `zoo pull --format`."""

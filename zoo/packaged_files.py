@@ -3,8 +3,6 @@
 from importlib import resources
 from pathlib import Path
 
-__all__ = ["packaged_names", "packaged_path"]
-
 
 def packaged_names(folder: str, suffix: str) -> list[str]:
     """Return the names of the files in a folder of `zoo` that end in `suffix`, without the suffix, sorted."""

@@ -30,8 +30,6 @@ from specs.layers.input import LogMelSpec
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FRAMINGS", "Framing", "Prediction", "animate_prediction", "predict_files", "read_files"]
-
 Read = TypeVar("Read")
 
 CONTENT = 0.2

@@ -20,19 +20,6 @@ from specs.training import TrainingSpec
 from specs.words import nearest, suggest
 from zoo.factory import local_model, model_names, unknown_model
 
-__all__ = [
-    "TRAINED",
-    "is_netx",
-    "is_spec",
-    "layers_of",
-    "model_path",
-    "override_spec",
-    "read_source",
-    "read_start",
-    "refuse_folder",
-    "resolve_device",
-]
-
 SPEC_SUFFIXES = {".yaml", ".yml", ".json"}
 TRAINED = "model.safetensors"
 """Name of the model file in the folder of a training run."""

@@ -21,25 +21,15 @@ from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally
 from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.progress import Progress, no_progress
-from bootstrap_core.tasks import Task, task_of
+from bootstrap_core.tasks import task_of
 from bootstrap_core.tasks.evaluation import Evaluation
-from bootstrap_core.tasks.task import Examples
+from bootstrap_core.tasks.task import Examples, Task
 from specs.arguments import check_type
 from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.fields import Shape
 from specs.layers.block import has_neurons, skips_of
 from specs.layers.layer import Layer
 from specs.network import NetworkSpec
-
-__all__ = [
-    "Evaluation",
-    "Runnable",
-    "accuracy_by_steps",
-    "batches",
-    "count_synops",
-    "evaluate",
-    "evaluate_exactly",
-]
 
 
 @runtime_checkable

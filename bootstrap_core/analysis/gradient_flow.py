@@ -15,8 +15,6 @@ from torch import nn
 
 from specs.errors import SnnZooError
 
-__all__ = ["GradientFlow"]
-
 Norms = dict[str, float | None]
 
 

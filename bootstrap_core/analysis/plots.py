@@ -23,20 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-__all__ = [
-    "draw_accuracy",
-    "draw_activation",
-    "draw_curves",
-    "draw_gradient_flow",
-    "draw_raster",
-    "plot_accuracy",
-    "plot_activation",
-    "plot_curves",
-    "plot_gradient_flow",
-    "plot_raster",
-    "save_png",
-]
-
 # Okabe and Ito's palette, distinct for any colour vision. The SNN also differs by its marker and its dashes.
 _BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#007A58", "#C0392B", "#8A8F98"
 _STATE_STYLES: dict[str, dict[str, Any]] = {

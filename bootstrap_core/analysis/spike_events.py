@@ -17,8 +17,6 @@ import torch
 from specs.errors import SnnZooError
 from specs.files.whole_file import write_whole
 
-__all__ = ["Events", "animate", "film", "signed_events", "to_events", "to_tensor"]
-
 
 @dataclass(frozen=True, eq=False)
 class Events:

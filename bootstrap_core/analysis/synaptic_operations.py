@@ -17,8 +17,6 @@ from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally
 from specs.network import NetworkSpec
 
-__all__ = ["ActivityCounter", "effective_operations"]
-
 
 @dataclass
 class ActivityCounter:

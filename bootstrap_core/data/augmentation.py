@@ -27,21 +27,6 @@ from bootstrap_core.distributed import Share
 from specs.errors import DataError, SpecError
 from specs.training import AugmentSpec
 
-__all__ = [
-    "Augmentation",
-    "RandomAffine",
-    "are_columns",
-    "are_pictures",
-    "augmentation",
-    "bend",
-    "erase",
-    "flip",
-    "inverse_affine",
-    "scatter_events",
-    "shift",
-    "warp_affine",
-]
-
 EVENT_AXES = 5
 """Number of axes of recordings, `[N, T, C, H, W]`."""
 ELASTIC_POINTS = 5

@@ -26,8 +26,6 @@ from specs.errors import DataError, IntegrityError
 from specs.files.given_file import check_given_file
 from specs.files.limits import DATASET_ARCHIVE_BYTES
 
-__all__ = ["BATCHES", "open_verified", "read_batches"]
-
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 """Names of the batches, without .bin; the last one has the test images."""
 Arrays = tuple[Tensor, Tensor]

@@ -11,18 +11,6 @@ from specs.files.given_file import check_given_file, real_path
 from specs.files.given_tar import TarMember, tar_members
 from specs.files.limits import IMAGE_FILE_BYTES
 
-__all__ = [
-    "EVENT_SUFFIXES",
-    "IMAGE_SUFFIXES",
-    "SOUND_SUFFIX",
-    "ClassFolders",
-    "Content",
-    "ExampleFile",
-    "class_folders",
-    "content_of",
-    "read_file",
-]
-
 ExampleFile = Path | TarMember
 """Image, sound, or recording of events, on disk or in a tar archive."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}

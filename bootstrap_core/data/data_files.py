@@ -11,8 +11,6 @@ from bootstrap_core.data.class_folders import ExampleFile, class_folders
 from specs.dataset_sources import check_data_file, dataset_names
 from specs.words import counted
 
-__all__ = ["changes", "data_files"]
-
 END_BYTES = 1 << 15
 """Number of bytes at the start and at the end of a file that its digest covers."""
 N_NAMED = 3

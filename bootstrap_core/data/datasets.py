@@ -22,14 +22,13 @@ from bootstrap_core.data.event_datasets import read_event_folders, read_listed_e
 from bootstrap_core.data.events.binning import EventBins
 from bootstrap_core.data.idx_files import read_idx, read_plain
 from bootstrap_core.data.image_files import load_images
-from bootstrap_core.data.splits import Dataset, Split, check_split, train_validation_split
+from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.data.spoken_digits import read_recordings
 from specs.dataset_sources import (
     SAMPLE_NAME,
     DatasetFiles,
     DatasetSource,
     FileFormat,
-    dataset_names,
     sources,
     unknown_dataset,
 )
@@ -37,19 +36,6 @@ from specs.errors import DataError, IntegrityError, TransferError
 from specs.files.download import cache_folder, download, expand_user, fetch_whole
 from specs.files.limits import DATASET_ARCHIVE_BYTES, DATASET_FILE_BYTES
 from specs.layers.input import LogMelSpec
-
-__all__ = [
-    "SAMPLE_NAME",
-    "Dataset",
-    "DatasetSource",
-    "Split",
-    "check_split",
-    "dataset_names",
-    "find_dataset",
-    "load_dataset",
-    "pull_dataset",
-    "train_validation_split",
-]
 
 Found = tuple[Path, DatasetFiles]
 """Folder that has a dataset, and the form in which it has it."""

@@ -18,8 +18,6 @@ from specs.dataset_sources import DatasetSource
 from specs.errors import IntegrityError
 from specs.files.given_tar import tar_members
 
-__all__ = ["read_event_folders", "read_listed_events", "simulated"]
-
 LISTS = {"train": "train1K.txt", "test": "test100.txt"}
 """List of the labels of each part: after a line of titles, a line with a number and a label for each recording."""
 

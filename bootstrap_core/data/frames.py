@@ -29,18 +29,6 @@ from specs.layers.input import LogMelSpec
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 
-__all__ = [
-    "FRAME_SUFFIXES",
-    "FrameDataset",
-    "Frames",
-    "check_frame_file",
-    "check_frames",
-    "check_kind",
-    "load_frames",
-    "read_frames",
-    "target_shape",
-]
-
 FRAME_SUFFIXES = {".npy", ".npz"}
 NUMBER_BYTES = 12
 """Bytes of a pixel while it is checked, in float64 and then in int32."""

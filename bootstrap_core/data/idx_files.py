@@ -13,8 +13,6 @@ from specs.errors import DataError, IntegrityError
 from specs.files.given_file import check_given_file
 from specs.files.limits import DATASET_FILE_BYTES
 
-__all__ = ["parse_idx", "read_idx", "read_plain"]
-
 
 def read_idx(path: Path, *, sha256: str | None = None) -> Tensor:
     """Read an idx file of unsigned bytes, plain or gzipped, into a uint8 tensor of the shape that its header states.

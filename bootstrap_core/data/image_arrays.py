@@ -24,8 +24,6 @@ from specs.files.memory import refuse_beyond_memory
 from specs.shapes import fit_input
 from specs.words import counted
 
-__all__ = ["CHANNELS", "UNLABELLED", "load_arrays"]
-
 CHANNELS = 1, 3
 """Numbers of channels of an image: grey, or RGB."""
 UNLABELLED = "unlabelled"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bootstrap_core.data.class_folders import ClassFolders, Content, ExampleFile, class_folders
 from bootstrap_core.data.events.binning import EventBins, recorded_files
-from bootstrap_core.data.image_arrays import CHANNELS, UNLABELLED, load_arrays
+from bootstrap_core.data.image_arrays import CHANNELS, load_arrays
 from bootstrap_core.data.sound_files import sound_inputs
 from bootstrap_core.data.splits import Dataset, Split, draw_test
 from bootstrap_core.data.stored_images import STORED_FROM, StoredImages
@@ -33,17 +33,6 @@ from specs.shapes import fit_input
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-__all__ = [
-    "UNLABELLED",
-    "Size",
-    "image_shape",
-    "load_images",
-    "open_image",
-    "plain_image",
-    "read_pixels",
-    "upright_size",
-]
 
 Size = tuple[int, int, int]
 """Size of an image, `(C, H, W)`."""

@@ -9,8 +9,6 @@ from specs.errors import DataError
 from specs.files.memory import refuse_beyond_memory
 from specs.layers.input import LogMelSpec
 
-__all__ = ["log_mel", "mel_filters", "resample"]
-
 COMPLEX_BYTES = 16
 """Size of a complex number of two float64."""
 

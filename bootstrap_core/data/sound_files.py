@@ -15,8 +15,6 @@ from specs.errors import DataError, SnnZooError
 from specs.files.limits import SOUND_BYTES
 from specs.layers.input import LogMelSpec
 
-__all__ = ["SoundPictures", "picture_columns", "read_sound", "sound_inputs", "sound_picture"]
-
 BITS, FULL_SCALE = 16, 1 << 15
 """Bits of a sample, and its value at full amplitude."""
 PCM, FLOATS, EXTENSIBLE = 1, 3, 0xFFFE

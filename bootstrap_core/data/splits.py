@@ -17,8 +17,6 @@ from specs.layers.input import LogMelSpec
 from specs.outline import few_lines
 from specs.words import counted, sample_word
 
-__all__ = ["Dataset", "Split", "check_split", "draw_test", "hint_from_one", "time_first", "train_validation_split"]
-
 TEST_PART = 5
 """One of so many inputs is for testing if a file has no test set."""
 SHOWN_IMAGES, SHOWN_WIDTH = 20, 56

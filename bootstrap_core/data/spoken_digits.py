@@ -20,8 +20,6 @@ from specs.files.given_tar import tar_members
 from specs.files.limits import SOUND_BYTES
 from specs.layers.input import LogMelSpec
 
-__all__ = ["read_recordings"]
-
 NAME = re.compile(r"([0-9])_[a-z]+_([0-9]+)\.wav")
 TEST_INDICES = 5
 

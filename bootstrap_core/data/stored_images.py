@@ -20,8 +20,6 @@ from torch import Tensor
 
 from specs.errors import DataError
 
-__all__ = ["STORED_FROM", "Header", "Rows", "StoredArray", "StoredImages", "read_header", "stored_array"]
-
 STORED_FROM = 1 << 28
 """Size in bytes from which images stay in their files."""
 CHUNK = 1 << 20

@@ -9,8 +9,6 @@ from torch import Tensor
 from specs.fields import Padding
 from specs.shapes import Geometry, pads_of
 
-__all__ = ["bordered", "conv2d", "evenly_padded", "padded"]
-
 
 def padded(x: Tensor, padding: Padding, value: float = 0.0) -> Tensor:
     """Return maps `[..., H, W]` with `value` around them."""

@@ -14,18 +14,6 @@ from torch import Tensor
 from bootstrap_core.fixed_point import STATE, STATE_MAX
 from bootstrap_core.functional.surrogate import exponential_surrogate
 
-__all__ = [
-    "CubaConstants",
-    "CubaOutput",
-    "CubaState",
-    "StateLimits",
-    "cuba",
-    "cuba_backward",
-    "cuba_forward",
-    "cuba_states",
-    "per_channel",
-]
-
 
 class StateLimits:
     """Limits of the chip's states, 24 bits with sign: a current beyond them wraps around, a voltage is clipped.

@@ -22,8 +22,6 @@ Learnable Spacings, for delays of single synapses.
 import torch
 from torch import Tensor
 
-__all__ = ["delayed_input", "lags_of", "weight_at"]
-
 
 def lags_of(delay: Tensor) -> list[int]:
     """Return the delays to weigh synapses at: those that occur and, if they need a gradient, those a step away.

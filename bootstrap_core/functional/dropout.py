@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["dropout_mask", "masks_from", "same_masks_again"]
-
 BITS = np.uint16
 """Type of the random number of each input; a 64-bit number of NumPy's generators contains four."""
 

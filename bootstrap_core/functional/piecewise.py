@@ -5,8 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["GRADIENT_FLOOR", "piecewise"]
-
 GRADIENT_FLOOR = 1e-5
 """Gradient outside the range of the activation, so that every neuron keeps learning."""
 

@@ -15,15 +15,6 @@ from bootstrap_core.fixed_point import (
     WEIGHT_STEP,
 )
 
-__all__ = [
-    "quantize_bias",
-    "quantize_decay",
-    "quantize_delay",
-    "quantize_weight",
-    "straight_through",
-    "truncate_current",
-]
-
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod

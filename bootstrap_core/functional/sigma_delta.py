@@ -25,8 +25,6 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import SIGMA_PER_MESSAGE
 
-__all__ = ["Activation", "SigmaDeltaStates", "sigma_delta"]
-
 
 class Activation(Enum):
     """Activation of sigma-delta neurons."""

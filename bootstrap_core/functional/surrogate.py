@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-__all__ = ["exponential_surrogate", "surrogate_shape"]
-
 
 def exponential_surrogate(voltage: Tensor, *, threshold: float, tau_grad: float, scale_grad: float) -> Tensor:
     """Return d spike / d voltage, `height exp(-|v - threshold| / tau)`, elementwise; see `surrogate_shape`."""

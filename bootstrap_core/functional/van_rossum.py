@@ -11,8 +11,6 @@ Source: van Rossum 2001, A Novel Spike Distance, Neural Computation 13(4), equat
 import torch
 from torch import Tensor
 
-__all__ = ["van_rossum_distance"]
-
 
 def van_rossum_distance(spikes: Tensor, others: Tensor, tau: float) -> Tensor:
     """Return the distance between the trains at the same place of both tensors, `[N, ...]`; differentiable.

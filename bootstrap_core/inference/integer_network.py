@@ -25,8 +25,6 @@ from specs.errors import SnnZooError
 from specs.network import NetworkSpec
 from specs.outline import outline
 
-__all__ = ["IntegerNetwork", "IntegerTrace"]
-
 
 @dataclass(frozen=True, repr=False)
 class IntegerTrace(Trace):

@@ -28,8 +28,6 @@ from specs.layers.block import ConvSpec, IdentitySkip, LayerSpec, SkipSpec, skip
 from specs.layers.neuron import LearnDecays
 from specs.network import NetworkSpec
 
-__all__ = ["Block", "Place", "Signals", "SynapticBlock", "as_spikes", "is_graded"]
-
 Signals = Tensor | Spikes
 """Inputs and outputs of blocks: spikes `[T, N, ...]`, or rates `[N, ...]`. The first block takes images."""
 

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from bootstrap_core.distributed import ALONE, Group
 from specs.layers.block import Norm
 
-__all__ = ["SPREAD", "BatchNorm", "MeanOnly", "NormModule", "WeightScale", "build_norm"]
-
 MOMENTUM = 0.1
 """Weight of a batch in the running statistics."""
 SPREAD = 0.5

@@ -51,17 +51,6 @@ from specs.layers.layer import Layer
 from specs.layers.neuron import Reset, SigmaDeltaSpec
 from specs.network import Output
 
-__all__ = [
-    "BUILDERS",
-    "AffineBlock",
-    "AverageBlock",
-    "EventInputBlock",
-    "FlattenBlock",
-    "GradedInputBlock",
-    "InputBlock",
-    "SpikingBlock",
-]
-
 
 class InputBlock(Block):
     """Input neurons, one for each pixel, driven by the same current at each step: `weight * (x - mean) / std + bias`.

@@ -10,8 +10,6 @@ from specs.files.memory import refuse_beyond_memory
 from specs.network import NetworkSpec
 from specs.summary import summarize
 
-__all__ = ["build_network"]
-
 FLOAT_BYTES = 4
 COPIES = 2
 """Copies of the weights in memory: the trainable ones, and those on the grid of the hardware."""

@@ -6,8 +6,6 @@ from typing import TypeVar
 from specs.layers.block import skips_of
 from specs.network import NetworkSpec
 
-__all__ = ["sources_of", "walk"]
-
 Output = TypeVar("Output")
 
 

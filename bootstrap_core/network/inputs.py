@@ -19,8 +19,6 @@ from specs.layers.input import Encoding, InputSpec
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 
-__all__ = ["AxesWarning", "as_input", "as_step", "check_dense", "check_earlier", "count_steps", "is_dense"]
-
 UNSCALED = 16.0
 """Pixel value above which images are taken as not divided by 255; normalised images of lava-dl stay below it."""
 

@@ -5,8 +5,6 @@ from enum import Enum
 
 from specs.errors import SnnZooError
 
-__all__ = ["LayerModes", "Mode"]
-
 
 class Mode(Enum):
     """The four modes of bootstrap training."""

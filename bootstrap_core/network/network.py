@@ -25,8 +25,6 @@ from specs.errors import SnnZooError
 from specs.network import NetworkSpec, Output
 from specs.outline import MOST_LINES, few_lines, outline
 
-__all__ = ["Network", "Tally", "Trace", "check_network", "rates_of"]
-
 SHOWN_NEURONS, SHOWN_WIDTH, LEAST_HEIGHT = 256, 128, 40
 """Number of neurons of a block in a notebook's picture; its width there in pixels, and its least height."""
 

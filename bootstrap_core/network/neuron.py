@@ -11,8 +11,6 @@ from bootstrap_core.ops.neurons import NeuronConstants
 from specs.fields import threshold_mant
 from specs.layers.neuron import CubaSpec, LearnDecays, Reset
 
-__all__ = ["CubaNeuron"]
-
 
 class CubaNeuron(nn.Module):
     """CUBA neurons of one layer; see `functional.cuba` for the dynamics.

@@ -15,8 +15,6 @@ from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.ops.activation import activate
 from specs.errors import IntegrityError, SnnZooError
 
-__all__ = ["RateSampler", "mix_seed"]
-
 CAPACITY = 1 << 14
 """Number of pairs in a sample; centres fitted to two such samples differ by a hundredth of the curve's width."""
 SURPLUS = 4

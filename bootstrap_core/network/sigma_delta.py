@@ -23,8 +23,6 @@ from bootstrap_core.ops.spikes import Spikes
 from specs.fields import threshold_mant
 from specs.layers.neuron import SigmaDeltaSpec
 
-__all__ = ["DeltaInputBlock", "MessageBlock", "SigmaDeltaBlock", "SigmaDeltaNeuron", "ValueBlock"]
-
 
 class SigmaDeltaNeuron(nn.Module):
     """Sigma-delta neurons of one layer; see `functional.sigma_delta`. They have no parameters of their own."""

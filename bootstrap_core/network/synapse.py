@@ -15,8 +15,6 @@ from bootstrap_core.ops.weight_grid import quantize_weight
 from specs.fields import Shape
 from specs.layers.block import ConvSpec
 
-__all__ = ["ConvSynapse", "DenseSynapse", "IdentitySynapse", "PoolSynapse", "Synapse"]
-
 
 class Synapse(nn.Module):
     """Base of all synapses. `forward(x, scale)` returns the weighted input of rates, in their dtype.

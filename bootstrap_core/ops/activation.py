@@ -8,8 +8,6 @@ from torch import Tensor
 from bootstrap_core.functional.piecewise import GRADIENT_FLOOR, piecewise
 from bootstrap_core.ops.library import Curve, call, pointer, runs_native
 
-__all__ = ["activate"]
-
 
 def activate(z: Tensor, centers: Tensor, slopes: Tensor, steepness: float | None = None) -> Tensor:
     """Return the rates for a weighted input; see `functional.piecewise`. bfloat16 is computed in float32.

@@ -8,8 +8,6 @@ import ctypes
 from contextlib import suppress
 from functools import cache
 
-__all__ = ["keep_freed_memory"]
-
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 """Parameters of mallopt(3)."""
 NEVER = 2**31 - 1

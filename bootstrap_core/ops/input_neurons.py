@@ -21,8 +21,6 @@ from bootstrap_core.ops.library import InputScaling, Prepared, call, pointer, ru
 from bootstrap_core.ops.neurons import MOST_REACHED, LayerRun, NeuronConstants, by_image
 from bootstrap_core.ops.spikes import Spikes, SteadyInput, empty_link
 
-__all__ = ["InputCurrent", "input_current", "input_gradients", "input_rates", "input_spikes"]
-
 
 @dataclass(frozen=True)
 class InputCurrent(Prepared):

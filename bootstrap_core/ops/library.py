@@ -17,29 +17,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = [
-    "FOUR",
-    "LANES",
-    "Backward",
-    "Curve",
-    "Fold",
-    "InputScaling",
-    "Layer",
-    "Neurons",
-    "Prepared",
-    "SteadyGradient",
-    "Synapse",
-    "WeightGradient",
-    "call",
-    "describe",
-    "is_installed",
-    "n_threads",
-    "pad_lanes",
-    "pointer",
-    "runs_native",
-    "without_native",
-]
-
 FOUR = 4
 """Inputs that one 8-bit dot-product instruction takes."""
 LANES = 16

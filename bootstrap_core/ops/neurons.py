@@ -38,19 +38,6 @@ from bootstrap_core.ops.library import (
 from bootstrap_core.ops.spikes import Spikes, empty_link, n_words
 from specs.fields import Shape
 
-__all__ = [
-    "MOST_REACHED",
-    "LayerRun",
-    "NeuronConstants",
-    "OneStep",
-    "by_image",
-    "by_step",
-    "fire",
-    "learns",
-    "map_of",
-    "one_step",
-]
-
 PARTS = 16
 """Groups of images; gradients are summed within each and then over all, so that sums do not depend on threads."""
 MOST_REACHED = 1 << 30

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from specs.training import Precision
 
-__all__ = ["gradient_dtype", "link_dtype", "multiplies_half", "multiplies_tiles", "product_dtype", "products_in"]
-
 HALF_FROM = 1 << 24
 """Number of multiplications from which a product is faster in bfloat16, rounding of its factors included."""
 

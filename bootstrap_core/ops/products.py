@@ -16,8 +16,6 @@ from bootstrap_core.ops.synapses import fold, sources_of_places
 from specs.layers.block import ConvSpec
 from specs.shapes import axes_of
 
-__all__ = ["convolve", "linear"]
-
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """Return `x W^T` for rates `[..., I]` and a weight `[O, I]`."""

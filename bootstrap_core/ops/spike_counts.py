@@ -8,8 +8,6 @@ from torch import Tensor
 from bootstrap_core.ops.library import call, pointer, runs_native
 from bootstrap_core.ops.spikes import Spikes
 
-__all__ = ["count"]
-
 
 def count(spikes: Spikes) -> Tensor:
     """Return the number of spikes of each neuron, `[N, C, ...]`, float32; for graded messages their sum, in float64.

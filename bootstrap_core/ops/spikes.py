@@ -11,8 +11,6 @@ from torch import Tensor
 
 from specs.fields import Shape
 
-__all__ = ["WORD_STEPS", "Spikes", "SteadyInput", "empty_link", "n_words", "pack", "unpack"]
-
 WORD_STEPS = 32
 """Time steps in a word."""
 

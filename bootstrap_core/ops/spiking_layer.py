@@ -21,8 +21,6 @@ from bootstrap_core.ops.precision import link_dtype
 from bootstrap_core.ops.spikes import Spikes, empty_link
 from bootstrap_core.ops.synapses import Connection
 
-__all__ = ["WEIGHT_UNIT", "Fired", "Operands", "one_step_of_layer", "spiking_layer"]
-
 WEIGHT_UNIT = torch.tensor(WEIGHT_STEP, dtype=torch.float32, device="cpu")
 """Step of the weight grid. A product with a tensor takes half the time of one with a number."""
 

@@ -32,8 +32,6 @@ from specs.fields import Shape
 from specs.layers.block import ConvSpec
 from specs.shapes import Axis, axes_of, pads_of
 
-__all__ = ["Connection", "as_columns", "fold", "sources_of_places"]
-
 DENSE, CONVOLUTION, DEPTHWISE = range(3)
 APART = 32
 """Padding between the rows of a matrix, in numbers: a cache line."""

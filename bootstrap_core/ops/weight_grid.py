@@ -9,8 +9,6 @@ from bootstrap_core.fixed_point import WEIGHT_INT_MAX, WEIGHT_INT_MIN, WEIGHT_ST
 from bootstrap_core.functional import quantize
 from bootstrap_core.ops.library import call, runs_native
 
-__all__ = ["quantize_weight"]
-
 
 def quantize_weight(weight: Tensor) -> Tensor:
     """Round weights to the grid of 2/64 in [-256, 254]/64, half to even, with a straight-through gradient."""

@@ -17,8 +17,6 @@ from bootstrap_core.ops.neurons import by_step, map_of
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.synapses import Connection
 
-__all__ = ["part_by_delay", "weigh", "weigh_delayed"]
-
 
 def weigh(spikes: Spikes, connection: Connection) -> Tensor:
     """Return the weighted input `[T, N, O]` or `[T, N, O, H, W]`; `[1, N, ...]` if all steps are the same.

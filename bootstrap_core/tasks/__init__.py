@@ -8,8 +8,6 @@ from bootstrap_core.tasks.task import Task
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 
-__all__ = ["Task", "task_of"]
-
 _TASKS: dict[str, type[Task[Any]]] = {"classes": Classes, "values": Values, "spike trains": SpikeTrains}
 
 

@@ -17,8 +17,6 @@ from bootstrap_core.tasks.task import Batch, Figures, Task, number
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 
-__all__ = ["Classes", "distillation_loss"]
-
 
 class Classes(Task[Split]):
     """Cross-entropy of the logits from labels; the score is the accuracy."""

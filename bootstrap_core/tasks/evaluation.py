@@ -9,8 +9,6 @@ from bootstrap_core.network.mode import Mode
 from bootstrap_core.tasks.measures import Measure
 from specs.outline import few_lines
 
-__all__ = ["Evaluation"]
-
 
 @dataclass(frozen=True)
 class Evaluation:

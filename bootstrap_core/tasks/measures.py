@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from specs.words import percent
 
-__all__ = ["ACCURACY", "DISTANCE", "ERROR", "MEASURES", "Measure"]
-
 
 @dataclass(frozen=True)
 class Measure:

@@ -18,8 +18,6 @@ from bootstrap_core.tasks.measures import DISTANCE, ERROR
 from bootstrap_core.tasks.task import Batch, Figures, Task, number
 from specs.summary import summarize
 
-__all__ = ["RecordingTask", "SpikeTrains", "Values", "train_distances"]
-
 
 class RecordingTask(Task[Frames]):
     """Base of the tasks whose examples are `Frames` with targets."""

@@ -23,8 +23,6 @@ from specs.network import NetworkSpec
 from specs.summary import summarize
 from specs.training import TrainingSpec
 
-__all__ = ["Batch", "Examples", "Figures", "Task", "number"]
-
 
 class Examples(Protocol):
     """Inputs with targets, such as a `Split` with labels, or `Frames` with targets."""

@@ -14,8 +14,6 @@ from torch import Tensor
 from bootstrap_core.network.batch_norm import NormModule
 from bootstrap_core.network.network import Network
 
-__all__ = ["MovingAverage"]
-
 
 class MovingAverage:
     """Copy of a network in training, whose weights are a moving average: it lacks the noise of single steps.

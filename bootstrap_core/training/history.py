@@ -37,8 +37,6 @@ from specs.words import first_problem
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["REPORTED", "STATES", "EpochReport", "LearningStat", "LearningStats", "Rank", "Report"]
-
 REPORTED = ("training", "validation_ann", "validation_snn")
 """First parts of the fields of a report: training, and validation as ANN and as SNN."""
 

@@ -13,8 +13,6 @@ from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.weighted_input import weigh
 
-__all__ = ["initialize"]
-
 N_ROUNDS = 2
 """Number of scalings: weights are rounded to their grid after each, and the second corrects for the rounding."""
 

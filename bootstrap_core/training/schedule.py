@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from bootstrap_core.network.mode import LayerModes, Mode
 
-__all__ = ["Scheduler"]
-
 
 @dataclass(frozen=True)
 class Scheduler:

@@ -12,9 +12,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import Evaluation, evaluate, evaluate_exactly
-from bootstrap_core.data.datasets import Split
+from bootstrap_core.analysis.evaluation import evaluate, evaluate_exactly
 from bootstrap_core.data.frames import Frames
+from bootstrap_core.data.splits import Split
 from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.functional.dropout import masks_from
 from bootstrap_core.network.batch_norm import BatchNorm, NormModule
@@ -27,6 +27,7 @@ from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.ops.precision import products_in
 from bootstrap_core.progress import Progress, no_progress
 from bootstrap_core.tasks import task_of
+from bootstrap_core.tasks.evaluation import Evaluation
 from bootstrap_core.tasks.task import Batch
 from bootstrap_core.training.averaging import MovingAverage
 from bootstrap_core.training.history import REPORTED, EpochReport, LearningStat, LearningStats, Rank
@@ -37,8 +38,6 @@ from specs.arguments import check_type
 from specs.errors import IntegrityError, SnnZooError
 from specs.training import LearningRateSchedule, SnnGradient, TrainingSpec
 from specs.words import counted, first_problem
-
-__all__ = ["Teacher", "Trainer", "fit"]
 
 N_INITIALIZING = 256
 """Number of images to which initial weights are scaled."""

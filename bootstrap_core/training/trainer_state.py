@@ -13,8 +13,6 @@ from specs.errors import IntegrityError
 from specs.fields import Integer
 from specs.training import TrainingSpec
 
-__all__ = ["TrainerState", "check_tensors", "tensors_of_optimizer"]
-
 
 def _plain(tensor: Tensor) -> Tensor:
     if not is_dense(tensor):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import batches
-from bootstrap_core.data.datasets import Dataset, Split
+from bootstrap_core.data.splits import Dataset, Split
 from converters.linear.ann import Ann, run_ann
 from converters.linear.image_normalization import Normalization
 

@@ -5,8 +5,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.datasets import Dataset, Split
-from bootstrap_core.data.splits import hint_from_one
+from bootstrap_core.data.splits import Dataset, Split, hint_from_one
 from converters.ann_to_snn.ann_answers import AnnAnswers
 from converters.ann_to_snn.best_candidate import Candidate
 from converters.linear.ann import Ann

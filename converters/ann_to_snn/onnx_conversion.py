@@ -20,13 +20,16 @@ from onnx import ModelProto
 from pydantic import Field
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import Evaluation, accuracy_by_steps, evaluate, evaluate_exactly
+from bootstrap_core.analysis.evaluation import accuracy_by_steps, evaluate, evaluate_exactly
 from bootstrap_core.data.augmentation import are_pictures
-from bootstrap_core.data.datasets import Dataset, Split, load_dataset
-from bootstrap_core.data.image_files import UNLABELLED, load_images
+from bootstrap_core.data.datasets import load_dataset
+from bootstrap_core.data.image_arrays import UNLABELLED
+from bootstrap_core.data.image_files import load_images
+from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.heap import keep_freed_memory
+from bootstrap_core.tasks.evaluation import Evaluation
 from bootstrap_core.training.history import EpochReport
 from bootstrap_core.training.trainer import Teacher
 from converters.ann_to_snn.ann_answers import AnnAnswers

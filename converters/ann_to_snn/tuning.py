@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.data.augmentation import are_pictures, augmentation
-from bootstrap_core.data.datasets import Split, train_validation_split
+from bootstrap_core.data.splits import Split, train_validation_split
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network

@@ -18,22 +18,6 @@ from specs.layers.input import InputSpec
 from specs.network import Output
 from specs.shapes import Geometry
 
-__all__ = [
-    "CUBA",
-    "INTEGRATOR",
-    "PIXELS",
-    "SIGMA_DELTA",
-    "ChipForm",
-    "ChipLayer",
-    "ChipNeurons",
-    "ChipSynapses",
-    "Numbers",
-    "Window",
-    "form_problems",
-    "kind_problems",
-    "problems_by_place",
-]
-
 Numbers = npt.NDArray[Any]
 """Integers of the hardware; floats in their units where a file holds numbers off the grid."""
 

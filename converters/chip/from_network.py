@@ -20,8 +20,6 @@ from specs.layers.block import IdentitySkip, LayerSpec, skips_of
 from specs.layers.neuron import LearnDecays, Reset
 from specs.network import NetworkSpec
 
-__all__ = ["GREY_LEVELS", "KNOWN_FIELDS", "form_of_network"]
-
 GREY_LEVELS = 256
 """Values of a pixel, one byte."""
 KNOWN_FIELDS = {

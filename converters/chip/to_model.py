@@ -22,8 +22,6 @@ from specs.layers.block import AffineSpec, AvgPoolSpec, ConvSpec, LayerSpec, ski
 from specs.layers.neuron import CubaSpec, LearnDecays
 from specs.network import NetworkSpec
 
-__all__ = ["conv_of", "model_of_form", "spec_document", "with_common_neuron"]
-
 Document = dict[str, Any]
 
 DECAYS = ("current_decay", "voltage_decay")

@@ -2,8 +2,6 @@
 
 from converters.cli.interrupt import end_on_interrupt
 
-__all__ = ["main_convert", "main_migrate"]
-
 
 def main_convert() -> None:
     """Run the program `convert`."""

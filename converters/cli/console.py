@@ -32,34 +32,6 @@ if TYPE_CHECKING:
 
     from converters.model import Model
 
-__all__ = [
-    "CONTEXT_SETTINGS",
-    "Command",
-    "KnownModels",
-    "ProgressLine",
-    "byte_bar",
-    "command",
-    "command_line",
-    "describe_platform",
-    "echo",
-    "echo_over",
-    "force_option",
-    "is_quiet",
-    "is_verbose",
-    "json_option",
-    "json_text",
-    "note_missing_library",
-    "print_table",
-    "printable",
-    "refuse_existing",
-    "say",
-    "say_notes",
-    "say_overflow",
-    "shows_progress",
-    "talk_options",
-    "warn",
-]
-
 TYPED, QUIET, VERBOSE = (f"{__name__}.{what}" for what in ("typed", "quiet", "verbose"))
 """Keys under which a click context stores the typed arguments, `--quiet` and `--verbose`."""
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}

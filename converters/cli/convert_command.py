@@ -43,14 +43,12 @@ from specs.files.limits import TIME_STEPS
 from specs.words import counted, percent
 
 if TYPE_CHECKING:
-    from bootstrap_core.data.datasets import Dataset
+    from bootstrap_core.data.splits import Dataset
     from bootstrap_core.training.history import EpochReport
     from converters.ann_to_snn.onnx_conversion import OnnxConversion
     from converters.linear.ann import Ann
     from converters.model import Model
     from specs.fields import Shape
-
-__all__ = ["convert"]
 
 
 @dataclass(frozen=True)
@@ -228,15 +226,14 @@ def convert(
 
     Example: zoo convert network.pt -o network.safetensors -o network.nir
     """
+    from converters.formats.c.c_writer import COptions, self_test_options
     from converters.formats.file_kind import FileKind, kind_of_file
     from converters.formats.model_files import (
         C_SOURCE,
-        COptions,
         check_writable_format,
         file_entry,
         files_of,
         format_notes,
-        self_test_options,
         write_model,
     )
     from converters.formats.netx.lava_limits import LavaWarning

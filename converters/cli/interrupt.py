@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["INTERRUPTED", "end_on_interrupt", "raised_in_command"]
-
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells."""
 

@@ -22,8 +22,6 @@ from specs.words import counted
 if TYPE_CHECKING:
     from converters.file_migration import MigrationReport
 
-__all__ = ["migrate"]
-
 STYLES = ["plain", "legacy", "parametrized"]
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "fp64": "float64"}
 N_ROWS = 12

@@ -18,32 +18,10 @@ from specs.errors import DataError, SnnZooError
 from specs.words import counted
 
 if TYPE_CHECKING:
-    from bootstrap_core.data.datasets import Dataset
     from bootstrap_core.data.frames import FrameDataset
+    from bootstrap_core.data.splits import Dataset
     from specs.fields import Shape
     from specs.network import NetworkSpec
-
-__all__ = [
-    "THREADS_HELP",
-    "DataPlaces",
-    "Number",
-    "PathArgument",
-    "Seed",
-    "cache_option",
-    "classes_option",
-    "complete_data",
-    "complete_from",
-    "complete_models",
-    "data_options",
-    "limit_option",
-    "places_options",
-    "recorded_steps",
-    "run_options",
-    "say_drawn",
-    "say_sample",
-    "set_option",
-    "use_threads",
-]
 
 PathArgument = click.Path(path_type=Path)
 Seed = click.IntRange(0, (1 << 63) - 1)
@@ -111,7 +89,8 @@ class DataPlaces:
         """
         from bootstrap_core.data.datasets import load_dataset
         from bootstrap_core.data.events.binning import EventBins
-        from bootstrap_core.data.image_files import UNLABELLED, load_images
+        from bootstrap_core.data.image_arrays import UNLABELLED
+        from bootstrap_core.data.image_files import load_images
         from bootstrap_core.progress import file_progress
 
         log_mel = None if spec is None else spec.input.log_mel
@@ -175,7 +154,7 @@ def _numbered(dataset: "Dataset", classes: tuple[str, ...]) -> "Dataset":
     """
     import torch
 
-    from bootstrap_core.data.image_files import UNLABELLED
+    from bootstrap_core.data.image_arrays import UNLABELLED
     from bootstrap_core.data.splits import check_split
 
     own = dataset.classes

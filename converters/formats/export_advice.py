@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-__all__ = ["EXPORT_ADVICE", "ForeignModel", "export_advice"]
-
 CONVERT = "zoo convert model.onnx --data DATA -o model.safetensors"
 EXPORT_ADVICE = (
     "To convert an ANN, export it in the program that made it, then convert the ONNX file:\n"

@@ -16,8 +16,6 @@ from specs.files.given_file import HEAD_BYTES, check_given_file
 from specs.files.given_zip import open_zip
 from specs.files.imposter import refuse_imposter
 
-__all__ = ["USES", "FileKind", "is_torchscript", "kind_of_file"]
-
 HDF5 = b"\x89HDF\r\n\x1a\n"
 PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 SAFETENSORS = b"\0\0\0{"

@@ -15,20 +15,6 @@ from converters.formats.export_advice import EXPORT_ADVICE
 from converters.weight_norm.norm_styles import all_finite, has_no_direction
 from specs.errors import ConversionError, IntegrityError, UnsupportedError
 
-__all__ = [
-    "DECAYS",
-    "DIRECTION",
-    "MAGNITUDE",
-    "MEAN",
-    "NEURON_BIAS",
-    "PLAIN",
-    "TAKES_EVENTS",
-    "THRESHOLD",
-    "LavaBlock",
-    "infer_document",
-    "lava_blocks",
-]
-
 DECAYS = ("neuron.current_decay", "neuron.voltage_decay")
 THRESHOLD, NEURON_BIAS = "neuron.delta.threshold", "neuron.bias"
 """Tensors of sigma-delta neurons; the bias is a single 0 unless one was set."""

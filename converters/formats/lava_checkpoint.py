@@ -35,8 +35,6 @@ from specs.layers.block import skips_of
 from specs.network import NetworkSpec
 from specs.words import counted
 
-__all__ = ["model_of_checkpoint", "read_checkpoint"]
-
 KINDS = ("dense", "conv", "avg_pool", "flatten", "affine")
 """Kinds of blocks that a lava-dl checkpoint can hold."""
 

@@ -15,7 +15,6 @@ from converters.formats.c.c_writer import (
     c_problems,
     check_c_name,
     header_of,
-    self_test_options,
     write_c,
 )
 from converters.formats.file_kind import USES, FileKind, kind_of_file
@@ -35,23 +34,6 @@ from specs.files.file_digest import sha256_of
 from specs.layers.neuron import Reset
 from specs.network import NetworkSpec
 from specs.shapes import pads_of
-
-__all__ = [
-    "CHAINS",
-    "C_SOURCE",
-    "MODEL_SUFFIXES",
-    "COptions",
-    "Hints",
-    "check_writable_format",
-    "file_entry",
-    "files_of",
-    "format_notes",
-    "option_name",
-    "problems_in",
-    "read_model",
-    "self_test_options",
-    "write_model",
-]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,6 @@ from threading import Lock
 import numpy as np
 import torch
 
-__all__ = ["allowed_objects"]
-
 _lock = Lock()
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from specs.files.limits import TORCH_PICKLE_OPERATIONS, TUPLE_ITEMS
 
-__all__ = ["outer_class", "pickle_problem"]
-
 TUPLES = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE"}
 MARK = -1
 OUTER_OPERATIONS = 8

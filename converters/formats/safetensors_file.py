@@ -21,8 +21,6 @@ from specs.files.memory import refuse_beyond_memory
 from specs.files.whole_file import write_whole
 from specs.io import spec_from_document
 
-__all__ = ["METADATA_KEY", "describes_itself", "read_metadata", "read_safetensors", "write_safetensors"]
-
 METADATA_KEY = "snnzoo"
 """The only metadata key; its value is JSON. Several keys would be written in random order: other bytes each time."""
 

@@ -14,8 +14,6 @@ from specs.files.given_file import check_given_file
 from specs.files.limits import SAFETENSORS_HEADER_BYTES, unpacked_bytes
 from specs.files.strict_json import unique_keys
 
-__all__ = ["DTYPES", "Header", "Place", "claimed_bytes", "read_header"]
-
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,

@@ -30,16 +30,6 @@ from specs.files.memory import refuse_beyond_memory
 from specs.files.whole_file import whole_file
 from specs.printable import printable
 
-__all__ = [
-    "StateDictFile",
-    "check_pickle",
-    "check_writable",
-    "open_safetensors",
-    "open_state_dict",
-    "write_safetensors_pieces",
-    "write_torch",
-]
-
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 
 LEGACY_PICKLES = 4

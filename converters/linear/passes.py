@@ -19,8 +19,6 @@ from converters.linear.ann import (
     AvgPool,
     Bound,
     Clip,
-    Conv,
-    Dense,
     Flatten,
     LeakyRelu,
     MaxPool,
@@ -33,7 +31,7 @@ from converters.linear.ann import (
     ZeroPad,
 )
 from converters.linear.image_normalization import Normalization
-from converters.linear.linear_fold import scale_inputs, scale_outputs
+from converters.linear.linear_fold import Conv, Dense, scale_inputs, scale_outputs
 from specs.errors import ConversionError
 from specs.fields import Shape
 from specs.shapes import axes_of, pads_of

@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 from onnx import TensorProto
 
-from converters.linear.ann import Add, AvgPool, Bound, Conv, Dense, LeakyRelu, MaxPool, PRelu, Relu, ZeroPad
+from converters.linear.ann import Add, AvgPool, Bound, LeakyRelu, MaxPool, PRelu, Relu, ZeroPad
+from converters.linear.linear_fold import Conv, Dense
 from converters.onnx.flat_graph import INPUT, TENSOR_WORK, WEIGHT_WORK, FlatGraph
 from converters.onnx.operands import (
     as_floats,

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sized
 from typing import Any
 
-__all__ = ["card_rows"]
-
 LARGE, DIGITS = 1000, 6
 """Magnitude from which numbers that are not whole are rounded to whole ones, and the digits of smaller ones."""
 TEXT_LENGTH = 1000

@@ -9,8 +9,6 @@ from torch import Tensor
 from bootstrap_core.training.history import EpochReport
 from specs.words import percent
 
-__all__ = ["HEIGHT", "WIDTH", "Axis", "Line", "LineChart", "accuracy_chart", "learning_charts", "output_chart", "ticks"]
-
 WIDTH, HEIGHT = 400.0, 250.0
 """Size of a chart, in SVG units."""
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 388.0, 12.0, 206.0

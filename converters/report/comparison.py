@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import batches
-from bootstrap_core.data.datasets import Split
+from bootstrap_core.data.splits import Split
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.inputs import as_input
 from converters.ann_to_snn.ann_answers import AnnAnswers
 from converters.ann_to_snn.onnx_conversion import OnnxConversion
 from converters.ann_to_snn.spiking_layers import activations_first
-from converters.linear.ann import Ann, Conv, Dense, run_ann
+from converters.linear.ann import Ann, run_ann
+from converters.linear.linear_fold import Conv, Dense
 from converters.report.energy import EnergyEstimate, estimate_energy
 from converters.report.network_figures import (
     BATCH,
@@ -25,8 +26,6 @@ from converters.report.network_figures import (
     run_examples,
 )
 from specs.layers.block import has_neurons
-
-__all__ = ["ConversionFigures", "correlation", "count_macs", "layer_correlations", "measure_conversion"]
 
 ROUNDING = 1e-12
 """Spread, relative to the sum of squares, up to which values count as constant: rounding errors."""

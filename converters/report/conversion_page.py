@@ -7,8 +7,6 @@ from converters.report.comparison import ConversionFigures
 from converters.report.energy import CAVEAT, COSTS
 from converters.report.rendering import render
 
-__all__ = ["conversion_page"]
-
 
 def conversion_page(
     conversion: OnnxConversion,

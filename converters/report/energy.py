@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from specs.network import NetworkSpec
 
-__all__ = ["CAVEAT", "COSTS", "EnergyCost", "EnergyEstimate", "estimate_energy"]
-
 HOROWITZ = "M. Horowitz, Computing's energy problem (and what we can do about it), ISSCC 2014, 45 nm, 0.9 V"
 DAVIES = "M. Davies et al., Loihi: a neuromorphic manycore processor with on-chip learning, IEEE Micro 38(1), 2018"
 

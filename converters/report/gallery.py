@@ -4,11 +4,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bootstrap_core.analysis.evaluation import Evaluation, evaluate
-from bootstrap_core.data.datasets import Dataset, Split
-from bootstrap_core.data.image_files import UNLABELLED
+from bootstrap_core.analysis.evaluation import evaluate
+from bootstrap_core.data.image_arrays import UNLABELLED
+from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
+from bootstrap_core.tasks.evaluation import Evaluation
 from bootstrap_core.training.history import EpochReport
 from converters.model import Model
 from converters.report.card_rows import card_rows
@@ -25,8 +26,6 @@ from converters.report.rendering import render
 from specs.errors import DataError
 from specs.io import dump_spec
 from specs.words import counted
-
-__all__ = ["GalleryFigures", "gallery_page", "measure_gallery"]
 
 N_EXAMPLES, N_MISTAKES = 12, 2
 """Number of images shown, and of mistakes among them; more mistakes only if too few other images are left."""

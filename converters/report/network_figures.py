@@ -8,28 +8,12 @@ from math import prod
 import torch
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import Evaluation, accuracy_by_steps, batches
-from bootstrap_core.data.datasets import Dataset, Split
-from bootstrap_core.data.splits import time_first
+from bootstrap_core.analysis.evaluation import accuracy_by_steps, batches
+from bootstrap_core.data.splits import Dataset, Split, time_first
 from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.tasks.evaluation import Evaluation
 from specs.fields import Shape
 from specs.layers.block import has_neurons
-
-__all__ = [
-    "BATCH",
-    "Confusion",
-    "Example",
-    "LayerActivity",
-    "NetworkFigures",
-    "Raster",
-    "class_names",
-    "count_confusions",
-    "dead_units",
-    "measure_network",
-    "pick_examples",
-    "run_examples",
-    "spread_out",
-]
 
 TIME_STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 N_SCORED = 2000

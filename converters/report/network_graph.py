@@ -17,19 +17,6 @@ from specs.layers.block import LayerSpec, skips_of
 from specs.layers.input import InputSpec
 from specs.summary import summarize
 
-__all__ = [
-    "Box",
-    "Drawing",
-    "GraphLayer",
-    "Histogram",
-    "NetworkGraph",
-    "draw",
-    "graph_of_model",
-    "graph_of_netx",
-    "graph_page",
-    "graph_svg",
-]
-
 WIDTH = 360.0
 """Width of the drawing, in SVG units; letters are 12 units high."""
 LEFT, RIGHT = 46.0, 352.0

@@ -18,8 +18,6 @@ from converters.report.charts import HEIGHT, LEARNERS, WIDTH, accuracy_chart, le
 from converters.report.network_figures import Example
 from specs.words import percent
 
-__all__ = ["ScoreRow", "film_steps", "render", "score_rows", "visible"]
-
 MAX_MATRIX = 25
 """Largest number of classes for which the confusion matrix is shown."""
 MAX_ROWS = 10

@@ -35,8 +35,6 @@ from specs.arguments import check_type
 from specs.errors import ConversionError, UnsupportedError
 from specs.words import counted
 
-__all__ = ["Findings", "Plan", "Step", "TensorSpec", "migrate_state_dict", "plan_migration"]
-
 ROUNDINGS = 4
 """Largest difference between two forms of one weight, in eps: norm, quotient and product are each rounded."""
 

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from specs.files.limits import STATE_DICT_DEPTH
 
-__all__ = ["Keys", "find_state_dicts", "holds_tensors", "replace_at"]
-
 Keys = tuple[str, ...]
 """Path of an entry in nested mappings; empty for the whole."""
 

@@ -10,21 +10,6 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-__all__ = [
-    "COMPUTED",
-    "WHOLE",
-    "Style",
-    "all_finite",
-    "has_no_direction",
-    "kept_axis",
-    "magnitude_shape",
-    "multiply_out",
-    "names_of",
-    "parts",
-    "split",
-    "zero_rows",
-]
-
 WHOLE = -1
 """Value of `dim` for one norm over all axes; torch uses it internally for `dim=None`."""
 

@@ -15,17 +15,6 @@ from specs.errors import IntegrityError, SnnZooError, TransferError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = [
-    "BrokenOffError",
-    "Progress",
-    "cache_folder",
-    "copy_rest",
-    "download",
-    "expand_user",
-    "fetch_whole",
-    "persist",
-]
-
 TIMEOUT_S = 30.0
 """Seconds without a byte after which an attempt has broken off."""
 LOWEST_RATE = 1 << 10

@@ -5,8 +5,6 @@ from pathlib import Path
 
 from specs.errors import SnnZooError
 
-__all__ = ["sha256_of"]
-
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file, in hexadecimal digits. Raises `SnnZooError` if it cannot be read."""

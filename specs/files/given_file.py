@@ -9,8 +9,6 @@ from pathlib import Path
 from specs.errors import SnnZooError
 from specs.words import suggest
 
-__all__ = ["check_given_file", "is_text", "real_path", "suggest_file"]
-
 HEAD_BYTES = 512
 MOST_NAMES = 1000
 """Largest number of files in a folder that are compared with a missing name."""

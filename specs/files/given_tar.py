@@ -13,8 +13,6 @@ from specs.errors import DataError, IntegrityError
 from specs.files.given_file import check_given_file
 from specs.files.limits import TAR_ENTRIES, TAR_HEADER_BYTES
 
-__all__ = ["TarMember", "is_tar", "tar_members"]
-
 BLOCK = 512
 """Size in bytes of a header; files are padded to multiples of it."""
 FILES, FOLDER = (b"0", b"\0", b"7"), b"5"

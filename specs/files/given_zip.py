@@ -11,8 +11,6 @@ from specs.errors import IntegrityError, SnnZooError
 from specs.files.given_file import check_given_file
 from specs.files.limits import ZIP_ENTRIES, unpacked_bytes
 
-__all__ = ["open_zip"]
-
 END, END_BYTES = b"PK\5\6", 22
 END_64, END_64_BYTES = b"PK\6\6", 56
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}

@@ -4,8 +4,6 @@ from pathlib import Path
 
 from specs.errors import IntegrityError, SnnZooError
 
-__all__ = ["refuse_imposter"]
-
 _IMAGE = "an image", "classify it with zoo predict NAME IMAGE"
 _PAGE = "a web page", "download the file itself"
 IMPOSTERS = {

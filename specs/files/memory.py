@@ -7,8 +7,6 @@ from pathlib import Path
 
 from specs.errors import SnnZooError
 
-__all__ = ["free_memory", "refuse_beyond_memory"]
-
 CGROUP = Path("/sys/fs/cgroup")
 
 

@@ -17,8 +17,6 @@ from specs.files.file_digest import sha256_of
 from specs.files.given_file import real_path
 from specs.files.whole_file import write_whole
 
-__all__ = ["is_named_data", "note_named_data"]
-
 
 def note_named_data(file: Path, data: str) -> None:
     """Note that the user named the path `data` for the model in `file`; without a cache to write to, do nothing.

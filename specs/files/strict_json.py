@@ -2,8 +2,6 @@
 
 from typing import Any
 
-__all__ = ["unique_keys"]
-
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build a dict; refuse a key given twice, since JSON readers differ on its value. Use it as `object_pairs_hook`.

@@ -15,8 +15,6 @@ from typing import BinaryIO
 
 from specs.errors import SnnZooError
 
-__all__ = ["refuse_file_as_folder", "remove_leftovers", "whole_file", "write_together", "write_whole"]
-
 N_RANDOM = 8
 """Number of random bytes in the name of a temporary file."""
 

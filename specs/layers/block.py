@@ -23,28 +23,6 @@ from specs.layers.layer import Layer, Role
 from specs.layers.neuron import CubaSpec, NeuronSpec, SigmaDeltaSpec
 from specs.shapes import ShapeError, axes_of
 
-__all__ = [
-    "BLOCK_KINDS",
-    "AffineSpec",
-    "AverageSpec",
-    "AvgPoolSpec",
-    "BlockSpec",
-    "ConvSkip",
-    "ConvSpec",
-    "DelaySpec",
-    "DelayTarget",
-    "DenseSkip",
-    "DenseSpec",
-    "FlattenSpec",
-    "IdentitySkip",
-    "LayerSpec",
-    "Norm",
-    "SkipSpec",
-    "has_neurons",
-    "kind_of",
-    "skips_of",
-]
-
 
 class Norm(StrEnum):
     """Batch norm of a weighted input."""

@@ -25,8 +25,6 @@ from specs.layers.neuron import NeuronSpec
 from specs.shapes import fit_input, pads_of
 from specs.words import counted, sample_word
 
-__all__ = ["TIMED", "Encoding", "InputSpec", "LogMelSpec"]
-
 
 class Encoding(StrEnum):
     """Encoding of the input."""

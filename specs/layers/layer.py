@@ -7,8 +7,6 @@ from typing import ClassVar
 from specs.fields import Shape, StrictModel
 from specs.layers.neuron import NeuronSpec, SigmaDeltaSpec
 
-__all__ = ["Layer", "Role"]
-
 NOT_FOR_SIGMA_DELTA = ("recurrent", "delays", "skips", "norm", "dropout")
 """Fields of blocks that do not apply to sigma-delta neurons, whose messages are changes."""
 

@@ -7,8 +7,6 @@ from pydantic import Discriminator, Field, Tag
 
 from specs.fields import VTH_MANT_MAX, Decay, Number, StrictModel, Threshold
 
-__all__ = ["NEURON_KINDS", "CubaSpec", "LearnDecays", "NeuronSpec", "Reset", "SigmaDeltaSpec"]
-
 
 class Reset(StrEnum):
     """Reset of the voltage after a spike."""

@@ -27,7 +27,8 @@ from programs import RESULTS, WorkerError, busy_cores, commands, header, running
 from snnzoo_worker import RECIPE
 
 from bootstrap_core import build_network
-from bootstrap_core.data.datasets import load_dataset, train_validation_split
+from bootstrap_core.data.datasets import load_dataset
+from bootstrap_core.data.splits import train_validation_split
 from bootstrap_core.training.trainer import Trainer
 from specs import load_spec
 

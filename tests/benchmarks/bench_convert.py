@@ -24,7 +24,8 @@ import numpy as np
 from check_onnx import normalisation, said_of
 from programs import RESULTS, WorkerError, busy_cores, cpu_model, has_module, run_once, stamp
 
-from bootstrap_core.data.datasets import Dataset, load_dataset
+from bootstrap_core.data.datasets import load_dataset
+from bootstrap_core.data.splits import Dataset
 from converters.ann_to_snn.best_candidate import MOST_IMAGES
 from converters.ann_to_snn.onnx_conversion import drawn
 

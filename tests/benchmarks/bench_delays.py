@@ -15,7 +15,7 @@ import torch
 from programs import RESULTS, stamp
 
 from bootstrap_core import build_network, evaluate, fit
-from bootstrap_core.data.datasets import Split
+from bootstrap_core.data.splits import Split
 from specs.network import NetworkSpec
 
 CLASSES, CHANNELS, LONGEST, TIME_STEPS, JITTER = 6, 16, 8, 24, 1

@@ -57,7 +57,7 @@ training: {data: mnist-sample, epochs: 4, batch_size: 200, images_per_epoch: 400
 
 def command(arguments: list[str]) -> None:
     """Run a `zoo` command in a child process, with its output discarded."""
-    from zoo.cli import zoo
+    from zoo.cli.program import zoo
 
     torch.set_num_threads(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

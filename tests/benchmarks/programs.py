@@ -16,8 +16,9 @@ from typing import Any
 
 from workload import NETWORKS
 
-from bootstrap_core.data.datasets import SAMPLE_NAME, find_dataset
+from bootstrap_core.data.datasets import find_dataset
 from converters.cli.console import ENVIRONMENT
+from specs.dataset_sources import SAMPLE_NAME
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -9,12 +9,14 @@ import torch.nn.functional as F
 from workload import THRESHOLD, VOLTAGE_DECAY, input_shape, load_images, load_weights, serve
 
 from bootstrap_core import IntegerNetwork, Mode, build_network, fit
-from bootstrap_core.data.datasets import SAMPLE_NAME, Split, load_dataset
+from bootstrap_core.data.datasets import load_dataset
+from bootstrap_core.data.splits import Split
 from bootstrap_core.network.blocks import AffineBlock, InputBlock, SpikingBlock
 from bootstrap_core.network.sampler import RateSampler
 from bootstrap_core.ops.library import describe
 from bootstrap_core.training.trainer import Trainer
 from specs import NetworkSpec
+from specs.dataset_sources import SAMPLE_NAME
 from specs.training import AugmentSpec, TrainingSpec
 
 RECIPE = TrainingSpec(epochs=50, batch_size=256, learning_rate=4e-3, augment=AugmentSpec())

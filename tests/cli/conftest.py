@@ -4,7 +4,7 @@ from pathlib import Path
 import click.testing
 import pytest
 
-from zoo.cli import zoo
+from zoo.cli.program import zoo
 
 
 @pytest.fixture

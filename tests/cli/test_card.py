@@ -8,7 +8,7 @@ from PIL import Image
 
 from bootstrap_core import load_dataset
 from zoo.card import dump_card, load_card
-from zoo.cli import zoo
+from zoo.cli.program import zoo
 from zoo.factory import model_file
 from zoo.runs.card_files import card_file
 

@@ -29,7 +29,7 @@ def test_help_imports_neither_torch_nor_h5py() -> None:
 
 
 def test_every_command_has_help_with_an_example(run) -> None:
-    from zoo.cli import zoo
+    from zoo.cli.program import zoo
 
     for name, command in zoo.commands.items():
         for line in [[name], *([name, sub] for sub in getattr(command, "commands", {}))]:

@@ -15,7 +15,8 @@ from converters.cli import console
 from converters.cli.convert_command import convert
 from converters.formats.file_kind import FileKind, kind_of_file
 from specs.errors import SnnZooError
-from zoo.cli import main, zoo
+from zoo.cli import main
+from zoo.cli.program import zoo
 from zoo.packaged_files import packaged_path
 from zoo.sources import resolve_device
 

@@ -8,7 +8,7 @@ import zoo
 from bootstrap_core import IntegerNetwork, evaluate, load_dataset
 from specs import load_spec, summarize
 from zoo.card import Card, FileFacts, spec_digest
-from zoo.cli import zoo as command
+from zoo.cli.program import zoo as command
 from zoo.factory import model_file, packaged_model
 from zoo.model_format import ModelFormat
 from zoo.runs.card_files import card_names, packaged_card

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from bootstrap_core import load_dataset
 from bootstrap_core.pictures import png
 from specs import json_schema
-from zoo.cli import zoo
+from zoo.cli.program import zoo
 from zoo.packaged_files import packaged_path
 
 FIRST = ["zoo train", "zoo card"]

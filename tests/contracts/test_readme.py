@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from specs import parse_spec
-from zoo.cli import zoo
+from zoo.cli.program import zoo
 from zoo.packaged_files import packaged_path
 
 ROOT = Path(__file__).parents[2]

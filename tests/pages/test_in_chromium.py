@@ -7,7 +7,7 @@ import click.testing
 import numpy as np
 import pytest
 
-from zoo.cli import zoo
+from zoo.cli.program import zoo
 
 PHONE = 390
 KINDS = ["gallery", "report", "graph", "drawing"]

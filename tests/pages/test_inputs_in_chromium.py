@@ -12,7 +12,7 @@ from PIL import Image
 from sounds import save_wav, tone
 
 from bootstrap_core.data.events.recordings import Events, write_bs2
-from zoo.cli import zoo
+from zoo.cli.program import zoo
 
 PLACE = 96
 """Width of a picture on the page, in pixels."""

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bootstrap_core.functional import CubaOutput, cuba
+from bootstrap_core.functional.cuba import CubaOutput, cuba
 from bootstrap_core.ops.library import is_installed
 from bootstrap_core.ops.neurons import NeuronConstants, by_step, fire
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bootstrap_core.functional import cuba_forward
+from bootstrap_core.functional.cuba import cuba_forward
 from bootstrap_core.ops.library import is_installed
 from bootstrap_core.ops.neurons import NeuronConstants, by_step, fire
 

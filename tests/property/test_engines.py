@@ -9,7 +9,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bootstrap_core.functional import CubaOutput, cuba_forward
+from bootstrap_core.functional.cuba import CubaOutput, cuba_forward
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.blocks import AffineBlock, InputBlock, SpikingBlock
 from bootstrap_core.network.mode import Mode

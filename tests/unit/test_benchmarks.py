@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from bootstrap_core.data.datasets import SAMPLE_NAME, find_dataset
+from bootstrap_core.data.datasets import find_dataset
+from specs.dataset_sources import SAMPLE_NAME
 
 TESTS = Path(__file__).parents[1]
 

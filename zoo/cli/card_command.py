@@ -32,8 +32,6 @@ from specs.words import counted
 if TYPE_CHECKING:
     from zoo.card import Card
 
-__all__ = ["card"]
-
 NO_LICENCE = "NOASSERTION"
 """Licence on a card if none is given: SPDX's identifier for no statement."""
 

@@ -8,8 +8,6 @@ from converters.cli.console import (
     echo,
 )
 
-__all__ = ["completion"]
-
 VARIABLE = "_ZOO_COMPLETE"
 """Environment variable by which a shell asks click for completions."""
 

@@ -29,8 +29,6 @@ from specs.errors import SnnZooError
 from specs.words import counted
 from zoo.cli.given_model import input_shape, read_and_say, usual_data
 
-__all__ = ["data"]
-
 
 @click.group(context_settings=CONTEXT_SETTINGS)
 def data() -> None:
@@ -51,8 +49,8 @@ def data_list(places: DataPlaces, as_json: bool) -> None:
 
     Example: zoo data list
     """
-    from bootstrap_core.data.datasets import dataset_names, find_dataset
-    from specs.dataset_sources import sources
+    from bootstrap_core.data.datasets import find_dataset
+    from specs.dataset_sources import dataset_names, sources
 
     found = {name: find_dataset(name, data_dir=places.data_dir, cache_dir=places.cache_dir) for name in dataset_names()}
     if as_json:
@@ -114,7 +112,7 @@ def data_export(
     Example: zoo data export mnist-dense --data mnist-sample -o images.raw
     """
     from bootstrap_core.data.frames import read_frames
-    from bootstrap_core.data.image_files import UNLABELLED
+    from bootstrap_core.data.image_arrays import UNLABELLED
     from converters.formats.c.c_inputs import labels_path, write_frames, write_inputs
 
     labels = labels_path(output)

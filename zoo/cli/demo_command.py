@@ -21,8 +21,6 @@ from specs.words import percent
 if TYPE_CHECKING:
     from zoo.demo import Demo
 
-__all__ = ["demo"]
-
 
 @command()
 @click.option(

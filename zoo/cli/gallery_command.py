@@ -29,8 +29,6 @@ from zoo.cli.given_model import input_shape, need_classes, own_card, read_and_sa
 if TYPE_CHECKING:
     from bootstrap_core.training.history import EpochReport
 
-__all__ = ["gallery"]
-
 
 @command()
 @click.argument("source", shell_complete=complete_models)
@@ -107,7 +105,8 @@ def _reports(source: str) -> "list[EpochReport]":
 
 def _found(name: str, places: DataPlaces) -> str:
     """Return `name`, or the embedded sample instead of MNIST if MNIST would have to be downloaded."""
-    from bootstrap_core.data.datasets import SAMPLE_NAME, find_dataset
+    from bootstrap_core.data.datasets import find_dataset
+    from specs.dataset_sources import SAMPLE_NAME
 
     if name == "mnist" and find_dataset(name, data_dir=places.data_dir, cache_dir=places.cache_dir) is None:
         name = SAMPLE_NAME

@@ -22,20 +22,6 @@ if TYPE_CHECKING:
     from specs.training import TrainingSpec
     from zoo.card import Card
 
-__all__ = [
-    "check_named_data",
-    "complete_specs",
-    "input_shape",
-    "local_names",
-    "need_classes",
-    "own_card",
-    "print_layers",
-    "read_and_say",
-    "say_doubts",
-    "say_fresh",
-    "usual_data",
-]
-
 
 def local_names() -> list[str]:
     """Return the names of the trained models on this machine, sorted; only packaged ones if the cache is damaged."""

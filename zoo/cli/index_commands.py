@@ -22,8 +22,6 @@ from specs.errors import SnnZooError
 from specs.words import percent
 from zoo.model_format import ModelFormat
 
-__all__ = ["list_models", "publish_model", "pull"]
-
 
 def _index_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options `--from` and `--offline`."""

@@ -31,8 +31,6 @@ from zoo.cli.train_command import train
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["zoo"]
-
 
 def _local_model(name: str) -> Path | None:
     """Return the file of a packaged or pulled model, or None if `name` cannot be a model name.

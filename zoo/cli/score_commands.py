@@ -43,14 +43,13 @@ from specs.words import percent, probability
 from zoo.cli.given_model import input_shape, read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:
-    from bootstrap_core.analysis.evaluation import Evaluation, Runnable
+    from bootstrap_core.analysis.evaluation import Runnable
     from bootstrap_core.inference.integer_network import IntegerNetwork
     from bootstrap_core.network.mode import Mode
+    from bootstrap_core.tasks.evaluation import Evaluation
     from bootstrap_core.tasks.task import Examples
     from converters.model import Model
     from zoo.prediction import Prediction
-
-__all__ = ["evaluate_model", "predict"]
 
 STEPS, OVERFLOW = "--time-steps", "--overflow"
 BEYOND = "with more time steps than the network was made for, answers get worse, or a state leaves the chip's 24 bits"

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from zoo.card import Card
     from zoo.runs.card_text import Section
 
-__all__ = ["show", "verify"]
-
 WIDTH = 80
 
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from specs.network import NetworkSpec
     from specs.training import TrainingSpec
 
-__all__ = ["build", "check", "schema"]
-
 
 @command()
 def schema() -> None:

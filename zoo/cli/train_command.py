@@ -42,8 +42,8 @@ from specs.words import counted
 from zoo.cli.given_model import check_named_data, complete_specs, say_doubts
 
 if TYPE_CHECKING:
-    from bootstrap_core.data.datasets import Dataset
     from bootstrap_core.data.frames import FrameDataset
+    from bootstrap_core.data.splits import Dataset
     from bootstrap_core.distributed import Group
     from bootstrap_core.tasks.measures import Measure
     from bootstrap_core.training.history import EpochReport
@@ -51,8 +51,6 @@ if TYPE_CHECKING:
     from specs.network import NetworkSpec
     from specs.training import TrainingSpec
     from zoo.runs.training_run import TrainingRun
-
-__all__ = ["train"]
 
 
 def _header(measure: "Measure") -> tuple[str, ...]:

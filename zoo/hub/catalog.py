@@ -17,22 +17,6 @@ from zoo.hub.index import INDEX_NAME, IndexedModel, ZooIndex, parse_index, parse
 from zoo.hub.publish import read_index
 from zoo.hub.transport import FolderTransport, Transport, is_remote, open_transport
 
-__all__ = [
-    "CACHE",
-    "PACKAGE",
-    "Catalog",
-    "Found",
-    "cached_models",
-    "find_model",
-    "find_models",
-    "local_catalogs",
-    "model_cache",
-    "no_model",
-    "open_catalogs",
-    "packaged_models",
-    "search",
-]
-
 PACKAGE, CACHE = "package", "cache"
 """Names of the two catalogs that every installation has."""
 

@@ -17,8 +17,6 @@ from zoo.hub.publish import update_index
 from zoo.hub.transport import FolderTransport, no_progress
 from zoo.model_format import ModelFormat
 
-__all__ = ["local_file", "pull"]
-
 
 def pull(
     found: Found,

@@ -20,17 +20,6 @@ from specs.io import document_as
 from zoo.card import Card, FileFacts, Part, check_revision
 from zoo.model_format import ModelFormat
 
-__all__ = [
-    "CARD_SUFFIX",
-    "INDEX_NAME",
-    "IndexedFile",
-    "IndexedModel",
-    "ZooIndex",
-    "dump_index",
-    "parse_index",
-    "parse_reference",
-]
-
 INDEX_VERSION: Final = 1
 INDEX_NAME = "index.json"
 CARD_SUFFIX = ".yaml"

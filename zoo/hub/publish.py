@@ -13,8 +13,6 @@ from zoo.hub.index import CARD_SUFFIX, INDEX_NAME, IndexedFile, IndexedModel, Zo
 from zoo.hub.transport import FolderTransport, HubTransport, open_transport
 from zoo.model_format import ModelFormat
 
-__all__ = ["publish", "read_index", "update_index"]
-
 Change = Callable[[ZooIndex], ZooIndex]
 
 

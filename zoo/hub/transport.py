@@ -12,17 +12,6 @@ from specs.files.download import BrokenOffError, Progress, copy_rest, download, 
 from specs.files.given_file import check_given_file
 from specs.files.limits import INDEX_BYTES
 
-__all__ = [
-    "FolderTransport",
-    "FsspecTransport",
-    "HubTransport",
-    "Transport",
-    "WebTransport",
-    "is_remote",
-    "no_progress",
-    "open_transport",
-]
-
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 HERE = {"", "file", "memory"}
 """URL schemes of indexes on this machine."""

@@ -8,8 +8,6 @@ from zoo.hub.catalog import find_model, local_catalogs
 from zoo.hub.fetch import local_file
 from zoo.packaged_files import packaged_names, packaged_path
 
-__all__ = ["card_beside", "card_file", "card_names", "card_of", "card_path", "is_of", "packaged_card"]
-
 FOLDER, SUFFIX = "cards", ".yaml"
 
 

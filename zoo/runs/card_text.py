@@ -14,9 +14,6 @@ from specs.words import counted, percent
 from zoo.card import Card, OperationsOf, Training, Versions, seed_accuracies
 from zoo.model_format import ModelFormat
 
-__all__ = ["Section", "as_markdown", "c_section", "costs_in_c", "rate_words", "sections", "seed_words"]
-
-
 SAME_LAYERS = (
     "ANN: the same layers with fitted activations instead of neurons. An ANN from which the network was converted may "
     "have other layers: see `zoo convert --report`."

@@ -7,14 +7,11 @@ from math import prod
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.datasets import Split
-from bootstrap_core.data.splits import time_first
+from bootstrap_core.data.splits import Split, time_first
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from specs.errors import IntegrityError, SnnZooError
 from specs.layers.block import has_neurons
 from zoo.card import GOLDEN_LETTERS, Golden
-
-__all__ = ["golden_differences", "golden_images", "golden_of"]
 
 EVENT_PART = 1 / 16
 """Part of the numbers in a drawn recording that are events; recordings of N-MNIST have 6 %."""

@@ -8,8 +8,6 @@ from specs.errors import SnnZooError
 from zoo.card import Curves, Training
 from zoo.runs.training_run import METRICS, read_metrics
 
-__all__ = ["read_curves", "reports_of"]
-
 DIGITS = 6
 """Significant digits of values in a card's curves."""
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from bootstrap_core.analysis.evaluation import accuracy_by_steps, evaluate
 from bootstrap_core.analysis.synaptic_operations import ActivityCounter, effective_operations
-from bootstrap_core.data.datasets import Dataset
+from bootstrap_core.data.splits import Dataset
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
@@ -47,8 +47,6 @@ from zoo.card import (
 )
 from zoo.model_format import ModelFormat
 from zoo.runs.golden import golden_of
-
-__all__ = ["STEPS", "Difference", "differences", "energy_of", "made_by", "measure_card", "measure_seed", "same_network"]
 
 Typed = TypeVar("Typed", bound=BaseModel)
 

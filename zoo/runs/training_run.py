@@ -24,15 +24,16 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, ValidationError
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import Evaluation, evaluate, evaluate_exactly
+from bootstrap_core.analysis.evaluation import evaluate, evaluate_exactly
 from bootstrap_core.data.data_files import changes, data_files
-from bootstrap_core.data.datasets import Dataset
 from bootstrap_core.data.frames import FrameDataset
+from bootstrap_core.data.splits import Dataset
 from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.progress import Progress, no_progress
 from bootstrap_core.tasks import task_of
+from bootstrap_core.tasks.evaluation import Evaluation
 from bootstrap_core.tasks.measures import Measure
 from bootstrap_core.training.history import REPORT, EpochReport, Report
 from bootstrap_core.training.trainer import Teacher, Trainer
@@ -54,18 +55,6 @@ from specs.training import LearningRateSchedule, TrainingSpec
 from specs.words import counted, first_problem
 from zoo.card import Versions, revision_of
 from zoo.sources import TRAINED, model_path, read_source
-
-__all__ = [
-    "CHECKPOINT",
-    "FILES",
-    "METRICS",
-    "Start",
-    "TrainingRun",
-    "load_start",
-    "load_teacher",
-    "read_metrics",
-    "sole_run",
-]
 
 SPEC, CHECKPOINT = "spec.yaml", "checkpoint.pt"
 OUTCOMES = MODEL, METRICS, CURVES = TRAINED, "metrics.jsonl", "curves.png"

@@ -26,8 +26,6 @@ from zoo.runs.card_files import card_of
 from zoo.runs.golden import golden_differences
 from zoo.sources import is_netx, layers_of, model_path, read_source
 
-__all__ = ["Check", "verify_model"]
-
 N_IMAGES = 8
 
 

@@ -22,8 +22,6 @@ from specs.fields import Shape
 from specs.files.memory import refuse_beyond_memory
 from specs.network import NetworkSpec
 
-__all__ = ["BinnedRecordings", "EventBins", "bin_events", "recorded_files"]
-
 MOST_BINS = 4096
 """Largest number of bins; a spec has no more time steps."""
 MOST_BITS = 8

@@ -19,8 +19,6 @@ from torch import Tensor
 
 from bootstrap_core.data.events.recordings import Events
 
-__all__ = ["Camera", "Saccade", "simulate"]
-
 CHUNK = 64
 """Number of images simulated at once; their states then fit into the cache."""
 MARGIN = 8

@@ -25,8 +25,6 @@ from specs.errors import DataError, IntegrityError
 from specs.files.given_zip import open_zip
 from specs.files.limits import EVENT_FILE_BYTES
 
-__all__ = ["Events", "read_arrays", "read_events", "write_bs2"]
-
 EVENT_BYTES = 5
 TIME_MARK, TIME_MARK_US = 240, 1 << 13
 """Value of y that marks a step of the clock, and the step in microseconds."""

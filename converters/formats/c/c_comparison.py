@@ -27,8 +27,6 @@ from specs.files.given_file import check_given_file
 from specs.files.limits import C_SOURCE_BYTES
 from specs.words import counted
 
-__all__ = ["CComparison", "compare_c", "run_self_test"]
-
 SELF_TEST_S = 300
 """Longest time of the compiler, and of the self-test, in seconds."""
 COMPILERS = ("cc", "gcc", "clang")

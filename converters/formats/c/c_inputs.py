@@ -11,8 +11,6 @@ from specs.files.whole_file import whole_file, write_whole
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 
-__all__ = ["labels_path", "write_frames", "write_inputs"]
-
 BATCH = 256
 
 

@@ -24,22 +24,6 @@ from converters.formats.c.c_plan import Plan, Population, Stage, Synapses
 from specs.errors import StateOverflowError
 from specs.shapes import pads_of
 
-__all__ = [
-    "Array",
-    "Example",
-    "LayerRecord",
-    "bias_of",
-    "conv_numbers",
-    "delays_of",
-    "examples_of",
-    "integer_logits",
-    "layer_record",
-    "logits_over_time",
-    "most_steps",
-    "number_problems",
-    "weights_of",
-]
-
 EXAMPLES, EXAMPLE_BYTES = 4, 1 << 16
 """Number of pictures or recordings of the self-test, and the bytes that several of them may take together."""
 INT32_MAX = (1 << 31) - 1

@@ -12,8 +12,6 @@ from specs.layers.input import Encoding, InputSpec
 from specs.network import Output
 from specs.shapes import axes_of
 
-__all__ = ["CCosts", "Plan", "Population", "Stage", "Synapses", "c_costs", "plan_of"]
-
 WORD = 4
 """Bytes of an int32_t, to which the state is aligned."""
 CONV_NUMBERS = 15

@@ -35,17 +35,6 @@ from specs.network import Output
 from specs.shapes import pads_of
 from specs.words import counted
 
-__all__ = [
-    "COptions",
-    "c_problems",
-    "c_texts",
-    "check_c_name",
-    "header_of",
-    "self_test_options",
-    "without_comments",
-    "write_c",
-]
-
 KINDS = ("dense", "conv", "avg_pool", "flatten", "affine", "average")
 FEATURES = ("recurrent", "delays", SIGMA_DELTA)
 """Kinds of layers that the source can compute, and their features."""

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from pyfive import Dataset, File, Group, check_string_dtype
+from pyfive import Dataset, File, Group
 from pyfive.btree import FLETCH32_FILTER, GZIP_DEFLATE_FILTER, SHUFFLE_FILTER, BTreeV1Groups, BTreeV1RawDataChunks
 from pyfive.dataobjects import DATATYPE_MSG_TYPE, EXTERNAL_DATA_FILES_MSG_TYPE, DataObjects
 from pyfive.misc_low_level import Heap, SymbolTable
@@ -22,8 +22,6 @@ from pyfive.p5t import P5SequenceType
 
 from specs.errors import IntegrityError, UnsupportedError
 from specs.files.limits import HDF5_HEADER_BYTES, HDF5_NAME_BYTES, HDF5_STRUCTURE_BYTES, HDF5_TEXTS
-
-__all__ = ["BoundedFile", "Dataset", "check_string_dtype", "open_group", "read_numbers", "read_texts", "stored_bytes"]
 
 LEAST_READ = 32
 """Bytes that each read counts as, at least: many short reads take time, too."""

@@ -18,8 +18,6 @@ from specs.files.memory import refuse_beyond_memory
 if TYPE_CHECKING:
     from converters.formats.hdf5.hdf5_file import BoundedFile
 
-__all__ = ["Budget", "Hdf5Node", "IntArray", "open_hdf5"]
-
 EXACT_IN_FLOAT = 2.0**53
 COPIES = 8
 """Memory that reading a dataset takes, in sizes of the dataset: raw, 64-bit integers, weights (make bench-readers)."""
@@ -82,7 +80,9 @@ class Hdf5Node:
 
     def array(self, name: str) -> npt.NDArray[Any] | None:
         """Return the numbers of a dataset, or None. Raises `IntegrityError` unless all are finite numbers."""
-        from converters.formats.hdf5.hdf5_file import Dataset, read_numbers, stored_bytes
+        from pyfive import Dataset
+
+        from converters.formats.hdf5.hdf5_file import read_numbers, stored_bytes
 
         found = self.find(name)
         if not isinstance(found, Dataset):
@@ -116,7 +116,9 @@ class Hdf5Node:
 
     def texts(self, name: str) -> str | npt.NDArray[Any] | None:
         """Return a string or an array of strings; None if there is no such dataset of strings."""
-        from converters.formats.hdf5.hdf5_file import Dataset, check_string_dtype, read_texts, stored_bytes
+        from pyfive import Dataset, check_string_dtype
+
+        from converters.formats.hdf5.hdf5_file import read_texts, stored_bytes
 
         found = self.find(name)
         if not isinstance(found, Dataset):

@@ -15,17 +15,6 @@ from specs.layers.input import Encoding
 from specs.layers.layer import Layer
 from specs.network import NetworkSpec
 
-__all__ = [
-    "LavaWarning",
-    "enlarge_kernel",
-    "how_lava_runs",
-    "limit_problems",
-    "merge_groups",
-    "restore_kernel",
-    "split_groups",
-    "unlike_lava",
-]
-
 GEOMETRY_MAX = 127
 """Largest number of groups, kernel side, stride, padding and dilation: lava/proc/conv/models.py has them as int8."""
 

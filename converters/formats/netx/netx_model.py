@@ -38,8 +38,6 @@ from specs.layers.input import Encoding, InputSpec
 from specs.network import NetworkSpec
 from specs.words import counted
 
-__all__ = ["netx_of", "netx_problems", "read_netx", "write_netx"]
-
 KINDS = ("dense", "conv", "avg_pool", "flatten", "affine", "average")
 FEATURES = ("recurrent", "delays", SIGMA_DELTA)
 """Kinds of layers that a .net can hold, and their features."""

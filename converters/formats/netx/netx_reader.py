@@ -33,8 +33,6 @@ from specs.files.limits import NETWORK_BLOCKS
 from specs.io import spec_from_document
 from specs.network import NetworkSpec
 
-__all__ = ["ACTIVATION", "SPEC_ATTRIBUTE", "carried_spec", "file_problems", "load_netx"]
-
 SPEC_ATTRIBUTE = "snnzoo_spec"
 """Root attribute with the spec as JSON: netx has no place for names, normalisation and surrogate gradients."""
 

@@ -11,20 +11,6 @@ from bootstrap_core.fixed_point import DECAY_ONE, MANT, MANT_PER_WEIGHT
 from converters.chip.form import INTEGRATOR, ChipForm, ChipLayer, ChipNeurons, Numbers
 from specs.fields import VTH_MANT_MAX
 
-__all__ = [
-    "LayerDifference",
-    "decay_text",
-    "describe_layer",
-    "differences",
-    "geometry_text",
-    "histogram",
-    "layer_header",
-    "layer_row",
-    "neuron_header",
-    "neuron_rows",
-    "threshold_text",
-]
-
 BARS = " ▁▂▃▄▅▆▇█"
 MOST_BINS = 16
 """Most bins of a histogram, which ranges from the smallest to the largest weight in bins of equally many levels."""

@@ -10,8 +10,6 @@ from converters.chip.form import CUBA, SIGMA_DELTA, ChipForm, ChipLayer, ChipNeu
 from converters.formats.netx.netx_reader import ACTIVATION, SPEC_ATTRIBUTE
 from specs.files.whole_file import write_whole
 
-__all__ = ["save_netx"]
-
 STRING = h5py.string_dtype()
 REFRACTORY_STEPS = 1
 

@@ -8,8 +8,6 @@ from converters.formats.nir.nir_file import Graph, Node
 from converters.formats.nir.nir_neurons import NEURON_TYPES, SILENT_TYPES
 from specs.errors import UnsupportedError
 
-__all__ = ["LINEAR_TYPES", "Named", "chain_of"]
-
 LINEAR_TYPES = ("Affine", "Linear", "Conv2d", "Scale", "SumPool2d", "AvgPool2d", "Flatten")
 
 KNOWN = {*LINEAR_TYPES, *NEURON_TYPES, *SILENT_TYPES, "Delay", "Input", "Output"}

@@ -22,8 +22,6 @@ from converters.formats.hdf5.hdf5_node import Hdf5Node, open_hdf5
 from specs.errors import IntegrityError
 from specs.files.limits import HDF5_DEPTH, HDF5_OBJECTS
 
-__all__ = ["Field", "Graph", "Node", "edges_digest", "graph_bytes", "node_digest", "read_graph"]
-
 FORMAT_VERSION = "1.0.4"
 """Version in the files that we write: the oldest release of nir that has all fields of our nodes."""
 

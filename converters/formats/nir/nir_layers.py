@@ -25,8 +25,6 @@ from specs.errors import IntegrityError, UnsupportedError
 from specs.fields import MAX_DELAY, Padding, Shape
 from specs.shapes import Pair, fewest_sides
 
-__all__ = ["Layer", "layers_of"]
-
 MAX_FEATURES = 1 << 24
 MAX_SIDE = 4096
 

@@ -25,8 +25,6 @@ from specs.layers.input import InputSpec
 from specs.layers.neuron import Reset
 from specs.words import counted
 
-__all__ = ["model_of"]
-
 MAX_POOL_WEIGHT = 254 / MANT
 LOOP_NOTE = (
     "the file does not say in which order a step goes: here spikes enter the current of their own neurons one step "

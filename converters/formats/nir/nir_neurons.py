@@ -16,8 +16,6 @@ from converters.formats.nir.nir_file import Node
 from specs.errors import IntegrityError, UnsupportedError
 from specs.fields import Shape
 
-__all__ = ["NEURON_TYPES", "SILENT_TYPES", "Neurons", "TimeConstants", "channel_values", "neuron_node", "neurons_of"]
-
 NEURON_TYPES = ("CubaLIF", "LIF", "IF")
 SILENT_TYPES = ("CubaLI", "LI")
 """Types of leaky integrators without spikes, which serve as readouts."""

@@ -23,8 +23,6 @@ from specs.io import spec_from_document
 from specs.layers.input import Encoding
 from specs.layers.neuron import Reset
 
-__all__ = ["read_nir"]
-
 DEFAULT_TIME_STEPS = 16
 TIMED_TYPES = ("CubaLIF", "LIF", "CubaLI", "LI", "Delay")
 

@@ -26,8 +26,6 @@ from specs.layers.input import InputSpec
 from specs.layers.neuron import Reset
 from specs.network import NetworkSpec
 
-__all__ = ["DEFAULT_DT", "METADATA_FORMAT", "METADATA_KEY", "TENSORS_KEY", "graph_of", "nir_problems", "write_nir"]
-
 DEFAULT_DT: Final = 1e-4
 """Length of a time step in seconds: snnTorch reads and writes this one and no other."""
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import evaluate
-from bootstrap_core.data.datasets import Split, load_dataset
+from bootstrap_core.data.datasets import load_dataset
 from bootstrap_core.data.frames import Frames
+from bootstrap_core.data.splits import Split
 from bootstrap_core.distributed import Group, join_group
 from bootstrap_core.network.batch_norm import MeanOnly, WeightScale
 from bootstrap_core.network.build import build_network

@@ -6,13 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bootstrap_core.data.datasets import SAMPLE_NAME, load_dataset
+from bootstrap_core.data.datasets import load_dataset
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.training.initialization import initialize
 from bootstrap_core.training.trainer import fit
 from specs import load_spec
+from specs.dataset_sources import SAMPLE_NAME
 from specs.training import TrainingSpec
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

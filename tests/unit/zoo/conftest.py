@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from bootstrap_core import build_network, load_dataset
-from bootstrap_core.data.datasets import Dataset
+from bootstrap_core.data.splits import Dataset
 from converters import Model, write_model
 from specs import NetworkSpec, parse_spec
 from zoo.card import Card

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import accuracy_by_steps, batches, count_synops, evaluate, evaluate_exactly
-from bootstrap_core.data.datasets import Split, load_dataset
+from bootstrap_core.data.datasets import load_dataset
+from bootstrap_core.data.splits import Split
 from bootstrap_core.distributed import Group
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.build import build_network

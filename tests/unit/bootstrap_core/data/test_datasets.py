@@ -13,8 +13,8 @@ import torch
 from valid_files import cifar_pickle, image, tar
 
 from bootstrap_core.data import datasets, idx_files
-from bootstrap_core.data.datasets import dataset_names, find_dataset, load_dataset, pull_dataset
-from specs.dataset_sources import DatasetFiles, DatasetSource, FileFormat, sources
+from bootstrap_core.data.datasets import find_dataset, load_dataset, pull_dataset
+from specs.dataset_sources import DatasetFiles, DatasetSource, FileFormat, dataset_names, sources
 from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.files.download import cache_folder
 

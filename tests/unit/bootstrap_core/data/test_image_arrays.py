@@ -8,7 +8,8 @@ import torch
 
 from bootstrap_core.data import image_arrays
 from bootstrap_core.data.events.binning import EventBins
-from bootstrap_core.data.image_files import UNLABELLED, load_images
+from bootstrap_core.data.image_arrays import UNLABELLED
+from bootstrap_core.data.image_files import load_images
 from bootstrap_core.data.stored_images import StoredImages
 from specs.errors import DataError
 

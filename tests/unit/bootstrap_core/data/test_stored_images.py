@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from bootstrap_core.data.datasets import Split
 from bootstrap_core.data.image_files import load_images
+from bootstrap_core.data.splits import Split
 from bootstrap_core.data.stored_images import StoredArray, StoredImages, stored_array
 from specs.errors import DataError
 

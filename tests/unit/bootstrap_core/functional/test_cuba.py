@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bootstrap_core.functional import CubaOutput, cuba
-from bootstrap_core.functional.cuba import StateLimits, cuba_states
+from bootstrap_core.functional.cuba import CubaOutput, StateLimits, cuba, cuba_states
 
 STATE = 1 / 4096
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bootstrap_core.functional import piecewise
+from bootstrap_core.functional.piecewise import piecewise
 
 CENTERS = torch.tensor([[0.5, 0.0], [1.0, 0.25], [3.0, 0.75]])
 SLOPES = torch.tensor([0.5, 0.25])

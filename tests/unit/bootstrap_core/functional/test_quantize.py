@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bootstrap_core.functional import quantize_bias, quantize_decay, quantize_weight, truncate_current
+from bootstrap_core.functional.quantize import quantize_bias, quantize_decay, quantize_weight, truncate_current
 
 QUANTIZERS = (quantize_weight, quantize_bias, quantize_decay, truncate_current)
 

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from bootstrap_core.functional import cuba, quantize_bias, quantize_weight
+from bootstrap_core.functional.cuba import cuba
+from bootstrap_core.functional.quantize import quantize_bias, quantize_weight
 from bootstrap_core.network.base_block import Block
 from bootstrap_core.network.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
 from bootstrap_core.network.build import build_network

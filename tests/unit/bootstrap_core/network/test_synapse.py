@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bootstrap_core.functional import quantize_weight
+from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, PoolSynapse
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.weighted_input import weigh

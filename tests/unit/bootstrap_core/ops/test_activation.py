@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bootstrap_core.functional import piecewise
+from bootstrap_core.functional.piecewise import piecewise
 from bootstrap_core.ops.activation import activate
 
 

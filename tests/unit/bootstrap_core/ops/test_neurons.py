@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE, STATE_MAX
-from bootstrap_core.functional import cuba
+from bootstrap_core.functional.cuba import cuba
 from bootstrap_core.ops.library import LANES, is_installed
 from bootstrap_core.ops.neurons import MOST_REACHED, NeuronConstants, by_image, by_step, fire, map_of
 from bootstrap_core.ops.spikes import Spikes

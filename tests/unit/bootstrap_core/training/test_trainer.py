@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import Evaluation, evaluate
-from bootstrap_core.data.datasets import Split, load_dataset
+from bootstrap_core.analysis.evaluation import evaluate
+from bootstrap_core.data.datasets import load_dataset
+from bootstrap_core.data.splits import Split
 from bootstrap_core.distributed import Share
 from bootstrap_core.functional.dropout import dropout_mask
 from bootstrap_core.network import base_block
@@ -20,6 +21,7 @@ from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops import precision as precision_module
 from bootstrap_core.tasks.classes import _pixels
+from bootstrap_core.tasks.evaluation import Evaluation
 from bootstrap_core.tasks.measures import ACCURACY
 from bootstrap_core.training.history import EpochReport
 from bootstrap_core.training.trainer import DELAY_RATE, Trainer, fit

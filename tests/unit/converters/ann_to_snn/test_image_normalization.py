@@ -9,7 +9,8 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
-from bootstrap_core.data.datasets import Dataset, Split, load_dataset
+from bootstrap_core.data.datasets import load_dataset
+from bootstrap_core.data.splits import Dataset, Split
 from converters.ann_to_snn.best_candidate import SpikingForms
 from converters.ann_to_snn.onnx_conversion import import_onnx
 from converters.linear.image_normalization import AS_THEY_ARE, Normalization, usual_normalizations

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import converters
 from bootstrap_core import IntegerNetwork, build_network, evaluate, load_dataset
-from bootstrap_core.data.datasets import Dataset, Split
+from bootstrap_core.data.splits import Dataset, Split
 from converters import read_model, write_model
 from converters.ann_to_snn import conversion_notes
 from converters.ann_to_snn.best_candidate import FEWEST, FEWEST_TO_JUDGE, SpikingForms, best_candidate

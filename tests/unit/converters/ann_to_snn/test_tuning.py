@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core import IntegerNetwork, build_network, evaluate, fit, load_dataset
-from bootstrap_core.data.datasets import Dataset
+from bootstrap_core.data.splits import Dataset
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from converters.ann_to_snn import tuning

@@ -10,10 +10,10 @@ import torch
 
 from bootstrap_core import IntegerNetwork, build_network
 from converters import Model, read_model, write_model
+from converters.formats.c.c_writer import COptions
 from converters.formats.model_files import (
     C_SOURCE,
     MODEL_SUFFIXES,
-    COptions,
     Hints,
     check_writable_format,
     files_of,

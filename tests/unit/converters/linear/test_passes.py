@@ -12,8 +12,6 @@ from converters.linear.ann import (
     AvgPool,
     Bound,
     Clip,
-    Conv,
-    Dense,
     Flatten,
     LeakyRelu,
     MaxPool,
@@ -26,6 +24,7 @@ from converters.linear.ann import (
     apply_operation,
     run_ann,
 )
+from converters.linear.linear_fold import Conv, Dense
 from converters.linear.passes import PASSES, folded, in_single_precision, rectified
 
 GENERATOR = torch.Generator().manual_seed(4)

@@ -9,18 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from converters.ann_to_snn.spiking_layers import activations_first
-from converters.linear.ann import (
-    AvgPool,
-    Clip,
-    Conv,
-    Dense,
-    LeakyRelu,
-    MaxPool,
-    PRelu,
-    Relu,
-    apply_operation,
-    run_ann,
-)
+from converters.linear.ann import AvgPool, Clip, LeakyRelu, MaxPool, PRelu, Relu, apply_operation, run_ann
+from converters.linear.linear_fold import Conv, Dense
 from converters.onnx.import_ann import import_ann
 from converters.onnx.operators import OPERATORS
 from converters.onnx.reading.onnx_file import OLDEST_OPSET

@@ -5,7 +5,8 @@ import onnx
 import pytest
 import torch
 
-from converters.linear.ann import Clip, Conv, Dense, run_ann
+from converters.linear.ann import Clip, run_ann
+from converters.linear.linear_fold import Conv, Dense
 from converters.onnx.import_ann import import_ann
 from specs import UnsupportedError
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
-from converters.linear.ann import AvgPool, Conv, Dense, MaxPool, run_ann
+from converters.linear.ann import AvgPool, MaxPool, run_ann
+from converters.linear.linear_fold import Conv, Dense
 from converters.onnx.import_ann import import_ann
 from specs import UnsupportedError
 

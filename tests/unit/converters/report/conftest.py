@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from bootstrap_core.data.datasets import Dataset, Split
+from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.tasks.measures import ACCURACY
 from bootstrap_core.training.history import REPORTED, EpochReport
 from converters.ann_to_snn.best_candidate import SpikingForms

@@ -7,7 +7,8 @@ from onnx import helper, numpy_helper
 from bootstrap_core import IntegerNetwork
 from converters.ann_to_snn.best_candidate import SpikingForms
 from converters.ann_to_snn.onnx_conversion import import_onnx
-from converters.linear.ann import Ann, Conv, Dense, Node, run_ann
+from converters.linear.ann import Ann, Node, run_ann
+from converters.linear.linear_fold import Conv, Dense
 from converters.report.comparison import correlation, count_macs, layer_correlations, measure_conversion
 from specs.layers.input import Encoding
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from bootstrap_core.analysis.evaluation import evaluate
-from bootstrap_core.data.datasets import Dataset, load_dataset
-from bootstrap_core.data.image_files import UNLABELLED
+from bootstrap_core.data.datasets import load_dataset
+from bootstrap_core.data.image_arrays import UNLABELLED
+from bootstrap_core.data.splits import Dataset
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
 from converters.formats.model_files import read_model

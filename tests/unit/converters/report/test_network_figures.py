@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bootstrap_core import IntegerNetwork, build_network, evaluate
-from bootstrap_core.data.datasets import Dataset, Split
+from bootstrap_core.data.splits import Dataset, Split
 from converters.report.network_figures import (
     TIME_STEPS,
     Confusion,

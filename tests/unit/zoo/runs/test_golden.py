@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bootstrap_core import IntegerNetwork, build_network
-from bootstrap_core.data.datasets import Split
+from bootstrap_core.data.splits import Split
 from converters import read_model
 from specs import IntegrityError, SnnZooError
 from specs.io import spec_from_document
