@@ -57,11 +57,13 @@ def compare_c(model: Model, path: Path) -> CComparison:
 
     Raises:
         UnsupportedError: the file is not a source of snnzoo, or the model has none.
-        IntegrityError: the header cannot be read.
+        IntegrityError: the source is empty, or the header cannot be read.
         SnnZooError: the source cannot be read.
     """
     check_c_name(path)  # as it stands in the code that is compiled
     source = without_comments(_read(path))
+    if not source.split():
+        raise IntegrityError(f"{path} is empty")
     prefix = PREFIX.search(source)
     if prefix is None:
         raise UnsupportedError(f"{path} is not C source of snnzoo")

@@ -483,6 +483,9 @@ def test_what_is_not_a_source_of_snnzoo_is_not_compared(tmp_path: Path) -> None:
     (tmp_path / "b.h").unlink()
     with pytest.raises(IntegrityError, match=r"cannot read .*b\.h: No such file"):
         compare_c(model, tmp_path / "b.c")
+    (tmp_path / "c.c").write_text("/* nothing */")
+    with pytest.raises(IntegrityError, match=r"c\.c is empty"):
+        compare_c(model, tmp_path / "c.c")
 
 
 @needs_compiler
