@@ -185,7 +185,11 @@ def child(arguments: argparse.Namespace) -> None:
 
 def fuzz(name: str, engine: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run an engine on a format, start it again after each death, and return the counts of outcomes."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+        "PYTHONHASHSEED": "0",
+    }
     start, deaths = time.monotonic(), 0
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as made:
