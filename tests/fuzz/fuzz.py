@@ -280,10 +280,11 @@ def main() -> None:
             failed += found["failed"]
             print(f"{name}, {engine}: {found}", flush=True)
             report = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"formats": {}}
-            before = report["formats"].setdefault(name, {}).get(engine, {}) if arguments.more else {}
+            engines_of = report["formats"].setdefault(name, {})
+            before = engines_of.get(engine, {}) if arguments.more else {}
             for key in (*OUTCOMES, "executions", "seconds"):
                 found[key] += before.get(key, 0)
-            report["formats"][name][engine] = found
+            engines_of[engine] = found
             RESULTS.write_text(json.dumps(report | {"cases": cases}, indent=1) + "\n", "utf-8")
     sys.exit(f"{failed} readings failed: see {arguments.failures}" if failed else 0)
 
