@@ -185,7 +185,11 @@ def child(arguments: argparse.Namespace) -> None:
 
 def fuzz(name: str, engine: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run an engine on a format, start it again after each death, and return the counts of outcomes."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+        "PYTHONHASHSEED": "0",
+    }
     start, deaths = time.monotonic(), 0
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as made:
@@ -276,10 +280,11 @@ def main() -> None:
             failed += found["failed"]
             print(f"{name}, {engine}: {found}", flush=True)
             report = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"formats": {}}
-            before = report["formats"].setdefault(name, {}).get(engine, {}) if arguments.more else {}
+            engines_of = report["formats"].setdefault(name, {})
+            before = engines_of.get(engine, {}) if arguments.more else {}
             for key in (*OUTCOMES, "executions", "seconds"):
                 found[key] += before.get(key, 0)
-            report["formats"][name][engine] = found
+            engines_of[engine] = found
             RESULTS.write_text(json.dumps(report | {"cases": cases}, indent=1) + "\n", "utf-8")
     sys.exit(f"{failed} readings failed: see {arguments.failures}" if failed else 0)
 

@@ -61,6 +61,39 @@ def _image(path: Path) -> None:
     read_pixels(path, channels=3, height=5, width=5)
 
 
+def _bin(path: Path, shape: tuple[int, ...]) -> None:
+    from bootstrap_core.data.events.binning import EventBins, bin_events
+    from bootstrap_core.data.events.recordings import read_events
+
+    bin_events(read_events(path), EventBins(shape), str(path))
+
+
+def _neurons(path: Path) -> None:
+    _bin(path, (1 << 16,))
+
+
+def _events(path: Path) -> None:
+    _bin(path, (2, 256, 256))
+
+
+def _sound(path: Path) -> None:
+    from bootstrap_core.data.sound_files import sound_picture
+    from specs.layers.input import LogMelSpec
+
+    sound_picture(path, LogMelSpec())
+
+
+def _frames(path: Path) -> None:
+    from valid_files import CHANGES
+
+    from bootstrap_core.data.frames import load_frames, read_frames
+    from specs import NetworkSpec
+
+    spec = NetworkSpec.model_validate(CHANGES)
+    read_frames(path, spec)
+    load_frames(path, spec)
+
+
 def _index(path: Path) -> None:
     from zoo.hub.catalog import open_catalogs, search
     from zoo.hub.index import dump_index, parse_index
@@ -88,6 +121,7 @@ class Target:
     """Readers of a format: a function, and the arguments of a `zoo` command.
 
     In `command`, `FILE` stands for the path of the file, `FOLDER` for its folder, and `OUT` for a path in that folder.
+    It is empty where no packaged model takes such files.
     """
 
     suffix: str
@@ -106,6 +140,12 @@ TARGETS = {
     "idx": Target("", _idx, "eval mnist-dense --data mnist --data-dir FOLDER --offline --limit 2"),
     "npz": Target(".npz", _images, "eval mnist-dense --data FILE --limit 2"),
     "image": Target(".png", _image, "predict mnist-dense FILE"),
+    "bs1": Target(".bs1", _neurons, "predict nmnist-conv FILE"),
+    "bs2": Target(".bs2", _events, "predict nmnist-conv FILE"),
+    "events": Target(".npz", _events, "predict nmnist-conv FILE"),
+    "events-npy": Target(".npy", _events, "predict nmnist-conv FILE"),
+    "sound": Target(".wav", _sound, "predict spoken-digits FILE"),
+    "frames": Target(".npz", _frames, ""),
     "index": Target("/index.json", _index, "list --from FILE"),
     "card": Target(".yaml", _card, "publish FOLDER/hostile.safetensors FILE --to OUT"),
 }

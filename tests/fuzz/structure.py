@@ -7,7 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from copy import deepcopy
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import h5py
@@ -72,6 +72,7 @@ ODD = [
     {"a": {"a": {}}},
 ]
 SHAPES = [(), (0,), (1,), (3,), (4, 6), (0, 4), (2, 1, 3, 3), (1, 1, 1, 1, 1), (1,) * 9]
+ARRAYS = ("x", "y", "X", "x_train", "x_test", "y_train", "z")
 DTYPES = ["f8", "f4", "f2", "i8", "i1", "u1", "u8", "?", ">f4", "c8", "S3"]
 
 
@@ -281,14 +282,60 @@ def idx(draw: Draw, content: bytes) -> bytes:
     return header + content[: draw(st.integers(0, len(content)))]
 
 
-def npz(draw: Draw, content: bytes) -> bytes:
+def npz(draw: Draw, content: bytes, *, names: tuple[str, ...] = ARRAYS) -> bytes:
     """Change names, shapes and dtypes of the arrays of an .npz."""
     with np.load(io.BytesIO(content)) as file:
         arrays = dict(file)
     for _ in range(draw(st.integers(1, 3))):
-        name = draw(st.sampled_from(["x", "y", "X", "x_train", "x_test", "y_train", "z"]))
+        name = draw(st.sampled_from(names))
         arrays[name] = odd_array(draw, arrays.get(name))
     return valid_files.npz(draw(st.booleans()), **arrays)
+
+
+def npy(draw: Draw, content: bytes) -> bytes:
+    """Change values and dtypes of the fields of an .npy of records; or write another array."""
+    array = np.load(io.BytesIO(content))
+    for name in draw(st.lists(st.sampled_from(array.dtype.names), min_size=1)):
+        array[name][draw(st.integers(0, len(array) - 1))] = draw(st.sampled_from([0, 1, 7, 64, 127]))
+    match draw(st.integers(0, 2)):
+        case 0:
+            array = odd_array(draw)
+        case 1:
+            array = array.astype([(name, draw(st.sampled_from(DTYPES))) for name in array.dtype.names])
+    return valid_files.npy(array)
+
+
+def words(draw: Draw, content: bytes) -> bytes:
+    """Change events of five bytes, repeat them, and perhaps cut the file short."""
+    events = [content[start : start + 5] for start in range(0, len(content), 5)]
+    for _ in range(draw(st.integers(1, 3))):
+        place = draw(st.integers(0, len(events) - 1))
+        if draw(st.booleans()):
+            events[place] = draw(
+                st.sampled_from([bytes(5), b"\xff" * 5, b"\0\xf0\0\0\0"]) | st.binary(min_size=5, max_size=5)
+            )
+        else:
+            events[place:place] = draw(st.integers(1, 1000)) * [events[place]]
+    return shortened(draw, b"".join(events))
+
+
+def sound(draw: Draw, content: bytes) -> bytes:
+    """Change numbers in the header of a WAV file, perhaps add a chunk in front, perhaps cut the file short."""
+    changed_bytes = bytearray(content)
+    for place, size in draw(
+        st.lists(st.sampled_from([(16, 4), (20, 2), (22, 2), (24, 4), (34, 2), (40, 4)]), max_size=3)
+    ):
+        number = draw(st.sampled_from([0, 1, 2, 3, 16, 18, 40, 8000, 0xFFFE, (1 << 32) - 1])) % (1 << 8 * size)
+        changed_bytes[place : place + size] = number.to_bytes(size, "little")
+    if draw(st.booleans()):
+        n_bytes = draw(st.sampled_from([0, 1, 3, (1 << 32) - 1]))
+        changed_bytes[12:12] = b"LIST" + n_bytes.to_bytes(4, "little") + bytes(draw(st.integers(0, 4)))
+    return shortened(draw, bytes(changed_bytes))
+
+
+def shortened(draw: Draw, content: bytes) -> bytes:
+    """Return the content, or the start of it."""
+    return content[: draw(st.integers(0, len(content)))] if draw(st.booleans()) else content
 
 
 def image(draw: Draw, content: bytes) -> bytes:
@@ -318,12 +365,13 @@ CHANGES: dict[str, Callable[[Draw, bytes], bytes]] = {
     "idx": idx,
     "npz": npz,
     "image": image,
+    "bs1": words,
+    "bs2": words,
+    "events": partial(npz, names=("x", "y", "p", "t", "ts", "z")),
+    "events-npy": npy,
+    "sound": sound,
+    "frames": npz,
     "index": index,
     "card": spec,
 }
 """Functions that change a file, by format of `reader_targets.TARGETS`."""
-
-
-def seeds(folder: Path) -> dict[str, list[bytes]]:
-    """Return the valid files that are changed, by format."""
-    return valid_files.valid_files(folder)

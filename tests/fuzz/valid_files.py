@@ -66,7 +66,7 @@ def written(document: dict[str, Any], name: str, folder: Path) -> bytes:
     """Return a model file as snnzoo writes it."""
     from converters.formats.model_files import write_model
 
-    return write_model(model(document), folder / name).read_bytes()
+    return write_model(model(document), folder / name, overwrite=True).read_bytes()
 
 
 def foreign_netx(folder: Path) -> bytes:
@@ -183,6 +183,18 @@ def npz(compressed: bool = False, **arrays: Any) -> bytes:
     return data.getvalue()
 
 
+def npy(array: np.ndarray) -> bytes:
+    """Return an .npy."""
+    data = io.BytesIO()
+    np.save(data, array)
+    return data.getvalue()
+
+
+def words(*events: tuple[int, int, int, int]) -> bytes:
+    """Return events (x, y, p, t) in 40 bits each, as .bs2 and .bin have them; in a .bs1, x and y are one number."""
+    return b"".join((x << 32 | y << 24 | p << 23 | t).to_bytes(5, "big") for x, y, p, t in events)
+
+
 def image(kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (9, 7)) -> bytes:
     """Return an image file."""
     from PIL import Image
@@ -262,6 +274,11 @@ def zipped(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> 
 
 def valid_files(folder: Path) -> dict[str, list[bytes]]:
     """Return valid files of each format in `reader_targets.TARGETS`; `folder` is for temporary files."""
+    from sounds import tone, wav
+
+    last = (1 << 23) - 1  # microseconds
+    fields = {"x": np.array([3, 0, 33]), "y": np.array([1, 33, 0]), "p": np.array([1, 0, 1]), "t": np.array([5, 9, 7])}
+    records = np.zeros(3, [("x", "<i2"), ("y", "<i2"), ("p", "?"), ("t", "<i8")])
     return {
         "safetensors": [written(SPEC, "a.safetensors", folder), written(DENSE, "b.safetensors", folder)],
         "state-dict": [safetensors_state(), saved({"a.weight_g": torch.ones(2, 1), "a.weight_v": torch.ones(2, 3)})],
@@ -272,6 +289,15 @@ def valid_files(folder: Path) -> dict[str, list[bytes]]:
         "spec": [spec_text(), json.dumps(DENSE).encode()],
         "idx": [idx(), gzip.compress(idx((5,)), mtime=0)],
         "npz": [npz(), npz(compressed=True), npz(x=np.linspace(0, 1, 32).reshape(8, 4))],
+        "bs1": [words((0, 0, 1, 0)), words((255, 255, 0, last), (0, 0, 1, last), (1, 44, 0, 70_000), (0, 2, 1, 3))],
+        "bs2": [words((33, 2, 0, 7)), words((3, 1, 1, last), (0, 240, 0, 0), (33, 0, 0, 70_000), (255, 255, 1, 3))],
+        "events": [npz(**fields), npz(compressed=True, x=fields["x"], t=fields["t"]), npz(events=records)],
+        "events-npy": [npy(records), npy(records.astype([("x", ">u2"), ("y", ">u2"), ("pol", "i1"), ("ts", ">u8")]))],
+        "sound": [wav(tone(700, seconds=0.05)), wav(np.full((480, 2), 0.5), rate=48_000)],
+        "frames": [
+            npz(x=np.ones((10, 4, 6)), y=np.zeros((10, 3))),
+            npz(compressed=True, x=np.ones((10, 6), np.int8), y=np.eye(10, 3)),
+        ],
         "index": [index(folder)],
         "card": [card(folder)],
         "image": [image(), image("JPEG"), image("GIF", "L"), image("TIFF", "L"), image("BMP"), image("PPM", "L")],

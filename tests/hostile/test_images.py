@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sounds import tone, wav
-from valid_files import idx, image, npz, tar, zipped
+from valid_files import idx, image, npz, tar, words, zipped
 
 X = np.zeros((20, 1, 28, 28), np.uint8)
 Y = np.arange(20) % 3
@@ -315,6 +315,26 @@ TABLE = {
         "a PPM of words": (b"P3 3 3 255\n" + b"x " * 27, "as an image: invalid literal for int"),
         "a pipe": (os.mkfifo, "a pipe or a device"),
         "a device without end": (lambda path: path.symlink_to("/dev/zero"), "a pipe or a device"),
+    },
+    "bs1": {
+        "an event cut short": (words((255, 255, 1, 9), (1, 0, 0, 3))[:-1], "9 bytes are not a whole number of events"),
+        "nothing": (b"", "has no events"),
+    },
+    "bs2": {
+        "marks of the clock alone": (words(*[(0, 240, 0, 0)] * 9), "has no events"),
+        "a late start": (
+            words((1, 1, 1, (1 << 23) - 1)),
+            "the first event comes at 8,388,607 us, after the last of 30",
+        ),
+    },
+    "sound": {
+        "samples of no bits": (WAV[:34] + bytes(2) + WAV[36:], "has samples of 0 bits"),
+        "cut short": (WAV[:-1], "is cut short: it has 6,399 of 6,400 bytes of sound"),
+    },
+    "frames": {
+        "recordings of 2^40 steps": (archive(x=member(X, shape=(2, 1 << 40, 6))), "not a plain array: shape"),
+        "NaN": (npz(x=np.full((9, 4, 6), np.nan), y=np.zeros((9, 3))), "values that are not whole numbers"),
+        "targets of NaN": (npz(x=np.ones((9, 4, 6)), y=np.full((9, 3), np.nan)), "y must be finite numbers"),
     },
     "idx": {
         "2^96 bytes": (b"\0\0\x08\3" + b"\xff" * 12, "takes 79228"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from valid_files import tar
+from valid_files import npy, npz, tar, words
 
 from bootstrap_core.data.events import recordings
 from bootstrap_core.data.events.recordings import Events, read_events, write_bs2
@@ -16,28 +16,11 @@ X, Y, P, T = (np.array(values) for values in ([3, 0, 33, 7], [1, 33, 0, 2], [1, 
 FIELDS = {"x": X, "y": Y, "p": P, "t": T}
 
 
-def npy(array: np.ndarray) -> bytes:
-    data = io.BytesIO()
-    np.save(data, array)
-    return data.getvalue()
-
-
-def npz(**arrays: np.ndarray) -> bytes:
-    data = io.BytesIO()
-    np.savez_compressed(data, **arrays)
-    return data.getvalue()
-
-
 def structured(**types: str) -> np.ndarray:
     found = np.zeros(4, list(types.items()))
     for name, values in zip(types, (X, Y, P, T), strict=True):
         found[name] = values
     return found
-
-
-def words(*events: tuple[int, int, int, int]) -> bytes:
-    """Return events (x, y, p, t) in 40 bits each, written bit by bit from the layout."""
-    return b"".join((x << 32 | y << 24 | p << 23 | t).to_bytes(5, "big") for x, y, p, t in events)
 
 
 def saved(folder: Path, name: str, data: bytes) -> Path:
@@ -151,4 +134,4 @@ def test_sizes_are_bounded_before_memory_is_taken(tmp_path: Path, monkeypatch: p
     with pytest.raises(DataError, match="1,005 bytes, more than the limit of 1,000"):
         read_events(saved(tmp_path, "a.bin", bytes(1005)))
     with pytest.raises(DataError, match="is not a plain array"):
-        read_events(saved(tmp_path, "a.npz", npz(x=np.zeros(5000, np.uint8))))
+        read_events(saved(tmp_path, "a.npz", npz(compressed=True, x=np.zeros(5000, np.uint8))))
