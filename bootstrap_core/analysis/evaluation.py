@@ -167,7 +167,7 @@ def evaluate(
         n_correct=figures.n_correct,
         by_steps={t: by_steps[t] for t in sorted(by_steps)},
         overflows={i: int(n) for i, n in enumerate(beyond) if n},
-        figures=figures.others,
+        figures=dict(figures.others),
         outputs=own,
     )
 

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -98,7 +99,10 @@ def read_header(member: IO[bytes]) -> Header:
     if version not in {(1, 0), (2, 0), (3, 0)}:
         raise ValueError(f"unsupported .npy version {version}")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return Header(*read(start), start.tell())
+    try:
+        return Header(*read(start), start.tell())
+    except (SyntaxError, TokenError, TypeError) as error:  # of the parsers behind it; NumPy itself raises ValueError
+        raise ValueError(f"malformed header: {error}") from None
 
 
 def stored_array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> StoredArray | None:

@@ -3,6 +3,7 @@
 An exception in the midst of an import can come out as another one, or as none.
 """
 
+import atexit
 import os
 import signal
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ def end_on_interrupt() -> None:
     """Let Ctrl-C end this process at once, as long as no command runs. Call it before the imports of a program."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # shells let background jobs ignore it
         signal.signal(signal.SIGINT, _end)
+        # Python gives up its handlers at its end, and the signal would kill a process whose work is done
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

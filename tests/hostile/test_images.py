@@ -211,6 +211,14 @@ TABLE = {
             recorded("b.npz", archive(t=member(np.zeros(4, int), shape=(1 << 40,)))),
             "not a plain array: shape .* but",
         ),
+        "events of an unknown type": (
+            recorded("b.npy", member(np.zeros(3, "<i8")).replace(b"<i8", b"<,8")),
+            "malformed header: invalid syntax",
+        ),
+        "events of an open text": (
+            recorded("b.npy", member(np.zeros(3, "<i8")).replace(b"'descr'", b"'''escr'")),
+            "malformed header",
+        ),
         "events of many fields": (recorded("b.npy", npz(x=X)), "not a plain array"),
         "events in a far column": (recorded("b.npz", events(x=np.full(3, 1 << 40))), "outside the sensor of 34 rows"),
         "events in a column of 2^63": (recorded("b.npz", events(x=np.full(3, 1 << 63, "u8"))), "x must be at most"),

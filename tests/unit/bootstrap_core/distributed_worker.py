@@ -73,9 +73,7 @@ def train(group: Group, name: str) -> dict[str, Any]:
         block = made.blocks[3]
         mask = block._mask
         block._mask = lambda *given: masks.append(mask(*given)) or masks[-1]
-    reports = [vars(trainer.run_epoch()) for _ in range(2)]
-    for report in reports:
-        del report["seconds"]
+    reports = [plain(trainer.run_epoch()) for _ in range(2)]
     state = {name: tensor.clone() for name, tensor in trainer.trained.state_dict().items()}
     return {"batches": batches, "state": state, "reports": reports, "mask": masks[0] if masks else None}
 
@@ -97,10 +95,15 @@ def values(group: Group) -> dict[str, Any]:
     trainer = Trainer(
         build_network(NetworkSpec.model_validate(spec), seed=0), Frames(frames.int(), targets), recipe, group=group
     )
-    reports = [vars(trainer.run_epoch()) | {"seconds": 0} for _ in range(2)]
+    reports = [plain(trainer.run_epoch()) for _ in range(2)]
     score = evaluate(trainer.network, trainer.validation.take(slice(0, 1)), group=group)
-    figures = {name: value for name, value in vars(score).items() if name not in {"outputs", "seconds", "mode"}}
-    return {"state": trainer.network.state_dict(), "reports": reports, "score": figures}
+    return {"state": trainer.network.state_dict(), "reports": reports, "score": plain(score)}
+
+
+def plain(figures: object) -> dict[str, Any]:
+    """Return the fields that a file of tensors and plain values can hold, and that are the same in each run."""
+    left_out = {"measure", "mode", "outputs", "seconds"}
+    return {name: value for name, value in vars(figures).items() if name not in left_out}
 
 
 def sample(group: Group) -> dict[str, Any]:
@@ -158,7 +161,7 @@ def main(folder: Path) -> None:
         trained = network()
         trained.load_state_dict(found["snn"]["state"])
         scores = [evaluate(trained, digits().take(slice(0, n)), mode=Mode.SNN, group=group) for n in (1, 99)]
-        found["scores"] = [{**vars(score), "mode": score.mode.value, "seconds": 0} for score in scores]
+        found["scores"] = [plain(score) for score in scores]
     torch.save(found, folder / f"{group.size}-{group.rank}.pt")
 
 

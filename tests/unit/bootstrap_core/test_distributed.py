@@ -114,7 +114,7 @@ def test_processes_learn_values_as_one(found: Found) -> None:
         torch.testing.assert_close(ours["state"][key], tensor, rtol=1e-4, atol=1e-4, msg=key)
     for mine, theirs in zip(ours["reports"], alone["reports"], strict=True):
         for part in ("training", "validation_ann", "validation_snn"):
-            assert mine[f"{part}_error"] == pytest.approx(theirs[f"{part}_error"], rel=1e-3)
+            assert mine[f"{part}_score"] == pytest.approx(theirs[f"{part}_score"], rel=1e-3)
 
 
 def test_each_process_drops_inputs_of_its_own_images(found: Found) -> None:

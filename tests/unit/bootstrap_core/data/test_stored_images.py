@@ -120,7 +120,7 @@ MEMORY = """
 import sys
 from pathlib import Path
 import torch
-from bootstrap_core.data.datasets import train_validation_split
+from bootstrap_core.data.splits import train_validation_split
 from bootstrap_core.data.image_files import load_images
 
 def held():
