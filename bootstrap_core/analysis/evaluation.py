@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from functools import reduce
 from itertools import chain
 from operator import mul
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,32 +32,6 @@ from specs.layers.layer import Layer
 from specs.network import NetworkSpec
 
 
-@runtime_checkable
-class Runnable(Protocol):
-    """Network that `evaluate` can score: a `Network` or an `IntegerNetwork`."""
-
-    @property
-    def spec(self) -> NetworkSpec:
-        """Spec of the network."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Device that the network runs on."""
-        ...
-
-    def tally(
-        self,
-        images: Tensor,
-        mode: Mode | None = None,
-        *,
-        time_steps: int | None = None,
-        also_after: Sequence[int] = (),
-    ) -> tuple[Tensor, Tally]:
-        """Return logits `[N, classes]` and the counted outputs of each layer; see `Network.tally`."""
-        ...
-
-
 def batches(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield inputs (uint8; events time first) and labels, `size` at a time. Raises `SnnZooError` for a size below 1."""
     for start in range(0, len(split), _checked(size)):
@@ -69,6 +43,28 @@ def _checked(size: int) -> int:
     if size < 1:
         raise SnnZooError(f"batch_size must be at least 1, not {size}")
     return size
+
+
+class _Exact:
+    """Network that runs in integers; after a state has left the hardware's 24 bits, in floats, which allow it."""
+
+    def __init__(self, network: Network) -> None:
+        self.spec, self.device = network.spec, network.device
+        self.integers, self.floats = IntegerNetwork(network), network
+        self.overflow: str | None = None
+
+    def tally(self, images: Tensor, mode: Mode | None = None, **options: Any) -> tuple[Tensor, Tally]:
+        if self.overflow is None:
+            try:
+                logits, tally = self.integers.tally(images, mode, **options)
+                return logits.to(self.device), tally
+            except StateOverflowError as error:
+                self.overflow = str(error)
+        return self.floats.tally(images, mode, **options)
+
+
+Runnable = Network | IntegerNetwork | _Exact
+"""Network that `evaluate` can score."""
 
 
 @torch.no_grad()
@@ -104,9 +100,8 @@ def evaluate(
             classes.
         SnnZooError: `network` is not a network, or `mode` not a mode.
     """
-    check_type(
-        network, Runnable, "evaluate takes a Network or an IntegerNetwork", advice="build_network makes one from a spec"
-    )
+    kinds, advice = (Network, IntegerNetwork, _Exact), "build_network makes one from a spec"
+    check_type(network, kinds, "evaluate takes a Network or an IntegerNetwork", advice=advice)
     mode, spec = Mode(mode), network.spec
     task = task_of(spec) if task is None else task
     task.check_scored(examples)
@@ -119,7 +114,7 @@ def evaluate(
     part = task.in_mode(examples.take(group.part(n)), mode)
     outputs: list[list[Tensor]] = [[] for _ in (*also_after, steps)]
     seconds, n_done, overflows = 0.0, 0, Counter[int](getattr(network, "overflows", None))
-    rates, synops = (torch.zeros(n_layers, dtype=torch.float64) for _ in range(2))
+    rates, counts = torch.zeros(n_layers, dtype=torch.float64), [torch.zeros(s, dtype=torch.int64) for s in spec.shapes]
     with _evaluating(network), warnings.catch_warnings(action="ignore", category=AxesWarning):  # time comes first
         for start in range(0, len(part), size):
             inputs = part.inputs(slice(start, start + size)).to(network.device)
@@ -131,8 +126,9 @@ def evaluate(
             for kept, output in zip(outputs, (*tally.earlier, found), strict=True):
                 kept.append(task.by_example(output.cpu()))
             rates += torch.tensor(tally.rates, dtype=torch.float64) * n_now
-            if mode.spiking:
-                synops += torch.tensor(count_synops(spec, tally), dtype=torch.float64)
+            for total, count in zip(counts, tally.counts, strict=True):
+                if count is not None:
+                    total += count.reshape(total.shape).cpu()
             n_done += n_now
             progress(n_done, len(part))
     sums, has_targets, own = list[list[float]](), True, torch.zeros(0)
@@ -143,8 +139,9 @@ def evaluate(
         sums.append(task.sums(own, own if targets is None else targets) if kept else [0.0] * task.n_sums)
     overflows = Counter[int](getattr(network, "overflows", None)) - overflows
     changed = [overflows[i] for i in range(n_layers)]
-    total = group.add([*rates.tolist(), *synops.tolist(), *changed, *chain.from_iterable(sums)])
-    rates, synops, beyond, counted = torch.tensor(total, dtype=torch.float64).tensor_split(
+    synops = count_synops(spec, counts) if mode.spiking else [0.0] * n_layers
+    added = group.add([*rates.tolist(), *synops, *changed, *chain.from_iterable(sums)])
+    rates, operations, beyond, counted = torch.tensor(added, dtype=torch.float64).tensor_split(
         [n_layers, 2 * n_layers, 3 * n_layers]
     )
     *earlier, figures = (
@@ -162,13 +159,14 @@ def evaluate(
             float(rate) / n if has_neurons(layer) and (mode.spiking or task.rates_as_ann) else None
             for layer, rate in zip(spec.layers, rates, strict=True)
         ),
-        synops=tuple((synops / n / (steps if task.per_step else 1)).tolist()) if mode.spiking else None,
+        synops=tuple((operations / n / (steps if task.per_step else 1)).tolist()) if mode.spiking else None,
         seconds=seconds,
         n_correct=figures.n_correct,
         by_steps={t: by_steps[t] for t in sorted(by_steps)},
         overflows={i: int(n) for i, n in enumerate(beyond) if n},
         figures=dict(figures.others),
         outputs=own,
+        counts=tuple(counts),
     )
 
 
@@ -184,24 +182,6 @@ def _evaluating(network: object) -> Iterator[None]:
     finally:
         if trained is not None:
             trained.train()
-
-
-class _Exact:
-    """Network that runs in integers; after a state has left the hardware's 24 bits, in floats, which allow it."""
-
-    def __init__(self, network: Network) -> None:
-        self.spec, self.device = network.spec, network.device
-        self.integers, self.floats = IntegerNetwork(network), network
-        self.overflow: str | None = None
-
-    def tally(self, images: Tensor, mode: Mode | None = None, **options: Any) -> tuple[Tensor, Tally]:
-        if self.overflow is None:
-            try:
-                logits, tally = self.integers.tally(images, mode, **options)
-                return logits.to(self.device), tally
-            except StateOverflowError as error:
-                self.overflow = str(error)
-        return self.floats.tally(images, mode, **options)
 
 
 def evaluate_exactly(
@@ -242,28 +222,30 @@ def accuracy_by_steps(
     return dict.fromkeys(rising)
 
 
-def count_synops(spec: NetworkSpec, tally: Tally) -> list[float]:
+def count_synops(spec: NetworkSpec, counts: Sequence[Tensor]) -> list[float]:
     """Return the synaptic operations of each layer in an SNN run: spikes that arrive, times their fan-out.
 
     They are summed over all images and steps. Each nonzero pixel of a graded input counts at every step.
+
+    Args:
+        spec: the network.
+        counts: nonzero outputs of each neuron, by layer; see `Evaluation.counts`.
     """
     shapes = spec.shapes
 
     def reached(layer: Layer, source: int, seen: Shape) -> float:
         """Return the operations of `layer` on spikes of block `source`, which it reads in the shape `seen`."""
-        arrived = tally.counts[source]
-        assert arrived is not None
-        return float((arrived.double().reshape(seen) * _fan_out(layer, seen).to(arrived.device)).sum())
+        arrived = counts[source].double().reshape(seen)
+        return float((arrived * _fan_out(layer, seen).to(arrived.device)).sum())
 
-    counts = [0.0]
+    found = [0.0]
     for i, layer in enumerate(spec.layers[1:], 1):
         count = reached(layer, i - 1, shapes[i - 1])
         for skip in skips_of(layer):
             as_layer, seen = skip.as_layer(shapes[skip.source], shapes[i])
             count += reached(as_layer, skip.source, seen)
-        own = tally.counts[i]
-        counts.append(count + (layer.own_fan_out * float(own.sum()) if own is not None else 0.0))
-    return counts
+        found.append(count + (layer.own_fan_out * float(counts[i].sum()) if layer.own_fan_out else 0.0))
+    return found
 
 
 def _fan_out(layer: Layer, shape: Shape) -> Tensor:

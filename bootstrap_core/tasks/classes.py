@@ -7,15 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bootstrap_core.data.augmentation import are_columns, augmentation
+from bootstrap_core.data.augmentation import are_columns, augment
 from bootstrap_core.data.splits import Split, check_split, time_first, train_validation_split
 from bootstrap_core.distributed import Share
 from bootstrap_core.network.inputs import AxesWarning, as_input
 from bootstrap_core.tasks.evaluation import Evaluation
 from bootstrap_core.tasks.measures import ACCURACY
 from bootstrap_core.tasks.task import Batch, Figures, Task, number
-from specs.network import NetworkSpec
-from specs.training import TrainingSpec
 
 
 class Classes(Task[Split]):
@@ -23,10 +21,6 @@ class Classes(Task[Split]):
 
     measure, examples, per_step, rates_as_ann, batch_size = ACCURACY, "images", False, True, 250
     carded = ("accuracy",)
-
-    def __init__(self, spec: NetworkSpec, recipe: TrainingSpec | None = None) -> None:
-        super().__init__(spec, recipe)
-        self.augment = None if self.recipe.augment is None else augmentation(self.recipe.augment)
 
     def check(self, examples: object) -> None:
         self.check_scored(examples)
@@ -60,8 +54,8 @@ class Classes(Task[Split]):
             images = torch.lerp(others, images, kept[:, None, None, None])
             classes = torch.eye(self.spec.n_classes, device=images.device)
             targets = torch.lerp(classes[other_labels], classes[labels], kept[:, None])
-        if self.augment is not None:
-            images = self.augment(images, generator, share)
+        if self.recipe.augment is not None:
+            images = augment(images, self.recipe.augment, generator, share)
         return Batch(time_first(images), labels, targets)
 
     def loss(self, outputs: Tensor, batch: Batch, taught: Tensor | None, part: float) -> Tensor:

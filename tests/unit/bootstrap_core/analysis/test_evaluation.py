@@ -43,7 +43,7 @@ def tally_of(*spikes: Tensor) -> Tally:
     return Tally((*counts, None), (*(float((x != 0).double().mean()) for x in spikes), 0.0))
 
 
-class Oracle:
+class Oracle(IntegerNetwork):
     """A network whose logit is 1 for the class in the first pixel, 0 for others, and whose first pixel fires."""
 
     spec = spec_of(AFFINE, input={"shape": [784]})
@@ -286,7 +286,7 @@ def test_layers_without_neurons_have_no_rate() -> None:
 
 def synops(spec: NetworkSpec, *spikes: Tensor) -> list[float]:
     """Return the synops of a run with these `spikes` `[T, N, ...]` of each layer except the readout."""
-    return count_synops(spec, tally_of(*spikes))
+    return count_synops(spec, tally_of(*spikes).counts)
 
 
 def test_a_spike_into_a_dense_block_reaches_all_of_its_neurons() -> None:
