@@ -88,7 +88,7 @@ def _members(archive: _Archive, size: int) -> Iterator[TarMember]:
     headers.left = 2 * tarfile.BLOCKSIZE + TAR_HEADER_BYTES
     entries = tarfile.TarFile(fileobj=headers, encoding="utf-8", errors="replace")  # type: ignore[arg-type]
     while entry := entries.next():
-        entries.members.clear()  # tarfile would keep all of them
+        entries.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all of them
         headers.left = 4 * tarfile.BLOCKSIZE + TAR_HEADER_BYTES
         n_entries += 1
         if n_entries > TAR_ENTRIES:

@@ -63,7 +63,7 @@ def test_the_epoch_that_was_kept_is_starred() -> None:
 
 
 def test_titles_are_no_formulas(tmp_path) -> None:
-    plots.plot_raster(torch.ones(8, 5), tmp_path / "a.png", title="cost $5_{ and $6")
+    plots.save_png(plots.draw_raster(torch.ones(8, 5), title="cost $5_{ and $6"), tmp_path / "a.png")
 
 
 def test_the_snn_differs_from_the_ann_by_more_than_its_colour() -> None:
@@ -254,26 +254,29 @@ def test_activation_refuses_shapes_that_do_not_fit(centers) -> None:
 
 def test_plots_write_png_of_the_size_of_the_figure(tmp_path) -> None:
     z, centers = torch.linspace(0, 1, 5), torch.tensor([[0.0, 0.0], [1.0, 1.0]])
-    assert png_size(plots.plot_curves(some_stats(), tmp_path / "curves.png")) == (1350, 540)
-    assert png_size(plots.plot_raster(torch.ones(16, 2, 3), tmp_path / "raster.png", index=1, title="x")) == (750, 600)
-    assert png_size(plots.plot_gradient_flow([{"a": 1.0}], str(tmp_path / "flow.png"))) == (750, 540)
-    assert png_size(plots.plot_activation(z, z, centers, tmp_path / "activation.png", title="x")) == (840, 600)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert png_size(plots.save_png(plots.draw_curves(some_stats()), tmp_path / "curves.png")) == (1350, 540)
+    for figure, size in (
+        (plots.draw_raster(torch.ones(16, 2, 3), index=1, title="x"), (750, 600)),
+        (plots.draw_gradient_flow([{"a": 1.0}]), (750, 540)),
+        (plots.draw_activation(z, z, centers, title="x"), (840, 600)),
+    ):
+        assert png_size(plots.save_png(figure, str(tmp_path / "some.png"))) == size
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_picture_is_not_blank(tmp_path) -> None:
     image_module = pytest.importorskip("PIL.Image")
     spikes = torch.ones(4, 3)
-    with image_module.open(plots.plot_raster(spikes, tmp_path / "a.png")) as image:
+    with image_module.open(plots.save_png(plots.draw_raster(spikes), tmp_path / "a.png")) as image:
         full = (np.asarray(image.convert("L")) < 128).mean()
-    with image_module.open(plots.plot_raster(0 * spikes, tmp_path / "b.png")) as image:
+    with image_module.open(plots.save_png(plots.draw_raster(0 * spikes), tmp_path / "b.png")) as image:
         empty = (np.asarray(image.convert("L")) < 128).mean()
     assert full > empty + 0.02
 
 
 def test_other_suffixes_are_refused(tmp_path) -> None:
     with pytest.raises(SnnZooError, match=r"curves\.pdf.*must end in \.png"):
-        plots.plot_curves(some_stats(), tmp_path / "curves.pdf")
+        plots.save_png(plots.draw_curves(some_stats()), tmp_path / "curves.pdf")
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch) -> None:
@@ -286,7 +289,7 @@ def test_matplotlib_is_loaded_late_and_pyplot_never(tmp_path) -> None:
     code = (
         "import sys, torch; from bootstrap_core.analysis import plots, spike_events;"
         "assert 'matplotlib' not in sys.modules and 'PIL' not in sys.modules;"
-        "plots.plot_raster(torch.ones(2, 2), sys.argv[1]);"
+        "plots.save_png(plots.draw_raster(torch.ones(2, 2)), sys.argv[1]);"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "a.png"], check=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from known_datasets import find_dataset, load_dataset, pull_dataset
 from valid_files import cifar_pickle, image, tar
 
 from bootstrap_core.data import datasets, idx_files
-from bootstrap_core.data.datasets import find_dataset, load_dataset, pull_dataset
 from specs.dataset_sources import DatasetFiles, DatasetSource, FileFormat, dataset_names, sources
 from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.files.download import cache_folder
