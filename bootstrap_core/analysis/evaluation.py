@@ -86,7 +86,6 @@ def evaluate(
         network: a `Network`, or an `IntegerNetwork` (SNN only).
         examples: a `Split` of images and labels; for a network that gives values or spike trains, `Frames`, perhaps
             with targets.
-        mode: SNN or ANN.
         time_steps: T, by default the spec's; of events and frames, by default all of their steps.
         also_after: numbers of steps below T to score as well: such a run is the beginning of this one, so that it takes
             little extra time.
@@ -228,7 +227,6 @@ def count_synops(spec: NetworkSpec, counts: Sequence[Tensor]) -> list[float]:
     They are summed over all images and steps. Each nonzero pixel of a graded input counts at every step.
 
     Args:
-        spec: the network.
         counts: nonzero outputs of each neuron, by layer; see `Evaluation.counts`.
     """
     shapes = spec.shapes

@@ -52,7 +52,6 @@ def draw_curves(
         stats_or_records: `LearningStats`, or their `records()`.
         kept: epoch to mark, counted as in the records; by default the best one as SNN, even if its states overflow the
             hardware.
-        figsize: width and height in inches.
 
     Raises:
         SnnZooError: no epoch is closed, or matplotlib is not installed.
@@ -104,7 +103,6 @@ def draw_accuracy(by_steps: Mapping[int, float], *, ann: float | None = None, ti
     Args:
         by_steps: SNN accuracy, 0 to 1, by T.
         ann: ANN accuracy, 0 to 1; None draws no line.
-        title: title of the figure.
 
     Raises:
         SnnZooError: `by_steps` is empty, or matplotlib is not installed.
@@ -141,7 +139,6 @@ def draw_raster(spikes: torch.Tensor, *, index: int = 0, title: str = "") -> "Fi
     Args:
         spikes: `[T, C]`, one sample; or `[T, N, C]` or `[T, N, C, H, W]`, a batch. Neurons of maps are numbered in
             row-major order.
-        index: index of the sample in the batch, from 0.
         title: title of the figure; the mean rate, in spikes per neuron and step, is added to it.
 
     Raises:
@@ -230,7 +227,6 @@ def draw_activation(z: torch.Tensor, a: torch.Tensor, centers: torch.Tensor, *, 
         z: sampled mean weighted inputs, any shape.
         a: sampled mean output rates, in spikes per step, of the same shape.
         centers: `[K, 2]`, (z, a) of each centre, z ascending.
-        title: title of the figure.
 
     Raises:
         SnnZooError: the shapes do not fit, or matplotlib is not installed.

@@ -56,9 +56,6 @@ def augment(images: Tensor, spec: AugmentSpec, generator: torch.Generator, share
 
     Args:
         images: float images `[N, C, H, W]`; or recordings `[N, T, C, H, W]`, uint8 or floats, which keep their type.
-        spec: parameters of the augmentations.
-        generator: source of all randomness, on any device.
-        share: rows of a batch that the images are; by default all.
 
     Raises:
         DataError: images have another rank or an integer dtype.
@@ -175,8 +172,6 @@ def scatter_events(
         frames: numbers of events `[N, T, C, H, W]`, of any type.
         most_dropped: largest part of the events that is left out; the part is uniform between 0 and this.
         jitter: maximum shift in time steps, either way; events that leave the recording are lost.
-        generator: source of all randomness.
-        share: rows of a batch that the recordings are; by default all.
     """
     share = share or _whole(frames)
     dropped = most_dropped * torch.rand(share.n_rows, generator=generator, device=generator.device)[share.rows]
@@ -202,10 +197,7 @@ def bend(images: Tensor, amount: float, generator: torch.Generator, share: Share
     """Displace the pixels of float images [N, C, H, W] smoothly; bilinear, zero outside.
 
     Args:
-        images: `[N, C, H, W]`.
         amount: standard deviation of the displacement, as a fraction of the height and the width.
-        generator: source of all randomness.
-        share: rows of a batch that the images are; by default all.
     """
     share = share or _whole(images)
     size = (share.n_rows, 2, ELASTIC_POINTS, ELASTIC_POINTS)

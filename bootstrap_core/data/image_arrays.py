@@ -111,9 +111,7 @@ def _chosen(path: Path, given: Mapping[str, str], others: list[str]) -> list[str
     """Return the arrays to read: a training and a test set, or else one set of images.
 
     Args:
-        path: path of the file, for errors.
         given: names of the arrays in the file, by their names in `KEYS`.
-        others: names of its other arrays.
 
     Raises:
         DataError: images or labels are missing, or labels belong to other images.

@@ -70,11 +70,9 @@ def load_images(
     Without a test set, a fifth of the images is for testing, drawn by `seed`.
 
     Args:
-        path: an `.npz`, a folder, or a `.tar`.
         shape: input shape of the network. Rows of an `.npz` with as many features become images of this shape. Image
             files are converted to grey or RGB and resized to it; by default, or if it is flat and the first image has
             as many values, to the size of the first.
-        seed: seed for drawing the test images.
         log_mel: how sounds become pictures, by default as `LogMelSpec()`; if it is given, other files are refused.
         events: how recordings of events become frames, by default as `EventBins()`; if it is given, other files are
             refused. An `.npz` must already have frames of this shape and T. With `log_mel`, sounds become the columns
@@ -191,7 +189,6 @@ def read_pixels(file: ExampleFile, *, channels: int, height: int, width: int) ->
 
     Raises:
         DataError: it cannot be read as an image, or is too large.
-        SnnZooError: Pillow is missing.
     """
     with open_image(file) as image:
         plain = plain_image(file, image)
@@ -239,7 +236,6 @@ def open_image(file: ExampleFile) -> Iterator["Image"]:
 
     Raises:
         DataError: it cannot be read as an image, here or in the body of the `with`.
-        SnnZooError: Pillow is missing.
     """
     try:
         from PIL import Image, UnidentifiedImageError

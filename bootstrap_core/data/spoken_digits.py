@@ -30,7 +30,6 @@ def read_recordings(places: Mapping[Path, str], log_mel: LogMelSpec, bits: int |
 
     Args:
         places: digest of the recordings by the path of the folder or tar, one of them; see `DatasetFiles.sha256`.
-        log_mel: how a recording becomes a picture.
         bits: number of bits of a pixel, for pictures in columns, see `picture_columns`; None for whole pictures.
 
     Raises:

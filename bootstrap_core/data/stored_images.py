@@ -52,7 +52,6 @@ class MadeRows:
 
     Args:
         what: rows, for the message that they do not fit into memory.
-        shape: shape of the whole array.
         make: function that makes a row, for its number.
     """
 
@@ -167,7 +166,6 @@ class StoredImages:
     Recordings of event cameras are `[N, T, C, H, W]`.
 
     Args:
-        array: array in the files.
         convert: function that converts rows of the array to images, uint8 `[n, C, H, W]`.
         rows: rows of the array that are the images, in this order.
         image_shape: shape of an image, `(C, H, W)`, or of a recording, `(T, C, H, W)`.

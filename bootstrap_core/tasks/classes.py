@@ -106,11 +106,9 @@ def distillation_loss(
     """Return the cross-entropy with the targets, mixed with the Kullback-Leibler divergence from a teacher.
 
     Args:
-        logits: logits of the network, `[N, classes]`.
         targets: labels `[N]`, or probabilities `[N, classes]`.
         taught: logits of the teacher, `[N, classes]`; None without a teacher, with `part` 0.
         part: share of the divergence in the loss, 0 to 1.
-        label_smoothing: see `TrainingSpec`.
     """
     loss = (1 - part) * F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
     if taught is None:

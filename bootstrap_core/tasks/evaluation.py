@@ -16,8 +16,6 @@ class Evaluation:
 
     Attributes:
         measure: what the score is: accuracy, rms error or distance.
-        mode: SNN or ANN.
-        time_steps: T.
         n_images: number of images or recordings.
         score: figure of the `measure`; None without targets.
         loss: mean loss: of classes the cross-entropy of the logits times the `logit_scale` of the spec, of values the

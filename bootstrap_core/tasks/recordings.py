@@ -213,7 +213,6 @@ def train_distances(spikes: Tensor, targets: Tensor, tau: float) -> Tensor:
     Args:
         spikes: spikes `[T, N, ...]`.
         targets: wanted spikes, `[T, N, neurons]`.
-        tau: time constant of the distance, in time steps.
     """
     distances: Tensor = van_rossum_distance(spikes.flatten(2), targets, tau).sum(1)
     return distances

@@ -47,7 +47,6 @@ class Batch(NamedTuple):
     """Part of a batch that one process computes, on the network's device.
 
     Attributes:
-        inputs: as the network takes them.
         answers: labels, values or spikes that the score compares the outputs with.
         targets: labels, values or spikes of the loss; they differ from the answers only if images are mixed.
     """
@@ -125,11 +124,7 @@ class Task(ABC, Generic[Given]):
         threads, whose waiting slows the steps down by more than this work takes.
 
         Args:
-            examples: training examples.
-            indices: those of the whole batch.
             generator: source of all random changes, the same in each process.
-            share: rows of this process.
-            device: device of the network.
             in_time: False if the batch runs as ANN alone, which may need one time step.
         """
 

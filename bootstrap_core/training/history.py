@@ -59,9 +59,6 @@ class EpochReport:
 
     Attributes:
         measure: name and order of the scores: accuracy, error or distance.
-        epoch: index of the epoch, from 0.
-        seconds: duration of the epoch.
-        learning_rate: learning rate of its first batch.
         training_loss, training_score: on augmented training examples, in the modes of the schedule, while the weights
             change.
         validation_ann_loss, validation_snn_loss, validation_ann_score, validation_snn_score: on the validation examples
@@ -137,7 +134,6 @@ class LearningStat:
     `best_accuracy` is a flag with the name of a value. Here `best_score` is the value and `improved` the flag.
 
     Attributes:
-        measure: what the scores are, by default accuracies.
         loss_sum: sum of the losses of the samples of the open epoch.
         num_samples: number of samples of the open epoch.
         loss_log: mean loss of each closed epoch, None where there were no samples.
@@ -188,7 +184,6 @@ class LearningStat:
         Args:
             loss: mean loss of the batch, as `torch.nn.functional.cross_entropy(...).item()` returns it.
             correct: correctly classified samples, 0 to n; 0 unless scores are accuracies.
-            n: samples in the batch.
 
         Raises:
             SnnZooError: the counts are impossible.
@@ -289,9 +284,6 @@ class LearningStats:
         testing: evaluation in ANN mode.
         snn: evaluation in SNN mode; its logs hold None for epochs without one.
 
-    Args:
-        measure: what the scores are, by default accuracies.
-
     Example:
         >>> stats = LearningStats()
         >>> stats.training.add(loss=0.25, correct=7, n=8)
@@ -371,10 +363,6 @@ class LearningStats:
 
     def plot(self, path: str | Path | None = None, figsize: tuple[float, float] = (9.0, 3.6)) -> "Figure":
         """Draw the curves of all closed epochs; with a `path`, also write them as PNG.
-
-        Args:
-            path: path of the PNG; None to draw only.
-            figsize: width and height in inches.
 
         Raises:
             SnnZooError: no epoch is closed, or matplotlib is not installed.
