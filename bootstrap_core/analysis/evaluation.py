@@ -76,7 +76,7 @@ def evaluate(
     time_steps: int | None = None,
     also_after: Sequence[int] = (),
     batch_size: int | None = None,
-    task: Task[Any] | None = None,
+    task: Task | None = None,
     progress: Progress = no_progress,
     group: Group = ALONE,
 ) -> Evaluation:
@@ -187,7 +187,7 @@ def evaluate_exactly(
     network: Network,
     examples: Examples,
     *,
-    task: Task[Any] | None = None,
+    task: Task | None = None,
     progress: Progress = no_progress,
     group: Group = ALONE,
 ) -> tuple[Evaluation, str | None]:

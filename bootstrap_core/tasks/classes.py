@@ -16,7 +16,7 @@ from bootstrap_core.tasks.measures import ACCURACY
 from bootstrap_core.tasks.task import Batch, Figures, Task, number
 
 
-class Classes(Task[Split]):
+class Classes(Task):
     """Cross-entropy of the logits from labels; the score is the accuracy."""
 
     measure, examples, per_step, rates_as_ann, batch_size = ACCURACY, "images", False, True, 250

@@ -19,7 +19,7 @@ from bootstrap_core.tasks.task import Batch, Figures, Task, number
 from specs.summary import summarize
 
 
-class RecordingTask(Task[Frames]):
+class RecordingTask(Task):
     """Base of the tasks whose examples are `Frames` with targets."""
 
     def check(self, examples: object) -> None:
