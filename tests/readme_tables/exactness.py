@@ -4,8 +4,6 @@ from typing import Any
 
 from readme_tables.common import dated, markdown_table, paragraphs
 
-__all__ = ["render_c", "render_c_events", "render_engines"]
-
 
 def render_engines(report: dict[str, Any]) -> str:
     """Return the table of a report by `check_engines.py`."""

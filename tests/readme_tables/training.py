@@ -7,8 +7,6 @@ from typing import Any
 from readme_tables.common import dated, markdown_table, paragraphs
 from specs.words import counted
 
-__all__ = ["render_delays", "render_profile", "render_values"]
-
 
 def render_delays(report: dict[str, Any]) -> str:
     """Return the table of a report by `bench_delays.py`."""
