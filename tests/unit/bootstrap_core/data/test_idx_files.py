@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bootstrap_core.data import idx_files
-from bootstrap_core.data.idx_files import parse_idx, read_idx
+from bootstrap_core.data.idx_files import read_idx
 from specs.errors import DataError, IntegrityError
 
 
@@ -76,8 +76,3 @@ def test_large_plain_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_a_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read"):
         read_idx(tmp_path)
-
-
-def test_parse_names_what_it_parses() -> None:
-    with pytest.raises(IntegrityError, match=r"^labels: "):
-        parse_idx(b"", what="labels")
