@@ -1,4 +1,7 @@
-"""Read and write specs and other typed documents as YAML. Errors name file, line, field, value and bound."""
+"""Read and write specs and other typed documents as YAML.
+
+Documents that cannot be read or are invalid raise `SpecError`, which names file, line, field, value and bound.
+"""
 
 import json
 import os
@@ -118,21 +121,13 @@ def spec_from_document(document: object, *, origin: str = "spec") -> NetworkSpec
 
 
 def document_as(document: object, model: type[Typed], *, origin: str) -> Typed:
-    """Validate a document that `json.loads` returned, and return the model.
-
-    Raises:
-        SpecError: the document is invalid; lists every problem with its field.
-    """
+    """Validate a document that `json.loads` returned, and return the model."""
     _refuse_many(document, origin, _name_of(model))
     return _validate(document, model, {}, origin)
 
 
 def load_document(path: Path, model: type[Typed], *, context: Mapping[str, object] | None = None) -> Typed:
-    """Read a document from a YAML (or JSON) file.
-
-    Raises:
-        SpecError: the file cannot be read, or is invalid; lists every problem with its line and field.
-    """
+    """Read a document from a YAML (or JSON) file."""
     what = _name_of(model)
     check_given_file(path, error=SpecError, what=f"{what} ")
     try:
@@ -377,7 +372,6 @@ PLAIN = {
     "a valid tuple": "a list",
     "a valid dictionary": "a mapping",
 }
-"""Plain words for those in Pydantic's messages."""
 
 
 def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int], origin: str) -> str:

@@ -14,7 +14,6 @@ from specs.words import counted
 END_BYTES = 1 << 15
 """Number of bytes at the start and at the end of a file that its digest covers."""
 N_NAMED = 3
-"""Largest number of files that `changes` names."""
 
 
 def data_files(data: str) -> dict[str, str]:

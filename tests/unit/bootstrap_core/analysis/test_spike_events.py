@@ -162,18 +162,9 @@ def test_a_larger_payload_is_brighter(tmp_path) -> None:
     assert first != SILENT
 
 
-@pytest.mark.parametrize(
-    ("channels", "options", "columns", "rows"),
-    [
-        (10, {}, 5, 2),
-        (7, {}, 3, 3),
-        (12, {"width": 6}, 6, 2),
-        (12, {"height": 3}, 4, 3),
-        (12, {"width": 5, "height": 4}, 5, 4),
-    ],
-)
-def test_layout_of_a_dense_layer(tmp_path, channels, options, columns, rows) -> None:
-    frame = read_frames(animate(torch.ones(1, channels), tmp_path / "a.gif", **options))[0]
+@pytest.mark.parametrize(("channels", "columns", "rows"), [(1, 1, 1), (10, 5, 2), (7, 3, 3), (12, 4, 3)])
+def test_layout_of_a_dense_layer(tmp_path, channels, columns, rows) -> None:
+    frame = read_frames(animate(torch.ones(1, channels), tmp_path / "a.gif"))[0]
     scale = 256 // max(columns, rows)
     assert frame.shape[:2] == (12 + rows * scale + 12 + 6 + 12, 12 + columns * scale + 12)
     colours = [colour for row in squares(frame, columns, rows) for colour in row]
@@ -257,10 +248,6 @@ ONES = torch.ones(2, 6)
         (ONES, "a.gif", {"frames_per_second": 0}, "frames_per_second = 0"),
         (ONES, "a.gif", {"frames_per_second": 0.001}, "frames_per_second = 0.001"),
         (ONES, "a.gif", {"frames_per_second": 51}, "to 50"),
-        (ONES, "a.gif", {"width": 0}, "width = 0"),
-        (ONES, "a.gif", {"height": -1}, "height = -1"),
-        (ONES, "a.gif", {"width": 2, "height": 2}, "hold 4 neurons, but the layer has 6"),
-        (torch.ones(2, 1, 2, 2), "a.gif", {"width": 2}, "lay out a dense layer"),
         (torch.ones(2, 3, 4), "a.gif", {}, "must be one sample"),
         (torch.ones(0, 3), "a.gif", {}, "are empty"),
         (ONES * torch.nan, "a.gif", {}, "not finite"),

@@ -232,7 +232,8 @@ def oversized(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"), [(damaged_digest, "expected"), (truncated, "damaged gzip file"), (oversized, "more than the limit")]
+    ("damage", "words"),
+    [(damaged_digest, "expected"), (truncated, "damaged gzip file"), (oversized, "more than the limit")],
 )
 def test_damaged_download_leaves_nothing_and_the_next_mirror_serves(
     tmp_path: Path, server, monkeypatch: pytest.MonkeyPatch, damage: object, words: str
