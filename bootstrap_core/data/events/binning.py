@@ -186,7 +186,7 @@ class BinnedRecordings:
 
     @cached_property
     def _kept(self) -> tuple[IO[bytes], npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
-        """Counts of all recordings in a file, where each begins, numbers of events after the last bin, and of others."""
+        """Counts of all recordings in a file, where each begins, numbers of events after the last bin, of others."""
         file: IO[bytes] = SpooledTemporaryFile(max_size=STORED_FROM)  # noqa: SIM115 - open as long as this is in use
         weakref.finalize(self, file.close)
         ends, after, n_events = [0], [], 0
