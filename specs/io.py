@@ -7,7 +7,7 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache, reduce
 from importlib import resources
 from pathlib import Path
@@ -27,9 +27,6 @@ from specs.layers.neuron import NEURON_KINDS
 from specs.network import SCHEMA_VERSION, NetworkSpec
 from specs.training import FIND_DATA
 from specs.words import nearest, suggest
-
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""Function for each old schema version, which converts a document to the next version."""
 
 HUGE_BYTES = 1 << 30
 
@@ -332,8 +329,12 @@ def _validate(
         needed = [name for name, field in model.model_fields.items() if field.is_required()]
         keys = f"{', '.join(needed[:-1])} and {needed[-1]}"
         raise SpecError(f"{origin}: a {_name_of(model)} must be a mapping with {keys}")
-    if model is NetworkSpec:
-        document = _upgrade(document, origin)
+    version = document.get("schema_version", SCHEMA_VERSION)
+    if model is NetworkSpec and (type(version) is not int or version != SCHEMA_VERSION):
+        raise SpecError(
+            f"{origin}: schema_version {_brief(version)} is not supported (newest: {SCHEMA_VERSION}); "
+            "update snnzoo to read it"
+        )
     try:
         return model.model_validate(document, context=context)
     except ValidationError as error:
@@ -341,21 +342,6 @@ def _validate(
         if error.error_count() > SPEC_PROBLEMS:
             problems.append(f"{origin}: and {error.error_count() - SPEC_PROBLEMS} more")
         raise SpecError("\n".join(problems)) from None
-
-
-def _upgrade(document: dict[str, Any], origin: str) -> dict[str, Any]:
-    version = document.get("schema_version", SCHEMA_VERSION)
-    if type(version) is not int or version > SCHEMA_VERSION:
-        raise SpecError(
-            f"{origin}: schema_version {_brief(version)} is not supported (newest: {SCHEMA_VERSION}); "
-            "update snnzoo to read it"
-        )
-    while version < SCHEMA_VERSION:
-        if version not in UPGRADES:
-            raise SpecError(f"{origin}: schema_version {_brief(version)} has no upgrade path to {SCHEMA_VERSION}")
-        document = {**UPGRADES[version](document), "schema_version": version + 1}
-        version += 1
-    return document
 
 
 PLAIN = {
