@@ -64,7 +64,6 @@ class _Exact:
 
 
 Runnable = Network | IntegerNetwork | _Exact
-"""Network that `evaluate` can score."""
 
 
 @torch.no_grad()

@@ -53,7 +53,7 @@ class Stream:
 
         A network of sigma-delta neurons returns the values after this step, `[N, values]`; with `output: spikes`, it
         returns the spikes of this step, `[N, ...]`. There is no gradient. Steps of several threads run one after
-        another.
+        another, in the same states: for recordings side by side, make a stream for each, or take them as one batch.
 
         Args:
             inputs: events or frame `[N, ...]` of this step, or for a network of images the image, `[N, ...]` in 0..1.

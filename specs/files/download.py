@@ -27,7 +27,6 @@ BACKOFF_S = 0.5
 """Longest pause after the first failure, in seconds; it doubles with each further one."""
 CHUNK_BYTES = 1 << 18
 REDIRECTIONS = 10
-"""Largest number of redirections of a request."""
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 """HTTP status codes after which another attempt may succeed."""
 
