@@ -201,12 +201,12 @@ def _show_sections(sections: "Iterable[Section]") -> None:
 
 
 def _plot_curves(card: "Card", path: Path) -> Path:
-    from bootstrap_core.analysis.plots import plot_curves
+    from bootstrap_core.analysis.plots import draw_curves, save_png
     from zoo.runs.learning_curves import reports_of
 
     if not (reports := reports_of(card.training)):
         raise SnnZooError(f"the card of {card.name} has no learning curves: its run did not keep them")
-    return plot_curves([report.record() for report in reports], path, kept=card.training.epoch)
+    return save_png(draw_curves([report.record() for report in reports], kept=card.training.epoch), path)
 
 
 def _show_netx(source: str, as_json: bool) -> None:

@@ -41,7 +41,7 @@ def tally_of(*spikes: Tensor) -> Tally:
     return Tally((*counts, None), (*(float((x != 0).double().mean()) for x in spikes), 0.0))
 
 
-class Oracle:
+class Oracle(IntegerNetwork):
     """A network whose logit is 1 for the class in the first pixel, 0 for others, and whose first pixel fires."""
 
     spec = spec_of(AFFINE, input={"shape": [784]})
@@ -225,7 +225,7 @@ def test_beyond_24_bits_the_score_is_of_floats_and_what_left_them_is_told() -> N
 
 def synops(spec: NetworkSpec, *spikes: Tensor) -> list[float]:
     """Return the synops of a run with these `spikes` `[T, N, ...]` of each layer except the readout."""
-    return count_synops(spec, tally_of(*spikes))
+    return count_synops(spec, tally_of(*spikes).counts)
 
 
 @pytest.mark.parametrize(("row", "column", "reached"), [(0, 0, 4), (0, 1, 6), (1, 1, 9), (2, 2, 4)])

@@ -55,7 +55,7 @@ def test_curves_show_each_state_at_its_own_epochs() -> None:
 
 
 def test_titles_are_no_formulas(tmp_path) -> None:
-    plots.plot_raster(torch.ones(8, 5), tmp_path / "a.png", title="cost $5_{ and $6")
+    plots.save_png(plots.draw_raster(torch.ones(8, 5), title="cost $5_{ and $6"), tmp_path / "a.png")
 
 
 def test_errors_are_drawn_once_with_the_lowest_marked() -> None:
@@ -137,11 +137,14 @@ def test_gradient_flow_shows_the_latest_epoch_and_marks_vanished_layers() -> Non
 
 def test_plots_write_png_of_the_size_of_the_figure(tmp_path) -> None:
     z, centers = torch.linspace(0, 1, 5), torch.tensor([[0.0, 0.0], [1.0, 1.0]])
-    assert png_size(plots.plot_curves(some_stats(), tmp_path / "curves.png")) == (1350, 540)
-    assert png_size(plots.plot_raster(torch.ones(16, 2, 3), tmp_path / "raster.png", index=1, title="x")) == (750, 600)
-    assert png_size(plots.plot_gradient_flow([{"a": 1.0}], str(tmp_path / "flow.png"))) == (750, 540)
-    assert png_size(plots.plot_activation(z, z, centers, tmp_path / "activation.png", title="x")) == (840, 600)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert png_size(plots.save_png(plots.draw_curves(some_stats()), tmp_path / "curves.png")) == (1350, 540)
+    for figure, size in (
+        (plots.draw_raster(torch.ones(16, 2, 3), index=1, title="x"), (750, 600)),
+        (plots.draw_gradient_flow([{"a": 1.0}]), (750, 540)),
+        (plots.draw_activation(z, z, centers, title="x"), (840, 600)),
+    ):
+        assert png_size(plots.save_png(figure, str(tmp_path / "some.png"))) == size
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch) -> None:
@@ -154,7 +157,7 @@ def test_matplotlib_is_loaded_late_and_pyplot_never(tmp_path) -> None:
     code = (
         "import sys, torch; from bootstrap_core.analysis import plots, spike_events;"
         "assert 'matplotlib' not in sys.modules and 'PIL' not in sys.modules;"
-        "plots.plot_raster(torch.ones(2, 2), sys.argv[1]);"
+        "plots.save_png(plots.draw_raster(torch.ones(2, 2)), sys.argv[1]);"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "a.png"], check=True)

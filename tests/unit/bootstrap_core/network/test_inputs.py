@@ -155,10 +155,10 @@ def test_recurrent_spikes_count_as_synaptic_operations() -> None:
     network, x = make((7,), recurrent=True), events(9, 3, 7)
     plain = make((7,))
     _, tally = network.tally(x)
-    synops, spikes = count_synops(network.spec, tally), int(tally.counts[1].sum())
+    synops, spikes = count_synops(network.spec, tally.counts), int(tally.counts[1].sum())
     assert spikes > 0
     assert synops[1] == 8 * int(x.sum()) + 8 * spikes
-    assert count_synops(plain.spec, plain.tally(x)[1])[1] == 8 * int(x.sum())
+    assert count_synops(plain.spec, plain.tally(x)[1].counts)[1] == 8 * int(x.sum())
     dense = [torch.full_like(count, 1) for count in tally.counts[:2]]
     assert effective_operations(network, [*dense, torch.zeros(3)])[1] <= 8 * 7 + 8 * 8
 

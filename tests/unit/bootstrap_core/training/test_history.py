@@ -163,16 +163,16 @@ def test_errors_are_saved_and_are_no_accuracies(tmp_path) -> None:
         IntegrityError,
         match="losses of which the rms error is computed must not be below 0",
     ):
-        LearningStat(ERROR).load_state_dict({"loss_sum": -1.0, "num_samples": 1, "loss_log": []})
+        again.load_state_dict({**stats.state_dict(), "snn": {"loss_sum": -1.0, "num_samples": 1, "loss_log": []}})
 
 
 def test_a_diverged_error_is_saved_and_is_not_the_best() -> None:
-    stat, again = LearningStat(ERROR), LearningStat(ERROR)
+    stats, again = LearningStats(ERROR), LearningStats(ERROR)
     for loss in (math.nan, math.inf, 4.0):
-        stat.add(loss, 0, 1)
-        stat.update()
-    again.load_state_dict(stat.state_dict())
-    assert (again.best_score, again.best_epoch) == (2.0, 2)
+        stats.snn.add(loss, 0, 1)
+        stats.update()
+    again.load_state_dict(stats.state_dict())
+    assert (again.snn.best_score, again.snn.best_epoch) == (2.0, 2)
 
 
 # --- Reports of epochs
