@@ -91,8 +91,10 @@ class Candidate:
 
     def blocks_of(self, ann: Ann) -> dict[str, list[int]]:
         """Return the indices of the blocks that compute each node of the ANN, by name of the node."""
-        own = {layer.target: block for layer, block in zip(self.layers, self.blocks, strict=True)}
-        found: dict[str, set[int]] = {name: {block} for name, block in own.items()}
+        own: dict[str, set[int]] = {}
+        for layer, block in zip(self.layers, self.blocks, strict=True):
+            own.setdefault(layer.target, set()).add(block)
+        found = {name: set(blocks) for name, blocks in own.items()}
         for node in reversed(activations_first(ann).nodes):
             for name in node.inputs:
                 if name not in own:

@@ -6,6 +6,7 @@ cannot be folded exactly in `Ann.refused`. All numbers are float64 until the las
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from converters.linear.ann import (
     AvgPool,
     Bound,
     Clip,
+    Concat,
     Flatten,
     LeakyRelu,
     MaxPool,
@@ -130,9 +132,11 @@ def with_scales_folded(ann: Ann) -> Ann:
     """Fold each scaling and shift into layers, exactly.
 
     A scaling goes back into the layer that computes its input, if nothing else reads that; otherwise on, past what
-    commutes with it, into the next layers; or, if neither is exact, it becomes a layer of its own.
+    commutes with it, into the next layers; or, if neither is exact, it becomes a layer of its own. A shift before
+    padding goes on, as a shift that differs between places, if a dense layer takes it in.
     """
-    return _ScaleFolding(ann).run()
+    made = _ScaleFolding(ann, shifts_pass_padding=True).run()
+    return made if made.refused == ann.refused else _ScaleFolding(ann, shifts_pass_padding=False).run()
 
 
 def with_joined_clips(ann: Ann) -> Ann:
@@ -242,8 +246,8 @@ def _by_channel(values: Tensor) -> Tensor | None:
 class _ScaleFolding:
     """Pass `with_scales_folded`: a walk in which scalings and shifts wait in `_Value` until their place is clear."""
 
-    def __init__(self, ann: Ann) -> None:
-        self.ann = ann
+    def __init__(self, ann: Ann, *, shifts_pass_padding: bool) -> None:
+        self.ann, self.shifts_pass_padding = ann, shifts_pass_padding
         self.made = _Rewriting(ann)
         self.normalization = ann.normalization
         self.shared: set[str] = set()
@@ -304,6 +308,8 @@ class _ScaleFolding:
                 shape = self._shape(value.source)
                 scale, shift = (x.expand(shape).flatten() for x in (value.scale, value.shift))
                 return self._kept(node, _Value(value.source, scale, shift, value.names))
+            case Concat():
+                return self._concatenated(node, [value, *others])
             case _:
                 return self._sum(node, value, others[0])
 
@@ -311,8 +317,9 @@ class _ScaleFolding:
         if any(conv.padding) and value.shifts and _by_channel(value.shift) is not None:
             if value.source == self.ann.input_name:
                 value = self._alone(value)
-            elif conv.groups == 1:
+            else:
                 value, conv = self._with_channel_of_ones(value, conv)
+                value = self._alone(value) if value.shifts and not self.shifts_pass_padding else value
         factors = _by_channel(value.scale)
         if factors is None:
             self._refuse(value, "its factors differ over height and width: use one factor per channel")
@@ -336,6 +343,15 @@ class _ScaleFolding:
             mean = Conv(ones, ones.new_zeros(channels), average.stride, average.padding, groups=channels)
             shift = _seen(shift, mean, self._shape(value.source))
         return self._kept(node, replace(value, shift=shift))
+
+    def _concatenated(self, node: Node, values: Sequence[_Value]) -> _Value:
+        self.made.keep(replace(node, inputs=tuple(value.source for value in values)))
+        parts = []
+        for each in ([value.scale for value in values], [value.shift for value in values]):
+            shapes = [self._shape(value.source) for value in values]
+            wide = [x.expand(shape) for x, shape in zip(each, shapes, strict=True)]
+            parts.append(narrowed(torch.cat(wide)))
+        return _Value(node.name, *parts, tuple(name for value in values for name in value.names))
 
     def _sum(self, node: Node, first: _Value, second: _Value) -> _Value:
         if first.scales or second.scales:
@@ -418,6 +434,8 @@ class _ScaleFolding:
         with weights 0 and bias 1; activations and pools in between must leave a 1 unchanged.
         """
         path, name, nodes = [], value.source, self.made.nodes
+        if conv.groups > 1:
+            return value, conv
         while name in nodes and name not in self.shared:
             path.append(name)
             match nodes[name].operation:
@@ -497,6 +515,10 @@ def _range(operation: Operation, inputs: list[_Range]) -> _Range:
             return (min(low, 0.0), max(high, 0.0)) if any(padding) else (low, high)
         case Add():
             return sum(each[0] for each in inputs), sum(each[1] for each in inputs)
+        case Concat():
+            return min(each[0] for each in inputs), max(each[1] for each in inputs)
+        case Conv(weight, bias) if low >= 0 and bool((weight >= 0).all()) and not bool(bias.any()):
+            return 0.0, high * float(weight.flatten(1).sum(1).max()) if math.isfinite(high) else math.inf
         case ScaleShift(scale, shift) if low >= 0 and bool((scale >= 0).all()) and not bool(shift.any()):
             return 0.0, math.inf if math.isinf(high) else high * float(scale.max())
         case _:

@@ -333,9 +333,6 @@ class _Walk:
             self._refuse_unknown(node, from_image)
             self._give_up(node)
             return
-        for name in node.outputs[1:]:
-            if name in self.read:
-                raise UnsupportedError(f"its output {name!r} is read; only its first output is supported")
         inputs = tuple(self.constants[n] if n in self.constants else self.values[n] if n else None for n in node.inputs)
         grids = {data.grid for data in inputs if isinstance(data, Data)} - {None}
         if grids and not operator.traits & (Trait.MOVES | Trait.SIZE | Trait.ENDS | Trait.DEQUANTISES):
@@ -346,14 +343,19 @@ class _Walk:
         if not is_end and self._refuse_endings(node):
             self._refuse_unknown(node, from_image)
             return
-        result = operator.read(node, inputs, self.flat)
-        if isinstance(result, Data):
-            self.flat.budget.spend(TENSOR_WORK * result.index.size)
-            moved = operator.traits & Trait.MOVES and grids
-            self.values[node.outputs[0]] = replace(result, grid=grids.pop()) if moved else result
-            self.flat.account.setdefault(node.row, ("removed", "changes nothing"))
-        else:
-            self.constants[node.outputs[0]] = result
+        found = operator.read(node, inputs, self.flat)
+        results = found if isinstance(found, tuple) else (found,)
+        for name in node.outputs[len(results) :]:
+            if name in self.read:
+                raise UnsupportedError(f"its output {name!r} is read; only its first output is supported")
+        grid = grids.pop() if grids and operator.traits & Trait.MOVES else None
+        for name, result in zip(node.outputs, results, strict=False):
+            if isinstance(result, Data):
+                self.flat.budget.spend(TENSOR_WORK * result.index.size)
+                self.values[name] = result if grid is None else replace(result, grid=grid)
+                self.flat.account.setdefault(node.row, ("removed", "changes nothing"))
+            else:
+                self.constants[name] = result
 
     def _refuse_endings(self, node: GraphNode) -> bool:
         """Refuse each Softmax or similar node that a node reads; return whether there is one, and give up the node."""

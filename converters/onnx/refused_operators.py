@@ -18,7 +18,6 @@ QONNX = (
     "Brevitas: QCDQ)"
 )
 RANDOM = "draws random numbers, which a converted network cannot do: export the model in eval mode"
-JOIN = "joins, splits or repeats tensors, which is not supported: join branches by Add"
 SAMPLING = "resamples, sorts or selects values, which is not supported: use Conv or pooling, or resize the images"
 TRANSPOSED = "a transposed convolution, which is not supported: use Conv"
 
@@ -40,7 +39,6 @@ _REASONS = {
     DYNAMIC: "DynamicQuantizeLinear",
     INTEGER: "ConvInteger MatMulInteger QLinearConv QLinearMatMul",
     RANDOM: "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
-    JOIN: "Concat Mean Split Tile",
     SAMPLING: "DeformConv GridSample MaxRoiPool MaxUnpool NonMaxSuppression Resize RoiAlign TopK Upsample Where",
     TRANSPOSED: "ConvTranspose",
 }

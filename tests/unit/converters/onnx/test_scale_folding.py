@@ -118,10 +118,16 @@ def test_a_factor_alone_goes_through_padding(classify) -> None:
     assert [tuple(conv.weight.shape) for conv in operations(found, Conv)] == [(4, 2, 3, 3), (4, 4, 3, 3)]
 
 
-def test_a_shift_before_padding_without_a_way_back_and_a_relu_is_refused(classify) -> None:
+def test_a_shift_before_padding_without_a_way_back_and_a_relu_is_a_layer(classify) -> None:
     nodes = "r = Relu(x) n = Add(r, a) c = Conv<pads=[1,1,1,1]>(n, k) h = Relu(c)"
-    with pytest.raises(UnsupportedError, match=r"n \(Add\): its bias values differ"):
-        classify(nodes, {"k": K, "a": numbers(2, 1, 1)}, features=144)
+    found = classify(nodes, {"k": K, "a": numbers(2, 1, 1)})
+    assert kinds(found) == ["Relu", "Conv", "Conv", "Relu", "Flatten", "Dense"]
+
+
+def test_a_normalization_that_a_sum_reads_too_is_a_layer_before_padding(classify) -> None:
+    nodes = f"c = Conv(x, k) r = Relu(c) n = {NORM}(r, s, t, m, v) d = Conv<pads=[1,1,1,1]>(n, l) h = Add(d, n)"
+    found = classify(nodes, {"k": K, "l": numbers(4, 4, 3, 3), **statistics(4)})
+    assert kinds(found)[-5:] == ["Conv", "Conv", "Add", "Flatten", "Dense"]
 
 
 def test_a_shift_before_padding_goes_on_into_a_dense_layer(classify) -> None:
@@ -382,5 +388,5 @@ def test_a_channel_of_ones_does_not_pass_a_bound_below_1(classify) -> None:
     weights = {"k": K, "l": L, "a": numbers(4, 1, 1), "zero": np.array(0, np.float32)}
     found = classify(nodes.format("two"), {**weights, "two": np.array(2, np.float32)})
     assert operations(found, Conv)[0].weight.shape[0] == 5
-    with pytest.raises(UnsupportedError, match=r"n \(Add\): its bias values differ"):
-        classify(nodes.format("half"), {**weights, "half": np.array(0.5, np.float32)})
+    found = classify(nodes.format("half"), {**weights, "half": np.array(0.5, np.float32)})
+    assert [conv.weight.shape[0] for conv in operations(found, Conv)] == [4, 4, L.shape[0]]
