@@ -324,7 +324,7 @@ def test_a_graded_threshold_may_fill_its_mantissa(bits: int, threshold: float) -
 def test_a_graded_threshold_beyond_its_mantissa_is_refused(bits: int, threshold: float, mantissa: int, refusal) -> None:
     graded = {"shape": [9], "encoding": "graded", "bits": bits}
     assert refusal(text(DENSE, READOUT, input=graded, neuron={"threshold": threshold})) == (
-        f"net.yaml:3: input.bits: input of {bits} bits scales the threshold of the first block to a mantissa of "
+        f"net.yaml:3: input.bits: input of {bits} bits scales the threshold of block 1 to a mantissa of "
         f"{mantissa}; the hardware allows at most 131071: use fewer bits or a lower threshold"
     )
 
