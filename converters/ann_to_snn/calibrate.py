@@ -214,6 +214,8 @@ class _Calibrator:
             assert isinstance(first, Conv)
             document["input"] |= {"padding": list(first.padding), "border": border}
             layers = [replace(layers[0], linear=replace(first, padding=(0, 0))), *layers[1:]]
+        if self.form.encoding is Encoding.GRADED:
+            _check_readers_of_image(layers)
         spikes, scale, found = self._enter(document["input"], layers[0])
         tensors: dict[str, Tensor] = {}
         last_reader = {source: i for i, layer in enumerate(layers) for source in layer.sources}
@@ -223,14 +225,11 @@ class _Calibrator:
             block, spikes, scale = kept[layer.source]
             skips = [self._skip(layer, skip, *kept[skip.source]) for skip in layer.skips]
             kept = {source: output for source, output in kept.items() if last_reader.get(source, 0) > i}
-            reads_image, linear = layer.source == 0, layer.linear
-            if reads_image:
-                if i > 0:
-                    self._check_reads_image(layer)
-                linear = self._normalized(linear, layer.before[0])
+            is_graded = layer.source == 0 and self.form.encoding is Encoding.GRADED
+            linear = layer.linear if layer.source else self._normalized(layer.linear, layer.before[0])
             entry = {} if block == len(document["blocks"]) else {"source": block}
             if layer.flattens:
-                if i == 0 and self.form.encoding is Encoding.GRADED:
+                if is_graded:
                     document["input"]["shape"] = [prod(layer.before)]
                 else:
                     document["blocks"].append({"kind": "flatten", **entry})
@@ -241,7 +240,7 @@ class _Calibrator:
             else:
                 index = len(document["blocks"]) + 1
                 synapses = [_Synapses(linear, spikes, scale), *skips]
-                levels = self.form.levels if i == 0 else 1
+                levels = self.form.levels if layer.source == 0 else 1
                 made, weights, spikes, scale = self._calibrated(layer, synapses, levels, index, found)
                 tensors |= {f"blocks.{index}.{key}": value.float() for key, value in weights.items()}
             document["blocks"].append(made | entry)
@@ -282,7 +281,6 @@ class _Calibrator:
         """Return the synapses of a skip from `block`, whose output is `spikes`."""
         linear = skip.linear
         if skip.source == 0:
-            self._check_reads_image(layer)
             linear = self._normalized(linear, skip.before[0])
         document: dict[str, Any] = {"source": block, "kind": "dense"}
         if skip.diagonal is not None:
@@ -290,14 +288,6 @@ class _Calibrator:
         elif isinstance(linear, Conv):
             document |= {"kind": "conv", "groups": linear.groups, **_geometry(linear)}
         return _Synapses(linear, spikes, scale, document)
-
-    def _check_reads_image(self, layer: SpikingLayer) -> None:
-        """Raise `UnsupportedError` if a layer after the first cannot read the image."""
-        if self.form.encoding is Encoding.GRADED:
-            raise UnsupportedError(
-                f"node {layer.target} reads the image after the first layer: needs spikes as input, as graded pixels "
-                "have other units"
-            )
 
     def _normalized(self, linear: Dense | Conv, channels: int) -> Dense | Conv:
         """Return a layer for pixels in 0..1, given one for normalised pixels; exact except near padding."""
@@ -445,6 +435,19 @@ class _Calibrator:
         }  # fmt: skip
         fired = F.max_pool2d(padded(spikes.tensor().flatten(0, 1), linear.padding), linear.kernel, linear.stride)
         return block, Spikes.of(fired.reshape(*spikes.shape[:2], *fired.shape[1:])).packed()
+
+
+def _check_readers_of_image(layers: Sequence[SpikingLayer]) -> None:
+    """Raise `UnsupportedError` if not all layers that read the image can read it as graded pixels."""
+    for layer in (layer for layer in layers if 0 in layer.sources):
+        if layer.skips:
+            raise UnsupportedError(
+                f"node {layer.target} adds the image to spikes: needs spikes as input, as graded pixels have other units"
+            )
+        if layer.flattens != layers[0].flattens:
+            raise UnsupportedError(
+                f"nodes {layers[0].target} and {layer.target} read the image, one of them flattened: needs spikes as input"
+            )
 
 
 def _document(layer: SpikingLayer, synapses: Sequence[_Synapses]) -> dict[str, Any]:

@@ -414,6 +414,7 @@ class _Lowering:
         if not self._is_last_layer(self.values[last.name]):
             logits = self.values[last.name].flattened()
             self._layer(last.name, last.name, logits, torch.arange(logits.shape[0]), logits.branches, None)
+        self.layers = _that_are_read(self.layers)
 
     def _value(self, node: Node) -> _Sum:
         """Return the value of a node."""
@@ -546,6 +547,23 @@ class _Lowering:
         plain = only.linear is None and only.population is None and not bool(value.bias.any())
         whole = torch.equal(only.channels, torch.arange(value.shape[0]))
         return len(value.branches) == 1 and only.source == len(self.layers) and plain and whole
+
+
+def _that_are_read(layers: Sequence[SpikingLayer]) -> list[SpikingLayer]:
+    """Return the layers that the last one depends on, with their sources counted anew."""
+    read = {len(layers)}
+    for i, layer in reversed(list(enumerate(layers, 1))):
+        read.update(layer.sources if i in read else ())
+    places = {old: new for new, old in enumerate(sorted(read | {0}))}
+    return [
+        replace(
+            layer,
+            source=places[layer.source],
+            skips=tuple(replace(skip, source=places[skip.source]) for skip in layer.skips),
+        )
+        for i, layer in enumerate(layers, 1)
+        if i in read
+    ]
 
 
 def _copies(ann: Ann) -> Counter[str]:

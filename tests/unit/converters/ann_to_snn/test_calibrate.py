@@ -183,7 +183,7 @@ def test_sources_are_blocks_and_flattens_count() -> None:
 
 def test_a_graded_image_is_not_added_to_spikes() -> None:
     layers, images = spiking_layers(FROM_IMAGE, MaxPooling.ERROR), torch.rand(4, 1, 8, 8)
-    with pytest.raises(UnsupportedError, match="r1 reads the image after the first layer"):
+    with pytest.raises(UnsupportedError, match="r1 adds the image to spikes"):
         calibrate(FROM_IMAGE, layers, images, name="a", time_steps=4, input_form=InputForm(Encoding.GRADED, 4))
 
 

@@ -516,3 +516,13 @@ def test_what_many_layers_read_is_computed_once() -> None:
     layers = spiking_layers(graph((1, 6, 6), *nodes, ("k", CAT, " ".join(f"s{i}" for i in range(5))), *head(360, "k")),
                             MaxPooling.ERROR)  # fmt: skip
     assert [layer.target for layer in layers] == ["r0", "c1", *(f"a{i}" for i in range(5)), "logits"]
+
+
+def test_an_activation_of_channels_that_nothing_reads_has_no_layer() -> None:
+    nodes = (*STEM, ("c1", same(2, 1), "x"), ("k", CAT, "r0 c1"), ("r1", nets.Clip(1.0), "k"))
+    nodes += (("p", selecting(4, 2, 3), "r1"), ("c2", same(2, 2), "p"), ("r2", RELU, "c2"))
+    ann = graph((1, 6, 6), *nodes, *head(72, "r2"))
+    layers = spiking_layers(ann, MaxPooling.ERROR)
+    assert [layer.target for layer in layers] == ["r1", "r2", "logits"]
+    x = torch.randn(7, 1, 6, 6, generator=GENERATOR)
+    torch.testing.assert_close(forward(layers, x).float(), run_ann(ann, x)[0], rtol=1e-4, atol=1e-4)
