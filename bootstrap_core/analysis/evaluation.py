@@ -27,7 +27,7 @@ from bootstrap_core.tasks.task import Examples, Task
 from specs.arguments import check_type
 from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.fields import Shape
-from specs.layers.block import has_neurons, skips_of
+from specs.layers.block import has_neurons, synapses_of
 from specs.layers.layer import Layer
 from specs.network import NetworkSpec
 
@@ -247,20 +247,14 @@ def count_synops(spec: NetworkSpec, tally: Tally) -> list[float]:
 
     They are summed over all images and steps. Each nonzero pixel of a graded input counts at every step.
     """
-    shapes = spec.shapes
-
-    def reached(layer: Layer, source: int, seen: Shape) -> float:
-        """Return the operations of `layer` on spikes of block `source`, which it reads in the shape `seen`."""
-        arrived = tally.counts[source]
-        assert arrived is not None
-        return float((arrived.double().reshape(seen) * _fan_out(layer, seen).to(arrived.device)).sum())
-
-    counts = [0.0]
-    for i, layer in enumerate(spec.layers[1:], 1):
-        count = reached(layer, i - 1, shapes[i - 1])
-        for skip in skips_of(layer):
-            as_layer, seen = skip.as_layer(shapes[skip.source], shapes[i])
-            count += reached(as_layer, skip.source, seen)
+    shapes, counts = spec.shapes, [0.0]
+    for i, (layer, sources) in enumerate(zip(spec.blocks, spec.sources[1:], strict=True), 1):
+        count = 0.0
+        synapses = synapses_of(layer, [shapes[source] for source in sources], shapes[i])
+        for source, (each, seen) in zip(sources, synapses, strict=True):
+            arrived = tally.counts[source]
+            assert arrived is not None
+            count += float((arrived.double().reshape(seen) * _fan_out(each, seen).to(arrived.device)).sum())
         own = tally.counts[i]
         counts.append(count + (layer.own_fan_out * float(own.sum()) if own is not None else 0.0))
     return counts

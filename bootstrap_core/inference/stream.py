@@ -6,7 +6,7 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from bootstrap_core.network.graph import sources_of, walk
+from bootstrap_core.network.graph import walk
 from bootstrap_core.network.inputs import as_step
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.steppers import Feed, Stepper, StreamPlace
@@ -112,12 +112,12 @@ class Stream:
 
     def _plan(self, first: Tensor) -> Feed:
         """Make the steppers, each with the arrays that it reads and writes; return the input that they read."""
-        feed = Feed(first)
+        feed, shapes = Feed(first), self._spec.shapes
 
         def plan(i: int, reads: list[Stepper]) -> Stepper:
-            place = StreamPlace(i, (self._size[0], *self._spec.shapes[i]), feed, self._overflows)
+            place = StreamPlace(i, (self._size[0], *shapes[i]), feed, self._overflows)
             return self._network.block(i).stepper(reads, place)
 
         given: Stepper = feed
-        self._steppers = list(walk(sources_of(self._spec), given, plan))
+        self._steppers = list(walk(self._spec.sources, given, plan))
         return feed

@@ -146,7 +146,7 @@ class ChipLayer:
 
     @property
     def skips(self) -> tuple[ChipSynapses, ...]:
-        """Synapses that do not read the layer before."""
+        """Synapses beside the layer's own."""
         return self.sources[1:]
 
     @property
@@ -203,6 +203,11 @@ class ChipForm:
         """Number of weights and biases, without skips."""
         arrays = (array for layer in self.layers for array in (layer.weight, layer.bias, layer.recurrent))
         return sum(array.size for array in arrays if array is not None)
+
+    def levels_of(self, layer: ChipLayer) -> int:
+        """Return the largest value of what a layer reads; above 1 only for a layer that reads graded input."""
+        reads_input = self.input is not None and bool(layer.sources) and layer.sources[0].source == 0
+        return self.input.levels if self.input is not None and reads_input else 1
 
     @property
     def synaptic(self) -> list[ChipLayer]:

@@ -13,6 +13,7 @@ from converters.chip.form import (
     SIGMA_DELTA,
     ChipForm,
     ChipLayer,
+    ChipSynapses,
     form_problems,
     problems_by_place,
 )
@@ -250,9 +251,10 @@ def _completed(file: ChipForm, path: Path, input_bits: int | None, notes: list[s
     for layer in layers:
         before = found[-1].shape
         if len(before) > 1 and (layer.kind == "flatten" or (layer.kind == "dense" and prod(before[1:]) == 1)):
-            found.append(ChipLayer("flatten", (prod(before),)))
+            found.append(ChipLayer("flatten", (prod(before),), (ChipSynapses(len(found) - 1),)))
         if layer.kind == "flatten":
             continue
+        layer = layer.with_own(source=len(found) - 1) if layer.sources else layer
         after = layer.shape if layer.kind == "conv" else (prod(layer.shape),)
         kind = "affine" if _is_readout(layer, is_last=layer is file.synaptic[-1]) else layer.kind
         neurons = None if kind == "average" else layer.neurons or INTEGRATOR
