@@ -44,7 +44,8 @@ MAX_DIAGONALS = 1 << 26
 """Largest number of weights of all such layers of a network."""
 
 FOLDED = "folded into its weights, exactly"
-NOT_FROM_ZERO = "an upper bound without a lower bound of 0: use Clip with a minimum of 0, or Relu before it"
+PART = " (part)"
+"""End of the name of a further node that a node becomes."""
 MAY_BE_NEGATIVE = (
     "a maximum over zeros of a Pad and values that may be negative: use MaxPool's pads, or Relu before Pad"
 )
@@ -75,7 +76,10 @@ def without_unneeded(ann: Ann) -> Ann:
 
 
 def rectified(ann: Ann) -> Ann:
-    """Turn bounds into `Relu` and `Clip`, and padding before a maximum into its own; remove what changes nothing."""
+    """Turn bounds into `Relu` and `Clip`, and padding before a maximum into its own; remove what changes nothing.
+
+    Bounds that do not start at 0 become a rectifier between two shifts: `x` above `low` is `low + relu(x - low)`.
+    """
     found = _Rewriting(ann)
     ranges: dict[str, _Range] = {}
     caps: dict[str, tuple[str, float]] = {}  # upper bounds that wait for a lower one: what they read, and the bound
@@ -83,10 +87,6 @@ def rectified(ann: Ann) -> Ann:
         node = found.renamed(node)
         inputs = node.inputs
         operation = Bound(low=0.0) if isinstance(node.operation, Relu) else node.operation
-        if not isinstance(operation, Bound | Unread):
-            for name in inputs:
-                if name in caps:
-                    found.refused[name] = NOT_FROM_ZERO
         if isinstance(operation, ZeroPad):  # only a maximum follows one
             ranges[node.name] = ranges.get(inputs[0], EVERYTHING)
             found.keep(node)
@@ -110,22 +110,68 @@ def rectified(ann: Ann) -> Ann:
                 caps[node.name] = source, high
                 found.keep(node)
                 continue
-            if operation.low > 0 or (operation.low < 0 and low < 0) or high <= 0:
-                found.refused[node.name] = (
-                    f"bounds {operation.low:g} to {high:g} are not supported: the lower must be 0, the upper above 0"
-                )
-            elif low >= 0 and top <= high:
+            if high <= operation.low:
+                found.refused[node.name] = f"bounds {operation.low:g} to {high:g} leave one value: remove it"
+            elif low >= 0 and operation.low <= 0 and top <= high:
                 within = "never negative" if math.isinf(high) else f"within 0 to {high:g}"
                 found.remove(node, source, f"its input is {within}")
                 continue
             if inputs[0] in caps:
                 found.folded[inputs[0]] = node.name, "an upper bound"
-            node = replace(node, operation=Relu() if math.isinf(high) else Clip(high), inputs=(source,))
+            from_zero = operation.low == 0 or low >= 0 >= operation.low
+            bounded: Operation = Relu() if math.isinf(high) else Clip(high)
+            node = replace(node, operation=bounded if from_zero else Bound(operation.low, high), inputs=(source,))
         ranges[node.name] = _range(node.operation, [ranges.get(name, EVERYTHING) for name in node.inputs])
         found.keep(node)
-    if ann.nodes[-1].name in caps:
-        found.refused[ann.nodes[-1].name] = NOT_FROM_ZERO
+    return _with_shifted_bounds(found.done(ann.nodes[-1].name))
+
+
+def _with_shifted_bounds(ann: Ann) -> Ann:
+    """Turn bounds that do not start at 0 into shifts around a rectifier."""
+    nodes = list[Node]()
+    for node in ann.nodes:
+        if not isinstance(node.operation, Bound) or node.name in ann.refused:
+            nodes.append(node)
+            continue
+        low, high = node.operation.low, node.operation.high
+        base, sign = (low, 1.0) if math.isfinite(low) else (high, -1.0)
+        one = torch.ones([1] * len(node.shape), dtype=torch.float64)
+        names = [node.name + PART * n for n in (2, 1, 0)]
+        bounded = Clip(high - low) if math.isfinite(high - low) else Relu()
+        made = ScaleShift(sign * one, -sign * base * one), bounded, ScaleShift(sign * one, base * one)
+        reads = (node.inputs[0], *names)
+        nodes += [Node(name, each, (read,), node.shape) for name, each, read in zip(names, made, reads, strict=False)]
+    return replace(ann, nodes=tuple(nodes))
+
+
+def with_joined_slopes(ann: Ann) -> Ann:
+    """Join `relu(x) - slope * relu(-x)` into a leaky ReLU, as Keras writes PReLU."""
+    found = _Rewriting(ann)
+    for node in ann.nodes:
+        found.keep(node)
+        if isinstance(node.operation, Add):
+            for rising, other in (node.inputs, node.inputs[::-1]):
+                slope = _slope_below(found, rising, other)
+                if slope is not None:
+                    source = found.nodes[rising].inputs
+                    operation = PRelu(slope.expand(node.shape[0]).clone())
+                    found.keep(replace(node, operation=operation, inputs=source))
+                    break
     return found.done(ann.nodes[-1].name)
+
+
+def _slope_below(found: "_Rewriting", rising: str, other: str) -> Tensor | None:
+    """Return the slope if `rising` is `relu(x)` and `other` is `-slope * relu(-x)`; None otherwise."""
+    match found.operation(rising), found.operation(other):
+        case Relu(), ScaleShift(scale, shift) if not bool(shift.any()) and (by_channel := _by_channel(scale)) is not None:
+            falling = found.nodes[other].inputs[0]
+            if isinstance(found.operation(falling), Relu):
+                turned = found.nodes[falling].inputs[0]
+                match found.operation(turned):
+                    case ScaleShift(minus, none) if bool((minus == -1).all()) and not bool(none.any()):
+                        if found.nodes[turned].inputs == found.nodes[rising].inputs:
+                            return -by_channel
+    return None
 
 
 def with_scales_folded(ann: Ann) -> Ann:
@@ -163,7 +209,7 @@ def in_single_precision(ann: Ann) -> Ann:
     return replace(ann, nodes=tuple(replace(node, operation=_single(node)) for node in ann.nodes))
 
 
-PASSES = without_unneeded, rectified, with_scales_folded, with_joined_clips, in_single_precision
+PASSES = without_unneeded, rectified, with_joined_slopes, with_scales_folded, with_joined_clips, in_single_precision
 
 
 class _Rewriting:

@@ -1,7 +1,6 @@
 """Import of ONNX files as ANNs: a pass over the nodes, a record of each, and a check of the result."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -12,7 +11,7 @@ import torch
 from onnx import TensorProto
 
 from converters.linear.ann import Ann, PRelu
-from converters.linear.passes import folded
+from converters.linear.passes import PART, folded
 from converters.onnx.flat_graph import INPUT, LAYER, TENSOR_WORK, Budget, FlatGraph
 from converters.onnx.operator_table import Trait
 from converters.onnx.operators import OPERATORS, PRODUCT_OF_TENSORS
@@ -30,8 +29,6 @@ IMAGES, CHECK_WORK = 4, 1 << 25
 """Number of random images of each kind for the check; fewer if they would take more than this work, see `Budget`."""
 NODE_WORK = 1 << 14
 """Work for each node, see `Budget`."""
-NODES_NAMED = 100
-"""Largest number of refused nodes that a message names."""
 UNKNOWN = None
 """Placeholder for the output of a refused node."""
 BETWEEN = "stands between layers, and is supported only as the last node: use ReLU between layers"
@@ -254,7 +251,7 @@ class _Walk:
         except ConversionError as error:
             raise ConversionError(f"{path}: {error}") from None
         for name, reason in ann.refused.items():
-            self.problems.setdefault(self.flat.rows[name], reason)
+            self.problems.setdefault(self.flat.rows[name.removesuffix(PART).removesuffix(PART)], reason)
         if self.problems:
             raise UnsupportedError(
                 f"{path}: {len(self.problems)} of its nodes cannot become spiking layers: {self._refusals()}"
@@ -277,18 +274,17 @@ class _Walk:
         return self.flat.flat(data)
 
     def _refusals(self) -> str:
-        """Return the refused nodes as text: those of one operator and reason together, with their number."""
-        refused = [node for node in sorted(self.graph.nodes, key=lambda node: node.row) if node.row in self.problems]
-        counts = Counter((node.op, self.problems[node.row]) for node in refused)
-        names: dict[tuple[str, str], list[str]] = {}
-        for node in refused[:NODES_NAMED]:
-            names.setdefault((node.op, self.problems[node.row]), []).append(node.name)
-        found = [
-            f"{', '.join(names[kind])} ({kind[0]}{f', {counts[kind]} nodes' if counts[kind] > 1 else ''}): {kind[1]}"
-            for kind in names
-        ]
-        more = [f"and {len(refused) - NODES_NAMED} more nodes"] if len(refused) > NODES_NAMED else []
-        return "; ".join([*found, *more])
+        """Return the refused nodes as text: one of each reason, and the number of the others."""
+        kinds: dict[str, list[GraphNode]] = {}
+        for node in sorted(self.graph.nodes, key=lambda node: node.row):
+            if node.row in self.problems:
+                kinds.setdefault(self.problems[node.row], []).append(node)
+        return "; ".join(
+            f"{nodes[0].name} ({nodes[0].op}): {reason}"
+            if len(nodes) == 1
+            else f"{len(nodes)} nodes, such as {nodes[0].name} ({nodes[0].op}): {reason}"
+            for reason, nodes in sorted(kinds.items(), key=lambda kind: -len(kind[1]))
+        )
 
     def table(self, ann: Ann) -> Iterator[dict[str, str]]:
         """Yield the rows of `OnnxImport.nodes`, in the order of the file."""

@@ -206,6 +206,7 @@ def _global_pool(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("ReduceMean", 1, 11, 13, 18)
+@OPERATORS.reads("ReduceSum", 1, 11, 13)
 @OPERATORS.reads("ReduceMax", 1, 11, 12, 13, 18, 20, traits=Trait.MOVES)
 def _reduce(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     data = data_at(inputs, 0)
@@ -265,6 +266,8 @@ def _reduced(node: GraphNode, data: Data, axes: tuple[int, ...], flat: FlatGraph
     maps = data.laid_out(np.sort(moved, axis=2).reshape(data.batch, -1, *data.shape[1:]))
     largest = node.proto.op_type in ("GlobalMaxPool", "ReduceMax")
     made = _pooled(node, maps, Window((data.shape[1], data.shape[2])), flat, largest=largest)
+    if node.proto.op_type == "ReduceSum":
+        made = scaled(node, made, flat, np.array(float(count)))
     shape = [1 if axis in axes else side for axis, side in enumerate(data.index.shape) if keep or axis not in axes]
     return made.laid_out(made.index.reshape(shape))
 

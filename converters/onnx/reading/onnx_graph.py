@@ -188,7 +188,8 @@ def _graph_node(row: int, proto: NodeProto, opsets: dict[str, int], path: Path) 
         version = onnx.defs.get_schema(proto.op_type, opset, domain).since_version if opset else 0
     except onnx.defs.SchemaError:
         version = 0
-    if version:
+    if version and not any(attribute.HasField("g") or attribute.graphs for attribute in proto.attribute):
+        # onnx would look for tensors from outside in the bodies of If, Loop and Scan, which are not read
         context = onnx.checker.C.CheckerContext()
         context.ir_version, context.opset_imports = onnx.IR_VERSION, {domain: opset}
         try:
