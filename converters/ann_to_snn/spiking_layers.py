@@ -33,6 +33,7 @@ from converters.linear.linear_fold import (
     ungrouped,
     unrolled,
 )
+from converters.linear.maxima import with_maxima_as_sums
 from specs.errors import UnsupportedError
 from specs.fields import Shape
 
@@ -182,7 +183,7 @@ def spiking_layers(ann: Ann, max_pooling: MaxPooling) -> list[SpikingLayer]:
     folded into every branch. An activation of concatenated channels becomes a layer for each part.
 
     Args:
-        ann: the ANN, as returned by `activations_first`.
+        ann: the ANN, as returned by `prepared`.
         max_pooling: replacement of max pooling.
 
     Raises:
@@ -192,6 +193,12 @@ def spiking_layers(ann: Ann, max_pooling: MaxPooling) -> list[SpikingLayer]:
     if maxima and max_pooling is MaxPooling.ERROR:
         raise UnsupportedError(f"max pooling is refused ('error' was chosen): {', '.join(maxima)}")
     return _Lowering(ann, max_pooling).layers
+
+
+def prepared(ann: Ann, max_pooling: MaxPooling) -> Ann:
+    """Return the ANN that `spiking_layers` takes, with max pools where neurons can replace them."""
+    ann = activations_first(ann)
+    return with_maxima_as_sums(ann) if max_pooling is MaxPooling.ANY else ann
 
 
 def activations_first(ann: Ann) -> Ann:
@@ -487,12 +494,14 @@ class _Lowering:
             branch = branches[0]
             if len(branches) > 1 or branch.linear is not None or branch.population is not None:
                 raise UnsupportedError(
-                    f"{node.place}: max pooling needs an activation just before it, and not a leaky one"
+                    f"{node.place}: max pooling with padding needs an activation just before it, and not a leaky one"
                 )
             windows = pool(torch.ones(branch.units[0]), pooled.kernel, pooled.stride, pooled.padding)
             after = windows.output_shape(branch.units)
             self.layers.append(
-                SpikingLayer(node.name, node.name, branch.source, windows, branch.units, after, nets.Relu(), is_any=True)
+                SpikingLayer(
+                    node.name, node.name, branch.source, windows, branch.units, after, nets.Relu(), is_any=True
+                )
             )
             made.append(_Branch(len(self.layers), after, branch.channels))
         return _Sum(node.shape, value.bias, tuple(made))

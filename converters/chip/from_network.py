@@ -55,9 +55,7 @@ def form_of_network(network: Network) -> ChipForm:
     )
 
 
-def _layer(
-    spec: NetworkSpec, layer: LayerSpec, read: tuple[int, ...], shape: Shape, block: nn.Module
-) -> ChipLayer:
+def _layer(spec: NetworkSpec, layer: LayerSpec, read: tuple[int, ...], shape: Shape, block: nn.Module) -> ChipLayer:
     sources = tuple(ChipSynapses(source) for source in read)
     bias = recurrent = neurons = None
     match block:

@@ -163,7 +163,9 @@ def with_joined_slopes(ann: Ann) -> Ann:
 def _slope_below(found: "_Rewriting", rising: str, other: str) -> Tensor | None:
     """Return the slope if `rising` is `relu(x)` and `other` is `-slope * relu(-x)`; None otherwise."""
     match found.operation(rising), found.operation(other):
-        case Relu(), ScaleShift(scale, shift) if not bool(shift.any()) and (by_channel := _by_channel(scale)) is not None:
+        case Relu(), ScaleShift(scale, shift) if (
+            not bool(shift.any()) and (by_channel := _by_channel(scale)) is not None
+        ):
             falling = found.nodes[other].inputs[0]
             if isinstance(found.operation(falling), Relu):
                 turned = found.nodes[falling].inputs[0]
@@ -392,12 +394,13 @@ class _ScaleFolding:
 
     def _concatenated(self, node: Node, values: Sequence[_Value]) -> _Value:
         self.made.keep(replace(node, inputs=tuple(value.source for value in values)))
-        parts = []
-        for each in ([value.scale for value in values], [value.shift for value in values]):
-            shapes = [self._shape(value.source) for value in values]
-            wide = [x.expand(shape) for x, shape in zip(each, shapes, strict=True)]
-            parts.append(narrowed(torch.cat(wide)))
-        return _Value(node.name, *parts, tuple(name for value in values for name in value.names))
+        shapes = [self._shape(value.source) for value in values]
+
+        def joined(each: list[Tensor]) -> Tensor:
+            return narrowed(torch.cat([x.expand(shape) for x, shape in zip(each, shapes, strict=True)]))
+
+        scale, shift = joined([value.scale for value in values]), joined([value.shift for value in values])
+        return _Value(node.name, scale, shift, tuple(name for value in values for name in value.names))
 
     def _sum(self, node: Node, first: _Value, second: _Value) -> _Value:
         if first.scales or second.scales:

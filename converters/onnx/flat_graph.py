@@ -10,7 +10,7 @@ import torch
 from converters.linear.ann import Ann, Flatten, Node, Operation, ScaleShift, Unread
 from converters.linear.image_normalization import Normalization
 from converters.linear.linear_fold import Conv, Dense
-from converters.onnx.reading.onnx_graph import GraphNode
+from converters.onnx.reading.onnx_graph import GraphInput, GraphNode
 from converters.onnx.tensor_layout import Data, Maps, Picked, maps_of, picked_of, rows_of
 from specs.errors import IntegrityError, UnsupportedError
 from specs.fields import Shape
@@ -216,10 +216,10 @@ class FlatGraph:
         self.budget.spend(size + places * channels * per_output * math.prod(window.kernel) // MACS)
         return channels, height, width
 
-    def ann(self, gain: float, output: Data | None) -> Ann:
+    def ann(self, entering: GraphInput, output: Data | None) -> Ann:
         """Return the graph up to an output, or with None all that was read of an incomplete one.
 
-        `gain` is the value that stands for a pixel of 1.0.
+        `entering` is the input of the file.
         """
         nodes = list(self.nodes.values())
         if output is not None:
@@ -228,4 +228,4 @@ class FlatGraph:
             read = {name for node in nodes for name in node.inputs}
             leaves = tuple(name for name in self.nodes if name not in read)
             nodes.append(Node("", Unread(), leaves, (0,)))
-        return Ann(self.input_shape, tuple(nodes), Normalization.of(0.0, 1 / gain), INPUT)
+        return Ann(self.input_shape, tuple(nodes), Normalization.of(0.0 - entering.black / entering.gain, 1 / entering.gain), INPUT)

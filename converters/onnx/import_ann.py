@@ -175,7 +175,12 @@ def _notes(walk: "_Walk", ann: Ann) -> Iterator[str]:
         theirs, ours = list(graph.input.shape[1:]), list(walk.layout.shape)
         yield f"the file takes images {theirs}, the SNN {ours}, channels first; --data may have either"
     if graph.input.gain != 1:
-        yield f"the file takes pixels as bytes; the SNN takes them from 0 to 1, where 1 stands for {graph.input.gain:g}"
+        entering = graph.input
+        zero = f"0 stands for {entering.black:g} and " if entering.black else ""
+        yield (
+            f"the file takes pixels as bytes; the SNN takes them from 0 to 1, where {zero}1 stands for "
+            f"{entering.black + entering.gain:g}"
+        )
     for node in ann.nodes:
         if isinstance(node.operation, PRelu) and (n := int((node.operation.slope < 0).sum())):
             yield f"{node.place}: slopes below 0, in {n} of its channels, become 0: spike rates only rise"
@@ -245,7 +250,7 @@ class _Walk:
         data = self.values.get(self.output, UNKNOWN)
         try:
             logits = self._logits(data) if data is not None and not self.problems else None
-            ann = folded(self.flat.ann(self.graph.input.gain, logits))
+            ann = folded(self.flat.ann(self.graph.input, logits))
         except UnsupportedError as error:
             raise UnsupportedError(f"{path}: {error}") from None
         except ConversionError as error:

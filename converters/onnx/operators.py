@@ -476,7 +476,9 @@ def _concat(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     sources = list({data.source: data for data in tensors}.values())
     if len({(len(data.shape), data.shape[1:]) for data in sources}) > 1:
         tensors, sources = ([flat.flat(data) for data in each] for each in (tensors, sources))
-    starts = dict(zip([data.source for data in sources], np.cumsum([0, *[data.size for data in sources]]), strict=False))
+    starts = dict(
+        zip([data.source for data in sources], np.cumsum([0, *[data.size for data in sources]]), strict=False)
+    )
     made = sources[0]
     if len(sources) > 1:
         channels = sum(data.shape[0] for data in sources)

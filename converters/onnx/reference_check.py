@@ -69,7 +69,7 @@ class Reference:
         batch = entering.shape[0]
         flat = images.flatten(1).numpy()[:, self.layout.order]  # [N, C * H * W], in the order of the file
         if gain != 1:
-            flat = np.round(flat * gain)
+            flat = np.round(flat * gain) + entering.black
         missing = -len(flat) % batch
         flat = np.concatenate([flat, np.zeros((missing, flat.shape[1]), flat.dtype)])
         dtype = onnx.helper.tensor_dtype_to_np_dtype(WIDER.get(entering.element_type, entering.element_type))

@@ -210,7 +210,7 @@ def picked_of(data: Data) -> Picked | None:
         return None
     _check_batch(data, index.reshape(data.batch, -1), list(data.index.shape))
     inner, pads = _inside(index[0])
-    kept = inner.any((1, 2))
+    kept: npt.NDArray[np.bool_] = inner.max((1, 2)) > 0
     rows, columns = inner.shape[1:]
     of_channel, at = np.divmod(inner - 1, data.shape[1] * data.shape[2])
     y, x = np.divmod(at, data.shape[2])

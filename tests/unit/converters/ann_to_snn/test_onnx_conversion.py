@@ -569,7 +569,9 @@ def test_a_model_in_memory_gives_the_network_of_its_file(mlp) -> None:
 
 
 def test_a_torch_module_is_exported_on_the_way_and_stays_as_it_is() -> None:
-    module = nn.Sequential(nn.Flatten(), nn.Linear(49, 20), nn.BatchNorm1d(20), nn.ReLU(), nn.Dropout(0.5), nn.Linear(20, 3))
+    module = nn.Sequential(
+        nn.Flatten(), nn.Linear(49, 20), nn.BatchNorm1d(20), nn.ReLU(), nn.Dropout(0.5), nn.Linear(20, 3)
+    )
     module[2].eval()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     found = import_onnx(module, example=torch.zeros(1, 1, 7, 7), time_steps=4)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.functional.convolution import conv2d
-from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
+from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, prepared, spiking_layers
 from converters.linear import ann as nets
 from converters.linear.ann import Ann, Node, run_ann
 from converters.linear.linear_fold import Conv, Dense
@@ -340,9 +340,9 @@ def test_a_maximum_of_an_activation_may_be_skipped_from() -> None:
 
 
 REFUSED = {
-    "maximum of a sum": (
-        (("c1", same(2, 2), "r0"), ("s", ADD, "c1 r0"), ("m", nets.MaxPool((2, 2), (2, 2)), "s")),
-        r"node m \(MaxPool\): max pooling needs an activation just before it, and not a leaky one",
+    "padded maximum of a sum": (
+        (("c1", same(2, 2), "r0"), ("s", ADD, "c1 r0"), ("m", nets.MaxPool((2, 2), (2, 2), (1, 1)), "s")),
+        r"node m \(MaxPool\): max pooling with padding needs an activation just before it, and not a leaky one",
     ),
 }  # fmt: skip
 
@@ -351,7 +351,7 @@ REFUSED = {
 def test_sums_without_spiking_layers_are_refused_by_name(name) -> None:
     nodes, message = REFUSED[name]
     with pytest.raises(UnsupportedError, match=message):
-        spiking_layers(graph((1, 6, 6), *STEM, *nodes), MaxPooling.ANY)
+        spiking_layers(prepared(graph((1, 6, 6), *STEM, *nodes), MaxPooling.ANY), MaxPooling.ANY)
 
 
 def test_a_maximum_stays_before_an_activation_that_falls() -> None:
@@ -493,7 +493,9 @@ def test_a_linear_bottleneck_has_neurons_only_where_folding_is_dearer() -> None:
     layers = spiking_layers(graph((1, 6, 6), *GRAPHS["linear bottlenecks"]), MaxPooling.ERROR)
     assert [layer.target for layer in layers] == ["r0", "r1", "r2", "p1", "r3", "r4", "s", "r5", "logits"]
     assert [layer.after[0] for layer in layers if layer.target in "p1 s"] == [6, 6]
-    wide = spiking_layers(chain((4, 6, 6), conv(2, 4, 1), conv(3, 2, 1), RELU, FLATTEN, dense(3, 108)), MaxPooling.ERROR)
+    wide = spiking_layers(
+        chain((4, 6, 6), conv(2, 4, 1), conv(3, 2, 1), RELU, FLATTEN, dense(3, 108)), MaxPooling.ERROR
+    )
     assert weights_of(wide) == [3 * 4, 3 * 108]  # 12 instead of 8 + 6
     narrow = chain((4, 6, 6), conv(1, 4, 1), conv(4, 1, 1), RELU, FLATTEN, dense(3, 144))
     assert weights_of(spiking_layers(narrow, MaxPooling.ERROR)) == [2 * 4, 2 * 4, 3 * 144]  # not 16
@@ -526,3 +528,24 @@ def test_an_activation_of_channels_that_nothing_reads_has_no_layer() -> None:
     assert [layer.target for layer in layers] == ["r1", "r2", "logits"]
     x = torch.randn(7, 1, 6, 6, generator=GENERATOR)
     torch.testing.assert_close(forward(layers, x).float(), run_ann(ann, x)[0], rtol=1e-4, atol=1e-4)
+
+
+MAXIMA = {
+    "of a leaky activation": (("l", nets.LeakyRelu(0.3), "c0"), ("m", nets.MaxPool((2, 2), (2, 2)), "l"), *head(18, "m")),
+    "of a sum": (("r0", RELU, "c0"), ("s", ADD, "c0 r0"), ("m", nets.MaxPool((3, 2), (1, 2)), "s"),
+                 ("c1", same(3, 2), "m"), ("r1", RELU, "c1"), *head(36, "r1")),
+    "of the image": (("m", nets.MaxPool((2, 2), (1, 1)), "x"), ("c1", same(3, 1), "m"), ("r1", RELU, "c1"),
+                     *head(75, "r1")),
+    "of linear parts": (("k", CAT, "c0 x"), ("m", nets.MaxPool((2, 1), (2, 1)), "k"), *head(54, "m")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MAXIMA)
+def test_maxima_of_what_is_not_rectified_are_sums_of_rectifiers(name) -> None:
+    ann = graph((1, 6, 6), STEM[0], *MAXIMA[name])
+    ready = prepared(ann, MaxPooling.ANY)
+    x = torch.randn(7, 1, 6, 6, generator=GENERATOR)
+    wanted, _ = run_ann(ann, x)
+    torch.testing.assert_close(run_ann(ready, x)[0], wanted)
+    layers = spiking_layers(ready, MaxPooling.ANY)
+    torch.testing.assert_close(forward(layers, x).float(), wanted, rtol=1e-4, atol=1e-4)

@@ -143,4 +143,9 @@ def test_a_bound_of_another_reader_stays() -> None:
 
 
 def test_slopes_as_keras_writes_them_become_one_activation() -> None:
-    assert [type(node.operation) for node in folded(GRAPHS["slopes as Keras writes them"]).nodes] == [Conv, PRelu, Flatten, Dense]
+    assert [type(node.operation) for node in folded(GRAPHS["slopes as Keras writes them"]).nodes] == [
+        Conv,
+        PRelu,
+        Flatten,
+        Dense,
+    ]

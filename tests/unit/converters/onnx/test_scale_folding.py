@@ -316,6 +316,17 @@ def test_an_image_of_bytes_that_is_dequantised_is_scaled(write) -> None:
     assert np.allclose(logits.numpy(), (255 - 128) * 0.5 * weights["w"].sum(0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("start", ["d = DequantizeLinear(x, s, z)", "f = Cast<to=1>(x) g = Add(f, o) d = Mul(g, s)"])
+def test_an_image_of_signed_bytes_has_black_at_its_least_value(write, start) -> None:
+    """So do the int8 models of MLPerf Tiny, whose images are bytes minus 128."""
+    weights = {"s": np.array(0.5, np.float32), "w": numbers(6, 3)}
+    weights |= {"z": np.array(-128, np.int8)} if "z" in start else {"o": np.array(128, np.float32)}
+    found = import_ann(write(f"{start} y = MatMul(d, w)", weights, shape="1,6", dtype="int8"))
+    logits = run_ann(found.ann, torch.full((1, 6), 51.0) / 255)[0]
+    assert np.allclose(logits.numpy(), 51 * 0.5 * weights["w"].sum(0), rtol=1e-5)
+    assert "0 stands for -128 and 1 stands for 127" in " ".join(found.notes)
+
+
 def test_weights_quantised_by_channel(classify) -> None:
     scales = np.array([0.01, 0.02, 0.03, 0.04], np.float32)
     weights = {"q": quantised(K, 0.02), "ws": scales, "wz": np.zeros(4, np.int8)}
