@@ -30,7 +30,7 @@ from converters.onnx.reading.constant_folding import evaluate, fitted_from
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.reading.onnx_graph import FLOATS, GraphNode
 from converters.onnx.tensor_layout import Data, Floats, rows_of, spread_over
-from converters.onnx.windows import windows_of
+from converters.onnx.windows import part_counted, windows_of
 from specs.errors import IntegrityError, UnsupportedError
 from specs.files.limits import ONNX_ELEMENTS
 from specs.shapes import Window, pads_of
@@ -178,17 +178,13 @@ def _batch_normalization(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Da
 
 @OPERATORS.reads("AveragePool", 1, 7, 10, 11, 19, 22)
 def _average_pool(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read AveragePool; all windows must average over the same number of values, as fixed weights do."""
+    """Read AveragePool; windows that average over fewer values than others have a factor, which differs by place."""
     data = data_at(inputs, 0)
     kernel, sides = tuple(node.attributes["kernel_shape"]), data.index.shape[2:]
     window = windows_of(node.attributes, kernel, sides)
-    if window != windows_of({**node.attributes, "ceil_mode": 0}, kernel, sides):
-        raise UnsupportedError("ceil_mode=1: the last windows average over fewer values than others; use ceil_mode=0")
-    if any(window.padding) and not node.attributes.get("count_include_pad", 0):
-        raise UnsupportedError(
-            "count_include_pad=0: windows at the edge average over fewer values than others; use count_include_pad=1"
-        )
-    return _pooled(node, data, window, flat, largest=False)
+    made = _pooled(node, data, window, flat, largest=False)
+    counted = part_counted(node.attributes, kernel, sides)
+    return made if bool((counted == 1).all()) else scaled(node, made, flat, 1 / counted)
 
 
 @OPERATORS.reads("MaxPool", 1, 8, 10, 11, 12, 22, traits=Trait.MOVES)

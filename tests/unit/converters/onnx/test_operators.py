@@ -293,15 +293,26 @@ def test_average_pool_padded_on_one_side(classify) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("options", "as_torch"),
     [
-        ("kernel_shape=[3,3], pads=[1,1,1,1]", "count_include_pad=0"),
-        ("kernel_shape=[3,3], strides=[2,2], ceil_mode=1", "ceil_mode"),
+        ("kernel_shape=[3,3], pads=[1,1,1,1]", {"kernel_size": 3, "stride": 1, "padding": 1, "count_include_pad": False}),
+        ("kernel_shape=[3,3], strides=[2,2], ceil_mode=1", {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
+        ("kernel_shape=[3,3], strides=[2,2], ceil_mode=1, pads=[1,1,1,1], count_include_pad=1",
+         {"kernel_size": 3, "stride": 2, "ceil_mode": True, "padding": 1}),
+        ("kernel_shape=[3,3], strides=[2,2], ceil_mode=1, pads=[1,1,1,1]",
+         {"kernel_size": 3, "stride": 2, "ceil_mode": True, "padding": 1, "count_include_pad": False}),
     ],
-)
-def test_averages_over_windows_of_different_sizes_are_refused(classify, options, reason) -> None:
-    with pytest.raises(UnsupportedError, match=reason):
-        classify(f"h = AveragePool<{options}>(x)", features=1)
+)  # fmt: skip
+def test_averages_over_windows_of_different_sizes_fold_into_a_dense_layer(classify, options, as_torch) -> None:
+    found = classify(f"r = Relu(x) h = AveragePool<{options}>(r)", opset=19)
+    pooled = F.avg_pool2d(IMAGES.relu(), **as_torch)
+    weights = torch.from_numpy(np.random.default_rng(9).normal(0.1, 0.5, (pooled[0].numel(), 3)).astype(np.float32))
+    assert torch.allclose(run_ann(found.ann, IMAGES)[0], pooled.flatten(1) @ weights, atol=1e-5)
+
+
+def test_averages_over_windows_of_different_sizes_before_a_convolution_are_refused(classify) -> None:
+    with pytest.raises(UnsupportedError, match=r"p \(AveragePool\): its factors differ over height and width"):
+        classify("p = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(x) h = Conv(p, k)", {"k": K})
 
 
 @pytest.mark.parametrize(
