@@ -103,6 +103,11 @@ class NetworkSpec(StrictModel):
         return ((), *(tuple(place(each, i) for _, each in _given(block)) for i, block in enumerate(self.blocks)))
 
     @property
+    def beside_chain(self) -> tuple[int, ...]:
+        """Indices of the layers that read other layers than the one before; empty for a chain."""
+        return tuple(i for i, read in enumerate(self.sources) if i and read != (i - 1,))
+
+    @property
     def shapes(self) -> tuple[Shape, ...]:
         """Output shape of each of `layers`."""
         shapes = [self.input.output_shape(self.input.shape)]

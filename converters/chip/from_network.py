@@ -100,6 +100,7 @@ def _layer(spec: NetworkSpec, layer: LayerSpec, read: tuple[int, ...], shape: Sh
         recurrent,
         shift=spec.delay_shift_of(layer),
         problems=tuple(chain.from_iterable(map(_unknown_fields, _records(spec, layer)))),
+        name=getattr(layer, "name", None) or "",
     )
 
 

@@ -31,7 +31,6 @@ from converters.formats.state_dict_file import open_state_dict
 from converters.model import Model
 from specs.errors import ConversionError, IntegrityError, SpecError, UnsupportedError
 from specs.io import name_from, spec_from_document
-from specs.layers.block import skips_of
 from specs.network import NetworkSpec
 from specs.words import counted
 
@@ -132,8 +131,12 @@ def model_of_checkpoint(
         if spec.gives_values != blocks[0].is_sigma_delta:
             neurons = ("CUBA", "sigma-delta") if blocks[0].is_sigma_delta else ("sigma-delta", "CUBA")
             raise ConversionError(f"{origin}: the spec has {neurons[0]} neurons, the checkpoint {neurons[1]} neurons")
-    if spec is not None and any(map(skips_of, spec.layers)):
-        raise ConversionError(f"{origin}: lava-dl's blocks form a chain, but the spec of {spec.name} has skips")
+    if spec is not None and spec.beside_chain:
+        blocks_told = ", ".join(map(str, spec.beside_chain))
+        raise ConversionError(
+            f"{origin}: lava-dl's blocks form a chain, but the spec of {spec.name} has skips or branches (block "
+            f"{blocks_told})"
+        )
     if spec is not None and threshold is not None:
         raise ConversionError(f"{origin}: thresholds come from the spec or the .net beside it; leave out --threshold")
     if spec is None:

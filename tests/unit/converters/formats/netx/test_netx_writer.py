@@ -1,4 +1,5 @@
 import json
+import re
 
 import h5py
 import numpy as np
@@ -186,6 +187,21 @@ def test_skips_are_refused_by_block(tmp_path) -> None:
     with pytest.raises(UnsupportedError, match=r"block 2: skips \(a .net is a chain of layers\)"):
         write_netx(net, tmp_path / "a.net")
     assert not (tmp_path / "a.net").exists()
+
+
+def test_branches_are_refused_by_block_and_name(tmp_path) -> None:
+    left, right = {**CONV, "name": "left"}, {**CONV, "name": "right", "source": 0}
+    joined = {"kind": "conv", "channels": 4, "kernel": 1, "source": "left", "name": "joined"}
+    net = network(left, right, {**joined, "skips": [{"source": "right", "kind": "conv"}]})
+    chain = r"\(a .net is a chain of layers\)"
+    with pytest.raises(UnsupportedError) as refused:
+        write_netx(net, tmp_path / "net.net")
+    for told in (
+        f"block 2 right: it reads block 0, not the block before it {chain}",
+        f"block 3 joined: it reads block 1 left, not the block before it {chain}",
+        f"block 3 joined: skips {chain}",
+    ):
+        assert re.search(told, str(refused.value))
 
 
 def test_a_file_whose_spec_has_skips_is_refused(tmp_path) -> None:
