@@ -16,7 +16,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-deep bench-scaling bench-stream bench-migrate bench-readers bench-cluster bench-delays bench-values estimate-cluster fuzz profile check-c check-camera check-engines check-migrate check-netx check-nir check-onnx check-exporters check-kills train notebook docs docs-api wheel clean
+.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-deep bench-scaling bench-stream bench-migrate bench-readers bench-cluster bench-delays bench-values estimate-cluster fuzz profile check-c check-camera check-engines check-graphs check-migrate check-netx check-nir check-onnx check-exporters check-kills train notebook docs docs-api wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -159,6 +159,10 @@ check-nir: install  ## Exchange NIR files with others: make check-nir PEER_PYTHO
 
 check-onnx: install  ## Import a folder of ONNX files, score them on MNIST: make check-onnx ONNX_FOLDER=... DATA_DIR=...
 	$(BIN)/python tests/benchmarks/check_onnx.py --folder "$(ONNX_FOLDER)" $(if $(DATA_DIR),--data "$(DATA_DIR)")
+
+check-graphs: install  ## Convert classifiers of torchvision with random weights (pip install torchvision), compare the engines
+	$(BIN)/python tests/benchmarks/check_graphs.py
+	$(BIN)/python tests/make_readme_tables.py --print graphs
 
 check-exporters: install  ## Run the commands that convert advises for files of other programs: make check-exporters TF_PYTHON=...
 	$(BIN)/python tests/benchmarks/check_exporters.py $(if $(TF_PYTHON),--tensorflow "$(TF_PYTHON)")

@@ -442,11 +442,13 @@ def _check_readers_of_image(layers: Sequence[SpikingLayer]) -> None:
     for layer in (layer for layer in layers if 0 in layer.sources):
         if layer.skips:
             raise UnsupportedError(
-                f"node {layer.target} adds the image to spikes: needs spikes as input, as graded pixels have other units"
+                f"node {layer.target} adds the image to spikes: needs spikes as input, as graded pixels have other "
+                "units"
             )
         if layer.flattens != layers[0].flattens:
             raise UnsupportedError(
-                f"nodes {layers[0].target} and {layer.target} read the image, one of them flattened: needs spikes as input"
+                f"nodes {layers[0].target} and {layer.target} read the image, one of them flattened: needs spikes as "
+                "input"
             )
 
 

@@ -228,4 +228,5 @@ class FlatGraph:
             read = {name for node in nodes for name in node.inputs}
             leaves = tuple(name for name in self.nodes if name not in read)
             nodes.append(Node("", Unread(), leaves, (0,)))
-        return Ann(self.input_shape, tuple(nodes), Normalization.of(0.0 - entering.black / entering.gain, 1 / entering.gain), INPUT)
+        pixels = Normalization.of(0.0 - entering.black / entering.gain, 1 / entering.gain)
+        return Ann(self.input_shape, tuple(nodes), pixels, INPUT)

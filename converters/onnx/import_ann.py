@@ -344,13 +344,13 @@ class _Walk:
         if not is_end and self._refuse_endings(node):
             self._refuse_unknown(node, from_image)
             return
-        found = operator.read(node, inputs, self.flat)
-        results = found if isinstance(found, tuple) else (found,)
-        for name in node.outputs[len(results) :]:
+        made = operator.read(node, inputs, self.flat)
+        outputs = made if isinstance(made, tuple) else (made,)
+        for name in node.outputs[len(outputs) :]:
             if name in self.read:
                 raise UnsupportedError(f"its output {name!r} is read; only its first output is supported")
         grid = grids.pop() if grids and operator.traits & Trait.MOVES else None
-        for name, result in zip(node.outputs, results, strict=False):
+        for name, result in zip(node.outputs, outputs, strict=False):
             if isinstance(result, Data):
                 self.flat.budget.spend(TENSOR_WORK * result.index.size)
                 self.values[name] = result if grid is None else replace(result, grid=grid)

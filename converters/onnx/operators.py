@@ -356,6 +356,11 @@ def _add(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 @OPERATORS.reads("Sum", 6, 8, 13)
 def _total(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+    return _summed(node, inputs, flat)
+
+
+def _summed(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+    """Append the sum of all inputs."""
     made, *tensors = [value for value in inputs if isinstance(value, Data)]
     for other in tensors:
         made = _sum(node, made, other, flat)
@@ -367,7 +372,7 @@ def _total(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 @OPERATORS.reads("Mean", 6, 8, 13)
 def _mean(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    return scaled(node, _total(node, inputs, flat), flat, np.array(1 / len(inputs)))
+    return scaled(node, _summed(node, inputs, flat), flat, np.array(1 / len(inputs)))
 
 
 @OPERATORS.reads("Sub", 6, 7, 13, 14)

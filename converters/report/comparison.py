@@ -104,9 +104,7 @@ def count_macs(ann: Ann) -> int:
 @torch.no_grad()
 def layer_correlations(conversion: OnnxConversion, exact: IntegerNetwork, split: Split) -> list[float | None]:
     """Return for each layer, input first, the correlation of the ANN's activations with the rates for them."""
-    answers = AnnAnswers(
-        prepared(conversion.imported.ann, conversion.candidate.max_pooling), conversion.normalization
-    )
+    answers = AnnAnswers(prepared(conversion.imported.ann, conversion.candidate.max_pooling), conversion.normalization)
     layers = exact.spec.layers
     sources = dict(zip(conversion.candidate.blocks, conversion.candidate.layers, strict=True))
     scales = {found.block: found.scale for found in conversion.candidate.calibrations}

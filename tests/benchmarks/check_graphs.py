@@ -24,16 +24,16 @@ from torch import nn
 
 from bootstrap_core import IntegerNetwork
 from converters.ann_to_snn.calibrate import InputForm, calibrate
-from converters.ann_to_snn.spiking_layers import MaxPooling, activations_first, spiking_layers
+from converters.ann_to_snn.spiking_layers import MaxPooling, prepared, spiking_layers
 from converters.onnx.import_ann import import_ann
 from specs import SnnZooError, UnsupportedError
 from specs.layers.input import Encoding
 
 CONVERT = (
-    "resnet18", "wide_resnet50_2", "resnext50_32x4d", "regnet_x_400mf", "vgg11_bn", "squeezenet1_1", "googlenet",
-    "inception_v3", "densenet121", "mobilenet_v2", "mnasnet0_5", "shufflenet_v2_x1_0",
+    "shufflenet_v2_x0_5", "squeezenet1_1", "mnasnet0_5", "mobilenet_v2", "googlenet", "regnet_x_400mf", "densenet121",
+    "resnet18", "inception_v3", "resnext50_32x4d", "vgg11_bn",
 )  # fmt: skip
-REFUSED = "regnet_y_400mf", "efficientnet_b0", "mobilenet_v3_small", "convnext_tiny"
+REFUSED = "mobilenet_v3_small", "efficientnet_b0", "regnet_y_400mf", "convnext_tiny"
 SIDE, SIDES = 32, {"inception_v3": 80}
 IMAGES, AT_ONCE, CALIBRATING, TIME_STEPS = 32, 8, 1, 4
 
@@ -66,7 +66,7 @@ def check(name: str, folder: Path) -> dict[str, Any]:
     try:
         found = import_ann(path)
         row["error"] = found.relative_error
-        ann = activations_first(found.ann)
+        ann = prepared(found.ann, MaxPooling.ANY)
         layers = spiking_layers(ann, MaxPooling.ANY)
         images = torch.rand(CALIBRATING, 3, side, side)
         form = InputForm(Encoding.SPIKE)
@@ -99,7 +99,7 @@ def main() -> None:
     report = {**stamp(), "torchvision": torchvision.__version__, "images": IMAGES, "models": {}}
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in given.models or (*CONVERT, *REFUSED):
+        for name in given.models or (*REFUSED, *CONVERT):
             row = report["models"][name] = check(name, Path(folder))
             print(name, row, flush=True)
             if "failed" in row or row.get("different") or ("refused" in row) != (name in REFUSED):

@@ -239,7 +239,9 @@ def _image_input(model: ModelProto, graph: Graph, entering: list[str], path: Pat
     tensor = used[0].type.tensor_type
     if tensor.elem_type not in ENTERING:
         kind = TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type in TensorProto.DataType.values() else "?"
-        raise UnsupportedError(f"{path}: the input {used[0].name!r} has type {kind}; expected a float type, UINT8 or INT8")
+        raise UnsupportedError(
+            f"{path}: the input {used[0].name!r} has type {kind}; expected a float type, UINT8 or INT8"
+        )
     sides = [(side.dim_value, side.dim_param) for side in tensor.shape.dim]
     if not 2 <= len(sides) <= 4:
         raise UnsupportedError(

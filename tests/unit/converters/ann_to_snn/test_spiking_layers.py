@@ -531,7 +531,8 @@ def test_an_activation_of_channels_that_nothing_reads_has_no_layer() -> None:
 
 
 MAXIMA = {
-    "of a leaky activation": (("l", nets.LeakyRelu(0.3), "c0"), ("m", nets.MaxPool((2, 2), (2, 2)), "l"), *head(18, "m")),
+    "of a leaky activation": (("l", nets.LeakyRelu(0.3), "c0"), ("m", nets.MaxPool((2, 2), (2, 2)), "l"),
+                              *head(18, "m")),
     "of a sum": (("r0", RELU, "c0"), ("s", ADD, "c0 r0"), ("m", nets.MaxPool((3, 2), (1, 2)), "s"),
                  ("c1", same(3, 2), "m"), ("r1", RELU, "c1"), *head(36, "r1")),
     "of the image": (("m", nets.MaxPool((2, 2), (1, 1)), "x"), ("c1", same(3, 1), "m"), ("r1", RELU, "c1"),

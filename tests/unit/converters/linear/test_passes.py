@@ -67,6 +67,7 @@ def ending(features: int) -> tuple[Operation, Operation]:
     return Flatten(), Dense(numbers(3, features), numbers(3))
 
 
+MINUS = ScaleShift(-torch.ones(1, 1, 1).double(), torch.zeros(1, 1, 1).double())
 GRAPHS = {
     "norm after a convolution": chain(conv(4, 2), scale(4), shift(4), Relu(), *ending(48)),
     "norm before padding": chain(conv(4, 2), Relu(), scale(4), shift(4), conv(3, 4, padding=(1, 1)), *ending(36)),
@@ -92,7 +93,7 @@ GRAPHS = {
         ("f", Flatten(), "r"), ("g", Flatten(), "d"), ("a", Dense(numbers(3, 48), numbers(3)), "f"),
         ("b", Dense(numbers(3, 48), numbers(3)), "g"), ("y", Add(), "a b")),
     "slopes as Keras writes them": graph(
-        ("c", conv(4, 2), "x"), ("r", Relu(), "c"), ("m", ScaleShift(-torch.ones(1, 1, 1).double(), torch.zeros(1, 1, 1).double()), "c"),
+        ("c", conv(4, 2), "x"), ("r", Relu(), "c"), ("m", MINUS, "c"),
         ("q", Relu(), "m"), ("s", scale(4), "q"), ("a", Add(), "s r"), ("f", Flatten(), "a"),
         ("y", Dense(numbers(3, 48), numbers(3)), "f")),
     "zeros before a maximum": chain(conv(4, 2), Relu(), ZeroPad((0, 1, 1, 0)), MaxPool((2, 2)), *ending(48)),

@@ -295,7 +295,8 @@ def test_average_pool_padded_on_one_side(classify) -> None:
 @pytest.mark.parametrize(
     ("options", "as_torch"),
     [
-        ("kernel_shape=[3,3], pads=[1,1,1,1]", {"kernel_size": 3, "stride": 1, "padding": 1, "count_include_pad": False}),
+        ("kernel_shape=[3,3], pads=[1,1,1,1]",
+         {"kernel_size": 3, "stride": 1, "padding": 1, "count_include_pad": False}),
         ("kernel_shape=[3,3], strides=[2,2], ceil_mode=1", {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
         ("kernel_shape=[3,3], strides=[2,2], ceil_mode=1, pads=[1,1,1,1], count_include_pad=1",
          {"kernel_size": 3, "stride": 2, "ceil_mode": True, "padding": 1}),
@@ -617,8 +618,8 @@ def test_nodes_that_nothing_needs_are_not_refused(classify) -> None:
 def test_a_branch_that_reads_a_tensor_from_outside_is_refused_as_control_flow(write) -> None:
     branches = ", ".join(f"{name} = b{i} () => (float h) {{ h = {op}(c) }}" for i, (name, op) in enumerate(
         (("then_branch", "Relu"), ("else_branch", "Neg"))))  # fmt: skip
-    path = write(f"c = Conv(x, k) s = ReduceSum<keepdims=0>(c) q = Greater(s, zero) h = If<{branches}>(q) y = Flatten(h)",
-                 {"k": K, "zero": ZERO})  # fmt: skip
+    nodes = f"c = Conv(x, k) s = ReduceSum<keepdims=0>(c) q = Greater(s, zero) h = If<{branches}>(q) y = Flatten(h)"
+    path = write(nodes, {"k": K, "zero": ZERO})
     with pytest.raises(UnsupportedError, match=r"h \(If\): control flow"):
         import_ann(path)
 
