@@ -60,10 +60,6 @@ def test_a_histogram_has_at_most_sixteen_bins_and_loses_nothing() -> None:
     assert histogram == [16] * 16
 
 
-def test_the_same_networks_do_not_differ() -> None:
-    assert told(network(CONV, DENSE), network(CONV, DENSE)) == []
-
-
 CHANGES = {
     "weight": DENSE.with_own(weight=DENSE.weight + np.array([[0, 0, 2], [0, 0, 0]])),
     "bias": replace(DENSE, bias=np.array([1, -6])),
