@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from converters.chip.form import INTEGRATOR, ChipForm, ChipLayer, ChipNeurons, ChipSynapses, Window
-from converters.formats.netx.netx_report import describe_layer, differences, layer_header, layer_row, neuron_rows
+from converters.formats.netx.netx_report import LAYER_COLUMNS, describe_layer, differences, layer_row, neuron_rows
 
 NEURON = ChipNeurons(80, np.array([4096]), np.array([1024]))
 DENSE = ChipLayer("dense", (2,), (ChipSynapses(0, np.array([[-4, 0, 6], [8, 0, 10]])),), np.array([1, -7]), NEURON)
@@ -24,7 +24,7 @@ def told(a: ChipForm, b: ChipForm) -> list[tuple[int | None, str]]:
 
 
 def test_a_row_has_the_shape_the_levels_the_threshold_and_the_decays() -> None:
-    row = dict(zip(layer_header(), layer_row(3, DENSE), strict=True))
+    row = dict(zip(LAYER_COLUMNS, layer_row(3, DENSE), strict=True))
     assert row == {
         "layer": "3 dense", "shape": "2", "kernel": "", "weights": "6", "range": "-4..10", "levels": "5",
         "histogram": "▆ █  ▆▆▆", "bias": "-7..1",
