@@ -19,7 +19,7 @@ from converters.chip import from_network
 from converters.chip.from_network import form_of_network
 from converters.formats.c import c_writer
 from converters.formats.c.c_comparison import compare_c, run_self_test
-from converters.formats.c.c_numbers import integer_logits, logits_over_time
+from converters.formats.c.c_numbers import logits_over_time
 from converters.formats.c.c_plan import plan_of
 from converters.formats.c.c_writer import COptions, check_c_name, write_c
 from converters.formats.safetensors_file import write_safetensors
@@ -254,8 +254,8 @@ def test_a_recording_may_have_any_number_of_steps(tmp_path: Path) -> None:
     recordings, exact = bytes_for(network, 4), IntegerNetwork(network)
     program = compile_c(write(network, tmp_path), "-DSNN_STDIN")
     _, logits = answers(program, recordings.reshape(2, 12, 5), "12")
-    expected = integer_logits(exact, recordings.reshape(2, 12, 5).transpose(0, 1), plan_of(form_of_network(network)))
-    assert (logits == expected.numpy()).all()
+    given, plan = recordings.reshape(2, 12, 5).transpose(0, 1), plan_of(form_of_network(network))
+    assert (logits == logits_over_time(exact, given, plan)[-1].numpy()).all()
     for wrong in ("0", "two", "3x", "1000000000000"):
         done = run(program, b"", wrong)
         assert (done.returncode, done.stderr.split(b" [STEPS], ")[-1]) == (2, b"1 to 484103\n")
