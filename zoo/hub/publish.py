@@ -8,7 +8,7 @@ from pathlib import Path
 from specs.dataset_sources import dataset_names
 from specs.errors import IntegrityError, SnnZooError, SpecError, TransferError
 from specs.files.whole_file import whole_file, write_whole
-from zoo.card import Card, is_card, load_card, spec_digest
+from zoo.card import Card, is_card, load_card
 from zoo.hub.index import CARD_SUFFIX, INDEX_NAME, IndexedFile, IndexedModel, ZooIndex, dump_index, parse_index
 from zoo.hub.transport import FolderTransport, HubTransport, open_transport
 from zoo.model_format import ModelFormat
@@ -139,10 +139,10 @@ def _update_hub(
 
 
 def _check_card(file: Path, card_file: Path, card: Card) -> ModelFormat:
-    """Return the format of `file`. Raises `IntegrityError` unless the card has its sha256 and that of its spec."""
+    """Return the format of `file`. Raises `IntegrityError` unless it is a model and the card has its sha256."""
     from converters.formats.model_files import read_model
 
-    spec = read_model(file).spec
+    read_model(file)
     found = IndexedFile.of(file, file.name)
     known = {facts.sha256: format for format, facts in card.files.items() if facts.bytes == found.bytes}
     if (format := known.get(found.sha256)) is None:
@@ -154,10 +154,6 @@ def _check_card(file: Path, card_file: Path, card: Card) -> ModelFormat:
         )
         raise IntegrityError(
             f"{card_file} is the card of another file: it lacks the sha256 of {file}, {found.sha256}; {remedy}"
-        )
-    if format is ModelFormat.SAFETENSORS and spec_digest(spec) != card.spec_sha256:
-        raise IntegrityError(
-            f"{card_file}: spec_sha256 is {card.spec_sha256}, but the spec in {file} has {spec_digest(spec)}"
         )
     return format
 

@@ -20,8 +20,7 @@ from converters.model import Model
 from specs.errors import IntegrityError, SnnZooError, StateOverflowError, UnsupportedError
 from specs.files.given_file import suggest_file
 from specs.network import NetworkSpec
-from zoo.card import Card, FileFacts, is_card, load_card, revision_of, spec_digest
-from zoo.model_format import ModelFormat
+from zoo.card import Card, FileFacts, is_card, load_card, revision_of
 from zoo.runs.card_files import card_of
 from zoo.runs.golden import golden_differences
 from zoo.sources import is_netx, layers_of, model_path, read_source
@@ -124,7 +123,7 @@ def _compare_spikes(name: str, spec: NetworkSpec, expected: Trace, found: Trace)
 
 
 def _check_card(card: Card, path: Path, network: Network) -> list[Check]:
-    """Check the bytes of a file, if the card has their digest, its spec, and its output on the golden images."""
+    """Check the bytes of a file, if the card has their digest, and its output on the golden images."""
     checks = []
     wanted = [file for kind, file in card.files.items() if kind.suffix == path.suffix]
     if wanted:
@@ -133,11 +132,6 @@ def _check_card(card: Card, path: Path, network: Network) -> list[Check]:
         if facts not in wanted:
             found = f"{_bytes(facts)}; card: {_bytes(wanted[0])}"
         checks.append(Check("bytes, by the card", facts in wanted, found))
-    if path.suffix == ModelFormat.SAFETENSORS.suffix:
-        digest = spec_digest(network.spec)
-        same = digest == card.spec_sha256
-        found = "the same" if same else f"{revision_of(digest)}; card: {revision_of(card.spec_sha256)}"
-        checks.append(Check("spec, by the card", same, found))
     try:
         differing = golden_differences(IntegerNetwork(network), card.golden)
     except SnnZooError as error:

@@ -109,12 +109,6 @@ def test_a_card_of_another_file_is_refused(carded, tmp_path) -> None:
     assert not (tmp_path / "index").exists()
 
 
-def test_a_card_of_another_spec_is_refused(carded, tmp_path) -> None:
-    made = carded(spec_sha256="0" * 64)
-    with pytest.raises(IntegrityError, match="spec_sha256"):
-        publish(made.file, made.card_file, str(tmp_path / "index"))
-
-
 def test_what_is_no_model_is_refused(carded, tmp_path) -> None:
     made = carded()
     made.file.write_bytes(b"no model")
