@@ -22,7 +22,7 @@ from converters.report.network_figures import (
     spread_out,
 )
 from converters.report.network_graph import draw, graph_of_model
-from converters.report.rendering import render
+from converters.report.rendering import part_text, render
 from specs.errors import DataError
 from specs.io import dump_spec
 from specs.words import counted
@@ -109,10 +109,15 @@ def gallery_page(
         "gallery.html.jinja",
         model=model,
         figures=figures,
-        card_rows=card_rows(model.card),
+        card_rows=[(f"{topic}: {key}", value) for topic, key, value in card_rows(model.card)],
         drawing=draw(graph_of_model(model)),
         spec_text=dump_spec(model.spec),
         source=source,
         command=command,
         reports=reports,
+        report_rows=[
+            (f"{report.epoch + 1}{' *' if report.best else ''}", *map(part_text, scores))
+            for report in reports
+            for scores in [(report.training_score, report.validation_ann_score, report.validation_snn_score)]
+        ],
     )
