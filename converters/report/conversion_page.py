@@ -16,15 +16,7 @@ def conversion_page(
     command: str,
     outputs: Sequence[Mapping[str, str]],
 ) -> str:
-    """Return the HTML report of `convert model.onnx`.
-
-    Args:
-        conversion: result of the conversion.
-        figures: comparison of ANN and SNN; None without data.
-        source: name of the ONNX file.
-        command: command line, as typed.
-        outputs: files written: `path`, `format` and `sha256` of each.
-    """
+    """Return the HTML report of `convert model.onnx`; `outputs` have `path`, `format` and `sha256` of each file."""
     saturated = {found.block: found.saturated for found in conversion.candidate.calibrations}
     measured = None if figures is None else figures.correlations
     correlations = [NOTHING if r is None else f"{r:.4f}" for r in measured or ()]

@@ -96,15 +96,7 @@ def measure_gallery(model: Model, dataset: Dataset, *, limit: int) -> GalleryFig
 def gallery_page(
     model: Model, figures: GalleryFigures, *, source: str, command: str, reports: Sequence[EpochReport] = ()
 ) -> str:
-    """Return the gallery of a model, an HTML page.
-
-    Args:
-        model: the model.
-        figures: figures of the model.
-        source: file or name of the model.
-        command: command line, as typed.
-        reports: reports of its training epochs, if known.
-    """
+    """Return the gallery of a model, an HTML page; `source` and `command` are shown as typed."""
     return render(
         "gallery.html.jinja",
         model=model,

@@ -36,12 +36,7 @@ INVISIBLE = dict.fromkeys((*CONTROLS, *BIDI), "\N{REPLACEMENT CHARACTER}")
 
 
 def render(template: str, **names: Any) -> str:
-    """Fill a template of this package. Values are escaped, and invisible characters in them replaced.
-
-    Args:
-        template: file name of the template.
-        names: values that the template uses.
-    """
+    """Fill a template of this package. Values are escaped, and invisible characters in them replaced."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
