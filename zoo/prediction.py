@@ -136,7 +136,7 @@ def predict_files(
     content is cut out, scaled, and centred.
 
     Args:
-        network: network to run as SNN; an `IntegerNetwork` keeps to the chip's limits.
+        network: run as SNN; an `IntegerNetwork` keeps to the chip's limits.
         paths: image files that Pillow can read, WAV files, or recordings that `read_events` reads. A folder stands for
             those in it.
         data: name of the dataset that the network was trained on.

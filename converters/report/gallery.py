@@ -54,12 +54,7 @@ class GalleryFigures:
 
 
 def measure_gallery(model: Model, dataset: Dataset, *, limit: int) -> GalleryFigures:
-    """Run a model on test images; return the figures of its gallery.
-
-    Args:
-        model: classifier of images like the dataset's.
-        dataset: images with labels.
-        limit: largest number of test images; they are evenly spaced in the test set.
+    """Run a model on at most `limit` test images, evenly spaced in the test set; return the figures of its gallery.
 
     Raises:
         DataError: the dataset has no labels, or more classes than the model.

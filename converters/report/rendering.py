@@ -6,9 +6,9 @@ stops them.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -17,9 +17,6 @@ from bootstrap_core.pictures import film_uri, image_uri, raster_uri
 from converters.report.charts import HEIGHT, LEARNERS, WIDTH, accuracy_chart, learning_charts, output_chart
 from converters.report.network_figures import Example
 from specs.words import percent
-
-if TYPE_CHECKING:
-    from converters.report.network_graph import NetworkGraph
 
 MAX_MATRIX = 25
 """Largest number of classes for which the confusion matrix is shown."""
@@ -112,9 +109,9 @@ def step_rows(by_steps: Mapping[int, float | None], ann: float | None) -> list[l
     return rows
 
 
-def graph_rows(graph: "NetworkGraph") -> list[tuple[str, str, str]]:
-    """Return name, shape and facts of each layer."""
-    return [(layer.name, TIMES.join(map(str, layer.shape)), "; ".join(layer.facts)) for layer in graph.layers]
+def graph_rows(layers: Iterable[Any]) -> list[tuple[str, str, str]]:
+    """Return name, shape and facts of each layer of a drawing."""
+    return [(layer.name, TIMES.join(map(str, layer.shape)), "; ".join(layer.facts)) for layer in layers]
 
 
 def film_steps(example: Example) -> int:

@@ -49,11 +49,8 @@ class BrokenOffError(Exception):
 class _Source:
     """File on a server, as the attempts of a transfer have seen it.
 
-    Attributes:
-        url: its URL.
-        headers: headers of the requests.
-        version: its ETag or date in the last answer; empty if the server gives none.
-        has_changed: True if it was another file in a later answer than in the one before.
+    `version` is its ETag or date in the last answer, empty if the server gives none. `has_changed` is True if it was
+    another file in a later answer than in the one before.
     """
 
     url: str
@@ -206,15 +203,7 @@ def copy_rest(
     what: str,
     progress: Progress = lambda done, total: None,
 ) -> None:
-    """Append the rest of a source to `file`.
-
-    Args:
-        read: called with a number of bytes; returns at most that many, and none at the end.
-        file: open for appending.
-        limit: largest size of the file in bytes; None for any.
-        total: expected size of the file in bytes, for `progress`.
-        what: name of the source in messages.
-        progress: called after each chunk.
+    """Append the rest of a source to `file`; `read` returns at most as many bytes as asked for, and none at the end.
 
     Raises:
         IntegrityError: the file would exceed `limit`; it is emptied, since its bytes are not the expected ones.

@@ -70,11 +70,8 @@ def measure_card(
     """Measure the model in a safetensors file on all test images of `dataset`.
 
     Args:
-        path: the model file.
         dataset: the dataset that the model was trained on.
-        name: name of the model; by default the name of its spec.
         licence: licence of the weights, as SPDX names it.
-        curves: learning curves of the training.
         other_seeds: results of `measure_seed` for other runs.
         progress: called with the name of the next score.
 
@@ -155,12 +152,7 @@ def measure_card(
 
 
 def measure_seed(path: Path, model: Model, dataset: Dataset) -> SeedScore:
-    """Score a run that differs from the run of `model` only in its seed.
-
-    Args:
-        path: model file of the run.
-        model: the model that the card describes.
-        dataset: the dataset that both were trained on.
+    """Score the run in the file `path`, which differs from the run of `model`, on the same data, only in its seed.
 
     Raises:
         SnnZooError: the run has another spec, recipe or teacher, or the same seed.
@@ -283,7 +275,7 @@ def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, tra
             calibrated = {"data": data} if conversion.get("data") is not None else {}
             given = {**calibrated, "time_steps": model.spec.time_steps, **given}
         if "spec" in given:
-            given["spec"] = _spec_source(str(given["spec"]))
+            given["spec"] = given["spec"] if given["spec"] in network_names() else f"{given['spec']}.yaml"
         words = [str(conversion.get("source", "ANN.onnx")), *(_option(*option) for option in given.items())]
         train = f"zoo convert {shlex.join(words)} -o {name}.safetensors"
     elif model.spec.training is not None:
@@ -295,11 +287,6 @@ def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, tra
         eval=f"zoo eval {name}{data_option} --engine integer --time-steps {steps}",
         card=f"zoo card {name}{data_option} --check",
     )
-
-
-def _spec_source(name: str) -> str:
-    """Return the argument by which a command finds a spec: the name of a packaged spec, else a file name."""
-    return name if name in network_names() else f"{name}.yaml"
 
 
 def _option(name: str, value: object) -> str:

@@ -94,15 +94,6 @@ def test_publishing_again_changes_nothing(carded, tmp_path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "index").rglob("*")} == before
 
 
-def test_models_and_revisions_join_those_there(carded, tmp_path) -> None:
-    for made in (carded(), carded("other"), carded(seed=1)):
-        publish(made.file, made.card_file, str(tmp_path / "index"))
-    assert {name: len(models) for name, models in read_index(tmp_path / "index").models.items()} == {
-        "tiny": 2,
-        "other": 1,
-    }
-
-
 def test_a_card_of_another_file_is_refused(carded, tmp_path) -> None:
     with pytest.raises(IntegrityError, match=r"card.yaml is the card of another file"):
         publish(carded(seed=1).file, carded().card_file, str(tmp_path / "index"))
