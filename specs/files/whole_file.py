@@ -8,6 +8,7 @@ import errno
 import glob
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -57,6 +58,13 @@ def write_whole(path: str | Path, data: bytes) -> Path:
     with whole_file(path) as file:
         file.write(data)
     return Path(path)
+
+
+def copy_whole(source: Path, target: Path) -> Path:
+    """Copy a file so that the copy appears whole or not at all; return the copy."""
+    with source.open("rb") as opened, whole_file(target) as file:
+        shutil.copyfileobj(opened, file)
+    return target
 
 
 def write_together(files: Mapping[Path, bytes]) -> None:

@@ -151,10 +151,10 @@ def _draw(source: str, path: Path, force: bool, as_json: bool) -> None:
 
 def _show_model(model: "Model", card: "Card | None", as_json: bool) -> None:
     from converters.report.card_rows import card_rows
-    from zoo.runs.card_text import c_section, costs_in_c, sections
+    from zoo.runs.card_text import c_section, costs_in_c, document, sections
 
     if as_json:
-        measured = None if card is None else card.model_dump(mode="json")
+        measured = None if card is None else document(card, model.spec)
         costs = costs_in_c(model.spec, card)
         found = {"card": model.card, "measured": measured, "c": None if costs is None else asdict(costs)}
         echo(json_text({"spec": model.spec.model_dump(mode="json"), **found}))
