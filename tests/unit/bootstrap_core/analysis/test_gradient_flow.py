@@ -100,7 +100,7 @@ def test_summary_tells_a_gradient_that_is_not_finite() -> None:
 
 def test_parametrized_weights_count_by_their_originals() -> None:
     layer = parametrizations.weight_norm(nn.Linear(3, 2, bias=False))
-    flow = GradientFlow([layer])
+    flow = GradientFlow(nn.ModuleList([layer]))
     layer(torch.tensor([[1.0, 2.0, 3.0]])).square().sum().backward()
     flow.record()
     originals = layer.parametrizations.weight
@@ -112,7 +112,7 @@ def test_parametrized_weights_count_by_their_originals() -> None:
 def test_squares_of_gradients_neither_vanish_nor_overflow(size: float) -> None:
     layer = nn.Linear(2, 2, bias=False)
     layer.weight.grad = torch.full((2, 2), size)
-    flow = GradientFlow([layer])
+    flow = GradientFlow(nn.ModuleList([layer]))
     flow.record()
     assert flow.norms["0"] == pytest.approx(2 * size)
     assert flow.vanished() == []
@@ -121,7 +121,7 @@ def test_squares_of_gradients_neither_vanish_nor_overflow(size: float) -> None:
 def test_half_precision_gradients_do_not_overflow() -> None:
     layer = nn.Linear(2, 1, bias=False).half()
     layer.weight.grad = torch.tensor([[4.5e4, 6e4]], dtype=torch.float16)
-    flow = GradientFlow([layer])
+    flow = GradientFlow(nn.ModuleList([layer]))
     flow.record()
     assert flow.norms["0"] == pytest.approx(7.5e4, rel=1e-3)
 
@@ -129,14 +129,14 @@ def test_half_precision_gradients_do_not_overflow() -> None:
 def test_layers_by_name_by_place_and_by_child() -> None:
     net = two()
     assert GradientFlow(net).names == ["first", "last"]
-    assert GradientFlow({"a": net.last, "b": net.flatten}).names == ["a"]
-    assert GradientFlow([net.flatten, net.last]).names == ["1"]
+    assert GradientFlow(nn.ModuleDict({"a": net.last, "b": net.flatten})).names == ["a"]
+    assert GradientFlow(nn.ModuleList([net.flatten, net.last])).names == ["1"]
     assert GradientFlow(nn.ModuleList([net.last, net.first])).names == ["0", "1"]
 
 
 def test_layers_without_parameters_are_refused() -> None:
     with pytest.raises(SnnZooError, match=r"\['0'\] has a parameter"):
-        GradientFlow([nn.Flatten()])
+        GradientFlow(nn.ModuleList([nn.Flatten()]))
 
 
 def test_watching_changes_nothing() -> None:

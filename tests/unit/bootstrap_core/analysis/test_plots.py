@@ -209,7 +209,7 @@ def test_gradient_flow_shows_the_latest_epoch_and_marks_vanished_layers() -> Non
 
 def test_gradient_flow_of_a_monitor_holds_its_history_and_its_open_epoch() -> None:
     layer = nn.Linear(1, 1, bias=False)
-    flow = GradientFlow([layer])
+    flow = GradientFlow(nn.ModuleList([layer]))
     with pytest.raises(SnnZooError, match="no gradient flow to draw"):
         plots.draw_gradient_flow(flow)
     layer.weight.grad = torch.tensor([[2.0]])
