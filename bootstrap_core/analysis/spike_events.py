@@ -1,7 +1,6 @@
 """Spikes as lists of events, and as animations.
 
-A spike tensor has a number for every neuron at every step; events list only the spikes. Conversion is exact in both
-directions, payloads of graded spikes included.
+A spike tensor has a number for every neuron at every step; events list only the spikes, payloads included.
 """
 
 import io
@@ -31,12 +30,6 @@ class Events:
     t: torch.Tensor
     place: torch.Tensor
     payload: torch.Tensor
-
-    def __post_init__(self) -> None:
-        shapes = [list(self.t.shape), list(self.place.shape), list(self.payload.shape)]
-        n_events = self.t.numel()
-        if shapes[0] != [n_events] or shapes[1] not in ([n_events, 1], [n_events, 3]) or shapes[2] != [n_events]:
-            raise SnnZooError(f"events need t [E], place [E, 1] or [E, 3], payload [E]; got {shapes}")
 
     def __len__(self) -> int:
         return self.t.numel()
@@ -72,36 +65,6 @@ def to_events(spikes: torch.Tensor) -> Events:
     spikes = spikes.detach()
     where = spikes.nonzero()  # [E, 2] or [E, 4], in row-major order, so by rising time
     return Events(t=where[:, 0], place=where[:, 1:], payload=spikes[tuple(where.T)])
-
-
-def to_tensor(events: Events, shape: Sequence[int]) -> torch.Tensor:
-    """Return the spike tensor of events: the inverse of `to_events`.
-
-    Args:
-        events: in any order.
-        shape: `[T, C]` or `[T, C, H, W]`.
-
-    Returns:
-        The payload of each event at its place and zero elsewhere, in the type and on the device of the payload.
-
-    Raises:
-        SnnZooError: an event lies outside the shape, two lie at the same place, or the shape does not fit the events.
-    """
-    _check_shape(shape)
-    where = torch.cat((events.t.unsqueeze(1), events.place), dim=1)  # [E, 2] or [E, 4]
-    if where.shape[1] != len(shape):
-        raise SnnZooError(f"events with {where.shape[1]} coordinates do not fit the shape {list(shape)}")
-    outside = ((where < 0) | (where >= where.new_tensor(list(shape)))).any(dim=1)
-    if outside.any():
-        first = int(outside.nonzero()[0])
-        raise SnnZooError(f"event {first} at {where[first].tolist()} lies outside the shape {list(shape)}")
-    places, counts = torch.unique(where, dim=0, return_counts=True)
-    if len(places) < len(where):
-        place = places[counts > 1][0].tolist()
-        raise SnnZooError(f"several events at {place}: a neuron spikes at most once a step; add up their payloads")
-    spikes = events.payload.new_zeros(tuple(shape))
-    spikes[tuple(where.T)] = events.payload
-    return spikes
 
 
 # Palette of an animation, at most 256 colours in a GIF: background, silent neuron, time line, and three ramps.

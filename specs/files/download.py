@@ -193,34 +193,11 @@ def persist(attempt: Callable[[], object], file: BinaryIO, *, what: str) -> None
             time.sleep(BACKOFF_S * 2 ** (failures - 1) * random.uniform(0.5, 1))
 
 
-def copy_rest(
-    read: Callable[[int], bytes],
-    file: BinaryIO,
-    *,
-    limit: int | None,
-    total: int | None,
-    what: str,
-    progress: Progress = lambda done, total: None,
-) -> None:
-    """Append the rest of a source to `file`.
+def append(file: BinaryIO, chunk: bytes, *, limit: int | None, what: str) -> int:
+    """Append a chunk to `file` and return its new size.
 
-    Args:
-        read: called with a number of bytes; returns at most that many, and none at the end.
-        file: open for appending.
-        limit: largest size of the file in bytes; None for any.
-        total: expected size of the file in bytes, for `progress`.
-        what: name of the source in messages.
-
-    Raises:
-        IntegrityError: the file would exceed `limit`; it is emptied, since its bytes are not the expected ones.
-        SnnZooError: the file cannot be written; it is emptied, to free the disk.
+    Raises `IntegrityError` beyond `limit`, and `SnnZooError` if the file cannot be written; it is then emptied.
     """
-    while chunk := read(CHUNK_BYTES):
-        progress(_append(file, chunk, limit=limit, what=what), total)
-
-
-def _append(file: BinaryIO, chunk: bytes, *, limit: int | None, what: str) -> int:
-    """Append a chunk to `file` and return its new size. Raises as `copy_rest`."""
     size = file.seek(0, os.SEEK_END) + len(chunk)
     if limit is not None and size > limit:
         file.truncate(0)
@@ -290,7 +267,7 @@ async def _receive(source: _Source, file: BinaryIO, size: int | None, limit: int
                 done = first
                 async for chunk in response.aiter_raw():
                     left_s = patience.deadline - anyio.current_time() + len(chunk) / LOWEST_RATE
-                    done = _append(file, chunk, limit=limit if size is None else size, what=url)
+                    done = append(file, chunk, limit=limit if size is None else size, what=url)
                     progress(done, total)
                     received += len(chunk)
                     patience.deadline = anyio.current_time() + min(left_s, RATE_WINDOW_S)
