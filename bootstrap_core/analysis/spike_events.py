@@ -71,8 +71,7 @@ def to_events(spikes: torch.Tensor) -> Events:
 _PAGE, _SILENT, _ELAPSED = 0, 1, 2
 _LEVELS = 64
 _POSITIVE, _NEGATIVE, _IMAGE = 3, 3 + _LEVELS, 3 + 2 * _LEVELS  # first index of each ramp
-SLOWEST, FASTEST = 1 / 600, 50
-"""Range of frames per second that GIF can encode and most programs show."""
+FRAME_MS = 200
 _CANVAS = 256  # pixels, the size that small layers are enlarged to, as far as whole factors allow
 _MARGIN = 12  # pixels
 
@@ -82,7 +81,6 @@ def animate(
     path: str | Path,
     *,
     image: torch.Tensor | None = None,
-    frames_per_second: float = 5.0,
 ) -> Path:
     """Write the spikes of one sample as an animated GIF: a frame for each time step, a square for each neuron.
 
@@ -93,7 +91,6 @@ def animate(
         spikes: `[T, C]`, a dense layer, laid out nearly as a square; or `[T, C, H, W]`, whose C maps lie side by side.
         image: input image in 0..1, shown on the left: grey, `[H, W]` or `[1, H, W]`, or RGB, `[3, H, W]`, for which
             the GIF has room for 125 colours. Events `[T, C, H, W]` are shown as they arrive, see `signed_events`.
-        frames_per_second: from 1/600 to 50; GIF rounds the time of a frame to 1/100 s.
 
     Raises:
         SnnZooError: a shape or option does not fit, a payload is not finite, or Pillow is not installed.
@@ -104,8 +101,6 @@ def animate(
         raise SnnZooError("an animation needs Pillow: pip install pillow") from error
     if Path(path).suffix.lower() != ".gif":
         raise SnnZooError(f"cannot animate to {path}: animations are GIF, so the name must end in .gif")
-    if not SLOWEST <= frames_per_second <= FASTEST:
-        raise SnnZooError(f"frames_per_second = {frames_per_second} must be from {SLOWEST} to {FASTEST}")
 
     cells = _lay_out(_colours(spikes))  # [T, rows, columns] of palette indices
     layer, palette = _enlarge(cells), _palette()
@@ -124,10 +119,9 @@ def animate(
         picture_of_step = Image.frombytes("P", (frame.shape[1], frame.shape[0]), frame.tobytes())
         picture_of_step.putpalette(palette)
         pictures.append(picture_of_step)
-    milliseconds = 10 * round(100 / frames_per_second)
     buffer = io.BytesIO()
     pictures[0].save(
-        buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, optimize=False
+        buffer, "GIF", save_all=True, append_images=pictures[1:], duration=FRAME_MS, loop=0, optimize=False
     )
     return write_whole(path, buffer.getvalue())
 

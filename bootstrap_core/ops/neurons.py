@@ -114,7 +114,6 @@ class NeuronConstants(Prepared):
         return self.once(("record", channels), partial(self._record, channels))[0]
 
     def _record(self, channels: int) -> tuple[Neurons, list[Tensor | None]]:
-        """Return the constants for the native library, and the arrays that they point into."""
         bias = torch.zeros(1, dtype=torch.float32) if self.bias is None else self.bias.detach() * MANT
         numbers = *(keep.round().int() for keep in self.keeps), bias.round().int() * STATE_PER_MANT
         arrays = [pad_lanes(x, channels) for x in numbers]

@@ -117,7 +117,6 @@ def _differentiable(spikes: Spikes) -> tuple[Tensor | None, Tensor | None, Tenso
 
 
 def _arguments(operands: Operands, sources: list[Spikes], layer: Layer) -> tuple[Any, ...]:
-    """Return the arguments of `snn_layer`."""
     records = (Synapse * len(sources))()
     for i, (connection, spikes) in enumerate(zip(operands.connections, sources, strict=True)):
         records[i] = connection.record(spikes)

@@ -119,7 +119,6 @@ wiring = lru_cache(maxsize=256)(Wiring)
 
 
 def _flat_map(shape: Shape) -> tuple[int, int]:
-    """Return pixels and channels of a shape `(C,)` or `(C, H, W)`."""
     height, width, channels = map_of(shape)
     return height * width, channels
 

@@ -46,9 +46,8 @@ class BrokenOffError(Exception):
 class _Source:
     """File on a server, as the attempts of a transfer have seen it.
 
-    Attributes:
-        version: its ETag or date in the last answer; empty if the server gives none.
-        has_changed: True if it was another file in a later answer than in the one before.
+    `version` is its ETag or date in the last answer; empty if the server gives none. `has_changed` tells whether it was
+    another file in a later answer than in the one before.
     """
 
     url: str
@@ -335,26 +334,19 @@ def _extent(url: str, response: "httpx.Response", size: int | None, limit: int |
     """
     if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/html":
         raise IntegrityError(f"{url}: the server sends a web page, not the file")
-    first, announced = _announced(response)
-    if size is not None:
-        if announced not in (size, None):
-            raise IntegrityError(f"{url}: expected {size} bytes, the server announces {announced}")
-        return first, size
-    if limit is not None and announced is not None and announced > limit:
-        raise IntegrityError(f"{url}: {announced} bytes, more than the limit of {limit}")
-    return first, announced
-
-
-def _announced(response: "httpx.Response") -> tuple[int, int | None]:
-    """Return position and size as the server announces them."""
     if response.status_code == 206:
         found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", ""))
         if found is None:
             raise BrokenOffError("the server does not say which range it sends")
-        first, total = found.groups()
-        return int(first), None if total == "*" else int(total)
-    length = response.headers.get("Content-Length", "")
-    return 0, int(length) if re.fullmatch(r"\d{1,18}", length) else None
+        start, told = found.groups()
+    else:
+        start, told = "0", response.headers.get("Content-Length", "")
+    announced = int(told) if re.fullmatch(r"\d{1,18}", told) else None
+    if size is not None and announced not in (size, None):
+        raise IntegrityError(f"{url}: expected {size} bytes, the server announces {announced}")
+    if size is None and limit is not None and announced is not None and announced > limit:
+        raise IntegrityError(f"{url}: {announced} bytes, more than the limit of {limit}")
+    return int(start), announced if size is None else size
 
 
 def _reason(error: BaseException) -> str:
