@@ -283,9 +283,6 @@ class LayerRun:
         """Return the gradients of the weighted input, of both decays, of the bias and of the recurrent weights.
 
         Args:
-            grad: gradient of the spikes, `[T, N, ...]`.
-            voltage, current: states of the run, before reset.
-            dtype: type of the gradient of the weighted input.
             constant: whether the weighted input was the same at all steps; its gradient is then `[N, H, W, C]` and
                 not `[N, T, H, W, C]`.
         """
@@ -350,7 +347,6 @@ class OneStep:
 
     Args:
         run: run of one step that goes on; its arrays are overwritten by each step.
-        arguments: its arguments, without the output arrays.
         reads: what owns the arrays that the arguments point into.
     """
 

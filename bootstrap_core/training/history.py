@@ -124,8 +124,6 @@ class LearningStat:
     `best_accuracy` is a flag with the name of a value. Here `best_score` is the value and `improved` the flag.
 
     Attributes:
-        loss_sum: sum of the losses of the samples of the open epoch.
-        num_samples: number of samples of the open epoch.
         loss_log: mean loss of each closed epoch, None where there were no samples.
         correct_samples: number of correctly classified samples of the open epoch; None unless scores are accuracies.
         accuracy_log: accuracy of each closed epoch; None unless scores are accuracies.

@@ -106,7 +106,6 @@ def fetch_whole(target: Path, fetch: Callable[[BinaryIO], object], check: Callab
     fails its check, it is fetched once more from the start.
 
     Args:
-        target: path of the file; missing folders are made.
         fetch: called with a file open for appending; appends the missing bytes.
         check: called with a path; raises `IntegrityError` if the file is not as expected.
 
