@@ -40,7 +40,7 @@ class SteadyInput:
     std: float
 
     def gradients(self, by_pixel: float, by_one: float) -> tuple[Tensor, Tensor]:
-        """Return the gradients of `weight` and `bias` from the sums of (gradient of a current) * pixel, and of the gradient."""
+        """Return the gradients of `weight` and `bias`, from the sums of gradient * pixel, and of the gradient alone."""
         of_weight = (by_pixel - self.mean * by_one) / self.std
         return self.weight.new_full((1,), of_weight), self.bias.new_full((1,), by_one)
 
