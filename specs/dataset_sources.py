@@ -74,13 +74,10 @@ class DatasetSource:
 
     Attributes:
         name: name in commands and specs.
-        classes: names of the classes, in the order of the labels.
         image_shape: shape `(C, H, W)` of an image, or of a time step of events; of sounds that of the default
             `log_mel`.
         forms: forms of its files, the preferred first; none if the package contains the images.
         advice: end of the message that the dataset was not found, after "Put ".
-        credit: origin and terms of the data, for cards.
-        in_cards: False if cards must not contain its images.
         n_test: number of test images, where it is checked.
         simulated_from: name of the dataset whose images a simulated event camera looks at; None for others.
     """
@@ -218,9 +215,6 @@ def doubts(name: str, shape: Iterable[int], n_outputs: int) -> str | None:
 
 def find_user_data(name: str) -> Path | None:
     """Return the path of a user's own images; None if `name` is the name of a dataset.
-
-    Raises:
-        DataError: `name` is neither, or the file cannot be read.
 
     >>> find_user_data("mnist")
     """

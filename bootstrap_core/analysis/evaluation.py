@@ -90,13 +90,11 @@ def evaluate(
             little extra time.
         batch_size: number of examples that run at once; affects only the speed.
         task: what the network is judged by, by default the task of its spec.
-        progress: called after each batch with the number of examples done and of all.
         group: processes that score a part each; all return the result for all examples, but the outputs of their part.
 
     Raises:
         DataError: the examples are not what the network is scored on, there are none, or they have labels beyond the
             classes.
-        SnnZooError: `network` is not a network, or `mode` not a mode.
     """
     kinds, advice = (Network, IntegerNetwork, _Exact), "build_network makes one from a spec"
     check_type(network, kinds, "evaluate takes a Network or an IntegerNetwork", advice=advice)

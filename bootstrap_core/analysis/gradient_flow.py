@@ -8,7 +8,6 @@ any layers, without hooks.
 """
 
 import math
-from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -26,8 +25,7 @@ class GradientFlow:
     such as flatten, are left out.
 
     Args:
-        modules: a module whose children are the layers, such as `Sequential` or a network's `blocks`; or the layers
-            themselves, as a mapping from name to module, or as a sequence, named by position.
+        modules: a module whose children are the layers, such as `Sequential`, `ModuleDict` or a network's `blocks`.
 
     Attributes:
         history: for each closed epoch, the mean norm by layer; None for a layer that never had a gradient.
@@ -41,13 +39,8 @@ class GradientFlow:
         ({'0': 0.0}, ['0'])
     """
 
-    def __init__(self, modules: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module]) -> None:
-        if isinstance(modules, nn.Module):
-            named = dict(modules.named_children())
-        elif isinstance(modules, Mapping):
-            named = dict(modules)
-        else:
-            named = {str(place): module for place, module in enumerate(modules)}
+    def __init__(self, modules: nn.Module) -> None:
+        named = dict(modules.named_children())
         self._layers = {name: module for name, module in named.items() if any(True for _ in module.parameters())}
         if not self._layers:
             raise SnnZooError(f"no gradient to watch: none of the layers {list(named)} has a parameter")

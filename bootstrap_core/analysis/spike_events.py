@@ -1,7 +1,6 @@
 """Spikes as lists of events, and as animations.
 
-A spike tensor has a number for every neuron at every step; events list only the spikes. Conversion is exact in both
-directions, payloads of graded spikes included.
+A spike tensor has a number for every neuron at every step; events list only the spikes, payloads included.
 """
 
 import io
@@ -31,12 +30,6 @@ class Events:
     t: torch.Tensor
     place: torch.Tensor
     payload: torch.Tensor
-
-    def __post_init__(self) -> None:
-        shapes = [list(self.t.shape), list(self.place.shape), list(self.payload.shape)]
-        n_events = self.t.numel()
-        if shapes[0] != [n_events] or shapes[1] not in ([n_events, 1], [n_events, 3]) or shapes[2] != [n_events]:
-            raise SnnZooError(f"events need t [E], place [E, 1] or [E, 3], payload [E]; got {shapes}")
 
     def __len__(self) -> int:
         return self.t.numel()
@@ -74,42 +67,11 @@ def to_events(spikes: torch.Tensor) -> Events:
     return Events(t=where[:, 0], place=where[:, 1:], payload=spikes[tuple(where.T)])
 
 
-def to_tensor(events: Events, shape: Sequence[int]) -> torch.Tensor:
-    """Return the spike tensor of events: the inverse of `to_events`.
-
-    Args:
-        events: in any order.
-        shape: `[T, C]` or `[T, C, H, W]`.
-
-    Returns:
-        The payload of each event at its place and zero elsewhere, in the type and on the device of the payload.
-
-    Raises:
-        SnnZooError: an event lies outside the shape, two lie at the same place, or the shape does not fit the events.
-    """
-    _check_shape(shape)
-    where = torch.cat((events.t.unsqueeze(1), events.place), dim=1)  # [E, 2] or [E, 4]
-    if where.shape[1] != len(shape):
-        raise SnnZooError(f"events with {where.shape[1]} coordinates do not fit the shape {list(shape)}")
-    outside = ((where < 0) | (where >= where.new_tensor(list(shape)))).any(dim=1)
-    if outside.any():
-        first = int(outside.nonzero()[0])
-        raise SnnZooError(f"event {first} at {where[first].tolist()} lies outside the shape {list(shape)}")
-    places, counts = torch.unique(where, dim=0, return_counts=True)
-    if len(places) < len(where):
-        place = places[counts > 1][0].tolist()
-        raise SnnZooError(f"several events at {place}: a neuron spikes at most once a step; add up their payloads")
-    spikes = events.payload.new_zeros(tuple(shape))
-    spikes[tuple(where.T)] = events.payload
-    return spikes
-
-
 # Palette of an animation, at most 256 colours in a GIF: background, silent neuron, time line, and three ramps.
 _PAGE, _SILENT, _ELAPSED = 0, 1, 2
 _LEVELS = 64
 _POSITIVE, _NEGATIVE, _IMAGE = 3, 3 + _LEVELS, 3 + 2 * _LEVELS  # first index of each ramp
-SLOWEST, FASTEST = 1 / 600, 50
-"""Range of frames per second that GIF can encode and most programs show."""
+FRAME_MS = 200
 _CANVAS = 256  # pixels, the size that small layers are enlarged to, as far as whole factors allow
 _MARGIN = 12  # pixels
 
@@ -119,7 +81,6 @@ def animate(
     path: str | Path,
     *,
     image: torch.Tensor | None = None,
-    frames_per_second: float = 5.0,
 ) -> Path:
     """Write the spikes of one sample as an animated GIF: a frame for each time step, a square for each neuron.
 
@@ -130,7 +91,6 @@ def animate(
         spikes: `[T, C]`, a dense layer, laid out nearly as a square; or `[T, C, H, W]`, whose C maps lie side by side.
         image: input image in 0..1, shown on the left: grey, `[H, W]` or `[1, H, W]`, or RGB, `[3, H, W]`, for which
             the GIF has room for 125 colours. Events `[T, C, H, W]` are shown as they arrive, see `signed_events`.
-        frames_per_second: from 1/600 to 50; GIF rounds the time of a frame to 1/100 s.
 
     Raises:
         SnnZooError: a shape or option does not fit, a payload is not finite, or Pillow is not installed.
@@ -141,8 +101,6 @@ def animate(
         raise SnnZooError("an animation needs Pillow: pip install pillow") from error
     if Path(path).suffix.lower() != ".gif":
         raise SnnZooError(f"cannot animate to {path}: animations are GIF, so the name must end in .gif")
-    if not SLOWEST <= frames_per_second <= FASTEST:
-        raise SnnZooError(f"frames_per_second = {frames_per_second} must be from {SLOWEST} to {FASTEST}")
 
     cells = _lay_out(_colours(spikes))  # [T, rows, columns] of palette indices
     layer, palette = _enlarge(cells), _palette()
@@ -161,10 +119,9 @@ def animate(
         picture_of_step = Image.frombytes("P", (frame.shape[1], frame.shape[0]), frame.tobytes())
         picture_of_step.putpalette(palette)
         pictures.append(picture_of_step)
-    milliseconds = 10 * round(100 / frames_per_second)
     buffer = io.BytesIO()
     pictures[0].save(
-        buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, optimize=False
+        buffer, "GIF", save_all=True, append_images=pictures[1:], duration=FRAME_MS, loop=0, optimize=False
     )
     return write_whole(path, buffer.getvalue())
 

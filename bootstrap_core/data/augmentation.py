@@ -56,9 +56,6 @@ def augment(images: Tensor, spec: AugmentSpec, generator: torch.Generator, share
     Args:
         images: float images `[N, C, H, W]`; or recordings `[N, T, C, H, W]`, uint8 or floats, which keep their type.
 
-    Raises:
-        DataError: images have another rank or an integer dtype.
-
     >>> spec = AugmentSpec(flip=True, elastic=0.05, erase=0.25)
     >>> augment(torch.rand(8, 1, 28, 28), spec, torch.Generator().manual_seed(0)).shape
     torch.Size([8, 1, 28, 28])

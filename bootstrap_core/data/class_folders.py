@@ -83,7 +83,6 @@ def class_folders(path: Path) -> list[ClassFolders]:
 
     Raises:
         DataError: there are no class folders, or one without files, or links out of the folder.
-        IntegrityError: the tar archive is damaged, or too large.
     """
     if not path.is_dir():
         return list(_in_tar(path))

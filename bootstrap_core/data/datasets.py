@@ -128,7 +128,6 @@ def pull_dataset(name: str, *, cache_dir: Path | None = None, mirrors: Sequence[
 
 
 def _pull(source: DatasetSource, cache_dir: Path | None, mirrors: Sequence[str] | None) -> Found:
-    """Download the form of a dataset that has mirrors; return it with its folder."""
     files = next((files for files in source.forms if files.mirrors), None)
     if files is None:
         raise DataError(f"{source.name} cannot be downloaded; zoo/README.md says where it comes from")
@@ -170,7 +169,6 @@ def _places(source: DatasetSource, data_dir: Path | None, cache_dir: Path | None
 
 
 def _find(source: DatasetSource, places: Sequence[Path]) -> Found | None:
-    """Return the first place that has a form of a dataset, and that form."""
     found = ((folder, files) for folder in places for files in source.forms)
     return next((each for each in found if _has_files(*each, source)), None)
 
@@ -241,7 +239,6 @@ def _verify(path: Path, files: DatasetFiles, sha256: str, what: str = "") -> Non
 
 
 def _download(target: Path, files: DatasetFiles, sha256: str, mirrors: Sequence[str]) -> None:
-    """Download one file from the first mirror that has it intact."""
     limit = DATASET_FILE_BYTES if files.format is FileFormat.IDX else DATASET_ARCHIVE_BYTES
     failures = []
     for mirror in mirrors:

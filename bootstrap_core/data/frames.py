@@ -7,10 +7,10 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -121,13 +121,13 @@ def check_kind(given: object, spec: NetworkSpec) -> Frames:
 
 def check_frames(given: object, spec: NetworkSpec) -> None:
     """Raise `DataError` unless `given` are `Frames` with targets for a network that gives values or spike trains."""
-    given, kind = check_kind(given, spec), _targets_of(spec)
+    given = check_kind(given, spec)
     targets, shape = given.targets, target_shape(spec, len(given), len(given.frames))
     if targets is None:
         raise DataError(f"{_learner(spec)} Frames: these need targets, float32 {list(shape)}")
-    if targets.shape != shape or targets.dtype != torch.float32 or not kind.fit(targets).all():
+    if targets.shape != shape or targets.dtype != torch.float32 or not _fit(targets, spec):
         found = f"{targets.dtype} {list(targets.shape)}"
-        raise DataError(f"targets must be {kind.allowed}, float32 {list(shape)}, not {found}")
+        raise DataError(f"targets must be {_allowed(spec)}, float32 {list(shape)}, not {found}")
     with warnings.catch_warnings(action="ignore", category=AxesWarning):  # `Frames` have time first
         as_input(given.frames, spec)
 
@@ -217,23 +217,16 @@ def _timed(x: Array, path: Path, spec: NetworkSpec) -> Frames:
 
 def target_shape(spec: NetworkSpec, n: int, steps: int) -> tuple[int, ...]:
     """Return the shape of the targets of `n` recordings of T = `steps`; see `Frames`."""
-    return (n, steps, spec.n_classes) if _targets_of(spec).per_step else (n, spec.n_classes)
+    return (n, steps, spec.n_classes) if spec.gives_spikes else (n, spec.n_classes)
 
 
-class _Targets(NamedTuple):
-    """Kind of targets: whether there is one for each step, and the numbers that they may have."""
-
-    per_step: bool
-    allowed: str
-    fit: Callable[[Tensor], Tensor]
+def _allowed(spec: NetworkSpec) -> str:
+    return "0 and 1" if spec.gives_spikes else "finite numbers"
 
 
-_VALUES = _Targets(False, "finite numbers", torch.isfinite)
-_TRAINS = _Targets(True, "0 and 1", lambda y: (y == 0) | (y == 1))
-
-
-def _targets_of(spec: NetworkSpec) -> _Targets:
-    return _TRAINS if spec.gives_spikes else _VALUES
+def _fit(targets: Tensor, spec: NetworkSpec) -> bool:
+    fitting = (targets == 0) | (targets == 1) if spec.gives_spikes else targets.isfinite()
+    return bool(fitting.all())
 
 
 def _learner(spec: NetworkSpec) -> str:
@@ -245,13 +238,13 @@ def _targets(y: Array | None, what: str, frames: Frames, spec: NetworkSpec) -> T
     """Return the targets of recordings, see `Frames`; None if there are none."""
     if y is None:
         return None
-    shape, kind = target_shape(spec, len(frames), len(frames.frames)), _targets_of(spec)
+    shape = target_shape(spec, len(frames), len(frames.frames))
     axes = len(shape) - 1  # [N] or [N, T]; the values or neurons behind them may have any shape
     fits = y.dtype.kind in "biuf" and y.shape[:axes] == shape[:axes] and y.size == math.prod(shape)
     if not fits:
-        raise DataError(f"{what} must be {kind.allowed} {list(shape)}, not {y.dtype} {list(y.shape)[:8]}")
+        raise DataError(f"{what} must be {_allowed(spec)} {list(shape)}, not {y.dtype} {list(y.shape)[:8]}")
     with np.errstate(over="ignore"):
         numbers = torch.from_numpy(y.astype(np.float32))
-    if not kind.fit(numbers).all():
-        raise DataError(f"{what} must be {kind.allowed}; it has values from {numbers.min():g} to {numbers.max():g}")
+    if not _fit(numbers, spec):
+        raise DataError(f"{what} must be {_allowed(spec)}; it has values from {numbers.min():g} to {numbers.max():g}")
     return numbers.reshape(shape)

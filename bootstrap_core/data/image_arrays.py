@@ -70,7 +70,6 @@ def load_arrays(path: Path, *, shape: Shape | None, seed: int, events: EventBins
 
 
 def _class_names(path: Path, names: Array | None, n_classes: int) -> tuple[str, ...]:
-    """Return the names of the classes in a file; without names, their numbers."""
     if not isinstance(names, np.ndarray):
         return tuple(map(str, range(n_classes)))
     if len(names) < n_classes:
@@ -106,11 +105,8 @@ def _arrays(path: Path) -> dict[str, Array]:
 def _chosen(path: Path, given: Mapping[str, str], others: list[str]) -> list[str]:
     """Return the arrays to read: a training and a test set, or else one set of images.
 
-    Args:
-        given: names of the arrays in the file, by their names in `KEYS`.
-
-    Raises:
-        DataError: images or labels are missing, or labels belong to other images.
+    `given` are names in the file by those in `KEYS`, `others` those of other arrays. Raises `DataError` if images or
+    labels are missing, or labels belong to other images.
     """
     parts = ["_train", "_test"] if {"x_train", "x_test"} <= given.keys() else [""]
     if parts == [""] and "x" not in given:
@@ -169,7 +165,6 @@ def _n_rows(shape: tuple[int, ...]) -> int:
 
 
 def _array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Array:
-    """Read one array; large images stay in the file if they can be read from there in parts."""
     is_large = entry.file_size >= STORED_FROM and name in IMAGES_OF.values()
     if is_large and (found := stored_array(path, archive, entry)):
         return found

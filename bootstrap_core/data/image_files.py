@@ -131,7 +131,6 @@ def _form_of(
 def _from_folders(
     path: Path, first: ClassFolders, others: Sequence[ClassFolders], form: Form, seed: int, *, bits: int | None
 ) -> Dataset:
-    """Read class folders of images of a size, of sounds, or of events; `bits` as in `sound_inputs`."""
     names = tuple(first.classes)
     if len(names) == 1:
         raise DataError(f"{path} has one class, {names[0]}: at least two are needed")
@@ -163,7 +162,6 @@ def upright_size(image: "Image") -> tuple[int, int]:
 
 
 def _read_classes(folders: ClassFolders, form: Form, names: Iterable[str], bits: int | None) -> Split:
-    """Read class folders; a label is the index of the class in `names`."""
     numbers = {name: number for number, name in enumerate(names)}
     labels = torch.tensor([numbers[name] for name, members in folders.classes.items() for _ in members])
     if isinstance(form, LogMelSpec):

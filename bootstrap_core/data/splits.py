@@ -129,7 +129,6 @@ class Dataset:
         is_drawn: True if the test images were drawn at random from all images.
         drawn_from: number of test images before `limited` drew some of them; None if `test` has all.
         log_mel: how recordings became these images; None for images.
-        credit: origin and terms of the data, for cards.
         in_cards: False if cards must not contain these images.
     """
 

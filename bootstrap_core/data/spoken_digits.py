@@ -31,10 +31,6 @@ def read_recordings(places: Mapping[Path, str], log_mel: LogMelSpec, bits: int |
     Args:
         places: digest of the recordings by the path of the folder or tar, one of them; see `DatasetFiles.sha256`.
         bits: number of bits of a pixel, for pictures in columns, see `picture_columns`; None for whole pictures.
-
-    Raises:
-        IntegrityError: these are not the recordings of the dataset, or the tar is damaged.
-        DataError: they cannot be read; of a single file, when it is used.
     """
     ((place, sha256),) = places.items()
     members: list[ExampleFile] = [*place.glob(f"*{SOUND_SUFFIX}")] if place.is_dir() else [*tar_members(place)]

@@ -167,7 +167,6 @@ class StoredImages:
 
     Args:
         convert: function that converts rows of the array to images, uint8 `[n, C, H, W]`.
-        rows: rows of the array that are the images, in this order.
         image_shape: shape of an image, `(C, H, W)`, or of a recording, `(T, C, H, W)`.
     """
 

@@ -14,11 +14,9 @@ NEVER = 2**31 - 1
 
 @cache
 def keep_freed_memory() -> None:
-    """Let the C library keep large freed blocks for the next step or batch.
+    """Let glibc keep large freed blocks for the next step or batch; with other C libraries, do nothing.
 
-    glibc returns large blocks to the system and requests new ones, and every page of a new block costs a page fault.
-    For a tensor of [16, 256, 16, 12, 12] this takes longer than the arithmetic on it. With other C libraries this
-    function does nothing.
+    For a tensor of [16, 256, 16, 12, 12] the page faults of a new block take longer than the arithmetic on it.
     """
     with suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)

@@ -67,7 +67,6 @@ class _Numbered:
 
 
 def _number_currents(images: Tensor, given: InputCurrent) -> _Numbered:
-    """Number the currents of pixels, in the native library."""
     lying = images if images.dim() == 2 else images.movedim(1, -1)
     pixels = lying.detach().contiguous().view(len(images), -1)
     numbers, span = torch.empty(pixels.shape, dtype=torch.int32), torch.empty(2, dtype=torch.int32)
@@ -107,7 +106,6 @@ def input_rates(images: Tensor, given: InputCurrent, centers: Tensor, slopes: Te
 
 
 def _is_plain(images: Tensor) -> bool:
-    """Return whether the native library takes these images."""
     return images.dtype == torch.float32 and not images.requires_grad and images.numel() > 0 and runs_native(images)
 
 

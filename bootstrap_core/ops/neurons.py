@@ -114,7 +114,6 @@ class NeuronConstants(Prepared):
         return self.once(("record", channels), partial(self._record, channels))[0]
 
     def _record(self, channels: int) -> tuple[Neurons, list[Tensor | None]]:
-        """Return the constants for the native library, and the arrays that they point into."""
         bias = torch.zeros(1, dtype=torch.float32) if self.bias is None else self.bias.detach() * MANT
         numbers = *(keep.round().int() for keep in self.keeps), bias.round().int() * STATE_PER_MANT
         arrays = [pad_lanes(x, channels) for x in numbers]
@@ -284,9 +283,6 @@ class LayerRun:
         """Return the gradients of the weighted input, of both decays, of the bias and of the recurrent weights.
 
         Args:
-            grad: gradient of the spikes, `[T, N, ...]`.
-            voltage, current: states of the run, before reset.
-            dtype: type of the gradient of the weighted input.
             constant: whether the weighted input was the same at all steps; its gradient is then `[N, H, W, C]` and
                 not `[N, T, H, W, C]`.
         """
@@ -351,7 +347,6 @@ class OneStep:
 
     Args:
         run: run of one step that goes on; its arrays are overwritten by each step.
-        arguments: its arguments, without the output arrays.
         reads: what owns the arrays that the arguments point into.
     """
 

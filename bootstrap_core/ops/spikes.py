@@ -27,9 +27,7 @@ class SteadyInput:
 
     Attributes:
         currents: `[N, inputs]`, int32, indices of rows of `slopes`; inputs are ordered as in `Spikes.words`.
-        pixels: `[N, inputs]`, float32.
         slopes: `[currents, T]`, float32, derivative of each step's spike with respect to the current.
-        weight, bias: weight and bias of the input, `[1]` each.
         mean, std: mean and deviation of the pixels; the current is `weight * (pixel - mean) / std + bias`.
     """
 
@@ -42,12 +40,7 @@ class SteadyInput:
     std: float
 
     def gradients(self, by_pixel: float, by_one: float) -> tuple[Tensor, Tensor]:
-        """Return the gradients of `weight` and `bias`.
-
-        Args:
-            by_pixel: sum over all pixels of the gradient of the current times the pixel.
-            by_one: sum of the gradient of the current.
-        """
+        """Return the gradients of `weight` and `bias`, from the sums of gradient * pixel, and of the gradient alone."""
         of_weight = (by_pixel - self.mean * by_one) / self.std
         return self.weight.new_full((1,), of_weight), self.bias.new_full((1,), by_one)
 
@@ -64,7 +57,6 @@ class Spikes:
     Attributes:
         words, link, values: see above; either `words` or `values` is given.
         is_flat: whether a map `[C, H, W]` is read as `[C * H * W]`; its layout in memory stays that of the map.
-        steady: origin of the spikes, if they are those of input neurons.
         reached: largest magnitude of the neurons' states, in units of 1/4096. From the native library it is a larger
             number of as many bits, which is enough to check limits that are powers of two.
         unit: activation that a message of 1 stands for; None for spikes.

@@ -46,12 +46,7 @@ class Fired:
 
 
 def spiking_layer(sources: Sequence[Spikes], operands: Operands, *, weighed: bool = False) -> Fired:
-    """Run synapses and the neurons behind them, from rest.
-
-    Args:
-        sources: spikes, 0 and 1, that each of the connections reads.
-        weighed: whether to return the weighted input, summed over time.
-    """
+    """Run synapses and the neurons behind them, from rest, on spikes of 0 and 1."""
     if _fits(sources, operands):
         packed, tensors = list[Spikes](), [*operands.neurons.tensors]
         for connection, spikes in zip(operands.connections, sources, strict=True):
@@ -117,7 +112,6 @@ def _differentiable(spikes: Spikes) -> tuple[Tensor | None, Tensor | None, Tenso
 
 
 def _arguments(operands: Operands, sources: list[Spikes], layer: Layer) -> tuple[Any, ...]:
-    """Return the arguments of `snn_layer`."""
     records = (Synapse * len(sources))()
     for i, (connection, spikes) in enumerate(zip(operands.connections, sources, strict=True)):
         records[i] = connection.record(spikes)

@@ -46,11 +46,7 @@ MANY = 0.5
 
 @dataclass(frozen=True)
 class Wiring:
-    """Shapes of synapses, and what the native library needs of them; see `wiring`.
-
-    Attributes:
-        geometry: geometry of a convolution; None for dense synapses.
-    """
+    """Shapes of synapses, and what the native library needs of them; see `wiring`."""
 
     geometry: ConvSpec | None
     weight: Shape
@@ -119,7 +115,6 @@ wiring = lru_cache(maxsize=256)(Wiring)
 
 
 def _flat_map(shape: Shape) -> tuple[int, int]:
-    """Return pixels and channels of a shape `(C,)` or `(C, H, W)`."""
     height, width, channels = map_of(shape)
     return height * width, channels
 
@@ -309,8 +304,6 @@ def fold(grad: Tensor, weight: Tensor, sources: Tensor, n_pixels: int) -> Tensor
 
     Args:
         grad: gradient of its output, `[M, places, O]`.
-        weight: `[O, taps * C]`, of the type of `grad`.
-        sources: `[places, taps]`, see `sources_of_places`.
     """
     (places, taps), channels = sources.shape, weight.shape[1] // sources.shape[1]
     out = torch.empty(len(grad), n_pixels, channels, dtype=grad.dtype)

@@ -49,11 +49,7 @@ def part_by_delay(connection: Connection, delay: Tensor) -> list[tuple[Tensor, C
 
 
 def weigh_delayed(spikes: Spikes, parts: list[tuple[Tensor, Connection]]) -> Tensor:
-    """Return the weighted input of synapses with delays, `[T, N, O]` or `[T, N, O, H, W]`; see `weigh`.
-
-    Args:
-        parts: the synapses, see `part_by_delay`.
-    """
+    """Return the weighted input of synapses with delays, `[T, N, O]` or `[T, N, O, H, W]`; see `weigh`."""
     weighed = ((delay, weigh(spikes, connection)) for delay, connection in parts)
     return reduce(add, (delayed_input(z.expand(spikes.steps, *z.shape[1:]), delay) for delay, z in weighed))
 

@@ -108,7 +108,6 @@ def distillation_loss(
     Args:
         targets: labels `[N]`, or probabilities `[N, classes]`.
         taught: logits of the teacher, `[N, classes]`; None without a teacher, with `part` 0.
-        part: share of the divergence in the loss, 0 to 1.
     """
     loss = (1 - part) * F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
     if taught is None:

@@ -157,7 +157,12 @@ class SpikeTrains(RecordingTask):
     """Number of spikes of a neuron in a table; JSON has all."""
 
     def loss(self, outputs: Tensor, batch: Batch, taught: Tensor | None, part: float) -> Tensor:
-        return train_distances(outputs, batch.targets.transpose(0, 1), self.recipe.spike_tau).mean()
+        return self._distances(outputs, batch.targets.transpose(0, 1)).mean()
+
+    def _distances(self, spikes: Tensor, wanted: Tensor) -> Tensor:
+        """Return the distance of each recording, `[N]`, from spikes `[T, N, ...]` and wanted ones `[T, N, neurons]`."""
+        distances: Tensor = van_rossum_distance(spikes.flatten(2), wanted, self.recipe.spike_tau).sum(1)
+        return distances
 
     def by_example(self, outputs: Tensor) -> Tensor:
         return outputs.transpose(0, 1).flatten(2)
@@ -167,7 +172,7 @@ class SpikeTrains(RecordingTask):
 
     def sums(self, outputs: Tensor, targets: Tensor) -> list[float]:
         spikes, wanted = (trains.transpose(0, 1).double() for trains in (outputs, targets))
-        distances = train_distances(spikes, wanted, self.recipe.spike_tau)
+        distances = self._distances(spikes, wanted)
         return [float(distances.sum()), float(outputs.sum()), float(targets.sum())]
 
     def figures(self, sums: list[float], n: int, *, has_targets: bool) -> Figures:
@@ -205,14 +210,3 @@ def _first_of(steps: list[int], n: int) -> str:
     """Return the steps in which a neuron spikes as text; of many, the first `n`."""
     more = f" and {len(steps) - n} more" if len(steps) > n else ""
     return ", ".join(map(str, steps[:n])) + more or "-"
-
-
-def train_distances(spikes: Tensor, targets: Tensor, tau: float) -> Tensor:
-    """Return the distance of each recording from its targets, `[N]`, summed over neurons; differentiable.
-
-    Args:
-        spikes: spikes `[T, N, ...]`.
-        targets: wanted spikes, `[T, N, neurons]`.
-    """
-    distances: Tensor = van_rossum_distance(spikes.flatten(2), targets, tau).sum(1)
-    return distances

@@ -62,8 +62,6 @@ class Task(ABC):
         rates: key of the mean outputs of the layers in JSON.
         per_step: True if synaptic operations are per time step, False if per example.
         rates_as_ann: True if layers also have rates in ANN mode.
-        batch_size: number of examples that are scored at once.
-        n_sums: number of the `sums` that `figures` needs.
     """
 
     measure: ClassVar[Measure]

@@ -24,9 +24,6 @@ class MovingAverage:
     Args:
         decay: share of the average that each update keeps, 0 to 1. Update n keeps at most (1 + n) / (10 + n), so that
             the initial weights are soon forgotten.
-
-    Attributes:
-        network: the copy, in eval mode.
     """
 
     def __init__(self, network: Network, decay: float) -> None:

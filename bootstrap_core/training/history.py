@@ -11,8 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -21,7 +20,6 @@ from pydantic import (
     Field,
     InstanceOf,
     NonNegativeInt,
-    PlainSerializer,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -31,12 +29,8 @@ from pydantic.dataclasses import dataclass as record
 
 from bootstrap_core.tasks.measures import ACCURACY, MEASURES, Measure
 from specs.errors import IntegrityError, SnnZooError
-from specs.files.whole_file import write_whole
 from specs.outline import few_lines
 from specs.words import first_problem
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 REPORTED = ("training", "validation_ann", "validation_snn")
 """First parts of the fields of a report: training, and validation as ANN and as SNN."""
@@ -118,10 +112,6 @@ Report = Annotated[EpochReport, BeforeValidator(_with_measure)]
 REPORT: TypeAdapter[EpochReport] = TypeAdapter(Report)
 
 
-# JSON has no NaN or infinity, and a diverged epoch must still be recorded: such a loss is written as "nan" or "inf".
-_Loss = Annotated[
-    float, PlainSerializer(lambda loss: loss if math.isfinite(loss) else str(loss), float | str, when_used="json")
-]
 _Accuracy = Annotated[float, Field(ge=0, le=1)]
 _Kind = Annotated[InstanceOf[Measure], Field(exclude=True)]
 
@@ -134,8 +124,6 @@ class LearningStat:
     `best_accuracy` is a flag with the name of a value. Here `best_score` is the value and `improved` the flag.
 
     Attributes:
-        loss_sum: sum of the losses of the samples of the open epoch.
-        num_samples: number of samples of the open epoch.
         loss_log: mean loss of each closed epoch, None where there were no samples.
         correct_samples: number of correctly classified samples of the open epoch; None unless scores are accuracies.
         accuracy_log: accuracy of each closed epoch; None unless scores are accuracies.
@@ -151,9 +139,9 @@ class LearningStat:
     """
 
     measure: _Kind = ACCURACY
-    loss_sum: _Loss = 0.0
+    loss_sum: float = 0.0
     num_samples: NonNegativeInt = 0
-    loss_log: list[_Loss | None] = field(default_factory=list)
+    loss_log: list[float | None] = field(default_factory=list)
     correct_samples: NonNegativeInt | None = None
     accuracy_log: list[_Accuracy | None] | None = None
 
@@ -327,42 +315,15 @@ class LearningStats:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all three states as plain numbers and lists, for a checkpoint."""
-        return self._form().model_dump(exclude_none=True)
+        return _Stats(**self.states).model_dump(exclude_none=True)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load a state that `state_dict` returned."""
         try:
-            self._fill(_Stats.model_validate(state, context=self.measure))
+            found = _Stats.model_validate(state, context=self.measure)
         except ValidationError as error:
             raise IntegrityError(f"not the state of {type(self).__name__}: {first_problem(error)}") from error
-
-    def save(self, path: str | Path) -> Path:
-        """Write all three states as JSON and return the path; the file appears whole or not at all."""
-        return write_whole(path, (self._form().model_dump_json(indent=1, exclude_none=True) + "\n").encode())
-
-    def load(self, path: str | Path) -> None:
-        """Load the states that `save` wrote."""
-        try:
-            self._fill(_Stats.model_validate_json(Path(path).read_bytes(), context=self.measure))
-        except ValidationError as error:
-            raise IntegrityError(f"{path} is not a learning statistics file: {first_problem(error)}") from error
-        except OSError as error:
-            raise SnnZooError(f"cannot read learning statistics {path}: {error.strerror}") from error
-
-    def plot(self, path: str | Path | None = None, figsize: tuple[float, float] = (9.0, 3.6)) -> "Figure":
-        """Draw the curves of all closed epochs; with a `path`, also write them as PNG."""
-        from bootstrap_core.analysis.plots import draw_curves, save_png
-
-        figure = draw_curves(self.records(), figsize=figsize)
-        if path is not None:
-            save_png(figure, path)
-        return figure
-
-    def _form(self) -> _Stats:
-        return _Stats(**self.states)
-
-    def _fill(self, form: _Stats) -> None:
-        self.training, self.testing, self.snn = form.training, form.testing, form.snn
+        self.training, self.testing, self.snn = found.training, found.testing, found.snn
 
 
 def _text(value: float | None, spec: str) -> str:

@@ -28,7 +28,6 @@ def initialize(network: Network, images: Tensor) -> None:
     Pools and the readout keep their weights.
 
     Args:
-        network: newly built network; changed in place.
         images: `[N, C, H, W]`; a few hundred are enough.
 
     Source: Salimans and Kingma, "Weight Normalization", 2016, section 3.

@@ -23,22 +23,14 @@ class Scheduler:
     sample_iterations: int = 10
     crossover_epochs: Sequence[int] = ()
 
-    def samples(self, epoch: int) -> bool:
-        """Return whether `epoch` begins with sampling."""
-        return epoch % self.sample_period == 0
-
-    def crossover(self, epoch: int) -> int:
-        """Return the number of blocks, counted from the input, that run as SNN in `epoch`."""
-        return sum(landmark <= epoch for landmark in self.crossover_epochs)
-
     def mode(self, epoch: int, iteration: int = 0, *, training: bool) -> LayerModes:
         """Return the modes of batch `iteration` of `epoch`; both count from 0."""
         base = Mode.ANN
-        if self.samples(epoch):
+        if epoch % self.sample_period == 0:
             if not training:
                 base = Mode.SNN
             elif iteration < self.sample_iterations:
                 base = Mode.SAMPLE
             elif iteration == self.sample_iterations:
                 base = Mode.FIT
-        return LayerModes(base, self.crossover(epoch))
+        return LayerModes(base, sum(landmark <= epoch for landmark in self.crossover_epochs))

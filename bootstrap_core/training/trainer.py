@@ -278,7 +278,6 @@ class Trainer:
         return self.task.product_dtype(self.network.device.type)
 
     def _may_round(self) -> bool:
-        """Return whether ANN batches are computed in bfloat16."""
         return self._product_dtype() == torch.bfloat16
 
     def _learning_rate(self, step: int) -> float:

@@ -59,11 +59,7 @@ def check_tensors(what: str, found: Mapping[str, Tensor], wanted: Mapping[str, T
 
 
 def tensors_of_optimizer(optimizer: Optimizer, state: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Any]:
-    """Return a state for `Optimizer.load_state_dict` with checked tensors and the settings of `optimizer` itself.
-
-    Raises:
-        IntegrityError: the tensors are not those of AdamW for the parameters of `optimizer`.
-    """
+    """Return a state for `Optimizer.load_state_dict` with checked tensors and the settings of `optimizer` itself."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, found in state.items():
         if not 0 <= index < len(parameters):

@@ -48,7 +48,7 @@ class BrokenOffError(Exception):
 class _Source:
     """File on a server, as the attempts of a transfer have seen it.
 
-    `version` is its ETag or date in the last answer, empty if the server gives none. `has_changed` is True if it was
+    `version` is its ETag or date in the last answer; empty if the server gives none. `has_changed` tells whether it was
     another file in a later answer than in the one before.
     """
 
@@ -108,7 +108,6 @@ def fetch_whole(target: Path, fetch: Callable[[BinaryIO], object], check: Callab
     fails its check, it is fetched once more from the start.
 
     Args:
-        target: path of the file; missing folders are made.
         fetch: called with a file open for appending; appends the missing bytes.
         check: called with a path; raises `IntegrityError` if the file is not as expected.
 
@@ -190,27 +189,11 @@ def persist(attempt: Callable[[], object], file: BinaryIO, *, what: str) -> None
             time.sleep(BACKOFF_S * 2 ** (failures - 1) * random.uniform(0.5, 1))
 
 
-def copy_rest(
-    read: Callable[[int], bytes],
-    file: BinaryIO,
-    *,
-    limit: int | None,
-    total: int | None,
-    what: str,
-    progress: Progress = lambda done, total: None,
-) -> None:
-    """Append the rest of a source to `file`; `read` returns at most as many bytes as asked for, and none at the end.
+def append(file: BinaryIO, chunk: bytes, *, limit: int | None, what: str) -> int:
+    """Append a chunk to `file` and return its new size.
 
-    Raises:
-        IntegrityError: the file would exceed `limit`; it is emptied, since its bytes are not the expected ones.
-        SnnZooError: the file cannot be written; it is emptied, to free the disk.
+    Raises `IntegrityError` beyond `limit`, and `SnnZooError` if the file cannot be written; it is then emptied.
     """
-    while chunk := read(CHUNK_BYTES):
-        progress(_append(file, chunk, limit=limit, what=what), total)
-
-
-def _append(file: BinaryIO, chunk: bytes, *, limit: int | None, what: str) -> int:
-    """Append a chunk to `file` and return its new size. Raises as `copy_rest`."""
     size = file.seek(0, os.SEEK_END) + len(chunk)
     if limit is not None and size > limit:
         file.truncate(0)
@@ -308,7 +291,7 @@ def _receive(source: _Source, file: BinaryIO, size: int | None, limit: int | Non
                 raise BrokenOffError(f"expected bytes from {start} on, the server sends bytes from {first} on")
             done = first
             for chunk in response.iter_raw():
-                done = _append(file, chunk, limit=limit if size is None else size, what=url)
+                done = append(file, chunk, limit=limit if size is None else size, what=url)
                 progress(done, total)
                 patience.add(len(chunk))
             if total is not None and done < total:
@@ -374,26 +357,19 @@ def _extent(url: str, response: "httpx.Response", size: int | None, limit: int |
     """
     if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/html":
         raise IntegrityError(f"{url}: the server sends a web page, not the file")
-    first, announced = _announced(response)
-    if size is not None:
-        if announced not in (size, None):
-            raise IntegrityError(f"{url}: expected {size} bytes, the server announces {announced}")
-        return first, size
-    if limit is not None and announced is not None and announced > limit:
-        raise IntegrityError(f"{url}: {announced} bytes, more than the limit of {limit}")
-    return first, announced
-
-
-def _announced(response: "httpx.Response") -> tuple[int, int | None]:
-    """Return position and size as the server announces them."""
     if response.status_code == 206:
         found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", ""))
         if found is None:
             raise BrokenOffError("the server does not say which range it sends")
-        first, total = found.groups()
-        return int(first), None if total == "*" else int(total)
-    length = response.headers.get("Content-Length", "")
-    return 0, int(length) if re.fullmatch(r"\d{1,18}", length) else None
+        start, told = found.groups()
+    else:
+        start, told = "0", response.headers.get("Content-Length", "")
+    announced = int(told) if re.fullmatch(r"\d{1,18}", told) else None
+    if size is not None and announced not in (size, None):
+        raise IntegrityError(f"{url}: expected {size} bytes, the server announces {announced}")
+    if size is None and limit is not None and announced is not None and announced > limit:
+        raise IntegrityError(f"{url}: {announced} bytes, more than the limit of {limit}")
+    return int(start), announced if size is None else size
 
 
 def _reason(error: BaseException) -> str:

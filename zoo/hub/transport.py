@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
 from specs.errors import IntegrityError, SnnZooError, TransferError
-from specs.files.download import BrokenOffError, Progress, copy_rest, download, expand_user, persist
+from specs.files.download import CHUNK_BYTES, BrokenOffError, Progress, append, download, expand_user, persist
 from specs.files.given_file import check_given_file
 from specs.files.limits import INDEX_BYTES
 from zoo.hub.index import INDEX_NAME, ZooIndex, parse_index
@@ -186,4 +186,5 @@ class FsspecTransport:
 
 def _copy_rest(source: IO[bytes], file: BinaryIO, size: int | None, what: str, progress: Progress) -> None:
     source.seek(file.seek(0, os.SEEK_END))
-    copy_rest(source.read, file, limit=INDEX_BYTES if size is None else size, total=size, what=what, progress=progress)
+    while chunk := source.read(CHUNK_BYTES):
+        progress(append(file, chunk, limit=INDEX_BYTES if size is None else size, what=what), size)

@@ -28,32 +28,13 @@ KERNEL = 3
 
 
 @dataclass(frozen=True)
-class Saccade:
-    """Movement of the image over the sensor; its speed is a squared half sine.
-
-    Attributes:
-        start_ms, end_ms: times of its start and end, in milliseconds.
-        x, y: distance to the right and down, in pixels.
-    """
-
-    start_ms: float
-    end_ms: float
-    x: float
-    y: float
-
-    def part(self, ms: float) -> float:
-        """Return the part of the distance that is done at a time, 0 to 1."""
-        done = min(max((ms - self.start_ms) / (self.end_ms - self.start_ms), 0), 1)
-        return done - math.sin(2 * math.pi * done) / (2 * math.pi)
-
-
-@dataclass(frozen=True)
 class Camera:
     """Simulated event camera; the defaults are those of N-MNIST.
 
     Attributes:
         size: rows and columns of the sensor.
-        saccades: movements, one after another.
+        saccades: movements of the image, one after another: start and end in milliseconds, and distances to the right
+            and down in pixels; the speed is a squared half sine.
         start: place of the image's centre at the start, in pixels right and down from that of the sensor.
         wander: standard deviation of `start` from one recording to the next, in pixels.
         blur: standard deviation of the optics' blur, in pixels.
@@ -67,10 +48,10 @@ class Camera:
     """
 
     size: tuple[int, int] = (34, 34)
-    saccades: tuple[Saccade, ...] = (
-        Saccade(4.1, 88.1, 2.6, 4.9),
-        Saccade(103.5, 191.0, 3.4, -5.4),
-        Saccade(208.3, 304.4, -6.0, 0.5),
+    saccades: tuple[tuple[float, float, float, float], ...] = (
+        (4.1, 88.1, 2.6, 4.9),
+        (103.5, 191.0, 3.4, -5.4),
+        (208.3, 304.4, -6.0, 0.5),
     )
     start: tuple[float, float] = (-3.4, -1.1)
     wander: float = 0.2
@@ -85,9 +66,12 @@ class Camera:
 
     def place(self, ms: float) -> tuple[float, float]:
         """Return the place of the image's centre at a time, in pixels right and down from that of the sensor."""
-        parts = [(saccade, saccade.part(ms)) for saccade in self.saccades]
-        right, down = sum(part * saccade.x for saccade, part in parts), sum(part * saccade.y for saccade, part in parts)
-        return self.start[0] + right, self.start[1] + down
+        right, down = self.start
+        for begin, end, x, y in self.saccades:
+            done = min(max((ms - begin) / (end - begin), 0), 1)
+            part = done - math.sin(2 * math.pi * done) / (2 * math.pi)
+            right, down = right + part * x, down + part * y
+        return right, down
 
 
 def simulate(images: Tensor, camera: Camera = Camera(), *, seed: int = 0) -> Iterator[Events]:
@@ -95,7 +79,6 @@ def simulate(images: Tensor, camera: Camera = Camera(), *, seed: int = 0) -> Ite
 
     Args:
         images: grey images, uint8 `[N, 1, H, W]`; one of their pixels is as large as one of the sensor.
-        seed: seed of noise, thresholds and starting points.
 
     >>> digit = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
     >>> digit[:, :, 4:24, 12:16] = 255

@@ -85,7 +85,7 @@ def test_summary_tells_a_gradient_that_is_not_finite() -> None:
 def test_squares_of_gradients_neither_vanish_nor_overflow(size: float) -> None:
     layer = nn.Linear(2, 2, bias=False)
     layer.weight.grad = torch.full((2, 2), size)
-    flow = GradientFlow([layer])
+    flow = GradientFlow(nn.ModuleList([layer]))
     flow.record()
     assert flow.norms["0"] == pytest.approx(2 * size)
     assert flow.vanished() == []
@@ -94,14 +94,14 @@ def test_squares_of_gradients_neither_vanish_nor_overflow(size: float) -> None:
 def test_layers_by_name_by_place_and_by_child() -> None:
     net = two()
     assert GradientFlow(net).names == ["first", "last"]
-    assert GradientFlow({"a": net.last, "b": net.flatten}).names == ["a"]
-    assert GradientFlow([net.flatten, net.last]).names == ["1"]
+    assert GradientFlow(nn.ModuleDict({"a": net.last, "b": net.flatten})).names == ["a"]
+    assert GradientFlow(nn.ModuleList([net.flatten, net.last])).names == ["1"]
     assert GradientFlow(nn.ModuleList([net.last, net.first])).names == ["0", "1"]
 
 
 def test_layers_without_parameters_are_refused() -> None:
     with pytest.raises(SnnZooError, match=r"\['0'\] has a parameter"):
-        GradientFlow([nn.Flatten()])
+        GradientFlow(nn.ModuleList([nn.Flatten()]))
 
 
 def test_watching_changes_nothing() -> None:

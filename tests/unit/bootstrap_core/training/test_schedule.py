@@ -15,12 +15,13 @@ def test_testing_is_snn_in_epochs_that_sample_and_ann_in_others() -> None:
 
 def test_each_crossover_epoch_moves_one_more_block_from_that_epoch_on() -> None:
     scheduler = Scheduler(crossover_epochs=(1, 1, 4))
-    assert [scheduler.crossover(epoch) for epoch in range(6)] == [0, 2, 2, 2, 3, 3]
+    assert [scheduler.mode(epoch, training=True).crossover for epoch in range(6)] == [0, 2, 2, 2, 3, 3]
 
 
 def test_the_defaults_are_lava_dl_s() -> None:
     scheduler = Scheduler()
-    assert [scheduler.samples(epoch) for epoch in (0, 1, 9, 10, 11)] == [True, False, False, True, False]
+    sampling = [scheduler.mode(epoch, training=True).base is Mode.SAMPLE for epoch in (0, 1, 9, 10, 11)]
+    assert sampling == [True, False, False, True, False]
     assert scheduler.mode(0, 9, training=True).base is Mode.SAMPLE
     assert scheduler.mode(0, 10, training=True).base is Mode.FIT
-    assert scheduler.crossover(1000) == 0
+    assert scheduler.mode(1000, training=True).crossover == 0

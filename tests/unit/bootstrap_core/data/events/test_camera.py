@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bootstrap_core.data.datasets import load_dataset
-from bootstrap_core.data.events.camera import Camera, Saccade, simulate
+from bootstrap_core.data.events.camera import Camera, simulate
 from bootstrap_core.data.events.recordings import Events
 
 QUIET = {"noise_hz": 0.0, "wander": 0.0, "spread": 0.0}
@@ -38,7 +38,7 @@ def test_a_still_camera_sees_nothing_but_noise() -> None:
 
 @pytest.mark.parametrize(("x", "y"), [(4, 0), (-4, 0), (0, 4), (0, -4)])
 def test_a_dark_bar_that_moves_darkens_what_is_before_it(x: int, y: int) -> None:
-    camera = Camera(saccades=(Saccade(20, 120, x, y),), start=(0.0, 0.0), **QUIET)
+    camera = Camera(saccades=((20, 120, x, y),), start=(0.0, 0.0), **QUIET)
     events = one(bar(), camera)
     off, on = (events.p == 0), (events.p == 1)
     ahead = (mean(events.x[off]) - mean(events.x[on]), mean(events.y[off]) - mean(events.y[on]))
