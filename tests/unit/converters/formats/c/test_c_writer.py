@@ -180,7 +180,7 @@ def test_the_source_gives_the_logits_of_the_integer_engine_after_each_step(
     given, exact = as_given(network, images), IntegerNetwork(network)
     source = write(network, tmp_path)
     classes, logits = answers(compile_c(source, "-DSNN_STDIN"), images)
-    assert (logits == in_units(exact(given), plan.logit_unit)).all()
+    assert (logits == in_units(exact(given), plan.unit_after(steps))).all()
     assert (classes == logits.argmax(1)).all()
     assert len({tuple(row) for row in logits}) > 3  # not all alike
     classes_by_step, logits_by_step = answers_by_step(source, images, steps, "-fsanitize=undefined")
@@ -512,7 +512,7 @@ def test_decays_are_those_of_the_tensors_where_the_spec_has_others(tmp_path: Pat
     images, plan = bytes_for(network), plan_of(form_of_network(network))
     source = write(network, tmp_path)
     _, logits = answers(compile_c(source, "-DSNN_STDIN"), images)
-    assert (logits == in_units(IntegerNetwork(network)(as_given(network, images)), plan.logit_unit)).all()
+    assert (logits == in_units(IntegerNetwork(network)(as_given(network, images)), plan.unit_after(6))).all()
     assert " 2048 " in source.read_text().partition("*/")[0]  # in the table of layers
 
 
