@@ -136,7 +136,8 @@ def compare(source: str, few: int, whole: list[str], data_dir: Path | None, fold
     builds = {f"{compiler} {name}": (compiler, flags) for compiler in compilers for name, flags in BUILDS.items()}
     images = data.test.images if builds.keys() & whole else data.test.images[:few]
     form = form_of_network(model.build())
-    expected, costs = expected_of(exact, images, plan_of(form).logit_unit), c_costs(form)
+    unit = plan_of(form).unit_after(exact.spec.time_steps)
+    expected, costs = expected_of(exact, images, unit), c_costs(form)
     row: dict[str, Any] = {
         "data": data.name,
         "images": len(images),

@@ -354,11 +354,6 @@ class Plan:
             return self.group
         return MANT * (self.entering.levels if self.affine.own.source is self.input else 1)
 
-    @property
-    def logit_unit(self) -> int:
-        """Divisor that turns the C source's logits after T steps into those of the network."""
-        return self.unit_after(self.time_steps)
-
     def unit_after(self, steps: int) -> int:
         """Return the divisor that turns the C source's logits after `steps` steps into those of the network."""
         return self.step_unit * (1 if self.reads_last else steps)

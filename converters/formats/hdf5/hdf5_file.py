@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from pyfive import Dataset, File, Group
+from pyfive import Dataset, File
 from pyfive.btree import FLETCH32_FILTER, GZIP_DEFLATE_FILTER, SHUFFLE_FILTER, BTreeV1Groups, BTreeV1RawDataChunks
 from pyfive.dataobjects import DATATYPE_MSG_TYPE, EXTERNAL_DATA_FILES_MSG_TYPE, DataObjects
 from pyfive.misc_low_level import Heap, SymbolTable
@@ -143,19 +143,14 @@ class _Objects(DataObjects):  # type: ignore[misc]
         raise UnsupportedError("attributes in a form of newer HDF5 versions; write them by h5py's default options")
 
 
-class _File(File):  # type: ignore[misc]
-    """File whose headers are read with bounds."""
+class BoundedRoot(File):  # type: ignore[misc]
+    """Root group of a file; headers are read with bounds."""
 
     def _get_dataobjects(self, address: int) -> _Objects:
         if address not in self._dataobjects_cache:
             self._dataobjects_cache[address] = _Objects(self._fh, address, self._global_heaps)
         found: _Objects = self._dataobjects_cache[address]
         return found
-
-
-def open_group(file: BoundedFile) -> Group:
-    """Return the root group of a file."""
-    return _File(file)
 
 
 def stored_bytes(dataset: Dataset) -> int:

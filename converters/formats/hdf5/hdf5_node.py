@@ -78,14 +78,17 @@ class Hdf5Node:
         found = self.find(name)
         return replace(self, group=found, where=f"{self.where}/{name}") if isinstance(found, Mapping) else None
 
-    def array(self, name: str) -> npt.NDArray[Any] | None:
-        """Return the numbers of a dataset, or None. Raises `IntegrityError` unless all are finite numbers."""
+    def _dataset(self, name: str) -> Any:
         from pyfive import Dataset
 
+        found = self.find(name)
+        return found if isinstance(found, Dataset) else None
+
+    def array(self, name: str) -> npt.NDArray[Any] | None:
+        """Return the numbers of a dataset, or None. Raises `IntegrityError` unless all are finite numbers."""
         from converters.formats.hdf5.hdf5_file import read_numbers, stored_bytes
 
-        found = self.find(name)
-        if not isinstance(found, Dataset):
+        if (found := self._dataset(name)) is None:
             return None
         with _placed(f"{self.where}/{name}"):
             if found.dtype.kind not in "iufb":
@@ -116,12 +119,11 @@ class Hdf5Node:
 
     def texts(self, name: str) -> str | npt.NDArray[Any] | None:
         """Return a string or an array of strings; None if there is no such dataset of strings."""
-        from pyfive import Dataset, check_string_dtype
+        from pyfive import check_string_dtype
 
         from converters.formats.hdf5.hdf5_file import read_texts, stored_bytes
 
-        found = self.find(name)
-        if not isinstance(found, Dataset):
+        if (found := self._dataset(name)) is None:
             return None
         with _placed(f"{self.where}/{name}"):
             if check_string_dtype(found.dtype) is None:
@@ -159,12 +161,12 @@ class Budget:
 def open_hdf5(path: Path) -> Iterator[Hdf5Node]:
     """Open a file and yield its root group."""
     budget = Budget(unpacked_bytes(check_given_file(path)))
-    from converters.formats.hdf5.hdf5_file import BoundedFile, open_group
+    from converters.formats.hdf5.hdf5_file import BoundedFile, BoundedRoot
 
     with path.open("rb") as raw:
         file = BoundedFile(raw)
         with _placed(str(path)):
-            root = open_group(file)
+            root = BoundedRoot(file)
         yield Hdf5Node(root, str(path), budget, file)
 
 

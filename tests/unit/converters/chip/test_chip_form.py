@@ -10,7 +10,7 @@ import torch
 
 from bootstrap_core import IntegerNetwork, Network, build_network
 from converters.chip import from_network
-from converters.chip.form import PIXELS, ChipForm, ChipLayer
+from converters.chip.form import PIXELS
 from converters.chip.from_network import form_of_network
 from converters.chip.to_model import model_of_form, spec_document
 from converters.formats.model_files import problems_in, write_model
@@ -146,7 +146,3 @@ def test_what_a_format_is_asked_is_what_it_refuses(
         assert str(refused.value) == "; ".join(problems)
     else:
         write_model(Model.of(net), tmp_path / f"a{suffix}")
-
-
-def test_neurons_that_send_messages_are_a_feature_of_the_network() -> None:
-    assert not ChipForm((ChipLayer("input", (4,)),)).is_sigma_delta

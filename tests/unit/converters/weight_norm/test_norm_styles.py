@@ -25,12 +25,6 @@ def same(found, wanted) -> bool:
 # --- from each style to each
 
 
-@pytest.mark.parametrize("old", [LEGACY, PARAMETRIZED])
-@pytest.mark.parametrize(("to", "new"), [("legacy", LEGACY), ("parametrized", PARAMETRIZED), ("plain", PLAIN)])
-def test_a_normed_weight_in_each_style(old, to, new) -> None:
-    assert same(migrate_state_dict(old, to=to), new)
-
-
 def test_every_other_tensor_is_the_same_object_in_the_same_place() -> None:
     others = {
         "n": torch.tensor(3),

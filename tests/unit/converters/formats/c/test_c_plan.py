@@ -77,7 +77,7 @@ def test_a_network_that_has_time_of_its_own() -> None:
     own, recurrent = plan.stages[0].synapses
     assert (own.n_weights, recurrent.n_weights, recurrent.source) == (30 * 8, 8 * 8, plan.stages[0].outputs)
     assert (plan.stages[0].rows, plan.stages[1].rows, plan.stages[1].delays_each_weight) == (5, 4, True)
-    assert (plan.group, plan.step_unit, plan.logit_unit, plan.last) == (2, 2, 18, plan.stages[1].outputs)
+    assert (plan.group, plan.step_unit, plan.unit_after(9), plan.last) == (2, 2, 18, plan.stages[1].outputs)
     costs = c_costs(form_of(RECURRENT))
     weights, delays, biases, decays = 240 + 64 + 48, 8 + 48, 8, 1 + 1
     assert costs.flash_bytes == weights + delays + 2 * (biases + decays) + 4 * 2 * 9

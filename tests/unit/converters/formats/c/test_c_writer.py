@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from converters.formats.c.c_comparison import compare_c, run_self_test
 from converters.formats.c.c_numbers import logits_over_time
 from converters.formats.c.c_plan import plan_of
 from converters.formats.c.c_writer import COptions, check_c_name, write_c
-from converters.formats.safetensors_file import write_safetensors
 from specs import ConversionError, IntegrityError, NetworkSpec, StateOverflowError, UnsupportedError
 
 LEAKY = {"threshold": 0.8, "current_decay": 0.4, "voltage_decay": 0.2, "learn_decays": "per_channel"}
@@ -182,7 +180,7 @@ def test_the_source_gives_the_logits_of_the_integer_engine_after_each_step(
     given, exact = as_given(network, images), IntegerNetwork(network)
     source = write(network, tmp_path)
     classes, logits = answers(compile_c(source, "-DSNN_STDIN"), images)
-    assert (logits == in_units(exact(given), plan.logit_unit)).all()
+    assert (logits == in_units(exact(given), plan.unit_after(steps))).all()
     assert (classes == logits.argmax(1)).all()
     assert len({tuple(row) for row in logits}) > 3  # not all alike
     classes_by_step, logits_by_step = answers_by_step(source, images, steps, "-fsanitize=undefined")
@@ -499,34 +497,6 @@ def test_the_self_test_runs_with_a_compiler_only(tmp_path: Path, monkeypatch: py
         run_self_test(compared, "tiny")
 
 
-FULL = """
-import resource, signal, sys
-from pathlib import Path
-from converters import Model, read_model, write_model
-from specs import SnnZooError
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-model = read_model(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
-try:
-    write_model(model, sys.argv[2], overwrite=True)
-except SnnZooError as error:
-    print(error)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no limit of file sizes")
-def test_without_space_for_the_source_the_header_stays_too(tmp_path: Path) -> None:
-    source = write(make(*NETWORKS["spikes"]), tmp_path)
-    old = {path: path.read_bytes() for path in (source, source.with_suffix(".h"))}
-    model = write_safetensors(Model.of(make(*NETWORKS["graded"])), tmp_path / "b.safetensors")
-    limit = 8192
-    assert len(old[source.with_suffix(".h")]) < limit < len(old[source])
-    done = subprocess.run([sys.executable, "-c", FULL, model, source, str(limit)], capture_output=True, text=True)
-    assert done.stdout == f"cannot write {source}: File too large\n"
-    assert {path: path.read_bytes() for path in old} == old
-    assert {path.name for path in tmp_path.iterdir()} == {"tiny.c", "tiny.h", "b.safetensors"}
-
-
 @pytest.mark.parametrize("prefix", ["", "7", "a b", "_a", "a" * 33, "snn\n"])
 def test_prefixes_that_are_no_names_are_refused(prefix: str, tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match=r"prefix of C names \(--c-prefix\) must be"):
@@ -542,7 +512,7 @@ def test_decays_are_those_of_the_tensors_where_the_spec_has_others(tmp_path: Pat
     images, plan = bytes_for(network), plan_of(form_of_network(network))
     source = write(network, tmp_path)
     _, logits = answers(compile_c(source, "-DSNN_STDIN"), images)
-    assert (logits == in_units(IntegerNetwork(network)(as_given(network, images)), plan.logit_unit)).all()
+    assert (logits == in_units(IntegerNetwork(network)(as_given(network, images)), plan.unit_after(6))).all()
     assert " 2048 " in source.read_text().partition("*/")[0]  # in the table of layers
 
 
