@@ -291,6 +291,8 @@ def _read_image(path: Path, shape: Size, framing: Framing | None, invert: bool |
     image = read_pixels(path, channels=channels, height=height, width=width).float() / 255
     if (high, wide) != (height, width):
         done.append(f"resized to {width}x{height}")
+    if channels > 1 and (image == image[:1]).all():
+        done.append("grey, where the network takes colours")
     if invert:
         image = 1 - image
         done.append("inverted")

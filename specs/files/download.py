@@ -29,7 +29,6 @@ BACKOFF_S = 0.5
 """Longest pause after the first failure, in seconds; it doubles with each further one."""
 CHUNK_BYTES = 1 << 18
 REDIRECTIONS = 10
-"""Largest number of redirections of a request."""
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 """HTTP status codes after which another attempt may succeed."""
 
@@ -154,10 +153,7 @@ def download(
     Args:
         url: `http://` or `https://`; redirections are followed within the same scheme and to https.
         file: open for appending, or in memory.
-        size: size of the whole in bytes, if known.
         limit: largest size in bytes if `size` is None; None for any.
-        headers: headers of the requests.
-        progress: called after each chunk.
 
     Raises:
         TransferError: the server refuses, is too slow, the transfer broke off `ATTEMPTS` times in a row, or the file

@@ -17,7 +17,6 @@ from typing import BinaryIO
 from specs.errors import SnnZooError
 
 N_RANDOM = 8
-"""Number of random bytes in the name of a temporary file."""
 
 
 @contextmanager
@@ -55,11 +54,7 @@ def refuse_file_as_folder(folder: str | Path) -> None:
 
 
 def write_whole(path: str | Path, data: bytes) -> Path:
-    """Write a file that appears whole or not at all; return its path.
-
-    Raises:
-        SnnZooError: the file cannot be written; no temporary file is left behind.
-    """
+    """Write a file that appears whole or not at all; return its path."""
     with whole_file(path) as file:
         file.write(data)
     return Path(path)
@@ -76,9 +71,6 @@ def write_together(files: Mapping[Path, bytes]) -> None:
     """Write files that belong together: none gets its name before all are complete on disk.
 
     The last file gets its name first. A process that is killed between two names leaves new files beside old ones.
-
-    Raises:
-        SnnZooError: a file cannot be written; then all old files are kept.
     """
     with ExitStack() as staged:
         for path, data in files.items():

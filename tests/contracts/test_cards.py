@@ -103,15 +103,6 @@ def test_its_commands_can_be_run(card: Card) -> None:
         command.commands[name].make_context(name, arguments)
 
 
-def test_its_markdown_is_whole_tables(card: Card) -> None:
-    lines = as_markdown(card, packaged_model(card.name).spec).splitlines()
-    assert lines[0] == f"# {card.name}"
-    tables = "\n".join(lines).split("\n\n")
-    rows = [[line.count("|") for line in part.splitlines()] for part in tables if part.startswith("|")]
-    assert len(rows) >= 7
-    assert all(len(set(counts)) == 1 for counts in rows)
-
-
 def test_it_tells_its_teacher(card: Card) -> None:
     recipe, text = card.training.recipe, as_markdown(card, packaged_model(card.name).spec)
     assert recipe is not None

@@ -10,8 +10,6 @@ from zoo.factory import model_names, packaged_model
 from zoo.model_format import ModelFormat
 from zoo.runs.card_files import packaged_card
 
-__all__ = ["SHORT", "models_table"]
-
 SHORT = ("model", "layers", "T", "test accuracy", "as ANN", "synops/image", "size")
 """Columns of the table of models in the main README."""
 MANY = 1000

@@ -2,16 +2,17 @@
 
 import math
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import accuracy_by_steps, evaluate
-from bootstrap_core.analysis.synaptic_operations import ActivityCounter, effective_operations
+from bootstrap_core.analysis.synaptic_operations import count_as_ann, effective_operations
 from bootstrap_core.data.splits import Dataset
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
@@ -106,19 +107,20 @@ def measure_card(
     seed = None if dataset.in_cards else GOLDEN_SEED
     golden = golden_of(exact, spread_out(dataset.test, N_GOLDEN), seed=seed)
 
-    as_snn, as_ann = ActivityCounter(exact), ActivityCounter(network)
     progress(f"T = {spec.time_steps}")
-    own = evaluate(as_snn, dataset.test, also_after=[t for t in STEPS if t < spec.time_steps])
+    own = evaluate(exact, dataset.test, also_after=[t for t in STEPS if t < spec.time_steps])
     progress(f"T up to {max(STEPS)}")
     longest = own.time_steps if spec.input.is_events else max(STEPS)  # a recording has no further steps
     longer = accuracy_by_steps(exact, dataset.test, [t for t in STEPS if spec.time_steps < t <= longest])
     by_steps = {**own.by_steps, **longer}
     progress("ANN")
-    ann = evaluate(as_ann, dataset.test, mode=Mode.ANN) if network.fitted else None
+    ann = evaluate(network, dataset.test, mode=Mode.ANN) if network.fitted else None
 
     operations = Operations(
-        snn=_operations(network, as_snn, len(dataset.test)),
-        ann=None if ann is None else _operations(network, as_ann, len(dataset.test), is_ann=True),
+        snn=_operations(network, own.counts, len(dataset.test)),
+        ann=None
+        if ann is None
+        else _operations(network, count_as_ann(network, dataset.test), len(dataset.test), is_ann=True),
     )
     facts = FileFacts.of_file(path)
     assert own.synops is not None
@@ -256,9 +258,9 @@ def _believed(path: Path, kind: type[Typed], **facts: object) -> Typed:
         raise IntegrityError(f"{path}: the file's record of its training is wrong: {where}: {problem['msg']}") from None
 
 
-def _operations(network: Network, counter: ActivityCounter, n_images: int, *, is_ann: bool = False) -> OperationsOf:
+def _operations(network: Network, counts: Sequence[Tensor], n_images: int, *, is_ann: bool = False) -> OperationsOf:
     """Return the operations per image."""
-    found = effective_operations(network, counter.counts)
+    found = effective_operations(network, counts)
     macs = sum(found) if is_ann else found[1] if network.spec.input.is_graded else 0.0
     return OperationsOf(effective_macs=macs / n_images, effective_acs=(sum(found) - macs) / n_images)
 
