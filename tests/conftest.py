@@ -187,6 +187,7 @@ def carded(tmp_path: Path) -> Callable[..., Carded]:
         known = {
             "name": name,
             "revision": revision_of(sha256),
+            "layers": template.layers[: len(spec.layers)],
             "files": {ModelFormat.SAFETENSORS: FileFacts(sha256=sha256, bytes=file.stat().st_size)},
             **facts,
         }

@@ -6,7 +6,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bootstrap_core.analysis.plots import save_png
-from zoo.runs.card_files import card_names, packaged_card
+from zoo.factory import model_names
+from zoo.runs.card_files import packaged_card
 
 PICTURE = Path(__file__).parent / "pictures" / "accuracy.png"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
@@ -24,7 +25,7 @@ def main() -> None:
     all_steps: set[int] = set()
     cards = [
         card
-        for card in map(packaged_card, card_names())
+        for card in map(packaged_card, model_names())
         if card.data.test_images >= LEAST_IMAGES and not card.input.is_events  # whose T is time of the recording
     ]
     for card, (line, colour) in zip(cards, product(LINES, COLOURS), strict=False):

@@ -1,5 +1,6 @@
 """Trained networks by name, from the package or from the cache of pulled models."""
 
+from importlib import resources
 from pathlib import Path
 
 from bootstrap_core.network.network import Network
@@ -10,7 +11,7 @@ from specs.errors import SnnZooError
 from zoo.hub.catalog import find_model, local_catalogs, no_model
 from zoo.hub.fetch import local_file
 from zoo.model_format import ModelFormat
-from zoo.packaged_files import packaged_names, packaged_path
+from zoo.packaged_files import packaged_path
 
 FOLDER, SUFFIX = "weights", ".safetensors"
 
@@ -54,7 +55,8 @@ def packaged_model(name: str) -> Model:
 
 def model_names() -> list[str]:
     """Return the names of the trained models in the package, sorted."""
-    return packaged_names(FOLDER, SUFFIX)
+    files = (resources.files("zoo") / FOLDER).iterdir()
+    return sorted(file.name.removesuffix(SUFFIX) for file in files if file.name.endswith(SUFFIX))
 
 
 def model_file(name: str) -> Path:

@@ -238,17 +238,18 @@ def _fetch_checked(part: Path, fetch: Callable[[BinaryIO], object], check: Calla
 
 
 class _Patience:
-    """Time left for an attempt to wait: each wait takes its seconds, and each byte of the file adds some.
+    """Deadline of an attempt, which each byte of the file extends.
 
-    httpx limits the time of each wait, but a server may send for ever what is not the file.
+    httpx limits the time of each read, but a server may send for ever what is not the file.
     """
 
     def __init__(self) -> None:
-        self.left_s, self.waited_s, self.received = RATE_WINDOW_S, 0.0, 0
+        self.began, self.received = time.monotonic(), 0
+        self.deadline = self.began + RATE_WINDOW_S
 
-    def add(self, n_bytes: int) -> None:
-        self.received += n_bytes
-        self.left_s = min(self.left_s + n_bytes / LOWEST_RATE, RATE_WINDOW_S)
+    @property
+    def left_s(self) -> float:
+        return self.deadline - time.monotonic()
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
         """Limit the reads of each connection that httpcore opens; it calls this with its events."""
@@ -259,14 +260,9 @@ class _Patience:
     def _read(self, read: Callable[..., bytes], max_bytes: int, timeout: float) -> bytes:
         import httpx
 
-        if self.left_s <= 0:
+        if (left_s := self.left_s) <= 0:
             raise httpx.ReadTimeout("")
-        began = time.monotonic()
-        try:
-            return read(max_bytes, timeout=min(self.left_s, timeout))
-        finally:
-            waited_s = time.monotonic() - began
-            self.left_s, self.waited_s = self.left_s - waited_s, self.waited_s + waited_s
+        return read(max_bytes, timeout=min(left_s, timeout))
 
 
 def _receive(source: _Source, file: BinaryIO, size: int | None, limit: int | None, progress: Progress) -> None:
@@ -291,13 +287,15 @@ def _receive(source: _Source, file: BinaryIO, size: int | None, limit: int | Non
                 raise BrokenOffError(f"expected bytes from {start} on, the server sends bytes from {first} on")
             done = first
             for chunk in response.iter_raw():
+                left_s = patience.left_s + len(chunk) / LOWEST_RATE
                 done = append(file, chunk, limit=limit if size is None else size, what=url)
                 progress(done, total)
-                patience.add(len(chunk))
+                patience.received += len(chunk)
+                patience.deadline = time.monotonic() + min(left_s, RATE_WINDOW_S)
             if total is not None and done < total:
                 raise BrokenOffError(f"the server sent {done} of {total} bytes")
     except httpx.TimeoutException:
-        slow = f"too slow: {patience.received} bytes in {patience.waited_s:.0f} s"
+        slow = f"too slow: {patience.received} bytes in {time.monotonic() - patience.began:.0f} s"
         raise BrokenOffError(slow if patience.left_s <= 0 else f"no byte for {TIMEOUT_S:g} s") from None
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
         raise TransferError(f"{url}: {error}") from None
@@ -357,19 +355,18 @@ def _extent(url: str, response: "httpx.Response", size: int | None, limit: int |
     """
     if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/html":
         raise IntegrityError(f"{url}: the server sends a web page, not the file")
+    first, total = "0", response.headers.get("Content-Length", "")
     if response.status_code == 206:
         found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", ""))
         if found is None:
             raise BrokenOffError("the server does not say which range it sends")
-        start, told = found.groups()
-    else:
-        start, told = "0", response.headers.get("Content-Length", "")
-    announced = int(told) if re.fullmatch(r"\d{1,18}", told) else None
+        first, total = found.groups()
+    announced = int(total) if re.fullmatch(r"\d{1,18}", total) else None
     if size is not None and announced not in (size, None):
         raise IntegrityError(f"{url}: expected {size} bytes, the server announces {announced}")
     if size is None and limit is not None and announced is not None and announced > limit:
         raise IntegrityError(f"{url}: {announced} bytes, more than the limit of {limit}")
-    return int(start), announced if size is None else size
+    return int(first), announced if size is None else size
 
 
 def _reason(error: BaseException) -> str:

@@ -6,9 +6,9 @@ from statistics import mean, stdev
 from readme_tables.common import markdown_table, percent
 from specs.summary import summarize
 from zoo.card import Card, seed_accuracies
-from zoo.factory import packaged_model
+from zoo.factory import model_names, packaged_model
 from zoo.model_format import ModelFormat
-from zoo.runs.card_files import card_names, packaged_card
+from zoo.runs.card_files import packaged_card
 
 SHORT = ("model", "layers", "T", "test accuracy", "as ANN", "synops/image", "size")
 """Columns of the table of models in the main README."""
@@ -18,7 +18,7 @@ MANY = 1000
 
 def models_table(columns: Sequence[str] = ()) -> str:
     """Return a row for each packaged model, from its card; of all columns, or of those given."""
-    models = [model_cells(packaged_card(name)) for name in card_names()]
+    models = [model_cells(packaged_card(name)) for name in model_names()]
     columns = columns or list(models[0])
     return markdown_table(" | ".join(columns), ([cells[column] for column in columns] for cells in models))
 

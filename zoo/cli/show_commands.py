@@ -101,7 +101,7 @@ def show(
 def verify(source: str | None, against: Path | None, as_json: bool) -> None:
     """Check a model, or all models of the package.
 
-    Both engines must give the same spikes. Bytes, spec, and output on the golden images must agree with the card, to
+    Both engines must give the same spikes. Bytes, and output on the golden images, must agree with the card, to
     the last bit. Other model files of the same name beside SOURCE must hold the same integers, such as network.pt
     beside network.net, or model.net beside model.safetensors. So must C source, whose self-test is compiled and run if
     there is a C compiler ($CC, cc, gcc or clang) and the code is as snnzoo writes it. A netx file must hold only what

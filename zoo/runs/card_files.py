@@ -4,16 +4,12 @@ from pathlib import Path
 
 from specs.errors import SnnZooError
 from zoo.card import Card, FileFacts, is_card, load_card
+from zoo.factory import model_names
 from zoo.hub.catalog import find_model, local_catalogs
 from zoo.hub.fetch import local_file
-from zoo.packaged_files import packaged_names, packaged_path
+from zoo.packaged_files import packaged_path
 
 FOLDER, SUFFIX = "cards", ".yaml"
-
-
-def card_names() -> list[str]:
-    """Return the names of the models whose cards are in the package, sorted."""
-    return packaged_names(FOLDER, SUFFIX)
 
 
 def card_file(name: str) -> Path:
@@ -23,8 +19,8 @@ def card_file(name: str) -> Path:
 
 def packaged_card(name: str) -> Card:
     """Read the card of a packaged model. Raises `SnnZooError` if the package has no such card."""
-    if name not in card_names():
-        raise SnnZooError(f"no card of {name!r} in the package; cards there: {', '.join(card_names()) or 'none'}")
+    if name not in model_names():
+        raise SnnZooError(f"no card of {name!r} in the package; there are {', '.join(model_names()) or 'none'}")
     return load_card(card_file(name))
 
 
@@ -49,7 +45,7 @@ def card_path(source: str) -> Path | None:
     path = Path(source)
     if path.is_file():
         return card_beside(path)
-    if source in card_names():
+    if source in model_names():
         return card_file(source)
     found = find_model(source, local_catalogs())
     return None if found is None else local_file(found, None)

@@ -1,5 +1,6 @@
 """Text of a card for people: sections of tables, and a page of Markdown."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
@@ -110,7 +111,7 @@ def sections(card: Card, spec: NetworkSpec) -> list[Section]:
         "versions": "not recorded" if training.versions is None else _versions(training.versions),
     }
     return [
-        Section("Model", ("", ""), tuple(facts.items()), words=True),
+        _section("Model", facts),
         Section(
             f"Accuracy on {data.test_images:,} test {sample}s of {title}, {card.test.engine} engine",
             ("T", *map(str, card.test.by_steps), "as ANN"),
@@ -153,15 +154,13 @@ def sections(card: Card, spec: NetworkSpec) -> list[Section]:
             note=CAVEAT,
         ),
         *c_section(spec, card),
-        Section("Training", ("", ""), tuple(how.items()), words=True),
-        Section(
-            COMMANDS,
-            ("", ""),
-            (*card.commands.model_dump(exclude_none=True).items(), *_seed_commands(card)),
-            note=_teacher_words(recipe, training.teacher_revision),
-            words=True,
-        ),
+        _section("Training", how),
+        _section(COMMANDS, _commands(card), _teacher_words(recipe, training.teacher_revision)),
     ]
+
+
+def _section(title: str, rows: Mapping[str, str], note: str = "") -> Section:
+    return Section(title, ("", ""), tuple(rows.items()), note, words=True)
 
 
 def costs_in_c(spec: NetworkSpec, card: Card | None = None) -> CCosts | None:
@@ -188,7 +187,7 @@ def c_section(spec: NetworkSpec, card: Card | None = None) -> list[Section]:
         "a step": f"{costs.neurons:,} neurons, {'' if card else 'at most '}{costs.step_synops:,.0f} synops{once}",
         "cycles": f"about {costs.step_cycles:,.0f} a step, {costs.picture_cycles:,.0f} {whole}",
     }
-    return [Section("As C source, by zoo convert -o FILE.c", ("", ""), tuple(rows.items()), note=CYCLES, words=True)]
+    return [_section("As C source, by zoo convert -o FILE.c", rows, CYCLES)]
 
 
 def as_markdown(card: Card, spec: NetworkSpec) -> str:
@@ -233,10 +232,13 @@ def _teacher_words(recipe: TrainingSpec | None, revision: str | None) -> str:
     return f"Taught by {taught}. Training with another teacher leads to other weights."
 
 
-def _seed_commands(card: Card) -> list[tuple[str, str]]:
-    """Return the command that repeats the run of each other seed, with its name."""
-    train = card.commands.train
-    return [(f"seed {one.seed}", f"{train}-{one.seed} --seed {one.seed}") for one in card.training.other_seeds if train]
+def _commands(card: Card) -> dict[str, str]:
+    """Return the commands of a card by name, and those that repeat the runs of other seeds."""
+    commands: dict[str, str] = card.commands.model_dump(exclude_none=True)
+    if train := card.commands.train:
+        seeds = [one.seed for one in card.training.other_seeds]
+        commands |= {f"seed {seed}": f"{train}-{seed} --seed {seed}" for seed in seeds}
+    return commands
 
 
 def seed_words(card: Card) -> str:

@@ -25,7 +25,7 @@ from specs.dataset_sources import comma_list, dataset_names
 from specs.errors import IntegrityError, SnnZooError
 from specs.io import load_spec, network_names
 from specs.network import NetworkSpec
-from specs.training import Precision, TrainingSpec
+from specs.training import Precision
 from zoo.card import (
     Card,
     Commands,
@@ -54,6 +54,8 @@ FLOAT_TOLERANCE = 1e-6
 """Relative difference up to which two measured floats count as equal: they are sums, and rounding differs."""
 CONVERSION_OPTIONS = ["epochs", "seed", "input", "max_pool", "classes", *(hint.name for hint in fields(Hints)), "fold"]
 """Options of `convert` that the file of a converted model records, and that the card's command repeats."""
+TRAINING_FACTS = ("start_revision", "start_changes", "teacher_revision", "versions")
+"""Facts of a model file about its training that its card repeats under the same name."""
 UNMEASURED: dict[str, Any] = {"date": True, "versions": True, "training": {"versions", "curves", "other_seeds"}}
 """Fields of a card that cannot be measured again, and so are not compared."""
 
@@ -102,7 +104,17 @@ def measure_card(
         )
     if recipe is not None:
         recipe.check_images(len(dataset.train))
-    training = _training(path, model, recipe, curves, other_seeds)
+    known = model.card_entry("training")
+    training = _believed(
+        path,
+        Training,
+        recipe=recipe,
+        epoch=known.get("epoch"),
+        validation_accuracy=known.get("validation_snn_accuracy"),
+        curves=curves,
+        other_seeds=other_seeds,
+        **{key: known[key] for key in TRAINING_FACTS if key in known},
+    )
     exact = IntegerNetwork(network)
     seed = None if dataset.in_cards else GOLDEN_SEED
     golden = golden_of(exact, spread_out(dataset.test, N_GOLDEN), seed=seed)
@@ -227,25 +239,6 @@ def differences(stored: Card, found: Card) -> list[Difference]:
         for field in sorted({*a, *b})
         if not _same(a.get(field), b.get(field))
     ]
-
-
-def _training(
-    path: Path, model: Model, recipe: TrainingSpec | None, curves: Curves | None, other_seeds: tuple[SeedScore, ...]
-) -> Training:
-    facts = model.card_entry("training")
-    return _believed(
-        path,
-        Training,
-        recipe=recipe,
-        epoch=facts.get("epoch"),
-        validation_accuracy=facts.get("validation_snn_accuracy"),
-        start_revision=facts.get("start_revision"),
-        start_changes=facts.get("start_changes", ()),
-        teacher_revision=facts.get("teacher_revision"),
-        versions=facts.get("versions"),
-        curves=curves,
-        other_seeds=other_seeds,
-    )
 
 
 def _believed(path: Path, kind: type[Typed], **facts: object) -> Typed:
