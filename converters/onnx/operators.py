@@ -48,7 +48,15 @@ QUANTISED = {"uint8", "int8", "uint16", "int16", "uint4", "int4"}
 
 @OPERATORS.reads("Conv", 1, 11, 22, traits=Trait.WEIGHS)
 def _convolution(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    data, weight = data_at(inputs, 0), floats_at(inputs, 1, "its weights")
+    made = _without_bias(node, data_at(inputs, 0), floats_at(inputs, 1, "its weights"), flat)
+    if input_at(inputs, 2) is None:
+        return made
+    shift = floats_at(inputs, 2, "its bias").reshape(-1, *[1] * (made.index.ndim - 2))
+    return scaled(node, made, flat, shift=shift)
+
+
+def _without_bias(node: GraphNode, data: Data, weight: Floats, flat: FlatGraph) -> Data:
+    """Append the convolution that the attributes of a node describe."""
     groups = int(node.attributes.get("group", 1))
     if groups < 1 or weight.ndim != data.index.ndim or weight.ndim not in (3, 4):
         raise UnsupportedError(
@@ -59,13 +67,8 @@ def _convolution(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     if given != weight.shape[2:]:
         raise IntegrityError(f"its kernel_shape {list(given)} does not match its weights of shape {list(weight.shape)}")
     window = windows_of(node.attributes, given, data.index.shape[2:])
-    made = _convolved(
-        node, data, weight.reshape(*weight.shape[:2], *window.kernel), replace(window, groups=groups), flat
-    )
-    if input_at(inputs, 2) is None:
-        return made
-    shift = floats_at(inputs, 2, "its bias").reshape(-1, *[1] * (made.index.ndim - 2))
-    return scaled(node, made, flat, shift=shift)
+    weight = weight.reshape(*weight.shape[:2], *window.kernel)
+    return _convolved(node, data, weight, replace(window, groups=groups), flat)
 
 
 def _convolved(node: GraphNode, data: Data, weight: Floats, window: Window, flat: FlatGraph) -> Data:
@@ -620,7 +623,7 @@ def _matmul_integer(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 @OPERATORS.reads("ConvInteger", 10, traits=Trait.WEIGHS | Trait.DEQUANTISES)
 def _conv_integer(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     data, weight = _of_integers(node, inputs, flat)
-    return OPERATORS["Conv"].read(node, (data, weight), flat)
+    return _without_bias(node, data, weight, flat)
 
 
 def _of_integers(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> tuple[Data, Floats]:
