@@ -36,8 +36,8 @@ class Block(nn.Module):
     """Base of all blocks.
 
     `forward(x, mode, time_steps, *skipped)` takes and returns spikes in spiking modes, rates otherwise. `x` is the
-    output of the block's own source, `skipped` are the outputs that the block's skips read. An affine readout returns logits
-    `[N, classes]` in all modes.
+    output of the block's own source, `skipped` are the outputs that the block's skips read. An affine readout returns
+    logits `[N, classes]` in all modes.
 
     Attributes:
         potential: name of the state that neurons compare with their threshold, or that a readout gives.

@@ -24,9 +24,7 @@ MAX_ROWS = 10
 """Largest number of classes in an image's scores; with more, those with the highest scores are shown."""
 MAX_FRAMES = 64
 """Largest number of frames in the animation of an image's spikes; the page holds all of them."""
-GRAPH_KEY = (
-    "Bars: histogram of the weights, in units of 1/64; heights are square roots of counts. Curves: skips and branches."
-)
+GRAPH_KEY = "Bars: histogram of the weights, in units of 1/64; heights are square roots of counts. Curves: branches."
 NOTHING = "\N{EN DASH}"
 BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 CONTROLS = (*range(9), *range(0xB, 0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000))

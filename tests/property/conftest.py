@@ -16,6 +16,7 @@ from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.network.sigma_delta import SigmaDeltaBlock
+from specs.layers.block import ConvSpec, DenseSpec
 from specs.layers.input import Encoding
 from specs.network import NetworkSpec
 
@@ -125,6 +126,55 @@ def skips(draw: st.DrawFn, spec: NetworkSpec, index: int) -> list[dict[str, Any]
 
 
 @st.composite
+def branches(draw: st.DrawFn, chain: NetworkSpec) -> NetworkSpec:
+    """Draw a graph: a chain with further blocks, which read any earlier block and which later blocks read."""
+    document, shapes = chain.model_dump(mode="json"), [chain.shapes[0]]
+    blocks: list[dict[str, Any]] = []
+    places, unread = [0], list[int]()  # where the blocks of the chain are, and the branches that no block reads
+    for old, block in enumerate(document["blocks"]):
+        own = places[old]
+        for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+            source = draw(st.integers(0, len(blocks)))
+            flat = len(shapes[source]) == 1
+            if not flat and min(shapes[source][1:]) < 3:  # too small for some convolutions
+                continue
+            branch = draw(dense_layers() if flat else convolutions(shapes[source][0]))
+            blocks.append(branch | {"source": source})
+            shapes.append(branched_shape(branch, shapes[source]))
+            unread.append(len(blocks))
+        block["source"] = own
+        takes = "skips" in block and not (own == 0 and chain.input.encoding == "graded")
+        if takes:
+            block["skips"] = [skip | {"source": places[skip["source"]]} for skip in block["skips"]]
+        if takes and len(chain.shapes[old + 1]) == 1:  # any branch fits
+            block["skips"] += [{"kind": "dense", "source": source} for source in unread]
+            if unread and len(shapes[unread[-1]]) == 1 and draw(st.booleans()):
+                block["skips"][-1]["source"], block["source"] = own, unread[-1]
+            unread.clear()
+        blocks.append(block)
+        shapes.append(chain.shapes[old + 1])
+        places.append(len(blocks))
+    if unread:  # only a readout of graded input takes no branch
+        return chain
+    for i, block in enumerate(blocks, 1):
+        if block["source"] == i - 1 and draw(st.booleans()):
+            del block["source"]
+        if draw(st.booleans()):
+            block["name"] = f"block-{i}"
+    for part in [part for block in blocks for part in (block, *block.get("skips", ()))]:
+        source = part.get("source")
+        name = "input" if source == 0 else None if source is None else blocks[source - 1].get("name")
+        if name and draw(st.booleans()):
+            part["source"] = name
+    return NetworkSpec.model_validate(document | {"blocks": blocks})
+
+
+def branched_shape(block: dict[str, Any], before: tuple[int, ...]) -> tuple[int, ...]:
+    kind = DenseSpec if block["kind"] == "dense" else ConvSpec
+    return kind.model_validate(block).output_shape(before)
+
+
+@st.composite
 def specs(
     draw: st.DrawFn,
     *,
@@ -194,7 +244,8 @@ def specs(
     for i, block in enumerate(document["blocks"], 1):
         if "skips" in block:
             block["skips"] = draw(skips(chain, i))
-    return NetworkSpec.model_validate(document)
+    spec = NetworkSpec.model_validate(document)
+    return draw(branches(spec)) if draw(st.booleans()) else spec
 
 
 @st.composite

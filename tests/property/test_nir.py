@@ -94,7 +94,7 @@ def test_the_nodes_alone_give_the_same_spikes(
     n_spikes = 0
 
     @few
-    @given(network_specs(encoding=encoding, skipping=False, timed=True), SEEDS, st.sampled_from(["zero", "subtract"]))
+    @given(network_specs(encoding=encoding, timed=True), SEEDS, st.sampled_from(["zero", "subtract"]))
     def check(spec: NetworkSpec, seed: int, reset: str) -> None:
         nonlocal n_spikes
         network = make_trained(sayable(spec, reset), seed)

@@ -14,12 +14,12 @@ from bootstrap_core.fixed_point import DECAY_ONE, MANT, READOUT_THRESHOLD_MANT, 
 from bootstrap_core.functional.quantize import quantize_weight
 from converters.chip.form import PIXELS, ChipForm, ChipLayer, ChipNeurons, ChipSynapses, Numbers, Window
 from converters.chip.to_model import model_of_form, spec_document
-from converters.formats.nir.nir_layers import Layer
+from converters.formats.nir.nir_layers import INPUT, Layer
 from converters.linear.grid_fit import GridFit, fit_to_grid
-from converters.linear.linear_fold import Conv
+from converters.linear.linear_fold import Conv, Dense
 from converters.model import Model
 from specs.errors import SpecError, UnsupportedError
-from specs.fields import threshold_mant
+from specs.fields import Shape, threshold_mant
 from specs.io import spec_from_document
 from specs.layers.input import InputSpec
 from specs.layers.neuron import Reset
@@ -33,6 +33,7 @@ LOOP_NOTE = (
 
 
 def model_of(
+    shape: Shape,
     layers: Sequence[Layer],
     *,
     name: str,
@@ -46,6 +47,7 @@ def model_of(
     """Return a model that computes what the layers do.
 
     Args:
+        shape: shape of the input.
         layers: layers in order; a first layer without weights holds the input neurons.
         name, time_steps: name and T of the spec.
         reset: reset of all neurons.
@@ -59,23 +61,30 @@ def model_of(
     """
     first, problems = layers[0], list[str]()
     entering_neurons = isinstance(first.synapse, float)
-    enters = InputSpec.model_validate({"shape": first.before} | ({} if entering_neurons else {**entering}))
-    found, fits = [] if entering_neurons else [ChipLayer("input", first.before)], dict[int, tuple[Layer, GridFit]]()
-    for layer in layers:
+    readers = [each for layer in layers for at, each in ((layer.source, layer.synapse), *layer.skips) if at == INPUT]
+    if all(isinstance(each, Dense) for each in readers):
+        shape = (prod(shape),)
+    enters = InputSpec.model_validate({"shape": shape} | ({} if entering_neurons else {**entering}))
+    found, fits = [] if entering_neurons else [ChipLayer("input", shape)], dict[int, tuple[Layer, GridFit]]()
+    places = {} if entering_neurons else {INPUT: 0}
+    for i, layer in enumerate(layers):
         try:
             if layer is first and entering_neurons:
                 made, fit = _input_neurons(layer, reset)
             else:
-                if layer.before != found[-1].shape:
-                    found.append(ChipLayer("flatten", layer.before))
-                levels = enters.levels if len(found) == 1 else 1
-                made, fit = _weighted_layer(layer, len(found) - 1, reset, levels, time_steps)
+                source = places[layer.source]
+                levels = enters.levels if source == 0 else 1
+                if layer.before != found[source].shape:
+                    found.append(ChipLayer("flatten", layer.before, (ChipSynapses(source),)))
+                    source = len(found) - 1
+                made, fit = _weighted_layer(layer, source, places, reset, levels, time_steps)
         except UnsupportedError as error:
             problems.append(f"{', '.join(layer.names)}: {error}")
             found.append(ChipLayer("", layer.after))
         else:
             fits[len(found)] = layer, fit
             found.append(made)
+        places[i] = len(found) - 1
     if problems:
         raise UnsupportedError(f"{origin} cannot be read as a snnzoo network: {'; '.join(problems)}")
     if entering_neurons:
@@ -124,38 +133,48 @@ def _current(layer: ChipLayer) -> dict[str, Any]:
     return {"weight": float(layer.weight[0]) / MANT, "bias": float(layer.bias[0]) / MANT, "exact_input": exact}
 
 
-def _weighted_layer(layer: Layer, source: int, reset: Reset, levels: int, time_steps: int) -> tuple[ChipLayer, GridFit]:
-    """Return the layer with weights on the hardware's ranges."""
+def _weighted_layer(
+    layer: Layer, source: int, places: Mapping[int, int], reset: Reset, levels: int, time_steps: int
+) -> tuple[ChipLayer, GridFit]:
+    """Return the layer with weights on the hardware's ranges; `places` are those of the layers that its skips read."""
     synapse = layer.synapse
     assert not isinstance(synapse, float)
     threshold = None if layer.neurons is None or layer.neurons.threshold is None else float(layer.neurons.threshold)
     bias = layer.bias.expand(len(synapse.weight)) if bool(layer.bias.any()) else None
     most = math.inf if levels == 1 else _roomy_factor(layer, levels, time_steps)
-    weight, recurrent = synapse.weight, layer.recurrent
-    if recurrent is not None:  # all weights of a neuron have the same scale; those to itself do not multiply pixels
-        weight = torch.cat([weight, recurrent * levels], 1)
+    # All weights of a neuron have the same scale; those to itself do not multiply pixels.
+    others = [skip if isinstance(skip, Tensor) else skip.weight for _, skip in layer.skips]
+    parts = [synapse.weight, *others, *([] if layer.recurrent is None else [layer.recurrent * levels])]
+    weight = torch.cat([part.flatten() for part in parts])
     fit = fit_to_grid(weight, bias, threshold, levels=levels, most=most)
     if threshold is not None and fit.threshold is not None and fit.weight_error:
         # slightly smaller weights, so that only they are rounded and not the threshold
         fit = fit_to_grid(weight, bias, threshold, levels=levels, most=fit.threshold / threshold)
-    if recurrent is not None:
-        own, recurrent = fit.weight.split([synapse.weight.shape[1], len(recurrent)], 1)
-        fit = replace(fit, weight=own)
+    fitted = [
+        whole.reshape(part.shape)
+        for whole, part in zip(fit.weight.split([*map(Tensor.numel, parts)]), parts, strict=True)
+    ]
+    fit = replace(fit, weight=fitted[0])
+    recurrent = None if layer.recurrent is None else fitted[-1]
     kind, window = "dense" if threshold is not None else "affine", None
     if isinstance(synapse, Conv):
         if threshold is None:
             raise UnsupportedError("a readout without spikes must be dense")
         kind, window = "conv", Window.of(synapse)
-        if bias is None and levels == 1 and layer.delays is None and _is_pool(synapse, fit):
+        if bias is None and levels == 1 and layer.delays is None and not layer.skips and _is_pool(synapse, fit):
             kind = "avg_pool"
     delay = None if layer.delays is None else layer.delays.long()
     if delay is not None and delay.dim() == 1:
         delay = delay.expand(len(synapse.weight))
     edge = ChipSynapses(source, _mants(fit.weight), window, None if delay is None else delay.numpy().copy())
+    skips = (
+        ChipSynapses(places[at], _mants(one), Window.of(skip) if isinstance(skip, Conv) else None)
+        for (at, skip), one in zip(layer.skips, fitted[1:], strict=False)  # recurrent ones come last
+    )
     made = ChipLayer(
         kind,
         layer.after if window is not None else (prod(layer.after),),
-        (edge,),
+        (edge, *skips),
         None if bias is None or fit.bias is None else _mants(fit.bias) * levels,
         _neurons(layer, fit, reset, levels),
         None if recurrent is None else _mants(recurrent),
@@ -218,11 +237,15 @@ def _input_notes(form: ChipForm) -> list[str]:
             "(--input-bits)"
         ]
     notes = [f"input: images in 0..1, rounded to {counted(enters.bits, 'bit')}, the same in each step"]
-    weight = quantize_weight(torch.from_numpy(form.layers[1].weight) / MANT).flatten(1)
-    worst = max(_largest(weight.clamp_min(0)), _largest((-weight).clamp_min(0))) * enters.levels * STATE
-    if worst > STATE_MAX:
+    for i, layer in enumerate(form.layers):
+        if layer.weight is None or form.levels_of(layer) == 1:
+            continue
+        weight = quantize_weight(torch.from_numpy(layer.weight) / MANT).flatten(1)
+        worst = max(_largest(weight.clamp_min(0)), _largest((-weight).clamp_min(0))) * enters.levels * STATE
+        if worst <= STATE_MAX:
+            continue
         notes.append(
-            f"block 1: its current can reach {worst / STATE_MAX:.1f} times the range of 24 bits if every pixel is "
+            f"block {i}: its current can reach {worst / STATE_MAX:.1f} times the range of 24 bits if every pixel is "
             "bright; the integer engine reports an overflow (then give fewer input bits)"
         )
     return notes

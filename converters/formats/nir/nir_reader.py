@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from converters.formats.nir.nir_chain import Named, chain_of
 from converters.formats.nir.nir_file import Graph, Node, edges_digest, node_digest, read_graph
+from converters.formats.nir.nir_graph import End, ends_of
 from converters.formats.nir.nir_layers import layers_of
 from converters.formats.nir.nir_model import model_of
 from converters.formats.nir.nir_neurons import TimeConstants
@@ -40,11 +40,12 @@ def read_nir(
     """Read a NIR file.
 
     A file of `write_nir` returns the model that was written, with other `time_steps` if given. A graph of another
-    program is read from its nodes: a chain of Affine, Linear, Conv2d, pools, Scale, Flatten, Delay, and CubaLIF, LIF or
-    IF neurons, where an Affine or Linear may lead from neurons back to themselves (`recurrent`). Pools and scalings
-    without neurons are folded into the weights beside them, exactly. Each layer is scaled to the hardware's ranges (see
-    `fit_to_grid`), which does not change spikes. LI or CubaLI at the end become the neurons of an affine readout:
-    logits are still the mean of its weighted input; `IntegerTrace.readout_voltage` is their membrane voltage.
+    program is read from its nodes: Affine, Linear, Conv2d, pools, Scale, Flatten, Delay, and CubaLIF, LIF or IF neurons
+    in any graph without cycles, except that an Affine or Linear may lead from neurons back to themselves (`recurrent`).
+    Pools and scalings without neurons are folded into the weights beside them, exactly. Each layer is scaled to the
+    hardware's ranges (see `fit_to_grid`), which does not change spikes. LI or CubaLI at the end become the neurons of
+    an affine readout: logits are still the mean of its weighted input; `IntegerTrace.readout_voltage` is their membrane
+    voltage.
     `card["nir"]` describes the conversion of each layer, `notes` list the assumptions.
 
     If the graph begins with neurons, its input is their current (`spike` encoding). If it begins with weights, spikes
@@ -89,9 +90,9 @@ def read_nir(
                 "the nodes, with the value that is given"
             )
         return _own_model(graph, path, time_steps)
-    chain, loops = chain_of(graph, origin=str(path))
-    chosen = _time_step(chain, said if dt is None else dt, path)
-    layers, notes = layers_of(chain, loops, dt=chosen or 1.0, time_constants=time_constants, origin=str(path))
+    ends = ends_of(graph, origin=str(path))
+    chosen = _time_step(ends, said if dt is None else dt, path)
+    shape, layers, notes = layers_of(ends, dt=chosen or 1.0, time_constants=time_constants, origin=str(path))
     told = time_steps or int(_number(graph.metadata.get("time_steps")) or 0)
     own_reset, own_input = _told_inside(graph)
     graded = {"encoding": Encoding.GRADED, "bits": input_bits}
@@ -99,6 +100,7 @@ def read_nir(
     unsaid = [] if reset or own_reset else [f"reset {does} (--reset)"]
     unsaid += [] if told else [f"T = {steps} (--time-steps)"]
     model = model_of(
+        shape,
         layers,
         name=_name(path),
         reset=does,
@@ -162,8 +164,9 @@ def _own_model(graph: Graph, path: Path, time_steps: int | None) -> Model:
     return Model(spec, copies, check_card(card, str(path)), origin=str(path))
 
 
-def _time_step(chain: list[Named], dt: float | None, path: Path) -> float | None:
-    timed = [f"{name} ({node.type})" for name, node in chain if node.type in TIMED_TYPES]
+def _time_step(ends: list[End], dt: float | None, path: Path) -> float | None:
+    nodes = (each for end in ends for each in (*(n for way in end.ways for n in way.nodes), (end.name, end.node)))
+    timed = [f"{name} ({node.type})" for name, node in nodes if node.type in TIMED_TYPES]
     if dt is None and timed:
         raise ConversionError(
             f"{path} does not contain the length of a time step, which {timed[0]} needs. Give --dt 1e-4 if snnTorch "

@@ -50,10 +50,9 @@ RESETS = {
 def write_nir(model: Model, path: str | Path, *, dt: float = DEFAULT_DT) -> Path:
     """Write a model as a NIR file; the same model gives the same bytes.
 
-    The nodes form a chain, except for skips, whose synapses join it at the neurons of their block, and for recurrent
-    weights, which lead from neurons back to themselves; spikes enter there one step later. Weights and biases
-    are quantised, in float units. Neurons in Euler steps of `dt`, with every gain 1, compute what ours do, without the
-    truncation of our states to 1/4096:
+    What a block reads joins at its neurons: NIR adds up the edges into a node. Recurrent weights lead from neurons back
+    to themselves; spikes enter there one step later. Weights and biases are quantised, in float units. Neurons in Euler
+    steps of `dt`, with every gain 1, compute what ours do, without the truncation of our states to 1/4096:
 
     - Input: for `spike` encoding, the current of each pixel, `weight (x - mean) / std + bias`, with weight and bias
       rounded to 2/64, truncated as in the network;
@@ -115,7 +114,7 @@ def nir_problems(form: ChipForm) -> list[str]:
 
 
 def graph_of(form: ChipForm, *, dt: float) -> tuple[dict[str, Node], tuple[tuple[str, str], ...]]:
-    """Return the nodes by name, each after its inputs, and the edges: of the chain, of loops, and of skips.
+    """Return the nodes by name, each after its inputs, and the edges: those of the layers, of loops, and of skips.
 
     Names sort in the order of the nodes: HDF5 returns them sorted, and nirtorch 2.0.2, which snnTorch uses, fails on
     nodes that come long before their inputs.
@@ -124,7 +123,7 @@ def graph_of(form: ChipForm, *, dt: float) -> tuple[dict[str, Node], tuple[tuple
     chain = _Chain({"input": Node("Input", {"shape": np.array(shapes[0])})})
     loops, skips = list[tuple[str, str]](), list[tuple[str, str]]()
     for i, layer in enumerate(form.layers):
-        name, levels = f"block{i}", form.input.levels if form.input is not None and i == 1 else 1
+        name, levels = f"block{i}", form.levels_of(layer)
         source = layer.sources[0].source if i else 0
         before = shapes[source]
         chain.end = ends[source] if i else "input"

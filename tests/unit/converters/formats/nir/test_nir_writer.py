@@ -14,7 +14,7 @@ from converters import Model
 from converters.formats.nir.nir_file import read_graph
 from converters.formats.nir.nir_reader import read_nir
 from converters.formats.nir.nir_writer import write_nir
-from specs import ConversionError, UnsupportedError
+from specs import ConversionError
 from specs.layers.neuron import Reset
 
 
@@ -122,15 +122,19 @@ def test_edges_into_one_node_add_up_to_the_networks_spikes(tmp_path) -> None:
     torch.testing.assert_close(by_label["output"].mean(0).float(), logits)
 
 
-def test_a_model_with_skips_comes_back_and_is_no_chain_for_its_nodes(tmp_path) -> None:
+@pytest.mark.parametrize("nodes_only", [False, True])
+def test_a_model_with_skips_comes_back(nodes_only, tmp_path) -> None:
     net, path = residual_file(tmp_path)
-    model = read_nir(path)
-    assert model.spec == net.spec
-    assert all(torch.equal(tensor, model.tensors[name]) for name, tensor in net.state_dict().items())
-    with pytest.raises(UnsupportedError) as error:
-        read_nir(path, nodes_only=True)
-    assert "block2_neuron (LIF): is fed by several nodes (" in str(error.value)
-    assert "block1_neuron (LIF): feeds several nodes (" in str(error.value)
+    model = read_nir(path, nodes_only=nodes_only)
+    images = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+    if nodes_only:
+        images = torch.trunc(64 * net.blocks[0].current(images).detach()) / 64  # what the nodes take
+    else:
+        assert model.spec == net.spec
+        assert all(torch.equal(tensor, model.tensors[name]) for name, tensor in net.state_dict().items())
+    expected = net.run(torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(1)))[1].spikes
+    for found, wanted in zip(model.build().run(images)[1].spikes, expected, strict=True):
+        assert torch.equal(found, wanted)
 
 
 def test_no_node_has_a_v_reset_which_old_releases_of_nir_refuse(tmp_path) -> None:
