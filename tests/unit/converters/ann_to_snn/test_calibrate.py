@@ -213,7 +213,7 @@ def test_a_maximum_of_a_sum_is_averaged_where_it_cannot_be_by_any_neuron() -> No
     found = best_candidate(ann, images, name="a", time_steps=8, forms=SpikingForms(encodings=[Encoding.SPIKE]))
     assert found.max_pooling is MaxPooling.AVERAGE
     with pytest.raises(
-        UnsupportedError, match=r"^a: no spiking form works: node m \(MaxPool\): max pooling with padding needs .*leaky one$"
+        UnsupportedError, match=r"^a: no spiking form works: node m \(MaxPool\): max pooling with padding .*leaky one$"
     ):
         best_candidate(ann, images, name="a", time_steps=8, forms=SpikingForms(max_pooling=[MaxPooling.ANY]))
 
