@@ -11,7 +11,7 @@ from converters.linear.ann import Ann, Flatten, Node, Operation, ScaleShift, Unr
 from converters.linear.image_normalization import Normalization
 from converters.linear.linear_fold import Conv, Dense
 from converters.onnx.reading.onnx_graph import GraphInput, GraphNode
-from converters.onnx.tensor_layout import Data, Maps, Picked, maps_of, picked_of, rows_of
+from converters.onnx.tensor_layout import Data, Floats, Maps, Picked, maps_of, picked_of, rows_of
 from specs.errors import IntegrityError, UnsupportedError
 from specs.fields import Shape
 from specs.files.limits import ONNX_TENSOR, ONNX_WINDOWS
@@ -70,6 +70,7 @@ class FlatGraph:
         account: what a node of the file became, and the reason, by row.
         movable: nodes whose output has the layout of the input.
         quantised: rows of quantisations without rounding, with the upper bound that is kept, or None.
+        weights: float weights of integer products, for activations without rounding, by row.
         last: rows after which all nodes keep the order of the classes.
     """
 
@@ -81,6 +82,7 @@ class FlatGraph:
     account: dict[int, tuple[str, str]] = field(default_factory=dict)
     movable: set[str] = field(default_factory=lambda: {INPUT})
     quantised: dict[int, float | None] = field(default_factory=dict)
+    weights: dict[int, Floats] = field(default_factory=dict)
     last: set[int] = field(default_factory=set)
 
     def add(

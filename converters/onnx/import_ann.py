@@ -75,7 +75,7 @@ def import_ann(path: Path) -> OnnxImport:
     budget = Budget(onnx_work(graph.n_bytes))
     walk, ann, data = _first_that_works(graph, path, budget)
     logits = walk.output if data.ending is None else next(n for n in graph.nodes if n.row == data.ending).inputs[0]
-    reference = make_reference(graph, logits, walk.constants, walk.layout, walk.flat.quantised)
+    reference = make_reference(graph, logits, walk.constants, walk.layout, walk.flat.quantised, walk.flat.weights)
     error, largest = _errors(ann, reference, max(1, min(IMAGES, CHECK_WORK // budget.spent)))
     relative = error / largest if largest else error
     if not relative < TOLERANCE:
@@ -345,7 +345,7 @@ class _Walk:
             self._refuse_unknown(node, from_image)
             return
         made = operator.read(node, inputs, self.flat)
-        outputs = made if isinstance(made, tuple) else (made,)
+        outputs: tuple[Data | Array, ...] = made if isinstance(made, tuple) else (made,)
         for name in node.outputs[len(outputs) :]:
             if name in self.read:
                 raise UnsupportedError(f"its output {name!r} is read; only its first output is supported")

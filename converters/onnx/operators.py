@@ -48,7 +48,15 @@ QUANTISED = {"uint8", "int8", "uint16", "int16", "uint4", "int4"}
 
 @OPERATORS.reads("Conv", 1, 11, 22, traits=Trait.WEIGHS)
 def _convolution(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    data, weight = data_at(inputs, 0), floats_at(inputs, 1, "its weights")
+    made = _without_bias(node, data_at(inputs, 0), floats_at(inputs, 1, "its weights"), flat)
+    if input_at(inputs, 2) is None:
+        return made
+    shift = floats_at(inputs, 2, "its bias").reshape(-1, *[1] * (made.index.ndim - 2))
+    return scaled(node, made, flat, shift=shift)
+
+
+def _without_bias(node: GraphNode, data: Data, weight: Floats, flat: FlatGraph) -> Data:
+    """Append the convolution that the attributes of a node describe."""
     groups = int(node.attributes.get("group", 1))
     if groups < 1 or weight.ndim != data.index.ndim or weight.ndim not in (3, 4):
         raise UnsupportedError(
@@ -59,13 +67,8 @@ def _convolution(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     if given != weight.shape[2:]:
         raise IntegrityError(f"its kernel_shape {list(given)} does not match its weights of shape {list(weight.shape)}")
     window = windows_of(node.attributes, given, data.index.shape[2:])
-    made = _convolved(
-        node, data, weight.reshape(*weight.shape[:2], *window.kernel), replace(window, groups=groups), flat
-    )
-    if input_at(inputs, 2) is None:
-        return made
-    shift = floats_at(inputs, 2, "its bias").reshape(-1, *[1] * (made.index.ndim - 2))
-    return scaled(node, made, flat, shift=shift)
+    weight = weight.reshape(*weight.shape[:2], *window.kernel)
+    return _convolved(node, data, weight, replace(window, groups=groups), flat)
 
 
 def _convolved(node: GraphNode, data: Data, weight: Floats, window: Window, flat: FlatGraph) -> Data:
@@ -601,6 +604,42 @@ def _dequantize_linear(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data
         )
     flat.quantised[node.row] = None
     return replace(flat.unchanged(node, data, "undoes a quantisation that is left out"), grid=None)
+
+
+@OPERATORS.reads("DynamicQuantizeLinear", 11)
+def _dynamic_quantize_linear(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> tuple[Value, ...]:
+    """Read DynamicQuantizeLinear without its rounding: each number stands for itself, at a scale of 1."""
+    flat.quantised[node.row] = None
+    data = flat.unchanged(node, data_at(inputs, 0), "rounding by the range of each image is left out")
+    return replace(data, grid=(1.0, 0)), np.array(1.0, np.float32), np.array(0, np.uint8)
+
+
+@OPERATORS.reads("MatMulInteger", 10, traits=Trait.WEIGHS | Trait.PRODUCT | Trait.DEQUANTISES)
+def _matmul_integer(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+    data, weight = _of_integers(node, inputs, flat)
+    return _product(node, data, weight, 1.0, flat)
+
+
+@OPERATORS.reads("ConvInteger", 10, traits=Trait.WEIGHS | Trait.DEQUANTISES)
+def _conv_integer(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+    data, weight = _of_integers(node, inputs, flat)
+    return _without_bias(node, data, weight, flat)
+
+
+def _of_integers(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> tuple[Data, Floats]:
+    """Return the numbers that integers stand for, and the weights for these, given those for the integers."""
+    data, weight = data_at(inputs, 0), floats_at(inputs, 1, "its weights")
+    if data.grid is None:
+        raise UnsupportedError(
+            "multiplies integers that no QuantizeLinear or DynamicQuantizeLinear made: export floats"
+        )
+    zeros = [np.zeros(1) if input_at(inputs, i) is None else floats_at(inputs, i, "its zero point") for i in (2, 3)]
+    scale, zero_point = data.grid
+    if (zeros[0] != zero_point).any():
+        raise UnsupportedError(f"its zero point must be that of the quantisation before it, {zero_point}")
+    of_output = zeros[1].reshape(-1, *[1] * (weight.ndim - 1)) if weight.ndim > 2 else zeros[1]
+    flat.weights[node.row] = (weight - of_output) / scale
+    return replace(data, grid=None), flat.weights[node.row]
 
 
 def _type_named(node: GraphNode) -> str:

@@ -199,7 +199,12 @@ def _given(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_reference(
-    graph: Graph, logits: str, constants: dict[str, Array], layout: Layout, quantised: Mapping[int, float | None]
+    graph: Graph,
+    logits: str,
+    constants: dict[str, Array],
+    layout: Layout,
+    quantised: Mapping[int, float | None],
+    weights: Mapping[int, Floats],
 ) -> Reference:
     """Return the reference for an import.
 
@@ -209,6 +214,7 @@ def make_reference(
         constants: all tensors that do not depend on the image, by name.
         layout: layout of images in the file's input.
         quantised: rows of quantisations without rounding, with the upper bound that is kept, or None.
+        weights: float weights of integer products, by row.
 
     Raises:
         ConversionError: the evaluator lacks an operator.
@@ -221,6 +227,12 @@ def make_reference(
             continue
         if node.row in quantised:
             nodes += _unrounded(node, quantised[node.row], values)
+        elif node.row in weights:
+            values[name := f"{node.outputs[0]}, weights"] = weights[node.row].astype(np.float32)
+            product = _plain(node)
+            product.op_type = node.proto.op_type.removesuffix("Integer")
+            product.input[:] = [node.inputs[0], name]
+            nodes.append(product)
         else:
             nodes.append(_plain(node))
     given = [

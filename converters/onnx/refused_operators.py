@@ -8,10 +8,6 @@ STATISTICS = "normalises by statistics of each image, which fixed weights cannot
 FUNCTION = "not supported on values that depend on the image: use Conv, Gemm, MatMul, pooling, Add and ReLU"
 CONTROL = "control flow, whose branches are not read: export the model without it"
 INTEGER = "an integer operator, which is not supported: export with QuantizeLinear and DequantizeLinear instead (QDQ)"
-DYNAMIC = (
-    "quantises by the range of each image, which fixed weights cannot do: quantise statically, with QuantizeLinear and "
-    "DequantizeLinear (QDQ)"
-)
 QONNX = (
     "quantisation of QONNX, which is not supported: export with QuantizeLinear and DequantizeLinear instead (in "
     "Brevitas: QCDQ)"
@@ -34,8 +30,7 @@ _REASONS = {
         "ReduceProd ReduceSumSquare Sin Sqrt"
     ),
     CONTROL: "If Loop Scan SequenceMap",
-    DYNAMIC: "DynamicQuantizeLinear",
-    INTEGER: "ConvInteger MatMulInteger QLinearConv QLinearMatMul",
+    INTEGER: "QLinearConv QLinearMatMul",
     RANDOM: "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
     SAMPLING: "DeformConv GridSample MaxRoiPool MaxUnpool NonMaxSuppression Resize RoiAlign TopK Upsample Where",
     TRANSPOSED: "ConvTranspose",

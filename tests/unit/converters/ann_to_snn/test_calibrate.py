@@ -206,14 +206,14 @@ def test_of_large_images_few_are_wanted(size: int, wanted: int) -> None:
 
 def test_a_maximum_of_a_sum_is_averaged_where_it_cannot_be_by_any_neuron() -> None:
     ann = graph(
-        *STEM, ("s", ADD, "r1 r0"), ("m", nets.MaxPool((2, 2), (2, 2)), "s"), ("f", nets.Flatten(), "m"),
-        ("logits", dense(5, 64), "f"),
+        *STEM, ("s", ADD, "r1 r0"), ("m", nets.MaxPool((2, 2), (2, 2), (1, 1)), "s"), ("f", nets.Flatten(), "m"),
+        ("logits", dense(5, 100), "f"),
     )  # fmt: skip
     images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     found = best_candidate(ann, images, name="a", time_steps=8, forms=SpikingForms(encodings=[Encoding.SPIKE]))
     assert found.max_pooling is MaxPooling.AVERAGE
     with pytest.raises(
-        UnsupportedError, match=r"^a: no spiking form works: node m \(MaxPool\): max pooling needs .*leaky one$"
+        UnsupportedError, match=r"^a: no spiking form works: node m \(MaxPool\): max pooling with padding .*leaky one$"
     ):
         best_candidate(ann, images, name="a", time_steps=8, forms=SpikingForms(max_pooling=[MaxPooling.ANY]))
 

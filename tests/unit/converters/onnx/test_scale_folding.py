@@ -335,17 +335,37 @@ def test_weights_quantised_by_channel(classify) -> None:
 
 
 def test_integer_operators_are_refused(write) -> None:
-    nodes = "q = QuantizeLinear(x, s, z) m = MatMulInteger(q, w) y = Cast<to=1>(m)"
-    path = write(nodes, {"s": SCALE, "z": np.array(0, np.uint8), "w": np.ones((6, 3), np.int8)}, shape="1,6")
-    with pytest.raises(UnsupportedError, match=r"m \(MatMulInteger\): an integer operator"):
+    nodes = "q = QuantizeLinear(x, s, z) m = QLinearMatMul(q, s, z, w, s, z, s, z) y = DequantizeLinear(m, s, z)"
+    path = write(nodes, {"s": SCALE, "z": np.array(0, np.uint8), "w": np.ones((6, 3), np.uint8)}, shape="1,6")
+    with pytest.raises(UnsupportedError, match=r"m \(QLinearMatMul\): an integer operator"):
         import_ann(path)
 
 
-def test_dynamic_quantisation_is_refused_with_advice(write) -> None:
-    nodes = "q, s, z = DynamicQuantizeLinear(x) d = DequantizeLinear(q, s, z) y = MatMul(d, w)"
-    path = write(nodes, {"w": np.ones((6, 3), np.float32)}, shape="1,6")
-    with pytest.raises(UnsupportedError, match=r"q \(DynamicQuantizeLinear\): .* quantise statically, with Quant"):
-        import_ann(path)
+DYNAMIC = {
+    "dense": ("q, s, z = DynamicQuantizeLinear(r) m = MatMulInteger(q, w, z, v) f = Cast<to=1>(m) "
+              "t = Mul(s, u) h = Mul(f, t)", (72, 4)),
+    "convolution": ("q, s, z = DynamicQuantizeLinear(x) m = ConvInteger<pads=[1,1,1,1]>(q, w, z, v) f = Cast<to=1>(m) "
+                    "t = Mul(s, u) h = Mul(f, t)", (4, 2, 3, 3)),
+    "static": ("q = QuantizeLinear(x, a, b) m = ConvInteger<pads=[1,1,1,1]>(q, w, b, v) f = Cast<to=1>(m) "
+               "t = Mul(a, u) h = Mul(f, t)", (4, 2, 3, 3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_integer_products_are_products_without_rounding(classify, name) -> None:
+    nodes, shape = DYNAMIC[name]
+    weight = np.random.default_rng(1).integers(0, 255, shape, dtype=np.uint8)
+    weights = {
+        "w": weight, "v": np.array(120, np.uint8), "u": np.array(0.01, np.float32), "a": np.array(0.02, np.float32),
+        "b": np.array(100, np.uint8),
+    }  # fmt: skip
+    found = classify(f"r = Flatten(x) {nodes}", weights)
+    real = ((weight.astype(np.float32) - 120) * 0.01).reshape(shape)
+    made = (
+        operations(found, Dense)[0].weight.numpy().T if name == "dense" else operations(found, Conv)[0].weight.numpy()
+    )
+    assert np.allclose(made, real, atol=1e-6)
+    assert "rounding of activations is left out" in " ".join(found.notes)
 
 
 @pytest.mark.parametrize("domain", ["qonnx.custom_op.general", "onnx.brevitas"])

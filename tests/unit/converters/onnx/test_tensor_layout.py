@@ -410,8 +410,8 @@ JOINED = {
     "shortcut without weights": "c = Conv<strides=[2,2],pads=[0,0,1,1]>(x, K) "
                                 "s = Slice(x, FIRST, LAST, AXES, STEPS) p = Pad(s, MORE) h = Add(c, p)",
     "shortcut by pooling": "c = Conv<strides=[2,2],pads=[0,0,1,1]>(x, K) "
-                           "s = AveragePool<kernel_shape=[1,1],strides=[2,2]>(x) q = Mul(s, NOUGHT) "
-                           "p = Concat<axis=1>(s, q) h = Add(c, p)",
+                           "s = AveragePool<kernel_shape=[1,1],strides=[2,2]>(x) "
+                           "q = Mul(s, NOUGHT) p = Concat<axis=1>(s, q) h = Add(c, p)",
     "a shift after padding": "p = Pad(x, AROUND) h = Add(p, BOTH)",
     "a sum with what was padded": "c = Conv<pads=[2,2,2,2]>(x, SAME) p = Pad(x, AROUND) h = Add(c, p)",
     "pooled": "a = Relu(x) j = Concat<axis=1>(a, x) h = GlobalAveragePool(j)",
