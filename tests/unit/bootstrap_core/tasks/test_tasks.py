@@ -3,7 +3,6 @@
 import copy
 import io
 import math
-from functools import partial
 from typing import Any
 
 import pytest
@@ -12,11 +11,9 @@ from spike_trains import made_network, made_recordings
 
 from bootstrap_core import IntegerNetwork, Mode, build_network, evaluate, fit, load_dataset
 from bootstrap_core.data.frames import Frames
-from bootstrap_core.distributed import Group
 from bootstrap_core.network.network import Network
 from bootstrap_core.tasks import task_of
 from bootstrap_core.tasks.classes import Classes
-from bootstrap_core.tasks.measures import ERROR
 from bootstrap_core.tasks.recordings import SpikeTrains, Values
 from bootstrap_core.training.history import EpochReport
 from bootstrap_core.training.trainer import Trainer
@@ -90,24 +87,6 @@ def test_the_best_epoch_has_the_lowest_error_as_snn(frames: Frames) -> None:
     assert evaluate(IntegerNetwork(net), validation).score == pytest.approx(min(errors))
 
 
-def test_reports_have_the_root_of_the_loss_and_name_no_precision_that_was_not_used(frames: Frames) -> None:
-    trainer = Trainer(network(), frames)
-    report = trainer.run_epoch()
-    assert report.measure is ERROR
-    for part in ("training", "validation_ann", "validation_snn"):
-        loss, error = getattr(report, f"{part}_loss"), getattr(report, f"{part}_score")
-        assert error == math.sqrt(loss)
-    assert report.precision == "float64"
-    assert trainer.stats.records() == [
-        {
-            "epoch": 0,
-            "training": {"loss": report.training_loss, "error": report.training_score},
-            "testing": {"loss": report.validation_ann_loss, "error": report.validation_ann_score},
-            "snn": {"loss": report.validation_snn_loss, "error": report.validation_snn_score},
-        }
-    ]
-
-
 def test_snn_epochs_learn_what_a_threshold_hides(frames: Frames) -> None:
     before = network(threshold=0.1)
     fit(before, frames)
@@ -120,27 +99,6 @@ def test_snn_epochs_learn_what_a_threshold_hides(frames: Frames) -> None:
 
 
 # --- Examples
-
-
-def test_validation_recordings_are_drawn_by_the_seed(frames: Frames) -> None:
-    recipes = (TrainingSpec(validation=60, seed=seed) for seed in (0, 0, 1))
-    first, same, other = (Trainer(network(), frames, recipe) for recipe in recipes)
-    assert (len(first.training), len(first.validation)) == (200, 60)
-    assert torch.equal(first.validation.frames, same.validation.frames)
-    assert not torch.equal(first.validation.targets, other.validation.targets)
-    together = torch.cat([first.training.targets, first.validation.targets]).sort(0).values
-    assert torch.equal(together, frames.targets.sort(0).values)
-
-
-def test_an_ann_batch_has_the_last_frames_alone(frames: Frames) -> None:
-    trainer, indices = Trainer(network(), frames), torch.tensor([3, 1])
-    training = trainer.training
-    share, generator, cpu = Group().share(2), torch.Generator(), torch.device("cpu")
-    batch = partial(trainer.task.batch, training, indices, generator, share, cpu)
-    ann, snn = (batch(in_time=in_time) for in_time in (False, True))
-    assert torch.equal(ann.inputs, training.frames[-1:, indices])
-    assert torch.equal(snn.inputs, training.frames[:, indices])
-    assert torch.equal(ann.targets, training.targets[indices])
 
 
 def test_the_task_follows_from_the_network() -> None:
