@@ -270,6 +270,7 @@ def main() -> None:
                 report[name] = {"tries": len(found), **sums, "lost": 0, "date": today}  # a loss would have stopped it
                 write_report(options.output, report)
         print(name, report[name])
+    SAID.unlink()
 
 
 if __name__ == "__main__":

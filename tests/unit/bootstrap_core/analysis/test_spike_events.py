@@ -150,31 +150,6 @@ def test_the_bytes_are_deterministic_and_the_animation_loops(tmp_path) -> None:
 ONES = torch.ones(2, 6)
 
 
-@pytest.mark.parametrize(
-    ("spikes", "name", "options", "message"),
-    [
-        (ONES, "a.png", {}, "must end in .gif"),
-        (ONES, "a.gif", {"frames_per_second": 0}, "frames_per_second = 0"),
-        (ONES, "a.gif", {"frames_per_second": 0.001}, "frames_per_second = 0.001"),
-        (ONES, "a.gif", {"frames_per_second": 51}, "to 50"),
-        (ONES, "a.gif", {"width": 0}, "width = 0"),
-        (ONES, "a.gif", {"height": -1}, "height = -1"),
-        (ONES, "a.gif", {"width": 2, "height": 2}, "hold 4 neurons, but the layer has 6"),
-        (torch.ones(2, 1, 2, 2), "a.gif", {"width": 2}, "lay out a dense layer"),
-        (torch.ones(2, 3, 4), "a.gif", {}, "must be one sample"),
-        (torch.ones(0, 3), "a.gif", {}, "are empty"),
-        (ONES * torch.nan, "a.gif", {}, "not finite"),
-        (ONES, "a.gif", {"image": torch.ones(4, 2, 2)}, r"image \[4, 2, 2\] must be \[H, W\]"),
-        (ONES, "a.gif", {"image": torch.full((2, 2), 255.0)}, "must lie in 0..1"),
-        (ONES, "a.gif", {"image": torch.full((2, 2), torch.nan)}, "must lie in 0..1"),
-    ],
-)
-def test_what_cannot_be_animated_is_refused(tmp_path, spikes, name, options, message) -> None:
-    with pytest.raises(SnnZooError, match=message):
-        animate(spikes, tmp_path / name, **options)
-    assert not list(tmp_path.iterdir())
-
-
 def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(SnnZooError, match=r"needs Pillow: pip install pillow"):

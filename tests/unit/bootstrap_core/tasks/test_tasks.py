@@ -1,6 +1,5 @@
 """Tasks: networks that give values or spike trains learn the targets of recordings."""
 
-import copy
 import io
 import math
 from typing import Any
@@ -17,9 +16,8 @@ from bootstrap_core.tasks.classes import Classes
 from bootstrap_core.tasks.recordings import SpikeTrains, Values
 from bootstrap_core.training.history import EpochReport
 from bootstrap_core.training.trainer import Trainer
-from specs.errors import DataError, SnnZooError
+from specs.errors import DataError
 from specs.network import NetworkSpec
-from specs.training import TrainingSpec
 
 STEPS, SIZE = 6, 10
 
@@ -153,14 +151,6 @@ def test_a_run_resumed_goes_on_as_if_it_had_not_stopped(stop: int, options: dict
     assert second.best == whole.best
 
 
-def test_a_state_of_accuracies_is_no_state_of_errors(frames: Frames) -> None:
-    trainer = Trainer(network(), frames)
-    state = copy.deepcopy(trainer.state_dict())
-    state["stats"]["snn"]["accuracy_log"] = []
-    with pytest.raises(SnnZooError, match=r"LearningStats: snn: .*has accuracies, and not the figure rms error"):
-        trainer.load_state_dict(state)
-
-
 # --- Spike trains
 
 
@@ -175,35 +165,6 @@ def test_a_network_learns_the_spike_trains_of_another() -> None:
     assert {report.validation_ann_score for report in reports} == {None}
     assert "distance" in str(stats)
     assert "accuracy" not in str(stats)
-
-
-def test_training_of_spike_trains_continues_as_if_it_had_not_stopped() -> None:
-    given, whole, parts = made_recordings(100), [], []
-    trainer = Trainer(made_network(), given)
-    whole += [without_time(trainer.run_epoch()) for _ in range(3)]
-    first = Trainer(made_network(), given)
-    parts.append(without_time(first.run_epoch()))
-    second = Trainer(made_network(seed=5), given)
-    second.load_state_dict(first.state_dict())
-    parts += [without_time(second.run_epoch()) for _ in range(2)]
-    assert parts == whole
-
-
-@pytest.mark.parametrize(
-    ("training", "told"),
-    [
-        (
-            {"label_smoothing": 0.1},
-            "label_smoothing: does not apply to a network that gives spike trains, as it has no",
-        ),
-        ({"augment": {"shift": 1}}, "augment: does not apply to a network that gives spike trains, as a change of a"),
-        ({"snn_epochs": 2}, "snn_epochs: a network with output: spikes has no ANN"),
-    ],
-)
-def test_fields_that_spike_trains_do_not_need_are_refused(training: dict[str, Any], told: str) -> None:
-    recipe = TrainingSpec.model_validate({"epochs": 8, "snn_epochs": 8, "validation": 40} | training)
-    with pytest.raises(SnnZooError, match=rf"training\.{told}"):
-        Trainer(made_network(), made_recordings(60), recipe)
 
 
 @pytest.mark.parametrize(

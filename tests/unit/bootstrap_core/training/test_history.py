@@ -65,17 +65,6 @@ def test_a_diverged_loss_is_logged_but_never_the_best() -> None:
     assert stat.min_loss == 1.0
 
 
-def test_records_line_the_states_up_by_epoch() -> None:
-    records = three_epochs().records()
-    assert [record["epoch"] for record in records] == [0, 1, 2]
-    assert records[1] == {
-        "epoch": 1,
-        "training": {"loss": 0.5, "accuracy": 0.7},
-        "testing": {"loss": 1.0, "accuracy": 0.6},
-        "snn": {"loss": None, "accuracy": None},
-    }
-
-
 def test_save_and_load_round_trip(tmp_path) -> None:
     stats = three_epochs()
     stats.training.add(math.nan, 1, 2)
