@@ -25,9 +25,7 @@ from specs.network import NetworkSpec
 from specs.summary import summarize
 from specs.training import TrainingSpec
 
-
 Examples = Split | Frames
-"""Inputs with labels, or with targets."""
 
 
 class Batch(NamedTuple):
