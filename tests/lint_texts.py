@@ -1,10 +1,9 @@
-"""Check the texts that people read for rules of plain words, or list them; see "Style" in CONTRIBUTING.
+"""Check the texts that people read for rules of plain words; see "Style" in CONTRIBUTING.
 
-    python tests/lint_texts.py                                  # print what breaks a rule, exit with 1 if anything does
-    python tests/lint_texts.py --messages|--docstrings [FOLDER ...]
+    python tests/lint_texts.py
 
-A message is any string of two words or more that is not a docstring: errors, warnings, notes, help, titles. Expressions
-inside a string are shown as {...}. FOLDER is a package or a folder of one; all four packages by default.
+Prints what breaks a rule; exits with 1 if anything does. A message is any string of two words or more that is not a
+docstring: errors, warnings, notes, help, titles. Expressions inside a string are shown as {...}.
 """
 
 import ast
@@ -41,7 +40,7 @@ class Text:
         return f"{place}  {self.name + ': ' if self.name else ''}{self.text}"
 
 
-def sources(folders: tuple[str, ...] = PACKAGES) -> list[Path]:
+def sources(*folders: str) -> list[Path]:
     """Return the Python files of folders, sorted."""
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
@@ -96,27 +95,17 @@ def _text(node: ast.AST) -> str:
 
 def broken_rules() -> Iterator[str]:
     """Yield each text that breaks a rule, with its place and the rule."""
-    for path in sources((*PACKAGES, "tests")):
+    for path in sources(*PACKAGES, "tests"):
         for text in docstrings(path):
             if UNCLEAR_START.match(text.text):
                 yield f"{text}  (a first line starts with a verb or a noun)"
-    for path in sources():
+    for path in sources(*PACKAGES):
         for text in messages(path):
             if found := UNCLEAR.search(text.text):
                 yield f"{text}  (say it without {found[0]!r})"
 
 
-def main(arguments: list[str]) -> int:
-    """Run the command line; return its exit code."""
-    folders = tuple(word for word in arguments if not word.startswith("-")) or PACKAGES
-    if arguments:
-        listed = docstrings if "--docstrings" in arguments else messages
-        lines = [str(text) for path in sources(folders) for text in listed(path)]
-    else:
-        lines = list(broken_rules())
-    print(*lines, sep="\n", end="\n" if lines else "")
-    return int(not arguments and bool(lines))
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    lines = list(broken_rules())
+    print(*lines, sep="\n", end="\n" if lines else "")
+    sys.exit(bool(lines))

@@ -127,30 +127,17 @@ def measure_row(row: Row, programs: dict[str, Program], weights: dict[str, str],
     jobs = {name: (name, row.work) for name in row.programs if name in programs}
     if row.reference is not None:
         jobs["reference"] = row.reference[:2]
-    calls: dict[str, dict[str, list[float]]] = {name: {"wall": [], "cpu": []} for name in jobs}
-    first: dict[str, float] = {}
+    calls: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds):
         for column, (name, work) in jobs.items():
-            answer = programs[name].ask(**request, work=work, seconds=row.seconds)
-            first.setdefault(column, answer.get("first", 0.0))
-            for clock, found in calls[column].items():
-                found += answer[clock]
+            calls[column] += programs[name].ask(**request, work=work, seconds=row.seconds)["wall"]
     return {
         "what": row.what,
         "unit": "s",
         "target": row.target,
         "reference": row.reference and row.reference[2],
-        **{clock: {column: median(found[clock]) for column, found in calls.items()} for clock in ("wall", "cpu")},
-        "quartiles": {column: quartiles(found["wall"]) for column, found in calls.items()},
-        "n_calls": {column: len(found["wall"]) for column, found in calls.items()},
-        "first_call": first,
+        "wall": {column: median(found) for column, found in calls.items()},
     }
-
-
-def quartiles(values: list[float]) -> list[float]:
-    """Return the first and the third quartile of values."""
-    ordered = sorted(values)
-    return [ordered[len(ordered) // 4], ordered[3 * (len(ordered) - 1) // 4]]
 
 
 def measure_memory(

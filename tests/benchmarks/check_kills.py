@@ -40,6 +40,8 @@ from zoo.runs.card_files import card_file
 
 SMALL, LARGE = "mnist-dense-shallow", "mnist-dense"
 """Packaged models: the first is in place before a command, which replaces it with the second."""
+SAID = Path(tempfile.gettempdir(), f"check_kills_{os.getpid()}.txt")
+"""Output of the last command."""
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["zoo.runs.training_run", "zoo.cli"])
 SPEC = """
@@ -54,26 +56,27 @@ training: {data: mnist-sample, epochs: 4, batch_size: 200, images_per_epoch: 400
 """
 
 
-def command(arguments: list[str]) -> None:
-    """Run a `zoo` command in a child process, with its output discarded."""
+def command(arguments: list[str], output: Path) -> None:
+    """Run a `zoo` command in a child process, which writes `output`."""
     from zoo.cli.program import zoo
 
     torch.set_num_threads(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    said = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(said, stream)
     zoo(arguments)
 
 
 def run(arguments: list[str], seconds: float | None = None) -> tuple[bool, float]:
     """Run a command and kill it after `seconds`; return True if it had not ended by then, and the seconds it ran."""
-    process = FORKS.Process(target=command, args=(arguments,))
+    process = FORKS.Process(target=command, args=(arguments, SAID))
     start = time.perf_counter()
     process.start()
     process.join(seconds)
     process.kill()
     process.join()
     if process.exitcode not in (0, -9):
-        raise SystemExit(f"failed with exit code {process.exitcode}: zoo {' '.join(arguments)}")
+        raise SystemExit(f"failed with exit code {process.exitcode}: zoo {' '.join(arguments)}\n{SAID.read_text()}")
     return process.exitcode != 0, time.perf_counter() - start
 
 
@@ -267,6 +270,7 @@ def main() -> None:
                 report[name] = {"tries": len(found), **sums, "lost": 0, "date": today}  # a loss would have stopped it
                 write_report(options.output, report)
         print(name, report[name])
+    SAID.unlink()
 
 
 if __name__ == "__main__":

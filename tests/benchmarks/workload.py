@@ -14,7 +14,7 @@ Needs only torch and numpy, so that it runs under the Python of any program. A w
 The driver writes requests to the worker's stdin, one JSON object a line, and reads an answer to each:
 
     {"work": "infer", "layers": [["dense", 512], ...], "time_steps": 16, "batch": 256, "seconds": 0.5, ...}
-    {"wall": [0.012, ...], "cpu": [0.024, ...]}     seconds of each call
+    {"wall": [0.012, ...]}     seconds of each call
 
 A program is made at the first request for it, warmed up, and kept until {"work": "forget"}.
 """
@@ -161,15 +161,13 @@ def prepare(program, request):
 
 
 def measure(call, units, seconds):
-    """Return wall and CPU seconds per unit of work, for calls during about `seconds`, at least one."""
-    wall, cpu = [], []
-    end = time.perf_counter() + seconds
+    """Return wall seconds per unit of work, for calls during about `seconds`, at least one."""
+    wall, end = [], time.perf_counter() + seconds
     while not wall or time.perf_counter() < end:
-        start, cpu_start = time.perf_counter(), time.process_time()
+        start = time.perf_counter()
         call()
-        cpu.append((time.process_time() - cpu_start) / units)
         wall.append((time.perf_counter() - start) / units)
-    return {"wall": wall, "cpu": cpu}
+    return {"wall": wall}
 
 
 def peak_memory(make, request):

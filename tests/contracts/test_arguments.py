@@ -65,17 +65,6 @@ def test_a_wrong_argument_is_named_with_its_type(message: str) -> None:
     assert str(caught.value) == message
 
 
-def test_a_wrong_path_is_refused_before_a_model_is_written(network) -> None:
-    for write, model in (
-        (converters.write_model, network),
-        (converters.write_netx, network),
-        (converters.write_nir, converters.Model.of(network)),
-        (converters.write_c, converters.Model.of(network)),
-    ):
-        with pytest.raises(SnnZooError, match=rf"^{write.__name__} takes the path of a file, not an int$"):
-            write(model, NUMBER)
-
-
 @pytest.mark.parametrize("train", [fit, Trainer])
 def test_training_takes_networks_splits_and_recipes(train: Any, network, digits) -> None:
     for arguments, message in (
@@ -99,9 +88,3 @@ def test_evaluate_takes_networks_splits_and_modes(network, digits) -> None:
         with pytest.raises(SnnZooError, match=f"^{message}"):
             evaluate(*arguments, **options)
     assert evaluate(network, few, mode="snn").synops == evaluate(network, few).synops  # type: ignore[arg-type]
-
-
-def test_hints_have_a_type(tmp_path) -> None:
-    hints: Any = {"time_steps": 4}
-    with pytest.raises(SnnZooError, match=r"^hints must be a Hints, not a dict: Hints\(time_steps=4\) makes one$"):
-        converters.read_model(tmp_path / "m.net", hints)

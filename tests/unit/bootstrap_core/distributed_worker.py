@@ -102,7 +102,7 @@ def values(group: Group) -> dict[str, Any]:
 
 def plain(figures: object) -> dict[str, Any]:
     """Return the fields that a file of tensors and plain values can hold, and that are the same in each run."""
-    left_out = {"measure", "mode", "outputs", "seconds"}
+    left_out = {"counts", "measure", "mode", "outputs", "seconds"}
     return {name: value for name, value in vars(figures).items() if name not in left_out}
 
 

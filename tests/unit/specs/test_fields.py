@@ -302,19 +302,3 @@ def test_padding_has_four_sides_only_if_opposite_ones_differ(given: Any, sides: 
     assert ConvSpec(channels=1, kernel=1, padding=given).padding == sides
     assert ConvSkip(source=1, padding=given).padding == sides
     assert AvgPoolSpec(kernel=3, padding=given).padding == sides
-
-
-@pytest.mark.parametrize("path", ["neuron.reset", "neuron.learn_decays", "input.encoding", "blocks[0].norm"])
-def test_an_unknown_option_is_refused_with_those_there_are(path: str, refusal) -> None:
-    *parents, last = path.split(".")
-    message = refusal(_with(".".join(parents), {**_at(".".join(parents)), last: "other"}))
-    assert f"{path}: must be '" in message
-    assert message.endswith("(got 'other')")
-
-
-def _at(path: str) -> dict[str, Any]:
-    part: Any = DOCUMENT
-    for name in re.findall(r"\w+", path):
-        part = part[int(name) if name.isdigit() else name]
-    found: dict[str, Any] = part
-    return found

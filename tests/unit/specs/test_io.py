@@ -92,19 +92,6 @@ def test_a_misspelt_kind_is_refused_with_the_nearest_one(refusal) -> None:
 
 
 @pytest.mark.parametrize(
-    ("block", "hint"),
-    [
-        ("{kind: conv, features: 4, kernel: 3}", "blocks[0].features: no such key; did you mean channels?"),
-        ("{kind: dense, channels: 4}", "blocks[0].channels: no such key; did you mean features?"),
-        ("{kind: avg_pool, channels: 4, kernel: 2}", "blocks[0].channels: no such key (got 4)"),
-    ],
-)
-def test_a_size_by_the_name_of_another_kind_is_told_its_own(block: str, hint: str, refusal) -> None:
-    text = f"name: a\ntime_steps: 4\ninput: {{shape: [1, 8, 8]}}\nblocks: [{block}, {{kind: affine, features: 2}}]\n"
-    assert hint in refusal(text)
-
-
-@pytest.mark.parametrize(
     ("text", "key", "line"),
     [
         (TINY + "name: other\n", "name", 8),

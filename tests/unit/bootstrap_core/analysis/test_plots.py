@@ -2,7 +2,6 @@ import struct
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -94,45 +93,6 @@ def test_a_raster_marks_time_to_the_right_and_neurons_upwards() -> None:
     assert figure.axes[0].get_title(loc="left") == "readout, 0.133 spikes per neuron and step"
     assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("time step", "neuron")
     assert len(figure.axes) == 1  # no colour bar: all payloads are equal
-
-
-@pytest.mark.parametrize(
-    ("shape", "index", "message"),
-    [
-        ((4,), 0, "a raster takes"),
-        ((4, 1, 1, 1), 0, "a raster takes"),
-        ((0, 2), 0, "non-empty"),
-        ((4, 2, 3), 2, "index = 2"),
-        ((4, 2, 3), -1, "index = -1"),
-        ((4, 2), 1, "index = 1"),
-    ],
-)
-def test_what_has_no_raster_is_refused(shape, index, message) -> None:
-    with pytest.raises(SnnZooError, match=message):
-        plots.draw_raster(torch.zeros(shape), index=index)
-
-
-def test_accuracy_is_drawn_by_rising_t_in_powers_of_two_with_the_anns_as_a_level() -> None:
-    axes = plots.draw_accuracy({16: 0.99, 1: 0.5, 4: 0.9}, ann=0.985).axes[0]
-    drawn = lines(axes)
-    assert drawn["SNN"] == ([1, 4, 16], [50, 90, 99])
-    assert drawn["ANN 98.50%"][1] == [98.5, 98.5]
-    assert axes.get_xscale() == "log"
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "4", "16"]
-    assert [text.get_text() for text in axes.texts] == ["50.00%", "90.00%", "99.00%"]
-    assert "ANN" not in "".join(lines(plots.draw_accuracy({4: 0.5}).axes[0]))
-
-
-def test_gradient_flow_shows_the_latest_epoch_and_marks_vanished_layers() -> None:
-    history = [{"a": 1.0, "b": 2.0, "c": 3.0}, {"a": 0.5, "b": 0.0, "c": None}]
-    axes = plots.draw_gradient_flow(history).axes[0]
-    drawn = lines(axes)
-    assert drawn["latest epoch"][1][0] == 0.5
-    assert np.isnan(drawn["latest epoch"][1][1:]).all()
-    assert drawn["earlier epochs"][1] == [1.0, 2.0, 3.0]
-    assert drawn["vanished"][0] == [1, 2]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
-    assert axes.get_yscale() == "log"
 
 
 def test_plots_write_png_of_the_size_of_the_figure(tmp_path) -> None:

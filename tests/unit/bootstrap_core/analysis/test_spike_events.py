@@ -118,24 +118,6 @@ def test_the_bytes_are_deterministic_and_the_animation_loops(tmp_path) -> None:
 ONES = torch.ones(2, 6)
 
 
-@pytest.mark.parametrize(
-    ("spikes", "name", "options", "message"),
-    [
-        (ONES, "a.png", {}, "must end in .gif"),
-        (torch.ones(2, 3, 4), "a.gif", {}, "must be one sample"),
-        (torch.ones(0, 3), "a.gif", {}, "are empty"),
-        (ONES * torch.nan, "a.gif", {}, "not finite"),
-        (ONES, "a.gif", {"image": torch.ones(4, 2, 2)}, r"image \[4, 2, 2\] must be \[H, W\]"),
-        (ONES, "a.gif", {"image": torch.full((2, 2), 255.0)}, "must lie in 0..1"),
-        (ONES, "a.gif", {"image": torch.full((2, 2), torch.nan)}, "must lie in 0..1"),
-    ],
-)
-def test_what_cannot_be_animated_is_refused(tmp_path, spikes, name, options, message) -> None:
-    with pytest.raises(SnnZooError, match=message):
-        animate(spikes, tmp_path / name, **options)
-    assert not list(tmp_path.iterdir())
-
-
 def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(SnnZooError, match=r"needs Pillow: pip install pillow"):

@@ -40,14 +40,6 @@ def test_labels_that_count_from_1_are_explained() -> None:
         check_split(split, 1)
 
 
-@pytest.mark.parametrize("chosen", [slice(2, 5), [5, 0, 2], torch.tensor([5, 0, 2]), torch.arange(7) % 3 == 1, []])
-def test_an_index_of_several_returns_matching_images_and_labels(chosen) -> None:
-    split = make_split([3, 4])
-    images, labels = split[chosen]
-    assert torch.equal(images, split.images[chosen])
-    assert torch.equal(labels, split.labels[chosen])
-
-
 def test_validation_split_is_stratified_and_disjoint() -> None:
     split = make_split([40, 20, 60])
     train, validation = train_validation_split(split, n_validation=30, seed=0)
@@ -89,16 +81,6 @@ def test_a_split_holds_recordings_and_gives_them_time_first() -> None:
     assert torch.equal(split.inputs(torch.tensor([3, 1]))[6, 0], events[3, 6])
     assert split.inputs(slice(1, 3)).shape == (7, 2, 2, 5, 6)
     assert split.take([2]).inputs(slice(None)).shape == (7, 1, 2, 5, 6)
-
-
-@pytest.mark.parametrize("arrays", [{"images"}, {"labels"}])
-def test_split_refuses_arrays_and_tells_what_makes_tensors_of_them(arrays: set[str]) -> None:
-    numbers = {"images": torch.zeros(2, 1, 28, 28, dtype=torch.uint8), "labels": torch.zeros(2, dtype=torch.int64)}
-    given = {name: tensor.numpy() if name in arrays else tensor for name, tensor in numbers.items()}
-    with pytest.raises(
-        DataError, match=f"{arrays.pop()} must be a tensor, not a ndarray: convert with torch.as_tensor"
-    ):
-        Split(**given)
 
 
 def test_a_limited_dataset_has_each_class_with_its_share() -> None:

@@ -1,10 +1,8 @@
 """Integer inference. tests/property compares it with the float engine on all kinds of networks."""
 
-import gc
 import pickle
 from collections.abc import Iterator
 from contextlib import nullcontext
-from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -80,13 +78,6 @@ def test_time_steps_overrule_those_of_the_spec() -> None:
     assert [len(spikes) for spikes in (*trace.spikes, trace.readout_voltage)] == [3] * 4
 
 
-def test_logits_of_many_and_of_no_images_are_those_of_a_run(native: bool) -> None:
-    integer = IntegerNetwork(make(DENSE, AFFINE))
-    images = torch.rand(133, 1, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(integer(images), integer.run(images)[0])
-    assert integer(images[:0]).shape == integer.run(images[:0])[0].shape
-
-
 @pytest.mark.parametrize("mode", [Mode.ANN, Mode.SAMPLE, Mode.FIT])
 def test_other_modes_than_snn_are_refused(mode: Mode) -> None:
     with pytest.raises(SnnZooError, match=rf"runs only Mode\.SNN, not {mode}"):
@@ -104,14 +95,6 @@ def test_training_further_does_not_change_the_snapshot(name: str) -> None:
         network.get_parameter(name).fill_(-1.0)
     assert torch.equal(integer(images), before)
     assert not torch.equal(network(images), before)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_network_on_a_gpu_runs_on_the_cpu_and_stays_where_it_was() -> None:
-    network, images = make({**DENSE, "bias": True}, AFFINE), torch.ones(1, 1)
-    expected = IntegerNetwork(network)(images)
-    assert torch.equal(IntegerNetwork(network.to("cuda"))(images), expected)
-    assert network.device.type == "cuda"
 
 
 ONE_ROW_OR_COLUMN = {
@@ -262,18 +245,6 @@ def test_skips_reach_the_neurons_in_both_engines(native: bool) -> None:
         logits = [skipping(images).item(), IntegerNetwork(skipping)(images).item()]
         assert len(set(logits)) == 1
         assert (logits[0] > 0) == fires
-
-
-@pytest.mark.parametrize("copy", [deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
-def test_copies_run_on_tensors_of_their_own(copy) -> None:
-    images = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    integer = IntegerNetwork(build_network(load_spec("mnist-dense-t4"), seed=0))
-    logits = integer(images)  # prepares the cached tensors
-    copied = copy(integer)
-    del integer
-    gc.collect()
-    torch.rand(1 << 20)  # overwrites freed memory
-    assert torch.equal(copied(images), logits)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

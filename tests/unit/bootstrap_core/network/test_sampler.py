@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bootstrap_core.network.sampler import SURPLUS, RateSampler, _keys_below
+from bootstrap_core.network.sampler import SURPLUS, RateSampler
 from specs.errors import IntegrityError, SnnZooError
 
 
@@ -121,19 +121,6 @@ def test_centers_do_not_fall_in_z_where_a_bias_fires_against_inhibition() -> Non
     assert bool((curve(sampler)[:, 0].diff() >= 0).all())
 
 
-def test_a_second_shorter_fit_leaves_nothing_of_the_first_behind_it() -> None:
-    sampler = fitted()
-    n_before = int(sampler.n_centers)
-    sampler.n_centers.zero_()  # forget the old centres, not their storage
-    sampler.clear()
-    sampler.add(torch.tensor([1.0, 2.0]), torch.tensor([0.2, 1.0]))
-    sampler.fit()
-    n = int(sampler.n_centers)
-    assert n < n_before
-    assert not sampler.centers[n:].any()
-    assert not sampler.slopes[n - 1 :].any()
-
-
 def test_pairs_of_any_shape_are_recorded_in_order_as_z_and_rate() -> None:
     sampler = RateSampler()
     z = torch.arange(6.0).reshape(2, 3).requires_grad_()
@@ -161,32 +148,6 @@ def test_the_sample_is_uniform_over_all_that_was_added() -> None:
         sampler.add(torch.arange(start, start + 1000.0), torch.zeros(1000))
     counts = torch.histc(sampler.pairs[:, 0], bins=20, min=0, max=20_000)
     assert 60 <= counts.min() <= counts.max() <= 140  # 100 expected; standard deviation 9.5
-
-
-@pytest.mark.parametrize("batches", [1, 2, 3, 10])
-@pytest.mark.parametrize("n", [101, 140, 1000, 50_000])
-def test_a_sample_of_large_batches_is_full(n: int, batches: int) -> None:
-    for seed in range(50):
-        sampler = RateSampler(seed=seed, capacity=100)
-        for _ in range(batches):
-            sampler.add(torch.arange(float(n)), torch.zeros(n))
-        assert len(sampler.pairs) == 100
-
-
-@pytest.mark.parametrize("limit", [0.002, 0.3, 0.9, 1.0])
-def test_keys_below_a_limit_are_as_if_all_had_been_drawn(limit: float) -> None:
-    n, rounds, generator = 500, 400, torch.Generator().manual_seed(0)
-    drawn = [_keys_below(limit, n, generator) for _ in range(rounds)]
-    assert all(bool((places.diff() > 0).all()) for places, _ in drawn)
-    numbers = torch.tensor([float(len(places)) for places, _ in drawn], dtype=torch.float64)
-    deviation = (n * limit * (1 - limit)) ** 0.5  # standard deviation of a binomial number
-    assert numbers.mean().item() == pytest.approx(n * limit, abs=4 * deviation / rounds**0.5)
-    assert numbers.std().item() == pytest.approx(deviation, rel=0.2)
-    places, keys = (torch.cat(column) for column in zip(*drawn, strict=True))
-    share = torch.histc(places.double(), bins=5, min=0, max=n) / len(places)
-    assert (share - 0.2).abs().max() < 4 * (0.16 / len(places)) ** 0.5
-    assert 0 <= keys.min() <= keys.max() < limit
-    assert keys.mean().item() == pytest.approx(limit / 2, abs=4 * limit / (12 * len(keys)) ** 0.5)
 
 
 def test_a_full_sampler_takes_no_pairs_too() -> None:

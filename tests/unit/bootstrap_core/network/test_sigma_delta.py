@@ -200,16 +200,3 @@ def test_a_stream_gives_the_values_of_one_run(last, shift: bool) -> None:
             assert torch.equal(stream.step(frame), exact(x, time_steps=t + 1))
         assert stream.steps == len(x)
         stream.reset()
-
-
-def test_a_stream_refuses_other_frames() -> None:
-    stream = IntegerNetwork(make(CONV)).stream()
-    with pytest.raises(
-        DataError, match=r"frames of \[2, 6, 6\] do not fit: a step of steer .*; of one recording, its step is frames"
-    ):
-        stream.step(torch.zeros(2, 6, 6))
-    stream.step(torch.zeros(3, 2, 6, 6))
-    with pytest.raises(DataError, match="a stream of 3 inputs got 2"):
-        stream.step(torch.zeros(2, 2, 6, 6))
-    with pytest.raises(DataError, match="frames with values up to 128"):
-        stream.step(torch.full((3, 2, 6, 6), 128))

@@ -1,7 +1,6 @@
 """The number type of products in training."""
 
 import threading
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,13 +19,6 @@ def test_bfloat16_is_multiplied_where_that_is_faster(monkeypatch, tiles, vectors
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors, raising=False)
     monkeypatch.setattr(precision, "_is_intel", lambda: intel)
     assert precision.multiplies_half.__wrapped__() is faster
-
-
-@pytest.mark.parametrize(("text", "intel"), [("vendor_id : GenuineIntel", True), ("vendor_id : AuthenticAMD", False)])
-def test_intel_is_told_by_the_system(monkeypatch, text, intel) -> None:
-    monkeypatch.setattr(precision.platform, "processor", lambda: "x86_64")
-    monkeypatch.setattr(Path, "read_text", lambda *args, **options: text)
-    assert precision._is_intel() is intel
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 """Tasks: networks that give values or spike trains learn the targets of recordings."""
 
-import copy
 import io
 import math
-from functools import partial
 from typing import Any
 
 import pytest
@@ -12,17 +10,14 @@ from spike_trains import made_network, made_recordings
 
 from bootstrap_core import IntegerNetwork, Mode, build_network, evaluate, fit, load_dataset
 from bootstrap_core.data.frames import Frames
-from bootstrap_core.distributed import Group
 from bootstrap_core.network.network import Network
 from bootstrap_core.tasks import task_of
 from bootstrap_core.tasks.classes import Classes
-from bootstrap_core.tasks.measures import ERROR
 from bootstrap_core.tasks.recordings import SpikeTrains, Values
 from bootstrap_core.training.history import EpochReport
 from bootstrap_core.training.trainer import Trainer
-from specs.errors import DataError, SnnZooError
+from specs.errors import DataError
 from specs.network import NetworkSpec
-from specs.training import TrainingSpec
 
 STEPS, SIZE = 6, 10
 
@@ -90,24 +85,6 @@ def test_the_best_epoch_has_the_lowest_error_as_snn(frames: Frames) -> None:
     assert evaluate(IntegerNetwork(net), validation).score == pytest.approx(min(errors))
 
 
-def test_reports_have_the_root_of_the_loss_and_name_no_precision_that_was_not_used(frames: Frames) -> None:
-    trainer = Trainer(network(), frames)
-    report = trainer.run_epoch()
-    assert report.measure is ERROR
-    for part in ("training", "validation_ann", "validation_snn"):
-        loss, error = getattr(report, f"{part}_loss"), getattr(report, f"{part}_score")
-        assert error == math.sqrt(loss)
-    assert report.precision == "float64"
-    assert trainer.stats.records() == [
-        {
-            "epoch": 0,
-            "training": {"loss": report.training_loss, "error": report.training_score},
-            "testing": {"loss": report.validation_ann_loss, "error": report.validation_ann_score},
-            "snn": {"loss": report.validation_snn_loss, "error": report.validation_snn_score},
-        }
-    ]
-
-
 def test_snn_epochs_learn_what_a_threshold_hides(frames: Frames) -> None:
     before = network(threshold=0.1)
     fit(before, frames)
@@ -120,27 +97,6 @@ def test_snn_epochs_learn_what_a_threshold_hides(frames: Frames) -> None:
 
 
 # --- Examples
-
-
-def test_validation_recordings_are_drawn_by_the_seed(frames: Frames) -> None:
-    recipes = (TrainingSpec(validation=60, seed=seed) for seed in (0, 0, 1))
-    first, same, other = (Trainer(network(), frames, recipe) for recipe in recipes)
-    assert (len(first.training), len(first.validation)) == (200, 60)
-    assert torch.equal(first.validation.frames, same.validation.frames)
-    assert not torch.equal(first.validation.targets, other.validation.targets)
-    together = torch.cat([first.training.targets, first.validation.targets]).sort(0).values
-    assert torch.equal(together, frames.targets.sort(0).values)
-
-
-def test_an_ann_batch_has_the_last_frames_alone(frames: Frames) -> None:
-    trainer, indices = Trainer(network(), frames), torch.tensor([3, 1])
-    training = trainer.training
-    share, generator, cpu = Group().share(2), torch.Generator(), torch.device("cpu")
-    batch = partial(trainer.task.batch, training, indices, generator, share, cpu)
-    ann, snn = (batch(in_time=in_time) for in_time in (False, True))
-    assert torch.equal(ann.inputs, training.frames[-1:, indices])
-    assert torch.equal(snn.inputs, training.frames[:, indices])
-    assert torch.equal(ann.targets, training.targets[indices])
 
 
 def test_the_task_follows_from_the_network() -> None:
@@ -195,14 +151,6 @@ def test_a_run_resumed_goes_on_as_if_it_had_not_stopped(stop: int, options: dict
     assert second.best == whole.best
 
 
-def test_a_state_of_accuracies_is_no_state_of_errors(frames: Frames) -> None:
-    trainer = Trainer(network(), frames)
-    state = copy.deepcopy(trainer.state_dict())
-    state["stats"]["snn"]["accuracy_log"] = []
-    with pytest.raises(SnnZooError, match=r"LearningStats: snn: .*has accuracies, and not the figure rms error"):
-        trainer.load_state_dict(state)
-
-
 # --- Spike trains
 
 
@@ -217,35 +165,6 @@ def test_a_network_learns_the_spike_trains_of_another() -> None:
     assert {report.validation_ann_score for report in reports} == {None}
     assert "distance" in str(stats)
     assert "accuracy" not in str(stats)
-
-
-def test_training_of_spike_trains_continues_as_if_it_had_not_stopped() -> None:
-    given, whole, parts = made_recordings(100), [], []
-    trainer = Trainer(made_network(), given)
-    whole += [without_time(trainer.run_epoch()) for _ in range(3)]
-    first = Trainer(made_network(), given)
-    parts.append(without_time(first.run_epoch()))
-    second = Trainer(made_network(seed=5), given)
-    second.load_state_dict(first.state_dict())
-    parts += [without_time(second.run_epoch()) for _ in range(2)]
-    assert parts == whole
-
-
-@pytest.mark.parametrize(
-    ("training", "told"),
-    [
-        (
-            {"label_smoothing": 0.1},
-            "label_smoothing: does not apply to a network that gives spike trains, as it has no",
-        ),
-        ({"augment": {"shift": 1}}, "augment: does not apply to a network that gives spike trains, as a change of a"),
-        ({"snn_epochs": 2}, "snn_epochs: a network with output: spikes has no ANN"),
-    ],
-)
-def test_fields_that_spike_trains_do_not_need_are_refused(training: dict[str, Any], told: str) -> None:
-    recipe = TrainingSpec.model_validate({"epochs": 8, "snn_epochs": 8, "validation": 40} | training)
-    with pytest.raises(SnnZooError, match=rf"training\.{told}"):
-        Trainer(made_network(), made_recordings(60), recipe)
 
 
 @pytest.mark.parametrize(

@@ -49,11 +49,6 @@ def test_it_goes_on_from_what_is_there(web, url) -> None:
     assert web.requests == [("/file", "bytes=1000-")]
 
 
-def test_it_asks_for_nothing_when_all_is_there(web, url) -> None:
-    assert fetch(url, DATA, size=len(DATA)) == DATA
-    assert web.requests == []
-
-
 def test_too_much_from_before_is_thrown_away(web, url) -> None:
     assert fetch(url, DATA + b"x", size=len(DATA)) == DATA
     assert web.requests == [("/file", None)]
@@ -171,13 +166,6 @@ def test_slow_but_not_too_slow_a_transfer_goes_on(web, url, monkeypatch) -> None
     assert len(web.requests) == 1
 
 
-def test_a_client_that_waits_for_itself_breaks_nothing_off(web, url, monkeypatch) -> None:
-    monkeypatch.setattr("specs.files.download.RATE_WINDOW_S", 0.1)
-    monkeypatch.setattr("specs.files.download.LOWEST_RATE", 1 << 40)
-    assert fetch(url, progress=lambda done, total: time.sleep(0.05)) == DATA
-    assert len(web.requests) == 1
-
-
 def test_a_server_that_ignores_the_range_sends_it_all_again(web, url) -> None:
     web.script["/file"] = [web.half, partial(web.give, ranges=False)]
     assert fetch(url, size=len(DATA)) == DATA
@@ -264,13 +252,6 @@ def test_it_gives_up_after_some_tries_that_bring_nothing(web, url) -> None:
     web.script["/file"] = [web.status(503)] * 9
     with pytest.raises(TransferError, match=rf"/file: HTTP Error 503.*tried {ATTEMPTS} times"):
         fetch(url)
-    assert len(web.requests) == ATTEMPTS
-
-
-def test_a_server_that_always_sends_half_of_the_whole_is_given_up(web, url) -> None:
-    web.script["/file"] = [partial(web.give, ranges=False, sent=len(DATA) // 2)] * 9
-    with pytest.raises(TransferError, match=rf"received {len(DATA) // 2} bytes, .* tried {ATTEMPTS} times"):
-        fetch(url, size=len(DATA))
     assert len(web.requests) == ATTEMPTS
 
 
@@ -411,13 +392,6 @@ def test_a_proxy_of_the_environment_is_used(web, monkeypatch) -> None:
     assert fetch("http://example.org/file", size=len(DATA)) == DATA
 
 
-def test_a_proxy_that_cannot_be_used_is_told(monkeypatch) -> None:
-    monkeypatch.delenv("no_proxy")
-    monkeypatch.setenv("http_proxy", "nonsense://example.org")
-    with pytest.raises(TransferError, match=r"^the proxy of the environment cannot be used: .*nonsense"):
-        fetch("http://example.org/file")
-
-
 class Full(io.BytesIO):
     """A file on a disk with space for 100 bytes."""
 
@@ -452,12 +426,6 @@ def test_a_fetched_file_is_alone_in_its_folder(tmp_path, web, url) -> None:
     assert len(web.requests) == 1
 
 
-def test_a_damaged_file_is_fetched_again(tmp_path, web, url) -> None:
-    (tmp_path / "target").write_bytes(b"damaged")
-    fetch_whole(tmp_path / "target", partial(download, url), check)
-    assert (tmp_path / "target").read_bytes() == DATA
-
-
 def test_what_broke_off_is_kept_and_resumed(tmp_path, web, url) -> None:
     web.script["/file"] = [web.half, *[web.status(503)] * ATTEMPTS]
     with pytest.raises(TransferError):
@@ -483,12 +451,6 @@ def test_other_bytes_are_refused_and_not_kept(tmp_path, web, url) -> None:
         fetch_whole(tmp_path / "f" / "target", partial(download, url), check)
     assert names(tmp_path / "f") == [".target.lock"]
     assert len(web.requests) == 1
-
-
-def test_a_place_that_cannot_be_written_is_named_with_the_way_out(tmp_path, url) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(SnnZooError, match=r"cannot write .*file/target: .*ZOO_CACHE_DIR"):
-        fetch_whole(tmp_path / "file" / "target", partial(download, url), check)
 
 
 def test_many_that_want_a_file_fetch_it_once(tmp_path, web, url) -> None:

@@ -49,16 +49,6 @@ def test_a_dark_bar_that_moves_darkens_what_is_before_it(x: int, y: int) -> None
     assert set(np.unique(events.p)) == {0, 1}
 
 
-def test_the_seed_decides_and_recordings_differ() -> None:
-    images = bar().expand(70, -1, -1, -1)
-    every = list(simulate(images))
-    assert len(every) == 70
-    for events, again in zip(every, simulate(images), strict=True):
-        assert all(np.array_equal(a, b) for a, b in zip(events, again, strict=True))
-    assert len({len(events) for events in every}) > 10
-    assert len(one(bar(), Camera(), seed=1)) != len(every[0])
-
-
 def test_statistics_are_those_of_n_mnist() -> None:
     """Figures of N-MNIST's recordings of the first 1,000 training images, each beside the largest deviation."""
     every = list(simulate(load_dataset("mnist-sample").train.images[:200]))

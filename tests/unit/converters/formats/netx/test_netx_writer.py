@@ -107,6 +107,11 @@ def test_the_readout_is_exported_with_its_loaded_weights(tmp_path) -> None:
         assert np.array_equal(file["layer/3/weight"][()], wanted[1])
 
 
+def test_the_readout_never_fires(tmp_path) -> None:
+    with h5py.File(write_netx(network(CONV), tmp_path / "a.net")) as file:
+        assert file["layer/3/neuron/vThMant"][()] == 262143
+
+
 def test_an_average_pool_becomes_a_grouped_convolution_of_equal_weights(tmp_path) -> None:
     net = network({"kind": "avg_pool", "kernel": 2, "gain": 1.0})
     with h5py.File(write_netx(net, tmp_path / "a.net")) as file:
