@@ -207,7 +207,7 @@ def test_it_is_told_how_a_network_runs_in_lava(fields, words, tmp_path) -> None:
         assert part in note
     if words:
         with warnings.catch_warnings(action="ignore", category=LavaWarning):
-            passed, found = checked(write_netx(net, tmp_path / "a.net"))
+            passed, found = checked(write_netx(net, tmp_path / "a.net", overwrite=True))
         assert passed
         assert found == "; ".join(notes)
 
