@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from specs.arguments import check_spec
 from specs.fields import Shape
 from specs.layers.block import LayerSpec, skips_of
+from specs.layers.input import Encoding
 from specs.layers.neuron import CubaSpec, LearnDecays
 from specs.network import NetworkSpec
 
@@ -40,6 +41,32 @@ def summarize(spec: NetworkSpec) -> list[LayerSummary]:
     before = (spec.input.shape, *shapes)
     rows = [_summary(spec, layer, before[i], shapes[i]) for i, layer in enumerate(spec.layers)]
     return [_with_skips(layer, row, shapes) for layer, row in zip(spec.layers, rows, strict=True)]
+
+
+def layer_rows(spec: NetworkSpec) -> list[dict[str, str]]:
+    """Return the layer table as text, a row for each layer and one for the total.
+
+    `5 conv + 2` is layer 5 with a skip from layer 2; `0 input, graded, 3 bits` takes pixels as integers of 3 bits; `1
+    dense, recurrent` has synapses to itself.
+    """
+    rows, entering = summarize(spec), spec.input
+    special = [() if entering.encoding is Encoding.SPIKE else (entering.form,), *(one.extras for one in spec.blocks)]
+    costs = {"parameters": "parameters", "weight bytes": "weight_bytes", "synops/step": "synops"}
+    return [
+        *(
+            {
+                "layer": " + ".join([", ".join((f"{i} {row.kind}", *special[i])), *map(str, row.skips)]),
+                "shape": "x".join(map(str, row.shape)),
+                **{name: f"{getattr(row, key):,}" for name, key in costs.items()},
+            }
+            for i, row in enumerate(rows)
+        ),
+        {
+            "layer": "total",
+            "shape": "",
+            **{name: f"{sum(getattr(row, key) for row in rows):,}" for name, key in costs.items()},
+        },
+    ]
 
 
 def _with_skips(layer: LayerSpec, row: LayerSummary, shapes: tuple[Shape, ...]) -> LayerSummary:
