@@ -121,11 +121,6 @@ def spec_from_document(document: object, *, origin: str = "spec") -> NetworkSpec
 def document_as(document: object, model: type[Typed], *, origin: str) -> Typed:
     """Validate a document that `json.loads` returned, and return the model.
 
-    Args:
-        document: the document, usually a dict.
-        model: the Pydantic model that describes it.
-        origin: name of the document in errors, such as its path.
-
     Raises:
         SpecError: the document is invalid; lists every problem with its field.
     """
@@ -135,11 +130,6 @@ def document_as(document: object, model: type[Typed], *, origin: str) -> Typed:
 
 def load_document(path: Path, model: type[Typed], *, context: Mapping[str, object] | None = None) -> Typed:
     """Read a document from a YAML (or JSON) file.
-
-    Args:
-        path: path of the file.
-        model: the Pydantic model that describes the document.
-        context: validation context for the model's validators.
 
     Raises:
         SpecError: the file cannot be read, or is invalid; lists every problem with its line and field.

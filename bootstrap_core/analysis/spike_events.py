@@ -26,9 +26,6 @@ class Events:
         t: time step of each event, int64 `[E]`.
         place: neuron of each event, int64 `[E, 1]` with column (c), or `[E, 3]` with columns (c, y, x).
         payload: value of each spike, `[E]`, in the type of the tensor: 1 or True unless spikes are graded.
-
-    Raises:
-        SnnZooError: the shapes of the three do not match.
     """
 
     t: torch.Tensor
@@ -65,9 +62,6 @@ def to_events(spikes: torch.Tensor) -> Events:
 
     Args:
         spikes: `[T, C]` or `[T, C, H, W]`, one sample.
-
-    Raises:
-        SnnZooError: `spikes` has another shape.
 
     Example:
         >>> events = to_events(torch.tensor([[0, 0, 0], [0, 5, 0]]))
@@ -136,16 +130,12 @@ def animate(
 
     Args:
         spikes: `[T, C]`, a dense layer, laid out row by row; or `[T, C, H, W]`, whose C maps are laid out side by side.
-        path: path of the GIF, ending in .gif; the file appears whole or not at all.
         image: input image in 0..1, shown on the left: grey, `[H, W]` or `[1, H, W]`, or RGB, `[3, H, W]`, for which
             the GIF has room for 125 colours. Events `[T, C, H, W]` are shown as they arrive, see `signed_events`.
         frames_per_second: from 1/600 to 50; GIF rounds the time of a frame to 1/100 s.
         width: number of squares in a row of a dense layer; by default the layout is nearly square, and has no empty
             places if possible.
         height: number of rows of a dense layer; by default as many as needed.
-
-    Returns:
-        The path.
 
     Raises:
         SnnZooError: a shape or option does not fit, a payload is not finite, or Pillow is not installed.

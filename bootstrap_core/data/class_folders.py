@@ -38,12 +38,7 @@ CONTENTS = {
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """Files of each class; classes and files are sorted by name.
-
-    Attributes:
-        place: path of the folder or archive, for messages.
-        classes: files by the name of their class.
-    """
+    """Files of each class; classes and files are sorted by name."""
 
     place: str
     classes: Mapping[str, Sequence[ExampleFile]]

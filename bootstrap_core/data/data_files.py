@@ -25,9 +25,6 @@ def data_files(data: str) -> dict[str, str]:
     The digest covers the first and the last 32 KiB, so that no file costs more than 64 KiB of reading. That is the
     whole of most image files; and an `.npz` ends with checksums of its arrays. Not noticed is a change in the middle of
     a larger image or sound that keeps its size.
-
-    Raises:
-        DataError: the files cannot be read.
     """
     path = Path(data)
     if data in dataset_names() or not os.path.exists(data):  # noqa: PTH110 - False for an invalid name

@@ -111,9 +111,7 @@ def _chosen(path: Path, given: Mapping[str, str], others: list[str]) -> list[str
     """Return the arrays to read: a training and a test set, or else one set of images.
 
     Args:
-        path: path of the file, for errors.
         given: names of the arrays in the file, by their names in `KEYS`.
-        others: names of its other arrays.
 
     Raises:
         DataError: images or labels are missing, or labels belong to other images.
@@ -139,17 +137,12 @@ def _chosen(path: Path, given: Mapping[str, str], others: list[str]) -> list[str
 
 def _header(stream: IO[bytes], n_bytes: int, where: str, *, names: bool) -> Header:
     """Return the header of an array of numbers, or of names, of this size: NumPy allocates memory before it reads."""
-    try:
-        header = read_header(stream)
-    except ValueError as error:  # NumPy raises it for a malformed header
-        raise DataError(f"{where} is not an array: {' '.join(str(error).split())[:200]}") from None
-    shape, dtype = header.shape, header.dtype
+    header = read_header(stream, n_bytes, where)
+    dtype = header.dtype
     if names and dtype.kind not in "iuU":
         raise DataError(f"{where} holds {dtype.name[:40]}, not text: store the names with np.array(names, dtype=str)")
     if not names and (dtype.kind not in "biuf" or dtype.itemsize > 8):
         raise DataError(f"{where} holds {dtype.name[:40]}, not numbers")
-    if header.n_bytes != n_bytes:
-        raise DataError(f"{where} is of shape {list(shape)[:8]} and dtype {dtype}, but has {n_bytes:,} bytes")
     return header
 
 

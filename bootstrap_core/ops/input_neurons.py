@@ -123,10 +123,7 @@ def input_spikes(images: Tensor, given: InputCurrent, neurons: NeuronConstants, 
     """Return the spikes of input neurons, whose current enters the voltage as the hardware's bias does.
 
     Args:
-        images: `[N, ...]` in 0..1.
-        given: scaling from pixels to currents.
         neurons: constants of the neurons; their current decay is not used.
-        steps: T.
     """
     if _is_plain(images) and len(neurons.voltage_decay) == 1 and not neurons.learns_decays:
         numbered = _number_currents(images, given)

@@ -65,7 +65,6 @@ class Trainer:
     the dropout masks, which each process draws for itself.
 
     Args:
-        network: network to train, in place.
         split: training images, or recordings of events or frames; validation examples are taken from them, balanced
             by class if there are classes, as the seed decides.
         recipe: training recipe; by default the spec's `training`.
@@ -379,7 +378,6 @@ def fit(
     """Train `network` by bootstrap, load the weights of the best epoch, and return the statistics of all epochs.
 
     Args:
-        network: network to train, in place.
         split, recipe, teacher, group: see `Trainer`.
         on_epoch: called with the report of each epoch.
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.augmentation import are_pictures, augmentation
+from bootstrap_core.data.augmentation import are_pictures, augment
 from bootstrap_core.data.splits import Split, train_validation_split
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
@@ -184,7 +184,7 @@ class _Judge:
         generator = torch.Generator().manual_seed(recipe.seed)
         n_moves = N_MOVES if are_pictures(held_out.images.shape) else 1
         parts = held_out.images[:].repeat(n_moves, 1, 1, 1).split(BATCH)
-        moved = (augmentation(MOVED)(part.float() / 255, generator) for part in parts)
+        moved = (augment(part.float() / 255, MOVED, generator) for part in parts)
         self.images = torch.cat([(images * 255).round().to(torch.uint8) for images in moved])
         self.labels = held_out.labels.repeat(n_moves)
         self.wanted, self.recipe = batched_logits(teacher, self.images), recipe

@@ -48,8 +48,6 @@ class _Source:
     """File on a server, as the attempts of a transfer have seen it.
 
     Attributes:
-        url: its URL.
-        headers: headers of the requests.
         version: its ETag or date in the last answer; empty if the server gives none.
         has_changed: True if it was another file in a later answer than in the one before.
     """
@@ -155,10 +153,7 @@ def download(
     Args:
         url: `http://` or `https://`; redirections are followed within the same scheme and to https.
         file: open for appending, or in memory.
-        size: size of the whole in bytes, if known.
         limit: largest size in bytes if `size` is None; None for any.
-        headers: headers of the requests.
-        progress: called after each chunk.
 
     Raises:
         TransferError: the server refuses, is too slow, the transfer broke off `ATTEMPTS` times in a row, or the file
@@ -216,7 +211,6 @@ def copy_rest(
         limit: largest size of the file in bytes; None for any.
         total: expected size of the file in bytes, for `progress`.
         what: name of the source in messages.
-        progress: called after each chunk.
 
     Raises:
         IntegrityError: the file would exceed `limit`; it is emptied, since its bytes are not the expected ones.

@@ -19,12 +19,6 @@ def check_given_file(
 ) -> int:
     """Return the size of a file in bytes; refuse pipes and devices, which may never end. Links are followed.
 
-    Args:
-        path: path of the file.
-        limit: largest size in bytes.
-        error: type of the exception.
-        what: text before the path in messages.
-
     Raises:
         SnnZooError: the file is missing, unreadable, larger than `limit`, or not a regular file.
     """

@@ -24,7 +24,6 @@ def open_zip(path: Path | str, data: bytes | None = None) -> Iterator[zipfile.Zi
     """Open a zip archive. Errors of the archive, also inside the `with` block, become `IntegrityError`.
 
     Args:
-        path: path of the file.
         data: the file's bytes, if they have been read; `path` is then only a name for messages.
 
     Raises:

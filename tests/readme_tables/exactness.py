@@ -1,10 +1,8 @@
-"""Tables of comparisons that must find no difference, and of how the simulated camera differs from a real one."""
+"""Tables of comparisons that must find no difference."""
 
 from typing import Any
 
 from readme_tables.common import dated, markdown_table, paragraphs
-
-__all__ = ["render_c", "render_c_events", "render_camera", "render_engines"]
 
 
 def render_engines(report: dict[str, Any]) -> str:
@@ -75,22 +73,3 @@ def render_c_events(report: dict[str, Any]) -> str:
         "Cortex-M4, compiled with -O2."
     )
     return paragraphs(intro, markdown_table(header, rows))
-
-
-def render_camera(report: dict[str, Any]) -> str:
-    """Return the table of a report by `check_camera.py`."""
-    forms = {
-        "events per recording, mean and standard deviation": "{events:,.0f} and {deviation:,.0f}",
-        "ON events": "{on:.1%}",
-        "events in the first, second and third 100 ms": "{saccades[0]:.0%}, {saccades[1]:.0%}, {saccades[2]:.0%}",
-        "pixels with events": "{pixels:,.0f}",
-    }
-    rows = ((name, *(form.format(**report[key]) for key in ("simulated", "real"))) for name, form in forms.items())
-    text = paragraphs(
-        f"On the first {report['images']:,} training images:",
-        markdown_table("| simulated | real", rows),
-        f"The numbers of events of single images correlate by {report['correlation']:.2f}; of the events, "
-        f"{report['profile_distance']:.0%} come in another step of 10 ms. An image takes\n"
-        f"{report['cpu_ms_per_image']:.1f} ms of CPU.",
-    )
-    return text.replace("%", " %")

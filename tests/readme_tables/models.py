@@ -8,8 +8,6 @@ from zoo.card import Card, seed_accuracies
 from zoo.model_format import ModelFormat
 from zoo.runs.card_files import card_names, packaged_card
 
-__all__ = ["SHORT", "models_table"]
-
 SHORT = ("model", "layers", "T", "test accuracy", "as ANN", "synops/image", "size")
 """Columns of the table of models in the main README."""
 MANY = 1000

@@ -8,7 +8,7 @@ from typing import Any
 
 from bootstrap_core import IntegerNetwork, Mode, evaluate
 from bootstrap_core.analysis.evaluation import Runnable
-from bootstrap_core.analysis.plots import plot_accuracy
+from bootstrap_core.analysis.plots import draw_accuracy, save_png
 from bootstrap_core.data.data_places import DataPlaces
 from bootstrap_core.data.frames import FRAME_SUFFIXES, read_frames
 from bootstrap_core.inference.overflow import Overflow
@@ -101,7 +101,7 @@ def score_source(
                 say(f"note: {BEYOND}; only --engine integer checks that")
     if scores and plot is not None:
         ann = evaluate(network, examples, mode=Mode.ANN).accuracy if network.fitted else None
-        say(str(plot_accuracy({score.time_steps: score.accuracy for score in scores}, plot, ann=ann)))
+        say(str(save_png(draw_accuracy({score.time_steps: score.accuracy for score in scores}, ann=ann), plot)))
     if beyond:
         raise StateOverflowError("; ".join(beyond))
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from bootstrap_core.analysis.plots import plot_curves
+from bootstrap_core.analysis.plots import draw_curves, save_png
 from converters.chip.form import ChipForm
 from converters.cli.console import echo, json_text, print_table, refuse_existing, say, wrap_text
 from converters.formats.netx.lava_limits import how_lava_runs, limit_problems
@@ -141,7 +141,7 @@ def _show_sections(sections: Iterable[Section]) -> None:
 def _plot_curves(card: Card, path: Path) -> Path:
     if not (reports := reports_of(card.training)):
         raise SnnZooError(f"the card of {card.name} has no learning curves: its run did not keep them")
-    return plot_curves([report.record() for report in reports], path, kept=card.training.epoch)
+    return save_png(draw_curves([report.record() for report in reports], kept=card.training.epoch), path)
 
 
 def _show_netx(source: str, as_json: bool) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import accuracy_by_steps, evaluate
-from bootstrap_core.analysis.synaptic_operations import ActivityCounter, effective_operations
+from bootstrap_core.analysis.synaptic_operations import count_as_ann, effective_operations
 from bootstrap_core.data.splits import Dataset
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
@@ -114,19 +115,18 @@ def measure_card(
     seed = None if dataset.in_cards else GOLDEN_SEED
     golden = golden_of(exact, spread_out(dataset.test, N_GOLDEN), seed=seed)
 
-    as_snn, as_ann = ActivityCounter(exact), ActivityCounter(network)
     progress(f"T = {spec.time_steps}")
-    own = evaluate(as_snn, dataset.test, also_after=[t for t in STEPS if t < spec.time_steps])
+    own = evaluate(exact, dataset.test, also_after=[t for t in STEPS if t < spec.time_steps])
     progress(f"T up to {max(STEPS)}")
     longest = own.time_steps if spec.input.is_events else max(STEPS)  # a recording has no further steps
     longer = accuracy_by_steps(exact, dataset.test, [t for t in STEPS if spec.time_steps < t <= longest])
     by_steps = {**own.by_steps, **longer}
     progress("ANN")
-    ann = evaluate(as_ann, dataset.test, mode=Mode.ANN) if network.fitted else None
+    ann = evaluate(network, dataset.test, mode=Mode.ANN) if network.fitted else None
 
     operations = Operations(
-        snn=_operations(network, as_snn, len(dataset.test), steps=spec.time_steps),
-        ann=None if ann is None else _operations(network, as_ann, len(dataset.test)),
+        snn=_operations(network, own.counts, len(dataset.test), steps=spec.time_steps),
+        ann=None if ann is None else _operations(network, count_as_ann(network, dataset.test), len(dataset.test)),
     )
     rows, facts = summarize(spec), FileFacts.of_file(path)
     assert own.synops is not None
@@ -283,9 +283,9 @@ def _believed(path: Path, kind: type[Typed], **facts: object) -> Typed:
         raise IntegrityError(f"{path}: the file's record of its training is wrong: {where}: {problem['msg']}") from None
 
 
-def _operations(network: Network, counter: ActivityCounter, n_images: int, *, steps: int | None = None) -> OperationsOf:
+def _operations(network: Network, counts: Sequence[Tensor], n_images: int, *, steps: int | None = None) -> OperationsOf:
     """Return the operations per image, as SNN of `steps` time steps, or as ANN if `steps` is None."""
-    found = effective_operations(network, counter.counts)
+    found = effective_operations(network, counts)
     macs = sum(found) if steps is None else found[1] if network.spec.input.is_graded else 0.0
     return OperationsOf(
         dense=(steps or 1) * sum(row.synops for row in summarize(network.spec)),

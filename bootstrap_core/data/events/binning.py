@@ -37,7 +37,6 @@ class EventBins:
         shape: `(2, H, W)` with OFF as channel 0 and ON as channel 1; `(1, H, W)` with both in one; `(features,)` for
             recordings of neurons, which have no rows.
         time_steps: number of bins; None takes as many as the recording needs.
-        bin_us: width of a bin in microseconds.
         bits: number of bits of a count, at most 8; a larger number of events counts as `2**bits - 1`.
 
     Raises `DataError` for other values.
@@ -63,7 +62,6 @@ class EventBins:
         """Return the bins that a network takes; None for a network of images.
 
         Args:
-            spec: the network.
             shape: shape of a frame, if the network's input is flat; by default that of the input.
         """
         entering = spec.input
@@ -83,10 +81,6 @@ class EventBins:
 
     def counts(self, events: Events, where: str) -> tuple[npt.NDArray[np.void], int]:
         """Return the counts of a recording, in the order of their cells, and its number of events after the last bin.
-
-        Args:
-            events: the recording.
-            where: its name, for errors.
 
         Raises:
             DataError: an event is outside the sensor, or all are after the last bin.
@@ -147,10 +141,6 @@ class BinnedRecordings:
     beyond `STORED_FROM` bytes, in a temporary file that ends with the process. Frames are made for the rows asked for.
 
     Args:
-        place: path of the recordings, for errors.
-        n_recordings: their number.
-        read_all: function that yields them with their names.
-        bins: how they become frames; `time_steps` is needed.
         progress: function that is called with the number of recordings read and of all; by default that of the
             `file_progress` in which this is made.
     """

@@ -95,7 +95,6 @@ def simulate(images: Tensor, camera: Camera = Camera(), *, seed: int = 0) -> Ite
 
     Args:
         images: grey images, uint8 `[N, 1, H, W]`; one of their pixels is as large as one of the sensor.
-        camera: the camera.
         seed: seed of noise, thresholds and starting points.
 
     >>> digit = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)

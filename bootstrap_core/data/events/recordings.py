@@ -162,15 +162,11 @@ def read_arrays(data: bytes, where: str, *, zipped: bool) -> dict[str, npt.NDArr
 def _array(stream: IO[bytes], n_bytes: int, where: str) -> npt.NDArray[Any]:
     """Return an array of numbers, or of records of numbers; its header is checked before memory is allocated."""
     start = stream.tell()
-    try:
-        header = read_header(stream)
-        if header.dtype.hasobject or header.n_bytes != n_bytes or n_bytes > EVENT_FILE_BYTES:
-            shape = list(header.shape)[:8]
-            raise ValueError(f"shape {shape} and dtype {str(header.dtype)[:80]}, but {n_bytes:,} bytes")
-        stream.seek(start)
-        return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
-    except ValueError as error:  # NumPy raises it for a malformed header
-        raise DataError(f"{where} is not a plain array: {' '.join(str(error).split())[:200]}") from None
+    header = read_header(stream, n_bytes, where)
+    if header.dtype.hasobject or n_bytes > EVENT_FILE_BYTES:
+        raise DataError(f"{where} is not a plain array: it has objects, or more than {EVENT_FILE_BYTES:,} bytes")
+    stream.seek(start)
+    return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
 
 
 def _of_fields(arrays: Arrays, where: str) -> Events:

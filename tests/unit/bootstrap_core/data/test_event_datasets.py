@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from known_datasets import find_dataset, load_dataset, pull_dataset
 from valid_files import tar
 
-from bootstrap_core.data.datasets import find_dataset, load_dataset, pull_dataset
 from bootstrap_core.data.events.binning import EventBins, bin_events
 from bootstrap_core.data.events.camera import simulate
 from bootstrap_core.data.events.recordings import Events, write_bs2

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from known_datasets import find_dataset, load_dataset, pull_dataset
 from sounds import save_wav, tone
 from valid_files import tar
 
 from bootstrap_core.data import sound_files
-from bootstrap_core.data.datasets import find_dataset, load_dataset, pull_dataset
 from bootstrap_core.data.events.binning import EventBins
 from bootstrap_core.data.sound_files import picture_columns, sound_picture
 from specs.dataset_sources import DatasetSource, doubts, sources

@@ -1,4 +1,4 @@
-"""Commands that make ONNX of other programs' files. `make check-exporters` runs them."""
+"""Commands that make ONNX of other programs' files."""
 
 import shlex
 from pathlib import Path
