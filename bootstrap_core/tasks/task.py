@@ -25,7 +25,6 @@ from specs.network import NetworkSpec
 from specs.summary import summarize
 from specs.training import TrainingSpec
 
-
 Examples = Split | Frames
 """Inputs with labels, or with targets."""
 
