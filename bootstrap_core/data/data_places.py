@@ -88,7 +88,7 @@ class DataPlaces:
             if untested := [known for label, known in enumerate(dataset.classes) if label not in seen]:
                 self.say(f"{name} has no test images of {listed(untested)}")
         if left_out := dataset.test.left_out:
-            self.say(f"{left_out}")
+            self.say(left_out)
         return dataset
 
     def check_classes(self, n_classes: int) -> None:

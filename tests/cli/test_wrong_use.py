@@ -70,6 +70,15 @@ def files(tmp_path_factory) -> Path:
     return folder
 
 
+def refusal(line: str, run, folder: Path, monkeypatch, *, code: int) -> str:
+    """Run a command in a folder, where it must leave no file; return what it says, on one line."""
+    monkeypatch.chdir(folder)
+    before = sorted(folder.rglob("*"))
+    told = " ".join(run(*line.split(), code=code).stderr.split())
+    assert sorted(folder.rglob("*")) == before
+    return told
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -131,10 +140,7 @@ def files(tmp_path_factory) -> Path:
     ],
 )
 def test_wrong_use_is_refused_before_anything_is_written(run, files, monkeypatch, line, told) -> None:
-    monkeypatch.chdir(files)
-    before = sorted(files.rglob("*"))
-    assert told in " ".join(run(*line.split(), code=2).stderr.split())
-    assert sorted(files.rglob("*")) == before
+    assert told in refusal(line, run, files, monkeypatch, code=2)
 
 
 @pytest.mark.parametrize(
@@ -216,12 +222,9 @@ def test_wrong_use_is_refused_before_anything_is_written(run, files, monkeypatch
     ],
 )
 def test_a_mistake_is_told_with_its_remedy_before_anything_is_written(run, files, monkeypatch, line, told) -> None:
-    monkeypatch.chdir(files)
-    before = sorted(files.rglob("*"))
-    done = run(*line.split(), code=1)
-    assert told in " ".join(done.stderr.split())
-    assert done.stderr.startswith("Error: ")
-    assert sorted(files.rglob("*")) == before
+    error = refusal(line, run, files, monkeypatch, code=1)
+    assert error.startswith("Error: ")
+    assert told in error
 
 
 @pytest.mark.parametrize("data", ["mnits", "nowhere/a.npz", "a.npy"])
