@@ -1,10 +1,10 @@
 """Costs of a network, computed from its spec alone: one row for each layer."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from specs.arguments import check_spec
 from specs.fields import Shape
-from specs.layers.block import LayerSpec, skips_of
+from specs.layers.block import synapses_of
 from specs.layers.input import Encoding
 from specs.layers.neuron import CubaSpec, LearnDecays
 from specs.network import NetworkSpec
@@ -20,7 +20,7 @@ class LayerSummary:
         parameters: number of trainable parameters.
         weight_bytes: bytes of its weights, at 8 bits each.
         synops: synaptic operations of one time step in which every input spikes.
-        skips: indices of the layers that its skips read.
+        sources: indices of the layers that it reads; see `NetworkSpec.sources`.
     """
 
     kind: str
@@ -28,7 +28,7 @@ class LayerSummary:
     parameters: int
     weight_bytes: int
     synops: int
-    skips: tuple[int, ...] = ()
+    sources: tuple[int, ...] = ()
 
 
 def summarize(spec: NetworkSpec) -> list[LayerSummary]:
@@ -38,24 +38,24 @@ def summarize(spec: NetworkSpec) -> list[LayerSummary]:
     """
     check_spec(spec, "summarize")
     shapes = spec.shapes
-    before = (spec.input.shape, *shapes)
-    rows = [_summary(spec, layer, before[i], shapes[i]) for i, layer in enumerate(spec.layers)]
-    return [_with_skips(layer, row, shapes) for layer, row in zip(spec.layers, rows, strict=True)]
+    return [_summary(spec, i, shapes, sources) for i, sources in enumerate(spec.sources)]
 
 
 def layer_rows(spec: NetworkSpec) -> list[dict[str, str]]:
     """Return the layer table as text, a row for each layer and one for the total.
 
-    `5 conv + 2` is layer 5 with a skip from layer 2; `0 input, graded, 3 bits` takes pixels as integers of 3 bits; `1
-    dense, recurrent` has synapses to itself.
+    `5 conv + 2` is layer 5 with a skip from layer 2; `5 conv wide < 1 + 2` is called wide, and reads layers 1 and 2
+    instead of layer 4; `0 input, graded, 3 bits` takes pixels as integers of 3 bits; `1 dense, recurrent` has synapses
+    to itself.
     """
     rows, entering = summarize(spec), spec.input
     special = [() if entering.encoding is Encoding.SPIKE else (entering.form,), *(one.extras for one in spec.blocks)]
+    names = ["", *("" if block.name is None else f" {block.name}" for block in spec.blocks)]
     costs = {"parameters": "parameters", "weight bytes": "weight_bytes", "synops/step": "synops"}
     return [
         *(
             {
-                "layer": " + ".join([", ".join((f"{i} {row.kind}", *special[i])), *map(str, row.skips)]),
+                "layer": ", ".join((f"{i} {row.kind}{names[i]}", *special[i])) + _reads(i, row.sources),
                 "shape": "x".join(map(str, row.shape)),
                 **{name: f"{getattr(row, key):,}" for name, key in costs.items()},
             }
@@ -69,24 +69,17 @@ def layer_rows(spec: NetworkSpec) -> list[dict[str, str]]:
     ]
 
 
-def _with_skips(layer: LayerSpec, row: LayerSummary, shapes: tuple[Shape, ...]) -> LayerSummary:
-    skips = skips_of(layer)
-    weights = synops = 0
-    for skip in skips:
-        as_layer, seen = skip.as_layer(shapes[skip.source], row.shape)
-        weights += as_layer.n_weights(seen)
-        synops += as_layer.n_synops(seen)
-    return replace(
-        row,
-        parameters=row.parameters + weights,
-        weight_bytes=row.weight_bytes + weights,
-        synops=row.synops + synops,
-        skips=tuple(skip.source for skip in skips),
-    )
+def _reads(index: int, sources: tuple[int, ...]) -> str:
+    """Return what a layer reads, if it is more or other than the layer before."""
+    own = f" < {sources[0]}" if sources and sources[0] != index - 1 else ""
+    return own + "".join(f" + {source}" for source in sources[1:])
 
 
-def _summary(spec: NetworkSpec, layer: LayerSpec, before: Shape, after: Shape) -> LayerSummary:
-    parameters = layer.n_parameters(before)
+def _summary(spec: NetworkSpec, index: int, shapes: tuple[Shape, ...], sources: tuple[int, ...]) -> LayerSummary:
+    layer, after = spec.layers[index], shapes[index]
+    read = [shapes[source] for source in sources] or [spec.input.shape]
+    synapses = list(synapses_of(layer, read, after))
+    parameters = layer.n_parameters(read[0]) + sum(skip.n_weights(before) for skip, before in synapses[1:])
     neuron = spec.neuron_of(layer)
     if layer.has_neurons and isinstance(neuron, CubaSpec):
         learned = {LearnDecays.NONE: 0, LearnDecays.SHARED: 2, LearnDecays.PER_CHANNEL: 2 * after[0]}
@@ -95,6 +88,7 @@ def _summary(spec: NetworkSpec, layer: LayerSpec, before: Shape, after: Shape) -
         kind=layer.kind,
         shape=after,
         parameters=parameters,
-        weight_bytes=layer.n_weights(before),
-        synops=layer.n_synops(before),
+        weight_bytes=sum(each.n_weights(before) for each, before in synapses),
+        synops=sum(each.n_synops(before) for each, before in synapses),
+        sources=sources,
     )

@@ -98,7 +98,7 @@ def _as_augment(value: object) -> object:
     """Return the fields of an augmentation; `default` stands for all defaults."""
     if value == "default":
         return AugmentSpec().model_dump()
-    if not (value is None or isinstance(value, dict | AugmentSpec)):
+    if isinstance(value, str | int | float | list):
         raise ValueError("must be default, null, or a mapping of fields")
     return value
 

@@ -27,7 +27,7 @@ from bootstrap_core.tasks.task import Examples, Task
 from specs.arguments import check_type
 from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.fields import Shape
-from specs.layers.block import has_neurons, skips_of
+from specs.layers.block import has_neurons, synapses_of
 from specs.layers.layer import Layer
 from specs.network import NetworkSpec
 
@@ -64,7 +64,6 @@ class _Exact:
 
 
 Runnable = Network | IntegerNetwork | _Exact
-"""Network that `evaluate` can score."""
 
 
 @torch.no_grad()
@@ -229,20 +228,14 @@ def count_synops(spec: NetworkSpec, counts: Sequence[Tensor]) -> list[float]:
     Args:
         counts: nonzero outputs of each neuron, by layer; see `Evaluation.counts`.
     """
-    shapes = spec.shapes
-
-    def reached(layer: Layer, source: int, seen: Shape) -> float:
-        """Return the operations of `layer` on spikes of block `source`, which it reads in the shape `seen`."""
-        arrived = counts[source].double().reshape(seen)
-        return float((arrived * _fan_out(layer, seen).to(arrived.device)).sum())
-
-    found = [0.0]
-    for i, layer in enumerate(spec.layers[1:], 1):
-        count = reached(layer, i - 1, shapes[i - 1])
-        for skip in skips_of(layer):
-            as_layer, seen = skip.as_layer(shapes[skip.source], shapes[i])
-            count += reached(as_layer, skip.source, seen)
-        found.append(count + (layer.own_fan_out * float(counts[i].sum()) if layer.own_fan_out else 0.0))
+    shapes, found = spec.shapes, [0.0]
+    for i, (layer, sources) in enumerate(zip(spec.blocks, spec.sources[1:], strict=True), 1):
+        count = layer.own_fan_out * float(counts[i].sum()) if layer.own_fan_out else 0.0
+        synapses = synapses_of(layer, [shapes[source] for source in sources], shapes[i])
+        for source, (each, seen) in zip(sources, synapses, strict=True):
+            arrived = counts[source].double().reshape(seen)
+            count += float((arrived * _fan_out(each, seen).to(arrived.device)).sum())
+        found.append(count)
     return found
 
 

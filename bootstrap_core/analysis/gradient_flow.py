@@ -32,9 +32,6 @@ class GradientFlow:
     Attributes:
         history: for each closed epoch, the mean norm by layer; None for a layer that never had a gradient.
 
-    Raises:
-        SnnZooError: no layer has a parameter.
-
     Example:
         >>> layers = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU())
         >>> flow = GradientFlow(layers)

@@ -2,7 +2,7 @@
 
 Each function returns a matplotlib `Figure`, to show or to change; `save_png` writes it. Figures do not use pyplot, so
 drawing needs no display and leaves no global state. matplotlib comes with `pip install matplotlib` and is imported by
-the first plot.
+the first plot. Functions raise `SnnZooError` if there is nothing to draw, or matplotlib is missing.
 """
 
 import io
@@ -52,9 +52,6 @@ def draw_curves(
         stats_or_records: `LearningStats`, or their `records()`.
         kept: epoch to mark, counted as in the records; by default the best one as SNN, even if its states overflow the
             hardware.
-
-    Raises:
-        SnnZooError: no epoch is closed, or matplotlib is not installed.
     """
     records = list(stats_or_records.records() if hasattr(stats_or_records, "records") else stats_or_records)
     found = {key for record in records for key in record.get("snn") or {}}
@@ -103,9 +100,6 @@ def draw_accuracy(by_steps: Mapping[int, float], *, ann: float | None = None, ti
     Args:
         by_steps: SNN accuracy, 0 to 1, by T.
         ann: ANN accuracy, 0 to 1; None draws no line.
-
-    Raises:
-        SnnZooError: `by_steps` is empty, or matplotlib is not installed.
     """
     if not by_steps:
         raise SnnZooError("no accuracy to draw: score at least one number of time steps")
@@ -140,9 +134,6 @@ def draw_raster(spikes: torch.Tensor, *, index: int = 0, title: str = "") -> "Fi
         spikes: `[T, C]`, one sample; or `[T, N, C]` or `[T, N, C, H, W]`, a batch. Neurons of maps are numbered in
             row-major order.
         title: title of the figure; the mean rate, in spikes per neuron and step, is added to it.
-
-    Raises:
-        SnnZooError: `spikes` has another shape or no such sample, or matplotlib is not installed.
     """
     if spikes.ndim not in (2, 3, 5) or 0 in spikes.shape:
         raise SnnZooError(
@@ -186,9 +177,6 @@ def draw_gradient_flow(flow: GradientFlow | Sequence[Mapping[str, float | None]]
 
     Args:
         flow: a `GradientFlow`, or its `history`: for each epoch the norm by layer.
-
-    Raises:
-        SnnZooError: no step is recorded, or matplotlib is not installed.
     """
     if isinstance(flow, GradientFlow):
         flow = [*flow.history, flow.norms] if flow.steps else flow.history
@@ -227,9 +215,6 @@ def draw_activation(z: torch.Tensor, a: torch.Tensor, centers: torch.Tensor, *, 
         z: sampled mean weighted inputs, any shape.
         a: sampled mean output rates, in spikes per step, of the same shape.
         centers: `[K, 2]`, (z, a) of each centre, z ascending.
-
-    Raises:
-        SnnZooError: the shapes do not fit, or matplotlib is not installed.
     """
     if z.shape != a.shape:
         raise SnnZooError(f"z {list(z.shape)} and a {list(a.shape)} must have the same shape: they are pairs")
@@ -267,11 +252,7 @@ def draw_activation(z: torch.Tensor, a: torch.Tensor, centers: torch.Tensor, *, 
 
 
 def save_png(figure: "Figure", path: str | Path, *, dpi: int = 150) -> Path:
-    """Write a figure as PNG and return the path; the file appears whole or not at all.
-
-    Raises:
-        SnnZooError: the name does not end in .png, or its directory cannot be written.
-    """
+    """Write a figure as PNG and return the path; the file appears whole or not at all."""
     if Path(path).suffix.lower() != ".png":
         raise SnnZooError(f"cannot draw to {path}: pictures are PNG, so the name must end in .png")
     buffer = io.BytesIO()

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import batches
 from bootstrap_core.data.splits import Split
-from bootstrap_core.network.graph import sources_of
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.tasks.classes import Classes
@@ -36,8 +35,8 @@ def effective_operations(network: Network, counts: Sequence[Tensor]) -> list[flo
         counts: number of nonzero outputs of each neuron, by layer: `Evaluation.counts`, or `count_as_ann`.
     """
     found = [0.0]
-    for i, skips in enumerate(sources_of(network.spec)[1:], 1):
-        sources = [i - 1, *skips, *([i] if network.spec.layers[i].own_fan_out else [])]
+    for i, read in enumerate(network.spec.sources[1:], 1):
+        sources = [*read, *([i] if network.spec.blocks[i - 1].own_fan_out else [])]
         synapses = network.block(i).synapses()
         met = (
             float(synapse.sums(counts[source].double(), (weight != 0).double().cpu()).sum())  # exact in float64

@@ -26,7 +26,6 @@ from specs.errors import DataError
 from specs.training import AugmentSpec
 
 EVENT_AXES = 5
-"""Number of axes of recordings, `[N, T, C, H, W]`."""
 ELASTIC_POINTS = 5
 """Number of points along each axis at which `bend` draws a displacement; between them it is interpolated."""
 

@@ -75,7 +75,7 @@ def load_dataset(
         return simulated(still, name, _bins(source, events))
     found = _find(source, _places(source, data_dir, cache_dir))
     folder, files = found or _pull_or_explain(source, data_dir, cache_dir, offline, mirrors)
-    paths = _paths(folder, files)
+    paths = {_find_file(folder, files, file) or folder / file: sha256 for file, sha256 in files.sha256.items()}
     if source.has_sounds:
         log_mel = log_mel or LogMelSpec()
         train, test = read_recordings(paths, log_mel, None if events is None else events.bits)
@@ -194,17 +194,6 @@ def _has_files(folder: Path, files: DatasetFiles, source: DatasetSource) -> bool
     others = [form.sha256.get(last) for other in sources().values() if other != source for form in other.forms]
     path = _find_file(folder, files, last)
     return not any(sha256 is not None and _is_intact(path, files, sha256) for sha256 in others)
-
-
-def _paths(folder: Path, files: DatasetFiles) -> dict[Path, str]:
-    """Return the sha256 of each file by its path."""
-    found = {}
-    for file, sha256 in files.sha256.items():
-        path = _find_file(folder, files, file)
-        if path is None:
-            raise DataError(f"{folder / file}: the file was removed while the dataset was loaded")
-        found[path] = sha256
-    return found
 
 
 def _pull_or_explain(

@@ -165,9 +165,6 @@ def read_frames(path: Path, spec: NetworkSpec, *, time_steps: int | None = None)
     Args:
         time_steps: steps for which a still frame is held, by default the spec's; of recordings, the number of steps
             that are taken, by default all.
-
-    Raises:
-        DataError: the file cannot be read, is too large, has no such arrays, or fewer than `time_steps` steps.
     """
     arrays = _read(path)
     is_divided = bool({"x_train", "x_test"} & arrays.keys())

@@ -25,13 +25,10 @@ from specs.shapes import fit_input
 from specs.words import counted
 
 CHANNELS = 1, 3
-"""Numbers of channels of an image: grey, or RGB."""
 UNLABELLED = "unlabelled"
-"""Name of the only class of a dataset without labels."""
 IMAGES_OF = {"y": "x", "y_train": "x_train", "y_test": "x_test"}
 """Array of images for each array of labels."""
 CLASSES = "classes"
-"""Array of class names."""
 OWN_NAMES = (*IMAGES_OF, *IMAGES_OF.values(), CLASSES)
 OTHER_NAMES = {
     "images": "x",
@@ -47,7 +44,6 @@ KEYS = {**{name: name for name in OWN_NAMES}, **OTHER_NAMES}
 COPIES = 3
 """Copies of an array in memory at a time: as it is, times 255, and as bytes."""
 MOST_OTHERS = 5
-"""Largest number of other arrays that an error names."""
 Array = npt.NDArray[np.generic] | StoredArray
 
 

@@ -185,11 +185,7 @@ def _read_classes(folders: ClassFolders, form: Form, names: Iterable[str], bits:
 
 
 def read_pixels(file: ExampleFile, *, channels: int, height: int, width: int) -> Tensor:
-    """Read an image file as uint8 `[C, height, width]`, converted to grey or RGB and resized.
-
-    Raises:
-        DataError: it cannot be read as an image, or is too large.
-    """
+    """Read an image file as uint8 `[C, height, width]`, converted to grey or RGB and resized."""
     with open_image(file) as image:
         plain = plain_image(file, image)
         pixels = np.asarray(_of_bytes(plain).convert("L" if channels == 1 else "RGB").resize((width, height)))

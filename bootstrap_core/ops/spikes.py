@@ -12,7 +12,6 @@ from torch import Tensor
 from specs.fields import Shape
 
 WORD_STEPS = 32
-"""Time steps in a word."""
 
 
 def n_words(steps: int) -> int:

@@ -26,7 +26,6 @@ from specs.summary import summarize
 from specs.training import TrainingSpec
 
 Examples = Split | Frames
-"""Inputs with labels, or with targets."""
 
 
 class Batch(NamedTuple):

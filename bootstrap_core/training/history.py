@@ -184,9 +184,6 @@ class LearningStat:
         Args:
             loss: mean loss of the batch, as `torch.nn.functional.cross_entropy(...).item()` returns it.
             correct: correctly classified samples, 0 to n; 0 unless scores are accuracies.
-
-        Raises:
-            SnnZooError: the counts are impossible.
         """
         if not 0 <= correct <= n:
             raise SnnZooError(f"correct = {correct} of n = {n} samples: counts must satisfy 0 <= correct <= n")
@@ -333,11 +330,7 @@ class LearningStats:
         return self._form().model_dump(exclude_none=True)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load a state that `state_dict` returned.
-
-        Raises:
-            IntegrityError: the state has another format; nothing has changed.
-        """
+        """Load a state that `state_dict` returned."""
         try:
             self._fill(_Stats.model_validate(state, context=self.measure))
         except ValidationError as error:
@@ -348,12 +341,7 @@ class LearningStats:
         return write_whole(path, (self._form().model_dump_json(indent=1, exclude_none=True) + "\n").encode())
 
     def load(self, path: str | Path) -> None:
-        """Load the states that `save` wrote.
-
-        Raises:
-            IntegrityError: the file has another format; nothing has changed.
-            SnnZooError: the file cannot be read.
-        """
+        """Load the states that `save` wrote."""
         try:
             self._fill(_Stats.model_validate_json(Path(path).read_bytes(), context=self.measure))
         except ValidationError as error:
@@ -362,11 +350,7 @@ class LearningStats:
             raise SnnZooError(f"cannot read learning statistics {path}: {error.strerror}") from error
 
     def plot(self, path: str | Path | None = None, figsize: tuple[float, float] = (9.0, 3.6)) -> "Figure":
-        """Draw the curves of all closed epochs; with a `path`, also write them as PNG.
-
-        Raises:
-            SnnZooError: no epoch is closed, or matplotlib is not installed.
-        """
+        """Draw the curves of all closed epochs; with a `path`, also write them as PNG."""
         from bootstrap_core.analysis.plots import draw_curves, save_png
 
         figure = draw_curves(self.records(), figsize=figsize)

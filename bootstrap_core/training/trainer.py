@@ -40,7 +40,6 @@ from specs.training import LearningRateSchedule, SnnGradient, TrainingSpec
 from specs.words import counted, first_problem
 
 N_INITIALIZING = 256
-"""Number of images to which initial weights are scaled."""
 
 DELAY_RATE = 100
 """Learning rate of trained delays, in units of that of the weights. A delay is tens of steps where a weight is about 1;

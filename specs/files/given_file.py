@@ -11,7 +11,6 @@ from specs.words import suggest
 
 HEAD_BYTES = 512
 MOST_NAMES = 1000
-"""Largest number of files in a folder that are compared with a missing name."""
 
 
 def check_given_file(

@@ -16,6 +16,25 @@ def render_engines(report: dict[str, Any]) -> str:
     return paragraphs(f"On {report['kernels']}; {dated(report)}.", table)
 
 
+def render_graphs(report: dict[str, Any]) -> str:
+    """Return the table of a report by `check_graphs.py`."""
+    rows = []
+    for name, row in report["models"].items():
+        numbers = [f"{row[key]:,}" if key in row else "-" for key in ("blocks", "neurons", "weights", "different")]
+        reason = row.get("refused") or row.get("failed") or ""
+        error = f"{row['error']:.0e}" if "error" in row else "-"
+        rows.append((f"`{name}`", row["side"], f"{row['parameters']:,}", error, *numbers, first_reasons(reason)))
+    header = "model | side | parameters | error | layers | neurons | weights | different | refused"
+    intro = f"torchvision {report['torchvision']}, {report['images']} images; {dated(report)}."
+    return paragraphs(intro, markdown_table(header, rows))
+
+
+def first_reasons(text: str) -> str:
+    """Return the reasons of a refusal without the number of all nodes before them; at most 160 characters."""
+    text = text.split("cannot become spiking layers: ")[-1].replace("|", "/")
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
 def render_c(report: dict[str, Any]) -> str:
     """Return the tables of a report by `check_c.py`."""
     models = report["models"]

@@ -13,11 +13,11 @@ from converters.cli.console import echo, json_text, print_table, refuse_existing
 from converters.formats.netx.lava_limits import how_lava_runs, limit_problems
 from converters.formats.netx.netx_reader import carried_spec, file_problems
 from converters.formats.netx.netx_report import (
+    LAYER_COLUMNS,
+    NEURON_COLUMNS,
     describe_layer,
     differences,
-    layer_header,
     layer_row,
-    neuron_header,
     neuron_rows,
 )
 from converters.model import Model
@@ -29,7 +29,7 @@ from zoo.card import Card
 from zoo.cli.given_model import own_card, print_layers, read_and_say, say_fresh
 from zoo.factory import model_names
 from zoo.model_format import ModelFormat
-from zoo.runs.card_text import Section, as_markdown, c_section, costs_in_c, sections
+from zoo.runs.card_text import Section, as_markdown, c_section, costs_in_c, document, sections
 from zoo.runs.learning_curves import reports_of
 from zoo.runs.verification import verify_model
 from zoo.sources import is_netx, layers_of, model_path, read_source
@@ -95,7 +95,7 @@ def _draw(source: str, path: Path, as_json: bool) -> None:
 
 def _show_model(model: Model, card: Card | None, as_json: bool) -> None:
     if as_json:
-        measured = None if card is None else card.model_dump(mode="json")
+        measured = None if card is None else document(card, model.spec)
         costs = costs_in_c(model.spec, card)
         found = {"card": model.card, "measured": measured, "c": None if costs is None else asdict(costs)}
         echo(json_text({"spec": model.spec.model_dump(mode="json"), **found}))
@@ -154,9 +154,9 @@ def _show_netx(source: str, as_json: bool) -> None:
             raise IntegrityError(f"{source}: the spec in it is not JSON: {error}") from None
         echo(json_text({"time_steps": file.time_steps, "spec": spec, "layers": layers}))
         return
-    print_table(layer_header(), [layer_row(i, layer) for i, layer in enumerate(file.layers)])
+    print_table(LAYER_COLUMNS, [layer_row(i, layer) for i, layer in enumerate(file.layers)])
     echo()
-    print_table(neuron_header(), neuron_rows(file), words=True)
+    print_table(NEURON_COLUMNS, neuron_rows(file), words=True)
     echo(f"\ntime steps: {file.time_steps or 'not in the file'}")
     if problems := file_problems(file):
         echo(f"not a network that snnzoo can run: {'; '.join(problems)}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from tempfile import SpooledTemporaryFile
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -80,11 +80,7 @@ class EventBins:
         return self.time_steps or int(events.t.max(initial=0)) // self.bin_us + 1
 
     def counts(self, events: Events, where: str) -> tuple[npt.NDArray[np.void], int]:
-        """Return the counts of a recording, in the order of their cells, and its number of events after the last bin.
-
-        Raises:
-            DataError: an event is outside the sensor, or all are after the last bin.
-        """
+        """Return the counts of a recording by rising cell, and its number of events after the last bin."""
         channels, height, width = self.frame
         for name, array, size in (("x", events.x, width), ("y", events.y, height)):
             if array.max(initial=0) >= size:
@@ -167,26 +163,30 @@ class BinnedRecordings:
         refuse_beyond_memory(len(rows) * prod(self.shape[1:]), f"{self.place}: {len(rows):,} recordings")
         found = np.zeros((len(rows), *self.shape[1:]), np.uint8)
         flat = found.reshape(len(rows), -1)
+        file, ends, _, _ = self._kept
         for place, row in enumerate(rows.tolist()):
-            counts = self._kept.of(row)
+            start, end = map(int, ends[row : row + 2])
+            file.seek(start * COUNT.itemsize)
+            counts = np.frombuffer(file.read((end - start) * COUNT.itemsize), COUNT)
             flat[place, counts["cell"]] = counts["count"]
         return found
 
     @cached_property
     def left_out(self) -> str | None:
         """Note for people on events after the last bin; None if there are none. Reads all recordings."""
-        late = self._kept.n_after
+        _, _, late, n_kept = self._kept
         n_events, n_longer = int(late.sum()), int((late > 0).sum())
         if not n_events:
             return None
         end = self.shape[1] * self.bins.bin_us / 1000
         return (
             f"{n_longer:,} of {self.n_recordings:,} recordings go on after {end:,.0f} ms, the last time step: their "
-            f"last {n_events:,} events ({n_events / (n_events + self._kept.n_events):.2%} of all) are left out"
+            f"last {n_events:,} events ({n_events / (n_events + n_kept):.2%} of all) are left out"
         )
 
     @cached_property
-    def _kept(self) -> "_Counts":
+    def _kept(self) -> tuple[IO[bytes], npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
+        """Counts of all recordings in a file, where each begins, numbers of events after the last bin, of others."""
         file: IO[bytes] = SpooledTemporaryFile(max_size=STORED_FROM)  # noqa: SIM115 - open as long as this is in use
         weakref.finalize(self, file.close)
         ends, after, n_events = [0], [], 0
@@ -198,31 +198,9 @@ class BinnedRecordings:
             after.append(n_after)
             n_events += len(events) - n_after
             self.progress(len(after), self.n_recordings)
-        return _Counts(file, np.array(ends), np.array(after), n_events)
+        return file, np.array(ends), np.array(after), n_events
 
 
 def recorded_files(place: str, files: Sequence[ExampleFile], bins: EventBins) -> BinnedRecordings:
     """Return the recordings in files, which are read when they are first used; `place` is for errors."""
     return BinnedRecordings(place, len(files), lambda: ((str(file), read_events(file)) for file in files), bins)
-
-
-class _Counts(NamedTuple):
-    """Counts of all recordings, one after another.
-
-    Attributes:
-        file: the counts.
-        ends: number of counts before each recording, and of all.
-        n_after: number of events of each recording that are after the last bin.
-        n_events: number of all other events.
-    """
-
-    file: IO[bytes]
-    ends: npt.NDArray[np.int64]
-    n_after: npt.NDArray[np.int64]
-    n_events: int
-
-    def of(self, row: int) -> npt.NDArray[np.void]:
-        """Return the counts of a recording."""
-        start, end = map(int, self.ends[row : row + 2])
-        self.file.seek(start * COUNT.itemsize)
-        return np.frombuffer(self.file.read((end - start) * COUNT.itemsize), COUNT)

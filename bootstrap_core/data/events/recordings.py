@@ -12,7 +12,7 @@ reader in MATLAB; slayerPytorch, `spikeFileIO.py`.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple
 
@@ -100,18 +100,6 @@ def read_events(file: ExampleFile) -> Events:
     return events
 
 
-def write_bs2(events: Events) -> bytes:
-    """Return events as the bytes of a `.bs2` or `.bin` file. Raises `DataError` for what 40 bits cannot express.
-
-    >>> write_bs2(Events.of({"x": np.array([33]), "y": np.array([2]), "t": np.array([70000])}, "")).hex()
-    '2102811170'
-    """
-    if max(events.x.max(initial=0), events.y.max(initial=0) + 16) > 255 or events.t.max(initial=0) >= 1 << 23:
-        raise DataError("a .bs2 file holds columns to 255, rows to 239, and times below 8,388,608 microseconds")
-    words = np.stack([events.x, events.y, events.p << 7 | events.t >> 16, events.t >> 8 & 255, events.t & 255], 1)
-    return words.astype(np.uint8).tobytes()
-
-
 def _words(data: bytes, where: str) -> tuple[npt.NDArray[np.uint8], Arrays]:
     """Return the bytes of each event `[n, 5]`, and its polarity and time."""
     if len(data) % EVENT_BYTES:
@@ -133,14 +121,6 @@ def _read_1d(data: bytes, where: str) -> Events:
     words, arrays = _words(data, where)
     high, low = words[:, :2].T.astype(np.int64)
     return Events.of({**arrays, "x": high << 8 | low}, where)
-
-
-def _read_npy(data: bytes, where: str) -> Events:
-    return _of_fields(read_arrays(data, where, zipped=False), where)
-
-
-def _read_npz(data: bytes, where: str) -> Events:
-    return _of_fields(read_arrays(data, where, zipped=True), where)
 
 
 def read_arrays(data: bytes, where: str, *, zipped: bool) -> dict[str, npt.NDArray[Any]]:
@@ -194,4 +174,10 @@ def _whole(array: npt.NDArray[Any], name: str, where: str) -> npt.NDArray[np.int
     return array.astype(np.int64)
 
 
-_READERS = {".bin": _read_2d, ".bs1": _read_1d, ".bs2": _read_2d, ".npz": _read_npz, ".npy": _read_npy}
+_READERS: dict[str, Callable[[bytes, str], Events]] = {
+    ".bin": _read_2d,
+    ".bs1": _read_1d,
+    ".bs2": _read_2d,
+    ".npz": lambda data, where: _of_fields(read_arrays(data, where, zipped=True), where),
+    ".npy": lambda data, where: _of_fields(read_arrays(data, where, zipped=False), where),
+}

@@ -90,8 +90,7 @@ DOCUMENT: dict[str, Any] = {
     },
 }
 MOST = 1 << 24
-NEEDS_OTHERS = ("input.log_mel.bands", "input.log_mel.frames", "input.log_mel.sample_rate", "blocks[0].channels",
-                "blocks[3].features", "blocks[4].features")  # fmt: skip
+NEEDS_OTHERS = ("input.log_mel.bands", "input.log_mel.frames", "input.log_mel.sample_rate")
 """Fields whose bounds are allowed only if other fields fit them."""
 
 AT_LEAST, ABOVE, AT_MOST, BELOW = (f"must be {words}" for words in ("at least", "above", "at most", "below"))
@@ -177,7 +176,7 @@ OUTSIDE = [
 ]  # fmt: skip
 INSIDE = [
     *((path, least) for path, least, _ in (*WHOLE, *REAL) if path not in NEEDS_OTHERS),
-    *((path, most) for path, _, most in (*WHOLE, *REAL) if most is not None and path not in NEEDS_OTHERS),
+    *((path, most) for path, _, most in (*WHOLE, *REAL) if most not in (None, MOST) and path not in NEEDS_OTHERS),
     ("input.mean", -3.5),
     ("training.snn_epochs", 8),
 ]

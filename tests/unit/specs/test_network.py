@@ -283,6 +283,18 @@ def test_a_graded_threshold_may_fill_its_mantissa(bits: int, threshold: float) -
     parse_spec(text(DENSE, READOUT, input=graded, neuron={"threshold": threshold}))
 
 
+@pytest.mark.parametrize(
+    ("bits", "threshold", "mantissa"),
+    [(12, 1.0, 262080), (16, 1 / 16, 262140), (2, 683.0, 131136)],
+)
+def test_a_graded_threshold_beyond_its_mantissa_is_refused(bits: int, threshold: float, mantissa: int, refusal) -> None:
+    graded = {"shape": [9], "encoding": "graded", "bits": bits}
+    assert refusal(text(DENSE, READOUT, input=graded, neuron={"threshold": threshold})) == (
+        f"net.yaml:3: input.bits: input of {bits} bits scales the threshold of block 1 to a mantissa of "
+        f"{mantissa}; the hardware allows at most 131071: use fewer bits or a lower threshold"
+    )
+
+
 # --- pools
 
 

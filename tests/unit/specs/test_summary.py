@@ -104,7 +104,7 @@ def test_skips_count_in_the_figures_of_their_block() -> None:
     assert added == [0, 0, 4 + projection, 0, 7 * 4 * 9 * 8, 7]
     added = [row.synops - other.synops for row, other in zip(rows, without, strict=True)]
     assert added == [0, 0, 4 * 9 * 8 + _connections(spec.blocks[0], (2, 9, 8)), 0, 7 * 4 * 9 * 8, 7]
-    assert [row.skips for row in rows] == [(), (), (1, 0), (), (1,), (4,)]
+    assert [row.sources for row in rows] == [(), (0,), (1, 1, 0), (2,), (3, 1), (4, 4)]
 
 
 def test_a_weight_is_a_byte_and_a_bias_is_none() -> None:

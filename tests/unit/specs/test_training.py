@@ -43,9 +43,9 @@ DEFAULT = AugmentSpec(degrees=10, translate=0.05, scale=(0.95, 1.05), shear=5)
 def test_the_default_augmentation_has_a_name(refusal) -> None:
     recipe = parse_spec(NETWORK + "training: {augment: default}\n").training
     assert (recipe.augment, recipe.idle) == (DEFAULT, [])
-    assert "net.yaml:7: training.augment: must be default, null, or a mapping of fields (got 'defaults')" in refusal(
-        NETWORK + "training:\n  augment: defaults\n"
-    )
+    for given, shown in (("defaults", "'defaults'"), ("true", "True")):
+        told = refusal(NETWORK + f"training:\n  augment: {given}\n")
+        assert f"net.yaml:7: training.augment: must be default, null, or a mapping of fields (got {shown})" in told
 
 
 def test_an_empty_augmentation_still_means_the_default_one_and_says_so() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import accuracy_by_steps, batches, count_synops, evaluate, evaluate_exactly
+from bootstrap_core.analysis.evaluation import accuracy_by_steps, count_synops, evaluate, evaluate_exactly
 from bootstrap_core.data.datasets import load_dataset
 from bootstrap_core.data.splits import Split
 from bootstrap_core.inference.integer_network import IntegerNetwork
@@ -143,11 +143,6 @@ def test_rates_and_synops_are_means_over_images_whatever_the_batch(batch_size: i
     assert score.synops == (0, pytest.approx(3 / 5 * 4 * 3))  # at each of 4 steps, to 3 classes
 
 
-def test_images_go_in_order_and_the_last_batch_is_the_rest() -> None:
-    assert [labels.tolist() for _, labels in batches(SPLIT, 2)] == [[0, 1], [2, 2], [1]]
-    assert [len(images) for images, _ in batches(SPLIT, 2)] == [2, 2, 1]
-
-
 # --- A real network
 
 TINY = spec_of({"kind": "dense", "features": 8}, {"kind": "affine", "features": 10}, input={"shape": [784]})
@@ -225,14 +220,6 @@ def test_beyond_24_bits_the_score_is_of_floats_and_what_left_them_is_told() -> N
     assert evaluate_exactly(network, split.take(slice(0, 1)))[1] is None
 
 
-def test_layers_without_neurons_have_no_rate() -> None:
-    conv = {"kind": "conv", "channels": 1, "kernel": 3, "stride": 3}
-    entering = {"shape": [1, 28, 28], "encoding": "graded"}
-    network = build_network(spec_of(conv, {"kind": "flatten"}, {"kind": "affine", "features": 10}, input=entering))
-    rates = evaluate(network, load_dataset("mnist-sample").test.take(slice(0, 5))).rates
-    assert [rate is None for rate in rates] == [True, False, True, True]
-
-
 # --- Synops by hand
 
 
@@ -294,13 +281,6 @@ def test_a_spike_reaches_the_weights_of_skips_too() -> None:
     entering[2, 0, 0, 0, 1] = hidden[1, 0, 1, 2, 2] = hidden[3, 0, 0, 0, 0] = 1
     found = synops(spec, entering, hidden, torch.zeros(4, 1, 2, 3, 3), torch.zeros(4, 1, 18))
     assert found == [0, 2, 2 * 2 + 6 * 2 + 2, 0, 2 * 3]
-
-
-def test_the_first_silent_block_is_told() -> None:
-    score = replace(evaluate(Oracle(), SPLIT), rates=(None, 0.3, 0.0, 0.0))
-    assert score.silent == 2
-    assert replace(score, rates=(0.5, None, 0.1)).silent is None
-    assert replace(score, mode=Mode.ANN).silent is None
 
 
 def test_a_label_that_no_class_has_is_told() -> None:

@@ -229,18 +229,6 @@ def test_a_state_that_leaves_24_bits_stops_a_stream() -> None:
     assert torch.equal(stream.step(ones), exact(ones[None]))
 
 
-@pytest.mark.parametrize("readout", ["affine", "dense"])
-def test_a_stream_may_overflow_in_inference_mode_and_go_on_without(readout: str) -> None:
-    kept = {"threshold": 1000.0, "current_decay": 0.0}
-    exact = make({"kind": "flatten"}, {**DENSE, "neuron": kept}, *READOUTS[readout], raised=4.0, overflow=Overflow.CHIP)
-    x, stream = events(), exact.stream()
-    for t in range(T):
-        with torch.inference_mode(t < T - 2):
-            found = stream.step(x[t])
-        assert exact.overflows[2] > 0 or t < T - 2
-    assert torch.equal(found, exact(x))
-
-
 def test_a_stream_may_overflow_as_the_chip_does() -> None:
     kept = {"threshold": 1000.0, "current_decay": 0.0}
     chain = ({"kind": "flatten"}, {**DENSE, "neuron": kept}, *READOUTS["dense"])
@@ -271,13 +259,6 @@ def test_states_may_leave_24_bits_in_the_middle_of_a_stream(kind: str, more: dic
     assert torch.equal(exact(x), found)
     assert +exact.overflows == counted
     assert first
-
-
-@pytest.mark.parametrize("readout", READOUTS)
-def test_a_stream_of_no_inputs_gives_no_logits(readout: str) -> None:
-    exact = make({"kind": "flatten"}, *READOUTS[readout])
-    assert exact.stream().step(events()[0][:0]).shape == (0, 4)
-    assert exact(events()[:, :0]).shape == (0, 4)
 
 
 @pytest.mark.parametrize(

@@ -176,12 +176,6 @@ def test_a_readout_right_on_graded_input_gives_the_logits_of_its_one_step() -> N
     torch.testing.assert_close(network(images()), expected)
 
 
-def test_time_steps_overrule_those_of_the_spec() -> None:
-    logits, trace = make().run(images(), Mode.SNN, time_steps=3)
-    assert {len(spikes) for spikes in trace.spikes} == {3}
-    assert torch.equal(make()(images(), Mode.SNN, time_steps=3), logits)
-
-
 def test_empty_steps_add_up_from_block_to_block() -> None:
     _, trace = make(delay_shift=True).run(torch.ones(1, 1, 4, 4), Mode.SNN)
     first = [int(trace.spikes[i].flatten(1).any(1).float().argmax()) for i in (0, 1, 2, 3)]
@@ -362,17 +356,6 @@ def test_floats_that_were_not_divided_are_told_by_both_engines() -> None:
         with pytest.warns(UserWarning, match=f"images have values up to 255: {WANTED}; only uint8 is"):
             runnable(whole * 255)
         runnable(whole * 2 - 1)  # no warning: normalised as in lava-dl
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_images_of_half_precision_are_taken(dtype) -> None:
-    few = (images() * 4).round() / 4  # exact in both types
-    for runnable in (make(), IntegerNetwork(make())):
-        assert torch.equal(runnable(few.to(dtype)), runnable(few))
-
-
-def test_no_images_give_no_logits() -> None:
-    assert make()(torch.zeros(0, 1, 4, 4)).shape == (0, 2)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1.5, "2"])

@@ -5,7 +5,6 @@ import ctypes.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,6 @@ from bootstrap_core.ops.library import (
     describe,
     is_installed,
     n_threads,
-    pad_lanes,
     runs_native,
     without_native,
 )
@@ -212,39 +210,6 @@ def test_threads_are_torch_s_but_one_after_a_fork(monkeypatch, with_threads) -> 
     assert n_threads() == 3
     monkeypatch.setattr(library, "_STARTED_IN", os.getpid() + 1)
     assert n_threads() == 1
-
-
-def test_the_choice_is_of_the_process_that_imports_it() -> None:
-    code = "from bootstrap_core.ops.library import describe, is_installed; print(is_installed(), describe())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"{is_installed()} {describe()}"
-
-
-@pytest.mark.parametrize(("n", "padded"), [(1, 16), (16, 16), (17, 32)])
-def test_channels_are_padded_with_zeros_to_whole_vectors(n: int, padded: int) -> None:
-    x = torch.arange(1, n + 1, dtype=torch.int32)
-    found = pad_lanes(x, n)
-    assert found.dtype == torch.int32
-    assert found.tolist() == [*range(1, n + 1), *[0] * (padded - n)]
-    assert pad_lanes(torch.tensor([2.5]), n).tolist() == [*[2.5] * n, *[0.0] * (padded - n)]
-    assert padded % LANES == 0
-
-
-class Recorder:
-    """A library whose functions record their arguments."""
-
-    def __init__(self, result: int) -> None:
-        self.given: list[Any] = []
-        self.result = result
-
-    def __getattr__(self, name: str) -> Callable[..., int]:
-        return lambda *arguments: self.given.append((name, *arguments)) or self.result
-
-
-def test_too_little_memory_is_an_error(monkeypatch) -> None:
-    monkeypatch.setattr(library, "_library", lambda: Recorder(-1))
-    with pytest.raises(MemoryError, match="snn_something ran out of memory"):
-        call("snn_something")
 
 
 @pytest.mark.parametrize("threads", [1, 2])

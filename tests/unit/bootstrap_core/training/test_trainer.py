@@ -361,12 +361,6 @@ def test_an_epoch_may_be_some_of_the_images_others_each_time(split: Split, monke
     assert first != second
 
 
-def test_training_lowers_the_loss(split: Split) -> None:
-    trainer = Trainer(network(), split, recipe(epochs=6))
-    losses = [trainer.run_epoch().training_loss for _ in range(6)]
-    assert losses[-1] < 0.9 * losses[0]
-
-
 def batches_of(trainer: Trainer, n: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return `n` batches of 40 images and more, each drawn with its own generator."""
     orders = (torch.arange(len(trainer.training)).roll(i)[: 40 + i] for i in range(n))
@@ -426,14 +420,6 @@ def test_a_report_has_the_validation_scores_of_both_modes(split: Split) -> None:
     assert (report.epoch, trainer.epoch) == (1, 2)
 
 
-def test_the_network_is_left_in_eval_mode(split: Split) -> None:
-    trainer = Trainer(network(), split, recipe())
-    trained: list[bool] = []
-    trainer.run_epoch(lambda done, total: trained.append(trainer.network.training))
-    assert trained == [True] * N_BATCHES
-    assert not trainer.network.training
-
-
 # --- Determinism
 
 
@@ -470,14 +456,6 @@ def test_another_seed_gives_other_bytes(split: Split) -> None:
         trainer.run_epoch()
         found.append(state_bytes(trainer))
     assert found[0] != found[1]
-
-
-def test_training_leaves_the_global_generator_alone(split: Split) -> None:
-    torch.manual_seed(0)
-    expected = torch.rand(1)
-    torch.manual_seed(0)
-    Trainer(network(dropout=0.3), split, recipe()).run_epoch()
-    assert torch.equal(torch.rand(1), expected)
 
 
 def test_dropout_draws_anew_in_each_epoch(split: Split, monkeypatch) -> None:
@@ -567,13 +545,6 @@ def test_a_refused_checkpoint_changes_nothing(split: Split) -> None:
     with pytest.raises(SnnZooError):
         other.load_state_dict(trainer.state_dict())
     assert state_bytes(other) == before
-
-
-def test_a_run_may_go_on_for_more_epochs(split: Split) -> None:
-    trainer, longer = Trainer(network(), split, recipe()), Trainer(network(), split, recipe(epochs=40))
-    trainer.run_epoch()
-    longer.load_state_dict(trainer.state_dict())
-    assert longer.epoch == 1
 
 
 def test_a_checkpoint_that_says_no_best_epoch_has_that_of_its_statistics(split: Split) -> None:
