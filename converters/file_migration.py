@@ -51,6 +51,19 @@ class MigrationReport:
     notes: list[str]
     warnings: list[str]
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {
+            "from": self.plan.found,
+            "tensors": len(self.plan.outputs),
+            "renamed": [[old.name, new.name] for old, new, _ in self.plan.renamed],
+            "max_abs_diff": self.max_abs_diff,
+            "key": self.key,
+            "stripped_prefix": self.stripped_prefix,
+            "notes": self.notes,
+            "warnings": self.warnings,
+        }
+
 
 def migrate_file(
     source: Path,

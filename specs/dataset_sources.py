@@ -195,7 +195,7 @@ def doubts(name: str, shape: Iterable[int], n_outputs: int) -> str | None:
     """Return a warning if a network does not fit a named dataset; None if it fits, or for other names.
 
     >>> doubts("mnist", [784], 128)
-    'mnist has 10 classes, but the network has 128 outputs: the last block, the readout, needs features: 10'
+    'mnist has 10 classes, but the network has 128 outputs: it must end as with {kind: affine, features: 10}'
     >>> doubts("cifar-10", [1, 28, 28], 10)
     'cifar-10 has images of [3, 32, 32], but the network takes [1, 28, 28]'
     """
@@ -207,8 +207,8 @@ def doubts(name: str, shape: Iterable[int], n_outputs: int) -> str | None:
         return f"{name} has images of {list(source.image_shape)}, but the network takes {list(shape)}"
     if n_outputs != n_classes:
         return (
-            f"{name} has {counted(n_classes, 'class')}, but the network has {counted(n_outputs, 'output')}: the last "
-            f"block, the readout, needs features: {n_classes}"
+            f"{name} has {counted(n_classes, 'class')}, but the network has {counted(n_outputs, 'output')}: it must "
+            f"end as with {{kind: affine, features: {n_classes}}}"
         )
     return None
 

@@ -25,7 +25,7 @@ from specs.files.whole_file import write_whole
 from specs.layers.block import BlockSpec, SkipSpec
 from specs.layers.neuron import NEURON_KINDS
 from specs.network import SCHEMA_VERSION, NetworkSpec
-from specs.training import FIND_DATA
+from specs.training import FIND_DATA, SPEC_FOLDER
 from specs.words import nearest, suggest
 
 HUGE_BYTES = 1 << 30
@@ -84,7 +84,8 @@ def load_spec(source: str | Path, *, find_data: bool = False) -> NetworkSpec:
     """Read a network spec from a YAML file, or by the name of a spec in the package.
 
     Args:
-        source: path or name; a file comes before a spec of the same name.
+        source: path or name; a file comes before a spec of the same name. Data that lie beside the file, and not in
+            the current folder, get their absolute path.
         find_data: also report `training.data` that is neither the name of a dataset nor an existing file or folder.
 
     Raises:
@@ -104,7 +105,7 @@ def load_spec(source: str | Path, *, find_data: bool = False) -> NetworkSpec:
             f"no spec {_brief(str(source))}: not a file, and not one of the networks in the package "
             f"({', '.join(known)}){suggest(str(source), known)}"
         )
-    return load_document(path, NetworkSpec, context={FIND_DATA: find_data})
+    return load_document(path, NetworkSpec, context={FIND_DATA: find_data, SPEC_FOLDER: path.parent})
 
 
 def parse_spec(text: str, *, origin: str = "spec") -> NetworkSpec:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from specs.arguments import check_spec
 from specs.fields import Shape
 from specs.layers.block import synapses_of
+from specs.layers.input import Encoding
 from specs.layers.neuron import CubaSpec, LearnDecays
 from specs.network import NetworkSpec
 
@@ -38,6 +39,40 @@ def summarize(spec: NetworkSpec) -> list[LayerSummary]:
     check_spec(spec, "summarize")
     shapes = spec.shapes
     return [_summary(spec, i, shapes, sources) for i, sources in enumerate(spec.sources)]
+
+
+def layer_rows(spec: NetworkSpec) -> list[dict[str, str]]:
+    """Return the layer table as text, a row for each layer and one for the total.
+
+    `5 conv + 2` is layer 5 with a skip from layer 2; `5 conv wide < 1 + 2` is called wide, and reads layers 1 and 2
+    instead of layer 4; `0 input, graded, 3 bits` takes pixels as integers of 3 bits; `1 dense, recurrent` has synapses
+    to itself.
+    """
+    rows, entering = summarize(spec), spec.input
+    special = [() if entering.encoding is Encoding.SPIKE else (entering.form,), *(one.extras for one in spec.blocks)]
+    names = ["", *("" if block.name is None else f" {block.name}" for block in spec.blocks)]
+    costs = {"parameters": "parameters", "weight bytes": "weight_bytes", "synops/step": "synops"}
+    return [
+        *(
+            {
+                "layer": ", ".join((f"{i} {row.kind}{names[i]}", *special[i])) + _reads(i, row.sources),
+                "shape": "x".join(map(str, row.shape)),
+                **{name: f"{getattr(row, key):,}" for name, key in costs.items()},
+            }
+            for i, row in enumerate(rows)
+        ),
+        {
+            "layer": "total",
+            "shape": "",
+            **{name: f"{sum(getattr(row, key) for row in rows):,}" for name, key in costs.items()},
+        },
+    ]
+
+
+def _reads(index: int, sources: tuple[int, ...]) -> str:
+    """Return what a layer reads, if it is more or other than the layer before."""
+    own = f" < {sources[0]}" if sources and sources[0] != index - 1 else ""
+    return own + "".join(f" + {source}" for source in sources[1:])
 
 
 def _summary(spec: NetworkSpec, index: int, shapes: tuple[Shape, ...], sources: tuple[int, ...]) -> LayerSummary:

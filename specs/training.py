@@ -1,16 +1,17 @@
 """Spec of a training run: data, augmentation, optimizer, and the bootstrap schedule."""
 
+import os
 from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from specs.dataset_sources import find_user_data
+from specs.dataset_sources import find_user_data, found_data
 from specs.errors import DataError, SnnZooError, SpecError
 from specs.fields import Flag, Integer, Number, Positive, StrictModel
 
-FIND_DATA = "find data"
-"""Key of a Pydantic validation context: True if files and folders named in `data` must exist."""
+FIND_DATA, SPEC_FOLDER = "find data", "spec folder"
+"""Keys of a Pydantic validation context: whether what `data` names must exist, and the folder of the spec."""
 
 NonNegative = Annotated[Integer, Field(ge=0)]
 Amount = Annotated[Number, Field(ge=0)]
@@ -198,7 +199,10 @@ class TrainingSpec(StrictModel):
     @field_validator("data")
     @classmethod
     def _check_data(cls, data: str, info: ValidationInfo) -> str:
-        if info.context and info.context.get(FIND_DATA):
+        context = info.context or {}
+        if SPEC_FOLDER in context and not os.path.exists(data):  # noqa: PTH110 - False for a bad name
+            data = found_data(data, context[SPEC_FOLDER])
+        if context.get(FIND_DATA):
             try:
                 find_user_data(data)
             except DataError as error:

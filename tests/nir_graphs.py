@@ -47,7 +47,7 @@ def network(*blocks, last=None, neuron=None, **fields):
 
 def written(net, tmp_path, **options):
     """Write a network and read it with the nir package; return its nodes by label, in the order of the edges."""
-    path = write_nir(Model.of(net), tmp_path / "a.nir", **options)
+    path = write_nir(Model.of(net), tmp_path / "a.nir", overwrite=True, **options)
     graph = nir.read(path)
     after = dict(graph.edges)
     names = [next(name for name in graph.nodes if name not in after.values())]

@@ -8,7 +8,7 @@ import torch
 from bootstrap_core.network.build import build_network
 from converters.chip.form import ChipForm
 from converters.formats.file_kind import FileKind, kind_of_file
-from converters.formats.model_files import MODEL_SUFFIXES, read_model
+from converters.formats.model_files import C_SOURCE, MODEL_SUFFIXES, read_model
 from converters.formats.netx.netx_model import netx_of
 from converters.formats.netx.netx_reader import load_netx
 from converters.model import Model
@@ -33,6 +33,8 @@ def read_source(source: str) -> tuple[Model, bool]:
             file or name, which gets fresh weights of seed 0.
     """
     path = Path(source)
+    if path.suffix == C_SOURCE:
+        raise SnnZooError(f"{path} is C source, not a model: zoo verify MODEL --against {path} checks it")
     if _is_model_file(path):
         if not path.exists():
             raise SnnZooError(f"no such file: {path}{suggest_file(path)}")

@@ -1,6 +1,7 @@
 """Images with their class numbers: splits, datasets of a training and a test split, and random splits."""
 
 import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -21,6 +22,8 @@ TEST_PART = 5
 """One of so many inputs is for testing if a file has no test set."""
 SHOWN_IMAGES, SHOWN_WIDTH = 20, 56
 """Number of images that a notebook shows of a split, and their width there in pixels."""
+CLASSES_SHOWN = 10
+"""Largest number of classes in a message."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +189,26 @@ class Dataset:
         n, of_all = len(self.test), self.drawn_from
         return f"all {n:,} test {self.sample}s" if of_all is None else f"{n:,} of the {of_all:,} test {self.sample}s"
 
+    def with_classes(self, classes: Sequence[str]) -> "Dataset":
+        """Number the classes as in `classes`, by name; data that have only numbers get the names.
+
+        Raises `DataError` for numbers beyond the classes, and for names that are not in `classes`: their order is
+        unknown, and accuracies would mean nothing.
+        """
+        if not self.has_names:
+            for split in (self.train, self.test):
+                check_split(split, len(classes))
+            return replace(self, classes=tuple(classes))
+        numbers = {name: number for number, name in enumerate(classes)}
+        if strange := [name for name in self.classes if name not in numbers]:
+            raise DataError(
+                f"{self.name} has classes that the network does not have ({listed(strange)}); the network's are "
+                f"{listed(classes)}: name the classes of {self.name} in the network's order, as in --classes a,b,c"
+            )
+        of_own = torch.tensor([numbers[name] for name in self.classes])
+        train, test = (replace(split, labels=of_own[split.labels]) for split in (self.train, self.test))
+        return replace(self, train=train, test=test, classes=tuple(classes))
+
     @property
     def limit_note(self) -> str | None:
         """Note for people that scores are of some of the test images; None if `test` has all."""
@@ -198,6 +221,12 @@ class Dataset:
     def __repr__(self) -> str:
         lines = [f"{len(self.classes)} classes: {reprlib.repr(self.classes)}", f"train: {self.train}"]
         return few_lines(f"Dataset {self.name!r}", [*lines, f"test: {self.test}"])
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names with commas, and the number of the others."""
+    more = f" and {len(names) - CLASSES_SHOWN} more" if len(names) > CLASSES_SHOWN else ""
+    return ", ".join(names[:CLASSES_SHOWN]) + more
 
 
 def check_split(split: object, n_classes: int) -> None:

@@ -23,9 +23,8 @@ from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import accuracy_by_steps, evaluate, evaluate_exactly
 from bootstrap_core.data.augmentation import are_pictures
-from bootstrap_core.data.datasets import load_dataset
+from bootstrap_core.data.data_places import DataPlaces
 from bootstrap_core.data.image_arrays import UNLABELLED
-from bootstrap_core.data.image_files import load_images
 from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network
@@ -56,7 +55,6 @@ from converters.model import Model
 from converters.onnx.flat_graph import LAYER
 from converters.onnx.import_ann import OnnxImport, import_ann
 from specs.arguments import check_path, check_type
-from specs.dataset_sources import find_user_data
 from specs.errors import ConversionError, DataError, StateOverflowError, UnsupportedError
 from specs.fields import Integer, Shape, StrictModel, TimeSteps
 from specs.io import document_as
@@ -364,9 +362,7 @@ def _export(module: torch.nn.Module, example: Tensor | None, path: Path) -> None
 def _loaded(dataset: object, shape: Shape) -> Dataset | None:
     """Return the dataset that `import_onnx` was given, for an ANN that takes images of `shape`."""
     if isinstance(dataset, str | Path):
-        name = str(dataset)
-        path = find_user_data(name)
-        return load_dataset(name) if path is None else replace(load_images(path, shape=shape), name=name)
+        return DataPlaces().load(str(dataset), shape, labelled=False)
     if callable(dataset):
         dataset = dataset(shape)
     if dataset is None:

@@ -11,7 +11,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from converters.cli.interrupt import INTERRUPTED, raised_in_command
+from converters.cli.usage import Rule, check_rules
 from specs.errors import SnnZooError
 from specs.files.whole_file import refuse_file_as_folder
 from specs.printable import printable
@@ -65,6 +66,12 @@ class KnownModels:
     golden_images: Callable[[str], "Tensor | None"]
 
 
+def known_models() -> KnownModels | None:
+    """Return the models that the running program knows, None if it knows none."""
+    found = click.get_current_context().obj
+    return found if isinstance(found, KnownModels) else None
+
+
 def _remembered(key: str, *names: str, help: str) -> click.Option:
     """Return a flag that is stored in the click context as `key`; it may stand before or after a subcommand."""
 
@@ -83,16 +90,20 @@ def talk_options() -> list[click.Option]:
 
 
 class Command(click.Command):
-    """Command that turns an expected error into `Error: ...` and exit code 1; a bug keeps its traceback."""
+    """Command with a table of rules about its options; an expected error is `Error: ...` and exit code 1."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, rules: Sequence[Rule] = (), **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.params += talk_options()
+        self.rules = rules
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments, and store them as typed."""
+        """Parse the arguments, check the rules about them, and store them as typed."""
         ctx.meta[TYPED] = tuple(args)
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:  # as for completion
+            check_rules(self.rules, ctx)
+        return rest
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -127,6 +138,7 @@ class Command(click.Command):
 
 command = partial(click.command, cls=Command, context_settings=CONTEXT_SETTINGS)
 """Decorator that makes a `Command`."""
+wrap_text = partial(click.wrap_text, width=80)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -241,9 +253,10 @@ def say(text: str) -> None:
         echo(_wrapped(text), err=True)
 
 
-def warn(text: str) -> None:
-    """Print a warning to stderr, even with `--quiet`; on a terminal, wrap it between words."""
-    echo(_wrapped(f"warning: {text}"), err=True)
+def warn(*texts: str) -> None:
+    """Print each text as a warning to stderr, even with `--quiet`; on a terminal, wrap it between words."""
+    for text in texts:
+        echo(_wrapped(f"warning: {text}"), err=True)
 
 
 def _wrapped(text: str, *, after: str = "") -> str:
@@ -353,6 +366,11 @@ def print_table(header: list[str], rows: list[list[str]], *, words: bool = False
                 for i, (cell, width) in enumerate(zip(line, widths, strict=True))
             )
             echo("  ".join([first, *others]).rstrip())
+
+
+def print_rows(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print a table of rows that have the same columns."""
+    print_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def _folded(cell: str, width: int) -> list[str]:

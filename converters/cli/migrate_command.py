@@ -1,7 +1,7 @@
 """The command `migrate`: rewrite weight norm in a state dict file in another style."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,7 @@ from converters.cli.console import (
     say,
     warn,
 )
+from converters.cli.usage import Rule
 from specs.words import counted
 
 if TYPE_CHECKING:
@@ -28,7 +29,18 @@ N_ROWS = 12
 """Number of renamed tensors that are shown after writing; --dry-run shows all."""
 
 
-@command()
+def _parse_axis(context: click.Context, parameter: click.Parameter, text: str) -> int | None:
+    if text != "none" and not text.isdecimal():
+        raise click.BadParameter(f"must be an axis, such as 0 or 1, or none; got {text!r}")
+    return None if text == "none" else int(text)
+
+
+@command(
+    rules=(
+        Rule("", "no file to write is named, nor --dry-run to look first", needs=("-o", "--dry-run")),
+        Rule("--only", "names weights that get a norm, and --to plain removes norms", excludes=("--to plain",)),
+    )
+)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--to", required=True, type=click.Choice(STYLES), help="Style of weight norm in the output, see above.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write: .safetensors, .pt, .pth or .bin.")
@@ -53,6 +65,7 @@ N_ROWS = 12
 @click.option(
     "--dim",
     default="0",
+    callback=_parse_axis,
     metavar="N|none",
     show_default=True,
     help="Axis that a new norm keeps, with a magnitude for each index; none: one magnitude for the whole weight.",
@@ -72,15 +85,11 @@ def migrate(
     source: Path,
     to: str,
     output: Path | None,
-    strip_prefix: str,
-    key: str | None,
-    only: tuple[str, ...],
-    dim: str,
     dtype: str | None,
-    keep_wrapper: bool,
     dry_run: bool,
     force: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Rewrite weight norm in a state dict in another style.
 
@@ -99,47 +108,16 @@ def migrate(
 
     from converters.file_migration import migrate_file
 
-    if output is None and not dry_run:
-        raise click.UsageError("-o: name the file to write, or look first with --dry-run")
-    if only and to == "plain":
-        raise click.UsageError("--only names weights that get a norm, and --to plain removes norms: leave --only out")
-    if dim != "none" and not dim.isdecimal():
-        raise click.BadParameter(f"must be an axis, such as 0 or 1, or none; got {dim!r}", param_hint="--dim")
-    if output is not None and not dry_run:
-        refuse_existing(output, force)
-    with byte_bar("migrate") as progress:
-        report = migrate_file(
-            source,
-            None if dry_run else output,
-            to=to,
-            only=only,
-            dim=None if dim == "none" else int(dim),
-            dtype=None if dtype is None else getattr(torch, DTYPES.get(dtype, dtype)),
-            key=key,
-            strip_prefix=strip_prefix,
-            keep_wrapper=keep_wrapper,
-            progress=progress,
-        )
     written = None if dry_run else output
+    if written is not None:
+        refuse_existing(written, force)
+    torch_dtype = None if dtype is None else getattr(torch, DTYPES.get(dtype, dtype))
+    with byte_bar("migrate") as progress:
+        report = migrate_file(source, written, to=to, dtype=torch_dtype, progress=progress, **options)
     if as_json:
-        echo(json_text(_as_json(report, to, written)))
+        echo(json_text({**report.as_json(), "to": to, "output": None if written is None else str(written)}))
     else:
         _print_report(report, to, written)
-
-
-def _as_json(report: "MigrationReport", to: str, output: Path | None) -> dict[str, object]:
-    return {
-        "from": report.plan.found,
-        "to": to,
-        "tensors": len(report.plan.outputs),
-        "renamed": [[old.name, new.name] for old, new, _ in report.plan.renamed],
-        "max_abs_diff": report.max_abs_diff,
-        "output": None if output is None else str(output),
-        "key": report.key,
-        "stripped_prefix": report.stripped_prefix,
-        "notes": report.notes,
-        "warnings": report.warnings,
-    }
 
 
 def _print_report(report: "MigrationReport", to: str, output: Path | None) -> None:
@@ -149,8 +127,7 @@ def _print_report(report: "MigrationReport", to: str, output: Path | None) -> No
         say(f"note: the prefix {report.stripped_prefix!r} was removed from the names")
     for note in report.notes:
         say(f"note: {note}")
-    for warning in report.warnings:
-        warn(warning)
+    warn(*report.warnings)
     renamed = report.plan.renamed
     shown = renamed if output is None else renamed[:N_ROWS]
     if shown:

@@ -12,8 +12,8 @@ from bootstrap_core.network.network import Network
 from converters.chip.form import ChipForm, problems_by_place
 from converters.formats.c.c_writer import (
     COptions,
+    c_name_problem,
     c_problems,
-    check_c_name,
     header_of,
     write_c,
 )
@@ -93,14 +93,14 @@ READERS: dict[FileKind, Callable[..., Model]] = {
 """Readers by kind of file; each takes the path, and the hints that it needs as keywords."""
 
 
-def _write_netx(model: Model, path: Path) -> Path:
-    return write_netx(model.build(), path)
+def _write_netx(model: Model, path: Path, *, overwrite: bool) -> Path:
+    return write_netx(model.build(), path, overwrite=overwrite)
 
 
 C_SOURCE = ".c"
 """Suffix of C source, which is written and never read."""
 
-WRITERS: dict[str, Callable[[Model, Path], Path]] = {
+WRITERS: dict[str, Callable[..., Path]] = {
     ".safetensors": write_safetensors,
     ".net": _write_netx,
     ".hdf5": _write_netx,
@@ -185,10 +185,8 @@ def write_model(
     advice = "pass its .model" if isinstance(getattr(model, "model", None), Model) else ""
     check_type(model, Model, "write_model takes a Model or a Network", advice=advice, error=ConversionError)
     check_card(dict(model.card), f"cannot write {path}")
-    if not overwrite and (exists := [str(file) for file in files_of(path) if file.exists()]):
-        raise ConversionError(f"{' and '.join(exists)} exists: choose another path, or pass overwrite=True")
     write = partial(write_c, options=c) if c is not None and path.suffix == C_SOURCE else WRITERS[path.suffix]
-    return write(model.with_data(partial(stored_data, folder=path.parent)), path)
+    return write(model.with_data(partial(stored_data, folder=path.parent)), path, overwrite=overwrite)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -196,16 +194,17 @@ def files_of(path: Path) -> list[Path]:
     return [path, header_of(path)] if path.suffix == C_SOURCE else [path]
 
 
-def check_writable_format(path: Path) -> None:
-    """Raise `UnsupportedError` if there is no writer for the suffix; call it before long work.
+def check_writable_format(*paths: Path) -> None:
+    """Raise `UnsupportedError` if there is no writer for one of the suffixes; call it before long work.
 
-    Raises `ConversionError` for a name that C source cannot have.
+    Raises `ConversionError` for names that C source cannot have.
     """
-    if path.suffix not in WRITERS:
-        raise UnsupportedError(f"cannot write {path}: no writer for {path.suffix or 'a file with no suffix'} "
-                               f"(known: {', '.join(WRITERS)})")  # fmt: skip
-    if path.suffix == C_SOURCE:
-        check_c_name(path)
+    for path in paths:
+        if path.suffix not in WRITERS:
+            raise UnsupportedError(f"cannot write {path}: no writer for {path.suffix or 'a file with no suffix'} "
+                                   f"(known: {', '.join(WRITERS)})")  # fmt: skip
+    if problems := [problem for path in paths if path.suffix == C_SOURCE and (problem := c_name_problem(path))]:
+        raise ConversionError("\n".join(problems))
 
 
 def file_entry(path: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from converters.model import Model, check_card, check_fit
 from converters.weight_norm.norm_styles import Style, all_finite, has_no_direction, names_of
 from specs.errors import IntegrityError, SpecError
 from specs.files.memory import refuse_beyond_memory
-from specs.files.whole_file import write_whole
+from specs.files.whole_file import refuse_overwriting, write_whole
 from specs.io import spec_from_document
 
 METADATA_KEY = "snnzoo"
@@ -30,8 +30,9 @@ DIRECTION = names_of("weight", Style.PARAMETRIZED)[1]
 """End of the names of weight-norm directions."""
 
 
-def write_safetensors(model: Model, path: Path) -> Path:
+def write_safetensors(model: Model, path: Path, *, overwrite: bool = False) -> Path:
     """Write a model file; the same model gives the same bytes."""
+    refuse_overwriting(path, overwrite=overwrite)
     metadata = {
         "format": FORMAT,
         "spec": model.spec.model_dump(mode="json"),

@@ -7,11 +7,13 @@ one digest, so a model that was pulled, copied, moved or changed has none.
 
 import hashlib
 import json
+import os
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
 from specs.dataset_sources import dataset_names
-from specs.errors import SnnZooError
+from specs.errors import DataError, SnnZooError
 from specs.files.download import cache_folder
 from specs.files.file_digest import sha256_of
 from specs.files.given_file import real_path
@@ -34,6 +36,29 @@ def is_named_data(file: Path, data: str) -> bool:
         return _place(file).read_bytes() == _note(file, data)
     except (OSError, SnnZooError):
         return False
+
+
+def check_named_data(data: str, file: Path, name: str) -> None:
+    """Raise `DataError` if the data that a model names are missing, or may not be opened.
+
+    A model may come from a stranger, so it must not choose which files are opened outside its folder. Data that the
+    user named when the model was made on this machine are opened.
+
+    Args:
+        data: name of a dataset, or a path.
+        file: file of the model.
+        name: name of the model, for the error.
+    """
+    if data in dataset_names():
+        return
+    if not os.path.exists(data):  # noqa: PTH110 - False for a bad name
+        raise DataError(f"{name} was made with {data!r}, which is missing: name the data with --data")
+    is_inside = Path(os.path.realpath(data)).is_relative_to(os.path.realpath(file.parent))
+    if not (is_inside or is_named_data(file, data)):
+        raise DataError(
+            f"{name} was made with {data!r}, which is not in its folder and is only opened if you name it: "
+            f"--data {shlex.quote(data)}"
+        )
 
 
 def _place(file: Path) -> Path:

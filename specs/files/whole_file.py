@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from specs.errors import SnnZooError
+from specs.errors import ConversionError, SnnZooError
 
 N_RANDOM = 8
 
@@ -51,6 +51,12 @@ def refuse_file_as_folder(folder: str | Path) -> None:
     for place in (Path(folder), *Path(folder).parents):
         if place.exists() and not place.is_dir():
             raise SnnZooError(f"cannot write into {folder}: {place} is a file, not a folder; choose another place")
+
+
+def refuse_overwriting(*paths: Path, overwrite: bool) -> None:
+    """Raise `ConversionError` if one of the files exists and `overwrite` is false."""
+    if not overwrite and (exists := [str(path) for path in paths if path.exists()]):
+        raise ConversionError(f"{' and '.join(exists)} exists: choose another path, or pass overwrite=True")
 
 
 def write_whole(path: str | Path, data: bytes) -> Path:

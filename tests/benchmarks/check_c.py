@@ -129,7 +129,9 @@ def compare(source: str, few: int, whole: list[str], data_dir: Path | None, fold
     """Compare C with the integer engine on one model; return its row of the report."""
     model: Model = read_source(source)[0]
     card = card_of(source)
-    written = write_c(model, folder / "model.c", COptions(images=None if card is None else golden_images(card.golden)))
+    written = write_c(
+        model, folder / "model.c", COptions(images=None if card is None else golden_images(card.golden)), overwrite=True
+    )
     exact = IntegerNetwork(model.build())
     data = load_dataset(usual_data(model), data_dir=data_dir, log_mel=model.spec.input.log_mel)
     compilers = list(filter(shutil.which, ("gcc", "clang")))

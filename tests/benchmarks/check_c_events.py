@@ -99,7 +99,7 @@ def compare(model: Model, events: Tensor, folder: Path, *, on_boards: bool) -> d
     expected = logits_over_time(exact, events.transpose(0, 1), plan).numpy()
     native_us = (time.process_time() - before) / n / steps * 1e6
     _, trace = exact.run(events.transpose(0, 1))
-    written, costs = write_c(model, folder / "model.c", COptions(images=events)), c_costs(form)
+    written, costs = write_c(model, folder / "model.c", COptions(images=events), overwrite=True), c_costs(form)
     row: dict[str, Any] = {
         "recordings": n,
         "steps": steps,

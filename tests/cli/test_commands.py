@@ -1,7 +1,6 @@
 import gzip
 import hashlib
 import json
-import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,8 +18,6 @@ from converters import Model, read_model, write_model
 from converters.cli.console import NO_LIBRARY
 from specs.dataset_sources import sources
 from specs.io import spec_from_document
-from specs.words import probability
-from zoo.packaged_files import packaged_path
 
 
 def test_help_imports_neither_torch_nor_h5py() -> None:
@@ -35,16 +32,6 @@ def test_every_command_has_help_with_an_example(run) -> None:
         for line in [[name], *([name, sub] for sub in getattr(command, "commands", {}))]:
             text = run(*line, "-h").output
             assert (hasattr(command, "commands") and len(line) == 1) or "Example:" in text, line
-
-
-def test_check_names_what_is_special_about_a_layer(run, tmp_path) -> None:
-    (tmp_path / "heard.yaml").write_text(
-        "{name: heard, time_steps: 4, input: {shape: [6], encoding: events}, blocks: "
-        "[{kind: dense, features: 5, recurrent: true, delays: {}}, {kind: affine, features: 2}]}"
-    )
-    table = run("check", tmp_path / "heard.yaml").stdout
-    assert re.search(r"^0 input, events, 1 bit +6 ", table, re.MULTILINE)
-    assert re.search(r"^1 dense, recurrent, delays +5 +55 ", table, re.MULTILINE)
 
 
 def test_check_prints_the_layer_table(run, spec_file) -> None:
@@ -89,7 +76,7 @@ def test_a_network_with_skips_from_spec_to_score(run, tmp_path) -> None:
     run("convert", tmp_path / "b.safetensors", "-o", tmp_path / "a.nir", "--force")
     assert "the spikes of a.nir       FAILED" in run("verify", tmp_path / "a.safetensors", code=1).stdout
     (tmp_path / "a.nir").write_bytes((tmp_path / "a.nir").read_bytes()[:2000])
-    assert "the spikes of a.nir       FAILED" in run("verify", tmp_path / "a.safetensors", code=1).stdout
+    assert "a.nir/node: damaged" in run("verify", tmp_path / "a.safetensors", code=1).stdout
     error = run("convert", tmp_path / "a.safetensors", "-o", tmp_path / "a.net", code=1).stderr
     assert "blocks 2, 4: skips (a .net is a chain of layers)" in error
 
@@ -149,90 +136,12 @@ def test_eval_scores_both_engines_alike(run, trained) -> None:
     assert results["torch"]["sample"] is True
 
 
-def test_eval_agrees_with_the_card(run, trained) -> None:
-    rows = json.loads(run("eval", trained / "model.safetensors", "--json").stdout)["results"]
-    assert rows[0]["accuracy"] == read_model(trained / "model.safetensors").card["test"]["snn"]["accuracy"]
-
-
-def test_eval_says_when_it_scores_some_test_images(run) -> None:
-    command = "eval", "mnist-dense-shallow", "--data", "mnist-sample", "--limit"
-    note = "scored on 50 of the 1,000 test images, each class with its share"
-    assert note in run(*command, 50).stderr
-    assert "of the 1,000 test images" not in run(*command, 1000).stderr
-    found = json.loads(run(*command, 50, "--json").stdout)
-    assert (found["drawn_from"], found["results"][0]["images"]) == (1000, 50)
-
-
-def test_eval_says_when_it_scores_the_sample(run, trained) -> None:
-    assert "embedded sample" in run("eval", trained / "model.safetensors", "--limit", 20).stderr
-
-
-def test_overflow_is_of_the_integers(run, trained) -> None:
-    command = "eval", trained / "model.safetensors", "--limit", 20, "--overflow", "chip"
-    assert json.loads(run(*command, "--json").stdout)["engine"] == "integer"
-    assert "--overflow needs the chip's integers" in run(*command, "--engine", "torch", code=2).stderr
-    assert json.loads(run(*command[:-2], "--json").stdout)["results"][0]["overflows"] is None
-
-
-def test_eval_tells_of_the_other_engine_unless_one_is_chosen(run, trained) -> None:
-    told = {
-        options: "--engine integer computes the same"
-        in run("eval", "mnist-dense", "--limit", 5, *data, *options).stderr
-        for data in [("--data", "mnist-sample")]
-        for options in [(), ("--engine", "torch"), ("--engine", "integer"), ("--mode", "ann"), ("--json",)]
-    }
-    assert [options for options, yes in told.items() if yes] == [()]
-
-
-def test_eval_says_that_floats_go_on_beyond_24_bits(run, trained) -> None:
-    command = "eval", trained / "model.safetensors", "--limit", 20
-    told = "only --engine integer checks that"
-    assert told in run(*command, "--time-steps", "4,5").stderr  # more than the 4 of the spec
-    assert told not in run(*command, "--time-steps", "1,4").stderr
-    assert told not in run(*command, "--time-steps", "5", "--engine", "integer").stderr
-
-
-def test_eval_says_which_layers_have_no_neurons(run) -> None:
-    table = run("eval", "mnist-conv", "--data", "mnist-sample", "--limit", 5).stdout.splitlines()
-    without = [line.split()[1] for line in table if "no neurons" in line]
-    assert without == ["input", "flatten", "affine"]
-
-
-def test_eval_of_a_missing_file_is_told(run, tmp_path) -> None:
-    assert "no such file" in run("eval", tmp_path / "none.safetensors", code=1).stderr
-
-
-def test_eval_of_an_unknown_name_lists_the_known(run) -> None:
-    assert "mnist-dense" in run("eval", "mnist-dens", code=1).stderr
-
-
-@pytest.mark.parametrize("steps", ["", "0", "a", "4,,8", "9999"])
-def test_bad_time_steps_are_wrong_usage(run, trained, steps) -> None:
-    error = run("eval", trained / "model.safetensors", "--time-steps", steps, code=2).stderr
-    assert "Invalid value for --time-steps: " in error
-
-
-def test_an_ann_has_no_time_steps(run, trained) -> None:
-    options = "--mode", "ann", "--time-steps", "4"
-    assert "an ANN has no time steps" in run("eval", trained / "model.safetensors", *options, code=2).stderr
-
-
 def test_convert_writes_netx_with_its_digest(run, trained, tmp_path) -> None:
     target = tmp_path / "model.net"
     result = json.loads(run("convert", trained / "model.safetensors", "-o", target, "--json").stdout)
     assert result["outputs"][0]["sha256"] == hashlib.sha256(target.read_bytes()).hexdigest()
     with h5py.File(target) as file:
         assert file["simulation/tSample"][()] == 4
-
-
-def test_convert_refuses_an_unknown_format_before_it_reads(run, tmp_path) -> None:
-    assert "no writer for .xyz" in run("convert", tmp_path / "none.safetensors", "-o", "a.xyz", code=1).stderr
-
-
-def test_show_prints_card_and_layers(run, trained) -> None:
-    text = run("show", trained / "model.safetensors").stdout
-    assert "1 dense" in text
-    assert "validation snn accuracy" in text
 
 
 def test_predict_classifies_files_and_animates(run, trained, tmp_path) -> None:
@@ -253,26 +162,6 @@ def test_predict_classifies_files_and_animates(run, trained, tmp_path) -> None:
     assert (tmp_path / "a.gif").read_bytes() == b"mine"
 
 
-def test_predict_tells_the_two_likeliest_classes(run, trained, tmp_path) -> None:
-    Image.fromarray(load_dataset("mnist-sample").test.images[0, 0].numpy()).save(tmp_path / "a.png")
-    scores = json.loads(run("predict", trained / "model.safetensors", tmp_path / "a.png", "--json").stdout)[
-        "predictions"
-    ][0]["scores"]
-    first, second = sorted(range(10), key=lambda label: -scores[label])[:2]
-    told = run("predict", trained / "model.safetensors", tmp_path / "a.png").stdout.splitlines()[1].split()
-    likeliest = [text for label in (first, second) for text in (str(label), *probability(scores[label]).split())]
-    assert told[1:] == likeliest
-
-
-def test_no_probability_reads_as_certain(run, trained, tmp_path) -> None:
-    model = read_model(trained / "model.safetensors")
-    sure = replace(model, spec=model.spec.model_copy(update={"logit_scale": 1e4}))
-    write_model(sure, tmp_path / "sure.safetensors")
-    Image.fromarray(load_dataset("mnist-sample").test.images[0, 0].numpy()).save(tmp_path / "a.png")
-    cells = re.split(r"  +", run("predict", tmp_path / "sure.safetensors", tmp_path / "a.png").stdout.splitlines()[1])
-    assert cells[2::2] == ["> 99.99 %", "< 0.01 %"]
-
-
 def test_predict_inverts_dark_digits(run, trained, tmp_path) -> None:
     image = load_dataset("mnist-sample").test.images[0, 0].numpy()
     Image.fromarray(image).save(tmp_path / "light.png")
@@ -280,11 +169,6 @@ def test_predict_inverts_dark_digits(run, trained, tmp_path) -> None:
     light = json.loads(run("predict", trained / "model.safetensors", tmp_path / "light.png", "--json").stdout)
     dark = json.loads(run("predict", trained / "model.safetensors", tmp_path / "dark.png", "--invert", "--json").stdout)
     assert dark["predictions"][0]["scores"] == pytest.approx(light["predictions"][0]["scores"])
-
-
-def test_predict_of_no_image_is_told(run, trained, tmp_path) -> None:
-    (tmp_path / "a.png").write_bytes(b"no image")
-    assert "as an image" in run("predict", trained / "model.safetensors", tmp_path / "a.png", code=1).stderr
 
 
 def test_predict_goes_on_to_the_next_image(run, trained, tmp_path) -> None:
@@ -296,27 +180,8 @@ def test_predict_goes_on_to_the_next_image(run, trained, tmp_path) -> None:
     for options in ([], ["--json"]):
         result = run("predict", trained / "model.safetensors", *paths, *options, code=1)
         assert [str(path) in result.stdout for path in paths] == [False, True, False, True, False]
-        assert [str(path) in result.stderr.partition("Error: ")[2] for path in paths] == [
-            True,
-            False,
-            True,
-            False,
-            True,
-        ]
-
-
-def test_data_list_shows_the_sample(run) -> None:
-    found = json.loads(run("data", "list", "--json").stdout)
-    assert found["mnist"] is None
-    assert found["mnist-sample"].endswith(".npz")
-
-
-def test_the_version_and_what_it_runs_on(run) -> None:
-    assert "operators" not in run("--version").stdout
-    told = run("--version", "-v").stdout
-    assert told.startswith(run("--version").stdout)
-    assert "torch" in told
-    assert f"operators: {describe()}" in told
+        told = result.stderr.partition("Error: ")[2]
+        assert [str(path) in told for path in paths] == [True, False, True, False, True]
 
 
 def test_any_command_is_quiet_or_tells_what_it_ran_on(run, trained) -> None:
@@ -330,44 +195,20 @@ def test_any_command_is_quiet_or_tells_what_it_ran_on(run, trained) -> None:
 
 
 def test_what_computes_tells_that_the_native_library_is_missing(run, trained, tmp_path, monkeypatch) -> None:
-    spec, model, onnx = (
-        trained / "spec.yaml",
-        trained / "model.safetensors",
-        packaged_path("examples", "mnist-relu.onnx"),
-    )
-    commands = [
-        ["eval", model, "--limit", 20],
-        ["train", spec, "-o", tmp_path / "run", "--epochs", 1],
-        ["convert", onnx, "--epochs", 0, "--input", "graded"],
-    ]
-    for command in commands:
-        assert NO_LIBRARY not in run(*command).stderr
+    model = trained / "model.safetensors"
+    evaluate = ["eval", model, "--limit", 20]
+    assert NO_LIBRARY not in run(*evaluate).stderr
     monkeypatch.setattr("bootstrap_core.ops.library.is_installed", lambda: False)
-    for command in commands:
-        again = ["--force"] if command[0] == "train" else []
-        assert run(*command, *again).stderr.splitlines().count(NO_LIBRARY) == 1
-        assert NO_LIBRARY not in run(*command, *again, "-q").stderr
+    for command in (evaluate, ["train", trained / "spec.yaml", "-o", tmp_path / "run", "--epochs", 1]):
+        assert run(*command).stderr.splitlines().count(NO_LIBRARY) == 1
+    assert NO_LIBRARY not in run(*evaluate, "-q").stderr
     assert NO_LIBRARY not in run("convert", model, "-o", tmp_path / "model.net").stderr  # this command computes nothing
-
-
-def test_where_the_flags_stand_does_not_matter(run, trained) -> None:
-    command = "eval", trained / "model.safetensors", "--limit", 20
-    assert run("-q", *command).stderr == ""
-    assert f"operators: {describe()}" in run("-v", *command).stderr
-    assert "Python" in run("data", "-v", "list").stderr
-    assert run("data", "list").stderr == ""
 
 
 def test_what_failed_tells_what_it_ran_on_and_of_several_processes_the_first(run, monkeypatch) -> None:
     assert "Python" in run("verify", "/none", "-v", code=1).stderr
     monkeypatch.setenv("RANK", "1")
     assert "Python" not in run("verify", "/none", "-v", code=1).stderr
-
-
-def test_a_quiet_conversion_says_nothing(run, tmp_path) -> None:
-    command = "convert", packaged_path("examples", "mnist-relu.onnx"), "--data", "mnist-sample", "--epochs", 1
-    assert "tuning, epoch 1" in run(*command, "-o", tmp_path / "a.net").stderr
-    assert run(*command, "-o", tmp_path / "b.net", "-q").stderr == ""
 
 
 def test_warnings_stay_where_it_is_quiet(run, tmp_path) -> None:
@@ -382,33 +223,6 @@ def test_scores_come_before_a_plot_that_cannot_be_drawn(run, trained, tmp_path, 
     done = run("eval", trained / "model.safetensors", "--limit", 20, "--plot", tmp_path / "a.png", code=1)
     assert "accuracy" in done.stdout
     assert "matplotlib" in done.stderr
-
-
-def test_a_seed_is_a_number_of_63_bits(run, spec_file, tmp_path) -> None:
-    for command in ("build", "train"):
-        assert "--seed" in run(command, spec_file, "-o", tmp_path / "a.safetensors", "--seed", 1 << 63, code=2).stderr
-
-
-def test_what_is_of_a_card_and_what_is_of_layers_are_shown_one_at_a_time(run, tmp_path) -> None:
-    for of_card in (["--markdown"], ["--curves", tmp_path / "a.png"]):
-        for of_layers in (["--diff", "mnist-dense-t4"], ["--graph", tmp_path / "a.svg"]):
-            assert "one at a time" in run("show", "mnist-dense", *of_card, *of_layers, code=2).stderr
-
-
-def test_no_command_is_wrong_usage(run) -> None:
-    assert "Commands:" in run(code=2).stderr
-
-
-def test_predict_says_that_a_blank_image_shows_nothing(run, tmp_path) -> None:
-    for value in (0, 7):
-        Image.new("L", (28, 28), value).save(tmp_path / f"{value}.png")
-    result = run("predict", "mnist-dense", tmp_path / "0.png")
-    assert "is blank for the network" in result.stderr
-    told = json.loads(run("predict", "mnist-dense", tmp_path / "0.png", "--json").stdout)["predictions"]
-    assert told[0]["blank"] is True
-    digit = load_dataset("mnist-sample").test.images[0, 0].numpy()
-    Image.fromarray(digit).save(tmp_path / "digit.png")
-    assert "warning" not in run("predict", "mnist-dense", tmp_path / "digit.png").stderr
 
 
 def test_eval_asks_for_the_data_that_a_model_does_not_tell(run, tmp_path) -> None:
@@ -455,15 +269,3 @@ def test_predict_runs_for_other_numbers_of_steps(tmp_path, run) -> None:
         return json.loads(found.stdout)["predictions"][0]["scores"]
 
     assert scores() == scores("--time-steps", 16) != scores("--time-steps", 2)
-
-
-def test_eval_asks_for_normalisation_where_a_converted_network_scores_near_chance(tmp_path, run) -> None:
-    spec = spec_from_document({
-        "name": "plain", "time_steps": 4, "input": {"shape": [784]}, "blocks": [{"kind": "affine", "features": 10}]
-    })  # fmt: skip
-    fresh = Model.of(build_network(spec, seed=0), {"conversion": {"source": "a.pt"}})
-    write_model(fresh, tmp_path / "a.safetensors")
-    limit = ("--data", "mnist-sample", "--limit", 200)
-    assert "near chance (10.00 %): if the training normalised" in run("eval", tmp_path / "a.safetensors", *limit).stderr
-    write_model(Model(fresh.spec, fresh.tensors), tmp_path / "b.safetensors")
-    assert "near chance" not in run("eval", tmp_path / "b.safetensors", *limit).stderr

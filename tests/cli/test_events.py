@@ -169,19 +169,3 @@ def test_what_is_no_recording_is_told(run, spec, tmp_path) -> None:
     assert "a.bin: 11 bytes are not a whole number of events of 5 bytes" in stderr
     assert "x of event 0 is 9, outside the sensor of 8 rows and 8 columns: input.shape must be that" in stderr
     assert "empty is a folder without .bin, .bs1, .bs2, .npy, .npz files" in stderr
-
-
-def test_networks_and_data_of_other_kinds_are_refused(run, spec, moves, tmp_path) -> None:
-    (tmp_path / "still.yaml").write_text(spec.read_text().replace(", encoding: events, bin_us: 10000", ""))
-    names = ["--classes", "down,left,right"]
-    told = run("eval", tmp_path / "still.yaml", "--data", moves, *names, code=1).stderr
-    assert "moves has recordings of events; the network takes images" in " ".join(told.split())
-    told = run("eval", tmp_path / "still.yaml", "--data", "nmnist-simulated-sample", code=1).stderr
-    assert "nmnist-simulated-sample has recordings of events; the network takes images" in " ".join(told.split())
-    told = run("eval", spec, "--data", "mnist-sample", code=1).stderr
-    assert "mnist-sample has images; the network takes recordings of events" in " ".join(told.split())
-    np.savez(tmp_path / "still.npz", x=np.zeros((10, 2, 8, 8), np.uint8), y=np.arange(10) % 3)
-    told = run("eval", spec, "--data", tmp_path / "still.npz", code=1).stderr
-    assert "still.npz: x must have the shape [N, T, 2, 8, 8] of events" in " ".join(told.split())
-    told = run("train", spec, "-o", tmp_path / "run", "--set", "training.augment.degrees=5", code=1).stderr
-    assert "training.augment.degrees: applies to images, not to events: remove it" in " ".join(told.split())

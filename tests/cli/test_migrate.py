@@ -59,20 +59,6 @@ def test_json_is_all_there_is_on_stdout(run, source, tmp_path) -> None:
     }
 
 
-def test_a_table_for_people_and_talk_on_stderr(run, source, tmp_path) -> None:
-    output = tmp_path / "new.pt"
-    result = run("migrate", source, "--to", "plain", "-o", output)
-    lines = result.stdout.splitlines()
-    assert lines[0].split() == ["old", "name", "new", "name", "change", "shape"]
-    assert lines[1].split() == ["a.weight_g", "a.weight", "multiplied", "out", "[2,", "2]"]
-    assert lines[-2:] == ["legacy -> plain: 2 tensors, 2 renamed, weights differ by at most 0", f"wrote {output}"]
-    assert result.stderr.splitlines() == [
-        "note: the state dict was found under the key 'state_dict'",
-        "note: the prefix 'module.' was removed from the names",
-        "note: left out: epoch (beside state_dict)",
-    ]
-
-
 def test_a_dry_run_shows_all_and_writes_nothing(run, tmp_path) -> None:
     state = {f"{i}.weight": torch.ones(2, 2) for i in range(20)}
     torch.save(state, tmp_path / "old.pt")
@@ -85,18 +71,6 @@ def test_a_dry_run_shows_all_and_writes_nothing(run, tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["old.pt"]
     result = run("migrate", tmp_path / "old.pt", "--to", "legacy", "-o", tmp_path / "new.pt")
     assert "... and 28 more" in result.stdout
-
-
-def test_a_dry_run_finds_what_would_fail(run, tmp_path) -> None:
-    torch.save({"w_g": torch.ones(1, 1), "w_v": torch.zeros(1, 2)}, tmp_path / "old.pt")
-    result = run("migrate", tmp_path / "old.pt", "--to", "plain", "--dry-run", code=1)
-    assert result.stderr.startswith("Error: w_v: a row of zeros")
-
-
-def test_warnings_are_on_stderr(run, tmp_path) -> None:
-    torch.save({"weight": torch.zeros(3, 2)}, tmp_path / "old.pt")
-    result = run("migrate", tmp_path / "old.pt", "--to", "legacy", "--dry-run")
-    assert "warning: weight: 3 rows of zeros, with magnitude 0\n" in result.stderr
 
 
 def test_the_options_reach_the_library(run, tmp_path) -> None:
@@ -122,23 +96,6 @@ def test_nothing_is_overwritten_without_force(run, source, tmp_path) -> None:
         assert output.read_bytes() == before
     run("migrate", source, "--to", "plain", "-o", source, "--force")
     assert list(torch.load(source, weights_only=True)) == ["a.weight", "a.bias"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--to", "plain"], "name the file to write, or look first with --dry-run"),
-        (["--dry-run"], "--to"),
-        (["--to", "keras", "--dry-run"], "'keras' is not one of"),
-        (["--to", "plain", "--only", "x", "--dry-run"], "leave --only out"),
-        (["--to", "legacy", "--dim", "-1", "--dry-run"], "must be an axis"),
-        (["--to", "legacy", "--dim", "x", "--dry-run"], "got 'x'"),
-        (["--to", "legacy", "--dtype", "int8", "--dry-run"], "int8"),
-    ],
-)
-def test_wrong_usage_is_two(run, source, arguments, message) -> None:
-    result = run("migrate", source, *arguments, code=2)
-    assert message in result.stderr
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"<html>", b"version https://git-lfs.github.com/spec/v1"])

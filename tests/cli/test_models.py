@@ -36,13 +36,6 @@ def test_list_shows_the_package_s_models(run) -> None:
     assert lines[1].split()[-1] == "package"
 
 
-def test_list_shows_a_revision_that_is_asked_for(run, index) -> None:
-    url, (older, newer) = index
-    for made in (older, newer):
-        assert rows(run, made.reference, "--from", url)["tiny"]["revision"] == made.reference[5:]
-    assert f"there are {older.reference[5:]}" in run("list", "tiny@000000000000", "--from", url, code=1).stderr
-
-
 def test_list_shows_all_revisions_of_a_name(run, index) -> None:
     url, models = index
     run("pull", models[0].reference, "--from", url)
@@ -56,15 +49,6 @@ def test_list_shows_all_revisions_of_a_name(run, index) -> None:
     assert listed(f"{models[0].reference[:8]}*", "--from", url) == listed("tiny@*") == both[:1]
     packaged = [name.partition("@")[0] for name, _ in listed("*@*")]
     assert packaged == sorted([*zoo.model_names(), "tiny"])
-
-
-@pytest.mark.parametrize("command", ["list", "pull", "show"])
-def test_a_revision_that_is_too_short_is_told_with_those_that_exist(run, index, command: str) -> None:
-    url, (older, _) = index
-    run("pull", older.reference, "--from", url)
-    told = run(command, older.reference[:9], code=1).stderr
-    expected = f"{older.reference[:9]}: a revision needs at least 12 digits, got 4; there are {older.reference[5:]}"
-    assert expected in " ".join(told.split())
 
 
 def test_pulled_revisions_need_no_index(run, index, port: int) -> None:
@@ -99,10 +83,6 @@ def test_offline_touches_no_index_beyond_this_machine(run, index, monkeypatch) -
     assert rows(run, "--offline", "--from", "ftp://127.0.0.1:1/x")["tiny"]["revision"] == newer.reference[5:]
 
 
-def test_a_name_too_long_for_a_folder_is_told(run) -> None:
-    assert "no index in" in run("list", "--from", "x" * 300, code=1).stderr
-
-
 def test_models_of_another_cache_run(run, index, tmp_path, monkeypatch) -> None:
     run("pull", "tiny", "--from", index[0], "--cache-dir", tmp_path / "mine")
     shape = read_model(index[1][0].file).spec.input.shape
@@ -111,16 +91,6 @@ def test_models_of_another_cache_run(run, index, tmp_path, monkeypatch) -> None:
     before = os.environ["ZOO_CACHE_DIR"]
     run("eval", "tiny", "--data", tmp_path / "a.npz", "--cache-dir", tmp_path / "mine")
     assert os.environ["ZOO_CACHE_DIR"] == before
-
-
-def test_an_index_without_a_name_is_told(run, carded) -> None:
-    made = carded()
-    assert "the URL of the index is empty" in run("publish", made.file, made.card_file, "--to", "", code=1).stderr
-
-
-def test_list_of_a_mistyped_name_suggests_one(run) -> None:
-    error = run("list", "mnist-dens", code=1).stderr
-    assert error.startswith("Error: no model 'mnist-dens' in package, cache; did you mean mnist-dense?")
 
 
 def test_list_says_what_was_pulled(run, index) -> None:
@@ -165,32 +135,6 @@ def test_pull_overwrites_only_with_force(run, index, tmp_path) -> None:
     assert (tmp_path / "tiny.safetensors").read_bytes() == newer.file.read_bytes()
 
 
-def test_published_models_can_be_pulled(run, carded, tmp_path) -> None:
-    made = carded()
-    assert run("publish", made.file, made.card_file, "--to", tmp_path / "new").stdout == f"{made.reference}\n"
-    (path,) = run("pull", made.reference, "--from", tmp_path / "new").stdout.split()
-    assert Path(path).read_bytes() == made.file.read_bytes()
-
-
-def test_publish_of_a_wrong_card_is_an_error(run, carded, tmp_path) -> None:
-    error = run("publish", carded().file, carded(seed=1).card_file, "--to", tmp_path / "new", code=1).stderr
-    assert "is the card of another file" in error
-
-
-def test_publish_of_a_spec_in_the_place_of_a_card_says_what_writes_one(run, carded, spec_file, tmp_path) -> None:
-    file = carded().file
-    error = run("publish", file, spec_file, "--to", tmp_path / "new", code=1).stderr
-    command = f"zoo card {file} -o {file.with_suffix('.yaml')}"
-    assert error == f"Error: {spec_file} is not a card; this writes one:\n{command}\n"
-
-
-@pytest.mark.parametrize("command", ["list", "pull tiny"])
-def test_a_folder_that_is_no_index_is_told(run, tmp_path, command) -> None:
-    error = run(*command.split(), "--from", tmp_path / "none", code=1).stderr
-    assert f"no index in {tmp_path}/none: " in error
-    assert "zoo publish makes one" in error
-
-
 def test_what_was_pulled_is_known_by_name_and_revision(run, index) -> None:
     url, (older, newer) = index
     for reference in ("tiny", older.reference):
@@ -226,13 +170,6 @@ def test_a_damaged_model_of_the_cache_is_not_loaded(run, index, tmp_path) -> Non
     for command in (("show", "tiny"), ("pull", "tiny")):
         error = run(*command, code=1).stderr
         assert "is damaged or missing; fetch it again: zoo pull tiny@" in " ".join(error.split())
-
-
-def test_convert_knows_what_was_pulled(run, index, tmp_path) -> None:
-    url, (_, newer) = index
-    run("pull", "tiny", "--from", url)
-    run("convert", newer.reference, "-o", tmp_path / "tiny.net")
-    assert (tmp_path / "tiny.net").exists()
 
 
 def test_what_was_pulled_is_pulled_again_without_its_index(run, index, tmp_path) -> None:

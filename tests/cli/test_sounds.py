@@ -1,7 +1,6 @@
 """Networks of sounds, from a folder of recordings to the name of a class."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -67,31 +66,6 @@ def test_recordings_train_a_network_that_names_others(run, spec, tones, tmp_path
     assert run("predict", model, new[0]).stdout.split()[0] == "sound"
 
 
-def test_what_is_no_recording_is_told(run, spec, tmp_path) -> None:
-    (tmp_path / "a.wav").write_bytes(b"hello")
-    silent = save_wav(tmp_path / "b.wav", np.zeros(800))
-    (tmp_path / "empty").mkdir()
-    told = run("predict", spec, tmp_path / "a.wav", silent, tmp_path / "empty", tmp_path / "c.wav", code=1)
-    assert "b.wav" in told.stdout
-    stderr = " ".join(told.stderr.split())
-    assert "b.wav is blank for the network" in stderr
-    assert "a.wav is not a WAV file: " in stderr
-    assert "empty is a folder without .wav files" in stderr
-    assert "c.wav: No such file or directory" in stderr
-    told = run("predict", "mnist-dense-shallow", silent, code=1).stderr
-    assert "b.wav: mnist-dense-shallow takes images, not WAV files" in " ".join(told.split())
-
-
-def test_files_beside_recordings_and_a_short_recording_are_told(run, spec, tmp_path) -> None:
-    folder = save_wav(tmp_path / "new" / "a.wav", tone(900, seconds=10 / 8000)).parent
-    (folder / "a.png").write_bytes(b"")
-    stderr = " ".join(run("predict", spec, folder).stderr.split())
-    assert "new: 1 without .wav skipped" in stderr
-    assert "warning: " + str(folder / "a.wav") + " is too short: its class means nothing" in stderr
-    told = run("predict", spec, folder / "a.png", code=1).stderr
-    assert "a.png: tones takes WAV files, not images" in " ".join(told.split())
-
-
 def test_a_spec_without_log_mel_gets_the_defaults(run, spec, tones, tmp_path) -> None:
     text = spec.read_text().replace("shape: [1, 12, 10]", "shape: [1, 40, 48]")
     spec.write_text(text.replace(", log_mel: {bands: 12, frames: 10, range_db: 30}", ""))
@@ -116,15 +90,6 @@ def test_data_of_the_other_kind_are_refused(run, spec, tones, tmp_path) -> None:
     assert "pictures has images; the network takes WAV files" in " ".join(told.split())
     told = run("eval", "mnist-dense-shallow", "--data", tones, code=1).stderr
     assert "become pictures [1, 40, 48]; the network takes images [1, 28, 28]" in " ".join(told.split())
-
-
-def test_a_folder_of_images_and_recordings_is_refused(run, spec, tones, tmp_path) -> None:
-    mixed = tmp_path / "mixed"
-    shutil.copytree(tones, mixed)
-    (mixed / "low" / "a.png").write_bytes(b"")
-    told = run("train", spec, "-o", tmp_path / "run", "--data", mixed, code=1).stderr
-    told = " ".join(told.split())
-    assert "mixed has WAV files (00.wav) and images (a.png): all files must be of one kind" in told
 
 
 STEPS = """

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from spike_trains import INPUTS, STEPS, made_network, made_recordings
+from spike_trains import STEPS, made_network, made_recordings
 
 from converters.model import Model
 from specs import dump_spec
@@ -64,38 +64,3 @@ def read(path: Path):
 
     model = read_model(path)
     return model.spec, model.tensors
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "told"),
-    [
-        (("eval", "--data", "DATA", "--mode", "ann"), 2, "a network with output: spikes has no ANN"),
-        (("eval",), 2, "trains gives spike trains, not classes: name its events with --data"),
-        (("gallery", "-o", "page.html"), 1, "trains gives spike trains, not classes, and has no page"),
-        (("predict", "FILE", "--classes", "a,b"), 2, "trains gives spike trains, not classes: leave out --classes"),
-    ],
-)
-def test_what_needs_classes_is_refused(run, spec, data, tmp_path, monkeypatch, arguments, code, told) -> None:
-    monkeypatch.chdir(tmp_path)
-    run("build", spec, "-o", "fresh.safetensors")
-    np.save("one.npy", np.zeros((STEPS, INPUTS), np.uint8))
-    names = {"DATA": str(data), "FILE": "one.npy"}
-    command, *others = arguments
-    done = run(command, "fresh.safetensors", *(names.get(word, word) for word in others), code=code)
-    assert told in " ".join(done.stderr.split())
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "told"),
-    [
-        (np.zeros((3, STEPS, INPUTS), np.uint8), np.zeros((3, STEPS), np.uint8), "y must be 0 and 1 [3, 20, 2]"),
-        (np.zeros((3, STEPS, INPUTS), np.uint8), np.full((3, STEPS, 2), 2), "y must be 0 and 1; it has values from 2"),
-        (np.full((3, STEPS, INPUTS), 2), np.zeros((3, STEPS, 2)), "events with values up to 2"),
-        (np.zeros((3, INPUTS)), np.zeros((3, STEPS, 2)), "events of"),
-    ],
-)
-def test_wrong_recordings_and_targets_are_named(run, spec, tmp_path, x, y, told) -> None:
-    np.savez(tmp_path / "wrong.npz", x=x, y=y)
-    run("build", spec, "-o", tmp_path / "fresh.safetensors")
-    done = run("eval", tmp_path / "fresh.safetensors", "--data", tmp_path / "wrong.npz", code=1)
-    assert told in done.stderr

@@ -17,14 +17,11 @@ import torch
 from PIL import Image
 
 from bootstrap_core import load_dataset
-from bootstrap_core.ops.precision import product_dtype
 from bootstrap_core.tasks.measures import ACCURACY
 from bootstrap_core.training.trainer import Trainer
 from converters import read_model, write_model
-from converters.cli import console
-from converters.cli.console import ProgressLine
 from specs.files.file_digest import sha256_of
-from specs.io import dump_spec, load_spec
+from specs.io import load_spec
 from specs.training import TrainingSpec
 from zoo.card import load_card
 from zoo.runs.card_files import packaged_card
@@ -46,59 +43,6 @@ def test_the_model_is_the_best_epoch_on_validation(trained) -> None:
     assert read_model(trained / "model.safetensors").card["training"]["epoch"] == best["epoch"]
 
 
-def test_the_card_has_the_test_figures(trained) -> None:
-    test = read_model(trained / "model.safetensors").card["test"]
-    assert test["snn"]["images"] == 1000
-    assert test["snn"]["accuracy"] > 0.5
-
-
-def test_epochs_are_a_table_of_80_columns_that_says_what_its_star_is(trained, run, tmp_path) -> None:
-    told = run("train", trained / "spec.yaml", "-o", tmp_path / "run").stderr.splitlines()
-    legend, header, *epochs = told[:4]
-    assert legend == "*: best SNN accuracy on the validation images so far, saved as model.safetensors"
-    assert header.split() == ["training", "loss", "accuracy", "validation", "ANN", "SNN", "seconds"]
-    assert [line[:9] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
-    assert "*" in epochs[0]
-    assert {len(line) for line in (header, *epochs)} == {len(header)}
-    assert max(map(len, told)) <= 80
-    assert "epoch" not in run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume").stderr  # trained
-
-
-def test_the_progress_of_an_epoch_stays_on_a_line_of_80_columns_that_disappears(capsys, monkeypatch) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    monkeypatch.setattr(console, "REFRESH_S", 0)
-    line = ProgressLine("epoch 4095, validation", "images")
-    line.start = 0
-    line(0, 10_000)
-    assert line.start > 0
-    for done in range(1, 10_001, 3333):
-        line(done, 10_000)
-    first, second, third, *blank = capsys.readouterr().err.lstrip("\r").split("\r")
-    assert max(map(len, (first, second, third))) < 80
-    assert [text.split("]")[1].split()[0] for text in (first, second, third)] == [
-        "1/10,000",
-        "3,334/10,000",
-        "6,667/10,000",
-    ]
-    assert "".join(blank).strip() == ""
-
-
-def test_long_work_is_estimated_once_in_a_file(run, trained, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(console, "ESTIMATE_S", 0)
-    told = run("train", trained / "spec.yaml", "-o", tmp_path / "run").stderr
-    assert told.count("scoring the best model: 1,000 images, about ") == 1
-    assert "scoring" not in run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume", "-q").stderr
-
-
-def test_what_comes_before_the_first_thing_is_not_part_of_the_estimate(capsys, monkeypatch) -> None:
-    monkeypatch.setattr(console, "ESTIMATE_S", 0)
-    line = ProgressLine("reading", "files")
-    time.sleep(0.1)  # finding the files
-    for done in (1, 2):
-        line(done, 1000)
-    assert capsys.readouterr().err == "reading: 1,000 files, about 0 s left\n"
-
-
 def test_a_checkpoint_with_a_wrong_checksum_is_refused(run, trained, tmp_path) -> None:
     shutil.copytree(trained, tmp_path / "run")
     path = tmp_path / "run" / "checkpoint.pt"
@@ -109,14 +53,6 @@ def test_a_checkpoint_with_a_wrong_checksum_is_refused(run, trained, tmp_path) -
     path.write_bytes(data)
     told = run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume", code=1).stderr
     assert "is not a checkpoint of snnzoo: the checksum of " in told
-
-
-def test_the_checkpoint_of_another_network_is_told_by_what_differs(run, trained, tmp_path) -> None:
-    shutil.copytree(trained, tmp_path / "run")
-    other = (trained / "spec.yaml").read_text().replace("name: ", "logit_scale: 2.0\nname: other-")
-    (tmp_path / "other.yaml").write_text(other)
-    told = " ".join(run("train", tmp_path / "other.yaml", "-o", tmp_path / "run", "--resume", code=1).stderr.split())
-    assert "has another spec (differs in: name, logit_scale)" in told
 
 
 def test_a_recurrent_network_trains_and_scores_without_an_ann(run, tmp_path) -> None:
@@ -138,12 +74,6 @@ def test_a_recurrent_network_trains_and_scores_without_an_ann(run, tmp_path) -> 
 def test_the_same_seed_gives_the_same_bytes(trained, run, tmp_path) -> None:
     run("train", trained / "spec.yaml", "-o", tmp_path / "again", "-q")
     assert (tmp_path / "again/model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
-
-
-def test_another_seed_gives_another_model(trained, run, tmp_path) -> None:
-    run("train", trained / "spec.yaml", "-o", tmp_path / "other", "--seed", 1, "--epochs", 1, "-q")
-    assert read_model(tmp_path / "other/model.safetensors").card["training"]["seed"] == 1
-    assert (tmp_path / "other/model.safetensors").read_bytes() != (trained / "model.safetensors").read_bytes()
 
 
 def test_what_a_killed_run_left_half_written_is_removed(trained, run, tmp_path) -> None:
@@ -229,12 +159,6 @@ def test_files_that_exist_are_not_overwritten_unasked(spec_file, run, tmp_path, 
     assert theirs.read_text() == "mine"
 
 
-def test_an_interrupt_before_the_first_epoch_ends_leaves_a_model(spec_file, run, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(Trainer, "run_epoch", interrupted)
-    run("train", spec_file, "-o", tmp_path / "run", code=130)
-    assert read_model(tmp_path / "run/model.safetensors").card["training"]["epoch"] is None
-
-
 def test_a_model_file_is_trained_on(trained, run, tmp_path) -> None:
     model = trained / "model.safetensors"
     still = ("--epochs", 1, "--set", "training.learning_rate=1e-12", "--set", "training.initialize=true")
@@ -254,15 +178,6 @@ def test_a_model_file_is_trained_on(trained, run, tmp_path) -> None:
     assert ", expected [" in result.stderr
 
 
-def test_where_the_images_of_a_model_have_gone_the_cure_is_told(trained, run, tmp_path, monkeypatch) -> None:
-    model = read_model(trained / "model.safetensors")
-    recipe = model.spec.training.model_copy(update={"data": "mine.npz"})
-    moved = replace(model, spec=model.spec.model_copy(update={"training": recipe}), card={})
-    write_model(moved, tmp_path / "moved.safetensors")
-    monkeypatch.chdir(tmp_path)
-    assert "name the data with --data" in run("train", "moved.safetensors", "-o", "on", code=1).stderr
-
-
 def test_that_training_on_made_it_worse_is_told(trained, run, tmp_path) -> None:
     command = "train", trained / "model.safetensors", "-o", tmp_path / "on", "--epochs", 1, "--force"
     before = max(report.validation_snn_score for report in read_metrics(trained))
@@ -272,31 +187,12 @@ def test_that_training_on_made_it_worse_is_told(trained, run, tmp_path) -> None:
     assert "better than every epoch" not in run(*command, "--set", "training.learning_rate=1e-12", "-q").stderr
 
 
-def test_a_run_that_went_on_from_a_model_tells_so_after_it_was_resumed_by_its_spec(trained, run, tmp_path) -> None:
-    run("train", trained / "model.safetensors", "-o", tmp_path / "on", "--epochs", 1, "-q")
-    run("train", tmp_path / "on/spec.yaml", "-o", tmp_path / "on", "--resume", "--epochs", 2, "-q")
-    facts = torch.load(tmp_path / "on/checkpoint.pt", weights_only=True)
-    assert sha256_of(trained / "model.safetensors").startswith(facts["start_revision"])
-    assert facts["start_changes"] == ["training.epochs=1"]
-
-
 def test_texts_are_taken_as_they_are(run, spec_file, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     split = load_dataset("mnist-sample").train
     np.savez("a #2: it's.npz", x=split.images[:1000, 0].numpy(), y=split.labels[:1000].numpy())
-    run(
-        "train",
-        spec_file,
-        "-o",
-        "run",
-        "--data",
-        "a #2: it's.npz",
-        "--set",
-        "description=Run #3: 2",
-        "--epochs",
-        1,
-        "-q",
-    )
+    texts = ("--data", "a #2: it's.npz", "--set", "description=Run #3: 2")
+    run("train", spec_file, "-o", "run", *texts, "--epochs", 1, "-q")
     spec = load_spec("run/spec.yaml")
     assert (spec.training.data, spec.description) == (f"{tmp_path}/a #2: it's.npz", "Run #3: 2")
     quoted = override_spec(spec, ['description="2026"', "name=2026"])
@@ -359,13 +255,6 @@ def test_a_model_that_tells_no_data_is_trained_on_what_is_named_alone(trained, r
         assert read_model(tmp_path / "on/model.safetensors").card["training"]["data"] == "mnist-sample"
 
 
-def test_a_pulled_model_that_tells_no_data_is_trained_on_what_is_named_alone(run, carded, tmp_path) -> None:
-    made = carded("tiny")
-    run("publish", made.file, made.card_file, "--to", tmp_path / "index")
-    run("pull", "tiny", "--from", tmp_path / "index")
-    assert "has no recipe" in run("train", "tiny", "-o", tmp_path / "on", code=1).stderr
-
-
 def test_another_teacher_than_the_card_s_is_told(run, tmp_path) -> None:
     card = packaged_card("mnist-dense-t4")
     teacher = card.training.recipe.teacher
@@ -389,23 +278,6 @@ def test_a_run_goes_on_with_its_own_teacher_alone(trained, run, spec_file, tmp_p
     again = run("train", spec_file, "-o", tmp_path / "run", "--resume", "--epochs", 2, *taught, code=1)
     assert "was taught by" in again.stderr
     assert "restore the old revision, or train anew with --force" in " ".join(again.stderr.split())
-
-
-def test_a_teacher_that_learnt_from_validation_images_is_told(trained, run, spec_file, tmp_path) -> None:
-    taught = "--set", f"training.teacher={trained}/model.safetensors", "--set", "training.distillation=0.5"
-    seed = load_spec(trained / "spec.yaml").training.seed
-    for own, expected in ((seed, False), (seed + 1, True)):
-        told = run("train", spec_file, "-o", tmp_path / "run", "--epochs", 1, "--seed", own, *taught, "-q", "--force")
-        assert ("model.safetensors has learnt from some of the validation images" in told.stderr) == expected
-
-
-def test_a_tuned_conversion_that_learnt_from_validation_images_is_told(trained, run, tmp_path) -> None:
-    model = read_model(trained / "model.safetensors")
-    tuned = write_model(replace(model, card={"conversion": {"epochs": 1}}), tmp_path / "tuned.safetensors")
-    seed = model.spec.training.seed
-    for own, expected in ((seed, False), (seed + 1, True)):
-        told = run("train", tuned, "-o", tmp_path / "run", "--epochs", 1, "--seed", own, "-q", "--force")
-        assert ("has learnt from some of the validation images" in told.stderr) == expected
 
 
 def test_a_recipe_starts_from_the_model_that_it_names(trained, run, spec_file, tmp_path) -> None:
@@ -450,66 +322,13 @@ def test_a_start_may_have_its_weight_norms_multiplied_out(trained, run, spec_fil
     torch.testing.assert_close(after.build()(images), folded.build()(images))
 
 
-@pytest.mark.parametrize(
-    ("start", "problem"),
-    [
-        (
-            "mnist-demo",
-            "training.start: 'mnist-demo' must have the layers of tiny: it is a spec, whose weights are fresh",
-        ),
-        ("mnist-dense", "it has 784-512-512-10, not 784-16-10"),
-        ("nowhere.safetensors", "no such file: nowhere.safetensors"),
-    ],
-)
-@pytest.mark.parametrize("command", ["train", "check"])
-def test_a_start_that_is_no_model_of_these_layers_is_refused(command, start, problem, run, spec_file, tmp_path) -> None:
-    output = ["-o", tmp_path / "run"] if command == "train" else []
-    result = run(command, spec_file, *output, "--set", f"training.start={start}", code=1)
-    assert problem in " ".join(result.stderr.split())
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_trained_model_teaches(trained, run, tmp_path) -> None:
-    taught = (
-        "--epochs",
-        1,
-        "--set",
-        "training.distillation=1.0",
-        "--set",
-        f"training.teacher={trained}/model.safetensors",
-    )
-    run("train", trained / "spec.yaml", "-o", tmp_path / "run", *taught, "-q")
+    taught = ("--set", "training.distillation=1.0", "--set", f"training.teacher={trained}/model.safetensors")
+    run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--epochs", 1, *taught, "-q")
     report = json.loads((tmp_path / "run/metrics.jsonl").read_text())
     assert report["validation_snn_accuracy"] > 0.5  # learnt from the teacher alone: the loss ignores labels
     facts = read_model(tmp_path / "run/model.safetensors").card["training"]
     assert sha256_of(trained / "model.safetensors").startswith(facts["teacher_revision"])
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (["training.teacher=mnist-demo"], "must be a trained model"),
-        (["training.teacher=nobody"], "training.teacher: no model 'nobody'"),
-        (["training.teacher=mnist-dense-t4", "blocks.1.features=12"], "has 10 classes, but tiny has 12"),
-        (["training.teacher=mnist-dense-t4", "input.shape=[196]"], "takes images of [784], but tiny takes [196]"),
-        (["training.validation=2000"], "training images (2,000), got 2,000: lower it"),
-        (["training.snn_epochs=2", "training.self_distillation=0.5"], "the teacher is the ANN"),
-    ],
-)
-def test_check_refuses_a_recipe_that_train_refuses(spec_file, run, tmp_path, changes, message) -> None:
-    taught = tmp_path / "taught.yaml"
-    dump_spec(override_spec(load_spec(spec_file), tuple(changes)), taught)
-    for command in (("check", taught), ("train", taught, "-o", tmp_path / "run")):
-        assert message in run(*command, code=1).stderr
-
-
-def test_a_model_is_folded_and_trained_on(trained, run, tmp_path) -> None:
-    run("convert", trained / "model.safetensors", "-o", tmp_path / "folded.safetensors", "--fold")
-    before, after = (read_model(path) for path in (trained / "model.safetensors", tmp_path / "folded.safetensors"))
-    assert not any("original" in name for name in after.tensors)
-    images = load_dataset("mnist-sample").test.images[:50]
-    assert torch.equal(before.build()(images), after.build()(images))
-    run("train", tmp_path / "folded.safetensors", "-o", tmp_path / "on", "--epochs", 1, "-q")
 
 
 def test_resume_refuses_another_spec_and_says_what_of_it(trained, run) -> None:
@@ -524,35 +343,6 @@ def test_resume_refuses_fewer_epochs_than_are_done_and_leaves_the_run(trained, r
     result = run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume", "--epochs", 1, code=1)
     assert "has 2 epochs, more than the 1 of the recipe" in result.stderr
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
-
-
-def test_resume_without_a_checkpoint_is_told(spec_file, run, tmp_path) -> None:
-    result = run("train", spec_file, "-o", tmp_path / "none", "--resume", code=1)
-    assert "nothing to resume" in result.stderr
-
-
-@pytest.mark.parametrize("given", ["auto", "float32", "bfloat16"])
-def test_the_metrics_say_what_type_products_had(spec_file, run, tmp_path, given) -> None:
-    run("train", spec_file, "-o", tmp_path / "run", "--epochs", 1, "--precision", given)
-    used = str(product_dtype(load_spec(tmp_path / "run/spec.yaml").training.precision)).removeprefix("torch.")
-    assert given in ("auto", used)
-    (line,) = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
-    assert json.loads(line)["precision"] == used
-    (report,) = read_metrics(tmp_path / "run")
-    assert report.precision == used
-
-
-def test_a_damaged_checkpoint_is_told(spec_file, run, tmp_path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/checkpoint.pt").write_bytes(b"no checkpoint")
-    assert "is not a checkpoint" in run("train", spec_file, "-o", tmp_path / "run", "--resume", code=1).stderr
-
-
-def test_a_finished_run_is_not_overwritten(trained, run) -> None:
-    before = (trained / "model.safetensors").read_bytes()
-    result = run("train", trained / "spec.yaml", "-o", trained, code=1)
-    assert "continue with --resume, or overwrite it with --force" in result.stderr
-    assert (trained / "model.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize("bits", [10, 1])
@@ -579,50 +369,12 @@ def test_a_network_that_24_bits_do_not_hold_is_told(run, tmp_path, bits) -> None
     assert results[0]["overflows"] == {}
     assert bool(results[1]["overflows"]) == warned
     assert all(n > 0 for n in results[1]["overflows"].values())
-    told = run("eval", model, "--limit", 50, "--overflow", "chip").stderr
-    assert ("T = 16: states left the chip's 24 bits, and were changed as on the chip: " in told) == warned
     image = tmp_path / "white.png"
     Image.new("L", (28, 28), 255).save(image)
     predicted = run("predict", model, image, "--overflow", "chip", "--json")
     assert bool(json.loads(predicted.stdout)["overflows"]) == warned
     assert ("changed as on the chip" in run("predict", model, image, "--overflow", "chip").stderr) == warned
     assert ("24 bits" in run("predict", model, image, "--overflow", "refuse", code=int(warned)).stderr) == warned
-
-
-@pytest.mark.parametrize(
-    ("assignment", "message"),
-    [
-        ("training.epochz=3", "training.epochz"),
-        ("blocks.7.features=3", "no blocks.7"),
-        ("epochs", "key=value"),
-        ("neuron.threshold=0", "neuron.threshold"),
-    ],
-)
-def test_a_bad_assignment_is_told(spec_file, run, tmp_path, assignment, message) -> None:
-    assert message in run("train", spec_file, "-o", tmp_path / "run", "--set", assignment, code=1).stderr
-
-
-def test_data_that_is_nowhere_is_told_with_every_place_tried(spec_file, run, tmp_path) -> None:
-    result = run("train", spec_file, "-o", tmp_path / "run", "--data", "mnist", "--offline", code=1)
-    assert "cache" in result.stderr
-    assert "ZOO_DATA_DIR" in result.stderr
-
-
-def test_images_of_ones_own_are_found_again_by_all_that_follows(spec_file, run, tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    digits = load_dataset("mnist-sample")
-    parts = {"train": digits.train, "test": digits.test.take(slice(0, 200))}
-    arrays = {f"{k}_{name}": v for name, s in parts.items() for k, v in (("x", s.images), ("y", s.labels))}
-    np.savez("mnist.npz", **{name: array.numpy() for name, array in arrays.items()})
-    run("train", spec_file, "-o", "run", "--data", "mnist.npz", "--epochs", 1, "-q")
-    rows = json.loads(run("eval", "run/model.safetensors", "--data", "mnist.npz", "--json").stdout)
-    assert rows["data"] == "mnist.npz"
-    assert rows["results"][0]["images"] == 200
-    run("train", "run/model.safetensors", "-o", "on", "--data", "mnist.npz", "--epochs", 1, "-q")
-    run("card", "run", "-o", "run/model.yaml", "--data", "mnist.npz", "--licence", "MIT")
-    (tmp_path / "mnist.npz").rename("moved.npz")
-    assert "mnist.npz" in run("card", "run", "--force", code=1).stderr
-    assert "name: moved.npz" in run("card", "run", "--data", "moved.npz").stdout
 
 
 def test_the_name_of_a_pulled_model_is_trained_afresh_by_its_recipe(trained, run, tmp_path) -> None:

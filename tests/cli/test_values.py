@@ -42,12 +42,8 @@ def test_eval_prints_errors_messages_and_synops(run, frames, tmp_path) -> None:
     assert sum(score["synops_per_step"]) > 0
     told = run("eval", NET, "--data", frames, "--time-steps", "4,12")
     assert "has no targets y, so no errors are computed" in told.stderr
-    for words in ("SNN, T=4, torch", "SNN, T=12, torch", "messages/neuron/step", "MACs of the ANN"):
-        assert words in told.stdout
+    assert "SNN, T=12, torch" in told.stdout
     assert "accuracy" not in told.stdout
-    assert score["steps_per_second"] > 0
-    ann = run("eval", NET, "--data", frames, "--mode", "ann").stdout.splitlines()[-1].split()
-    assert (ann[0], ann[-1]) == ("ANN", "-")
     as_ann = json.loads(run("eval", NET, "--data", frames, "--mode", "ann", "--json").stdout)["results"][0]
     assert as_ann["steps_per_second"] is None
     few = run("eval", NET, "--data", tmp_path / "many.npz", "--limit", 1, "--json")
@@ -60,8 +56,6 @@ def test_exported_frames_give_the_same_values_in_c(run, frames, tmp_path) -> Non
     raw, source = tmp_path / "frames.raw", tmp_path / "net.c"
     assert f"{raw}: 1 recording of 12 steps" in run("data", "export", NET, "--data", frames, "-o", raw).stdout
     run("convert", NET, "-o", source)
-    told = run("data", "export", NET, "--data", frames, "-o", tmp_path / "b.raw", "--classes", "a,b", code=1).stderr
-    assert "gives values, not classes: leave it out" in " ".join(told.split())
     lines = run_program(compile_c(source, "-DSNN_STDIN"), raw.read_bytes(), "12").stdout.splitlines()
     with np.load(RECORDED) as arrays:
         assert [[int(number) for number in line.split()] for line in lines] == [arrays["sigma"][-1].tolist()]
@@ -103,25 +97,6 @@ def test_show_verify_and_convert_speak_of_values(run, tmp_path) -> None:
     assert run("show", NET, "--diff", tmp_path / "a.net").stdout == "all layers are the same\n"
     drawn = run("show", NET, "--graph", tmp_path / "a.svg").stdout
     assert "sigma-delta neurons" in Path(drawn.strip()).read_text()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "told"),
-    [
-        (("eval", NET), 2, "gives values, not classes: name its frames with --data"),
-        (("predict", NET, "x.npy", "--classes", "a,b"), 2, "leave out --classes, --animate and --invert"),
-        (
-            ("eval", NET, "--data", "x.npy", "--overflow", "chip"),
-            1,
-            "overflow: must be refuse for sigma-delta networks",
-        ),
-        (("predict", NET, "x.npy", "--overflow", "chip"), 1, "overflow: must be refuse for sigma-delta networks"),
-        (("train", NET, "-o", "run", "--data", "mnist-sample"), 1, "gives values and learns from an .npz of frames x"),
-        (("convert", NET, "-o", "a.nir"), 1, "NIR cannot express sigma-delta neurons"),
-    ],
-)
-def test_what_is_for_classes_is_refused(arguments, code: int, told: str, run) -> None:
-    assert told in " ".join(run(*arguments, code=code).output.split())
 
 
 # --- Training
@@ -202,14 +177,6 @@ def test_a_stopped_run_resumes_and_a_trained_one_continues_with_another_threshol
     assert "before training: SNN rms error 0." in done.stderr
 
 
-def test_a_run_with_accuracies_is_refused(run, steer) -> None:
-    run("train", steer, "-o", "run", "--epochs", 1)
-    metrics = Path("run/metrics.jsonl")
-    metrics.write_text(metrics.read_text().replace("error", "accuracy"))
-    told = run("train", steer, "-o", "run", "--epochs", 2, "--resume", code=1).stderr
-    assert "metrics.jsonl: the epochs must have error fields" in told
-
-
 def test_training_and_test_recordings_of_a_file_are_used_as_such(run, steer) -> None:
     with np.load("frames.npz") as arrays:
         x, y = arrays["x"], arrays["y"]
@@ -238,18 +205,3 @@ def test_what_does_not_teach_values_is_refused(arguments, told, run, steer) -> N
         np.savez("unlabelled.npz", x=arrays["x"])
         np.savez("single.npz", x=arrays["x"][:1], y=arrays["y"][:1])
     assert told in run("train", steer, "-o", "run", *arguments, code=1).stderr
-
-
-def test_check_says_which_data_teach_values(run, steer) -> None:
-    run("check", steer)
-    steer.write_text(STEER.replace("data: frames.npz, ", ""))
-    told = "training.data: steer gives values and learns from an .npz of frames x and targets y, not from mnist"
-    assert told in run("check", steer, code=1).stderr
-
-
-@pytest.mark.parametrize("command", ["card", "gallery"])
-def test_networks_of_values_have_no_cards_and_pages(command, run, steer) -> None:
-    run("train", steer, "-o", "run", "--epochs", 1)
-    output = "page.html" if command == "gallery" else "card.yaml"
-    found = run(command, "run/model.safetensors", "-o", output, "--data", "frames.npz", code=1).stderr
-    assert "steer gives values, not classes" in found

@@ -74,7 +74,10 @@ def test_only_command_lines_import_click() -> None:
     assert set(users) <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+PROGRAMS = ["zoo.cli.program", "converters.cli.convert_command", "converters.cli.migrate_command"]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_a_command_line_answers_without_what_is_slow_to_load(name: str) -> None:
     loaded = run(f"import sys, {name}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))").split()
     assert not {"torch", "numpy", "pydantic", "yaml"} & set(loaded)

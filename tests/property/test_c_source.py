@@ -63,7 +63,7 @@ def test_random_networks_give_the_same_answers_in_c(
             expected = logits_over_time(exact, given, plan_of(form_of_network(network)))
         except StateOverflowError:
             reject()
-        source = write_c(Model.of(network), tmp_path / "net.c")
+        source = write_c(Model.of(network), tmp_path / "net.c", overwrite=True)
         classes, logits = answers_by_step(source, inputs, spec.time_steps, *FLAGS)
         assert (logits == expected.numpy()).all()
         assert spec.gives_values or (classes == expected.double().argmax(-1).numpy()).all()

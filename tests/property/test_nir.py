@@ -70,7 +70,7 @@ def test_a_model_comes_back_as_it_was(
                 network(images, Mode.SAMPLE)
                 network(images, Mode.FIT)
         model = Model.of(network, {"seed": seed})
-        again = read_nir(write_nir(model, tmp_path / "a.nir"))
+        again = read_nir(write_nir(model, tmp_path / "a.nir", overwrite=True))
         assert again.spec == spec
         assert again.card == model.card
         assert again.tensors.keys() == model.tensors.keys()
@@ -98,7 +98,7 @@ def test_the_nodes_alone_give_the_same_spikes(
     def check(spec: NetworkSpec, seed: int, reset: str) -> None:
         nonlocal n_spikes
         network = make_trained(sayable(spec, reset), seed)
-        path = write_nir(Model.of(network), tmp_path / "a.nir", dt=1e-3)
+        path = write_nir(Model.of(network), tmp_path / "a.nir", dt=1e-3, overwrite=True)
         forget_metadata(path)
         bits = None if encoding == "events" else spec.input.bits
         read = read_nir(path, dt=1e-3, reset=reset, time_steps=spec.time_steps, input_bits=bits)

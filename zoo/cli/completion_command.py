@@ -3,10 +3,7 @@
 import click
 from click.shell_completion import get_completion_class
 
-from converters.cli.console import (
-    command,
-    echo,
-)
+from converters.cli.console import command, echo
 
 VARIABLE = "_ZOO_COMPLETE"
 """Environment variable by which a shell asks click for completions."""

@@ -1,6 +1,7 @@
 """The commands `data list`, `data pull` and `data export`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,7 +16,6 @@ from converters.cli.console import (
     talk_options,
 )
 from converters.cli.options import (
-    DataPlaces,
     PathArgument,
     cache_option,
     complete_data,
@@ -27,7 +27,10 @@ from converters.cli.options import (
 )
 from specs.errors import SnnZooError
 from specs.words import counted
-from zoo.cli.given_model import input_shape, read_and_say, usual_data
+from zoo.cli.given_model import load_data, read_and_say, usual_data
+
+if TYPE_CHECKING:
+    from bootstrap_core.data.data_places import DataPlaces
 
 
 @click.group(context_settings=CONTEXT_SETTINGS)
@@ -44,7 +47,7 @@ data.params += talk_options()
 @data.command("list", cls=Command)
 @places_options
 @json_option
-def data_list(places: DataPlaces, as_json: bool) -> None:
+def data_list(places: "DataPlaces", as_json: bool) -> None:
     """List the datasets, and the folder of each on this machine.
 
     Example: zoo data list
@@ -52,7 +55,7 @@ def data_list(places: DataPlaces, as_json: bool) -> None:
     from bootstrap_core.data.datasets import find_dataset
     from specs.dataset_sources import dataset_names, sources
 
-    found = {name: find_dataset(name, data_dir=places.data_dir, cache_dir=places.cache_dir) for name in dataset_names()}
+    found = {name: find_dataset(name, data_dir=places.data_dir) for name in dataset_names()}
     if as_json:
         echo(json_text({name: None if path is None else str(path) for name, path in found.items()}))
         return
@@ -67,7 +70,7 @@ def data_list(places: DataPlaces, as_json: bool) -> None:
 @click.argument("name", shell_complete=complete_data)
 @cache_option
 @json_option
-def data_pull(name: str, cache_dir: Path | None, as_json: bool) -> None:
+def data_pull(name: str, as_json: bool) -> None:
     """Download a dataset into the cache, and print its folder.
 
     NAME is one of zoo data list. The sha256 of each file is checked.
@@ -76,7 +79,7 @@ def data_pull(name: str, cache_dir: Path | None, as_json: bool) -> None:
     """
     from bootstrap_core.data.datasets import pull_dataset
 
-    folder = pull_dataset(name, cache_dir=cache_dir)
+    folder = pull_dataset(name)
     echo(json_text({"name": name, "path": str(folder)}) if as_json else folder)
 
 
@@ -99,7 +102,7 @@ def data_export(
     output: Path,
     name: str | None,
     limit: int | None,
-    places: DataPlaces,
+    places: "DataPlaces",
     force: bool,
     as_json: bool,
 ) -> None:
@@ -124,16 +127,15 @@ def data_export(
     spec = model.spec
     if (outputs := spec.gives) == "spike trains":
         raise SnnZooError(f"{spec.name} gives spike trains, which C source cannot express")
-    name = name or usual_data(model)
     steps: int | None
     if outputs == "values":
         labelled = False
         places.refuse_classes(spec)
-        frames = read_frames(Path(name), spec).limited(limit)
+        frames = read_frames(Path(name or usual_data(model)), spec).limited(limit)
         write_frames(frames, spec, output)
         n, steps = len(frames), len(frames.frames)
     else:
-        dataset = places.load(name, input_shape(model), model.classes, spec, labelled=False).limited(limit)
+        dataset = load_data(model, name, places, labelled=False).limited(limit)
         say_drawn(dataset)
         labelled = dataset.classes != (UNLABELLED,)
         write_inputs(dataset.test, spec, output, labelled=labelled)

@@ -1,7 +1,6 @@
 """The command `demo`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -17,9 +16,6 @@ from converters.cli.console import (
 )
 from converters.cli.options import PathArgument
 from specs.words import percent
-
-if TYPE_CHECKING:
-    from zoo.demo import Demo
 
 
 @command()
@@ -45,7 +41,7 @@ def demo(folder: Path, force: bool, as_json: bool) -> None:
     import torch
 
     from converters.formats.model_files import file_entry
-    from zoo.demo import FILES, MODEL, run_demo
+    from zoo.demo import ANN, FILES, MODEL, run_demo
 
     for name in FILES:
         refuse_existing(folder / name, force)
@@ -58,19 +54,13 @@ def demo(folder: Path, force: bool, as_json: bool) -> None:
         echo(json_text({MODEL: score, "conversion": found.conversion.report, "outputs": outputs}))
         return
     say("")
-    _print_demo(found)
+    conversion, rows = (
+        found.conversion,
+        [[MODEL, f"T={found.score.time_steps}, integers", percent(found.score.accuracy)]],
+    )
+    rows += [[ANN, "ANN", percent(conversion.ann)]]
+    for t, accuracy in conversion.tuned.items():
+        rows.append([ANN, f"T={t}, integers", "overflows" if accuracy is None else percent(accuracy)])
+    print_table(["network", "run", "accuracy"], rows)
     echo()
     print_table(["file", "what it is"], [[str(folder / name), what] for name, what in FILES.items()], words=True)
-
-
-def _print_demo(found: "Demo") -> None:
-    from zoo.demo import ANN, MODEL
-
-    conversion = found.conversion
-    rows = [[MODEL, f"T={found.score.time_steps}, integers", percent(found.score.accuracy)]]
-    rows += [[ANN, "ANN", percent(conversion.ann)]]
-    rows += [
-        [ANN, f"T={t}, integers", "overflows" if accuracy is None else percent(accuracy)]
-        for t, accuracy in conversion.tuned.items()
-    ]
-    print_table(["network", "run", "accuracy"], rows)

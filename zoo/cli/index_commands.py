@@ -6,17 +6,7 @@ from typing import Any
 
 import click
 
-from converters.cli.console import (
-    byte_bar,
-    command,
-    echo,
-    force_option,
-    json_option,
-    json_text,
-    print_table,
-    say,
-    warn,
-)
+from converters.cli.console import byte_bar, command, echo, force_option, json_option, json_text, print_table, say, warn
 from converters.cli.options import PathArgument, cache_option, complete_models
 from specs.errors import SnnZooError
 from specs.words import percent
@@ -47,7 +37,7 @@ def _warn_of_failure(error: SnnZooError) -> None:
 @_index_options
 @cache_option
 @json_option
-def list_models(pattern: str, urls: tuple[str, ...], offline: bool, cache_dir: Path | None, as_json: bool) -> None:
+def list_models(pattern: str, urls: tuple[str, ...], offline: bool, as_json: bool) -> None:
     """List the models whose names match PATTERN.
 
     PATTERN is NAME or NAME@REVISION; in both, * stands for any letters and ? for one. NAME shows one revision, NAME@*
@@ -58,24 +48,15 @@ def list_models(pattern: str, urls: tuple[str, ...], offline: bool, cache_dir: P
     """
     from zoo.hub.catalog import CACHE, PACKAGE, cached_models, no_model, open_catalogs, search
 
-    cached = cached_models(cache_dir)
+    cached = cached_models()
     on_failure = None if urls else _warn_of_failure
-    catalogs = open_catalogs(urls, cache_dir=cache_dir, offline=offline, on_failure=on_failure)
+    catalogs = open_catalogs(urls, offline=offline, on_failure=on_failure)
     rows = []
-    matching = search(pattern, catalogs)
-    if not matching and pattern != "*":
+    for found in search(pattern, catalogs):
+        is_pulled = cached.index.get(found.name, found.model.revision) is not None
+        rows.append({**found.facts(), "pulled": found.catalog.name == PACKAGE or is_pulled})
+    if not rows and pattern != "*":
         raise no_model(pattern, catalogs)
-    for found in matching:
-        local = found.catalog.name == PACKAGE or cached.index.get(found.name, found.model.revision) is not None
-        rows.append({
-            "name": found.name,
-            **found.model.model_dump(mode="json", exclude={"files", "card"}),
-            "formats": sorted(found.model.files),
-            "bytes": found.model.files[ModelFormat.SAFETENSORS].bytes,
-            "sha256": found.model.files[ModelFormat.SAFETENSORS].sha256,
-            "index": found.catalog.name,
-            "pulled": local,
-        })  # fmt: skip
     if as_json:
         echo(json_text({"models": rows}))
         return
@@ -120,7 +101,6 @@ def pull(
     formats: tuple[str, ...],
     urls: tuple[str, ...],
     offline: bool,
-    cache_dir: Path | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -136,7 +116,7 @@ def pull(
 
     # a revision means the same bytes in each index, so pulled ones do; a name alone could get another model's weights
     on_failure = None if urls and not all("@" in reference for reference in references) else _warn_of_failure
-    catalogs = open_catalogs(urls, cache_dir=cache_dir, offline=offline, on_failure=on_failure)
+    catalogs = open_catalogs(urls, offline=offline, on_failure=on_failure)
     pulled, packaged = [], packaged_models()
     for found in find_models(references, catalogs):
         with byte_bar(found.name) as progress:
@@ -144,7 +124,6 @@ def pull(
                 found,
                 formats=[ModelFormat(format) for format in formats],
                 folder=folder,
-                cache_dir=cache_dir,
                 force=force,
                 progress=progress,
             )

@@ -6,22 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.console import (
-    CONTEXT_SETTINGS,
-    KnownModels,
-    describe_platform,
-    echo,
-    is_verbose,
-    talk_options,
-)
+from converters.cli.console import CONTEXT_SETTINGS, KnownModels, describe_platform, echo, is_verbose, talk_options
 from converters.cli.convert_command import convert
 from converters.cli.migrate_command import migrate
+from specs.errors import SnnZooError
 from zoo.cli.card_command import card
 from zoo.cli.completion_command import completion
 from zoo.cli.data_commands import data
 from zoo.cli.demo_command import demo
 from zoo.cli.gallery_command import gallery
-from zoo.cli.given_model import local_names
 from zoo.cli.index_commands import list_models, publish_model, pull
 from zoo.cli.score_commands import evaluate_model, predict
 from zoo.cli.show_commands import show, verify
@@ -45,6 +38,16 @@ def _local_model(name: str) -> Path | None:
     return path
 
 
+def _local_names() -> list[str]:
+    """Return the names of the trained models on this machine, sorted; only packaged ones if the cache is damaged."""
+    from zoo.hub.catalog import local_catalogs, packaged_models, search
+
+    try:
+        return [found.name for found in search("*", local_catalogs())]
+    except (SnnZooError, OSError):
+        return [found.name for found in search("*", [packaged_models()])]
+
+
 def _golden_images(source: str) -> "Tensor | None":
     """Return the golden images in a model's card, uint8 `[N, C, H, W]`; None if it has no card."""
     from zoo.runs.card_files import card_of
@@ -54,7 +57,7 @@ def _golden_images(source: str) -> "Tensor | None":
     return None if card is None else golden_images(card.golden)
 
 
-KNOWN_MODELS = KnownModels(_local_model, local_names, _golden_images)
+KNOWN_MODELS = KnownModels(_local_model, _local_names, _golden_images)
 
 
 @click.group(context_settings={**CONTEXT_SETTINGS, "obj": KNOWN_MODELS}, invoke_without_command=True)

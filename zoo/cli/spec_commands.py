@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.console import (
-    command,
-    echo,
-    force_option,
-    json_option,
-    json_text,
-    refuse_existing,
-)
+from converters.cli.console import command, echo, force_option, json_option, json_text, refuse_existing
 from converters.cli.options import PathArgument, Seed, set_option
 from specs.dataset_sources import find_user_data, sources
 from specs.errors import DataError, SnnZooError, SpecError
@@ -50,6 +43,7 @@ def check(spec: str, assignments: tuple[str, ...], as_json: bool) -> None:
 
     Example: zoo check mnist-dense
     """
+    from specs.io import line_of
     from specs.summary import summarize
 
     network = _load_spec(spec, find_data=not assignments)
@@ -61,7 +55,8 @@ def check(spec: str, assignments: tuple[str, ...], as_json: bool) -> None:
         try:
             _check_recipe(network, network.training)
         except SnnZooError as error:
-            raise type(error)(f"{_place(spec, str(error).partition(':')[0], assignments)}{error}") from None
+            line = None if assignments else line_of(spec, str(error).partition(":")[0])
+            raise type(error)(str(error) if line is None else f"{spec}:{line}: {error}") from None
     if as_json:
         layers = [asdict(row) for row in summarize(network)]
         about = {"name": network.name, "time_steps": network.time_steps, "gives": network.gives}
@@ -70,14 +65,6 @@ def check(spec: str, assignments: tuple[str, ...], as_json: bool) -> None:
         print_layers(network)
     if network.training:
         say_doubts(network, network.training)
-
-
-def _place(spec: str, field: str, assignments: tuple[str, ...]) -> str:
-    """Return file and line of a field as the beginning of a message; empty if the field may come from an assignment."""
-    from specs.io import line_of
-
-    line = None if assignments else line_of(spec, field)
-    return "" if line is None else f"{spec}:{line}: "
 
 
 def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
@@ -94,7 +81,8 @@ def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
         recipe.check_images(source.n_train)
     recipe.check_own_teacher(fitted=recipe.snn_epochs < recipe.epochs)  # ANN epochs fit the activations
     if recipe.teacher is not None or recipe.start is not None:
-        from zoo.runs.training_run import load_start, load_teacher
+        from zoo.runs.training_run import load_teacher
+        from zoo.runs.training_start import load_start
 
         load_start(network)
         load_teacher(network)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from specs.errors import IntegrityError, SnnZooError, TransferError
 from specs.files.download import cache_folder
@@ -15,6 +16,7 @@ from zoo.card import REVISION_DIGITS
 from zoo.hub.index import INDEX_NAME, IndexedModel, ZooIndex, parse_reference
 from zoo.hub.publish import read_index
 from zoo.hub.transport import FolderTransport, Transport, fetch_index, is_remote, open_transport
+from zoo.model_format import ModelFormat
 
 PACKAGE, CACHE = "package", "cache"
 """Names of the two catalogs that every installation has."""
@@ -39,6 +41,18 @@ class Found:
     name: str
     model: IndexedModel
     catalog: Catalog
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the index says about this revision, as JSON values."""
+        weights = self.model.files[ModelFormat.SAFETENSORS]
+        return {
+            "name": self.name,
+            **self.model.model_dump(mode="json", exclude={"files", "card"}),
+            "formats": sorted(self.model.files),
+            "bytes": weights.bytes,
+            "sha256": weights.sha256,
+            "index": self.catalog.name,
+        }
 
 
 def packaged_models() -> Catalog:

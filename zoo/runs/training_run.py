@@ -15,10 +15,9 @@ import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, ValidationError
@@ -41,8 +40,6 @@ from converters.formats.model_files import write_model
 from converters.formats.safetensors_file import read_safetensors
 from converters.formats.state_dict_file import check_pickle
 from converters.model import Model
-from converters.weight_norm.migration_plan import migrate_state_dict
-from converters.weight_norm.norm_styles import Style
 from specs.errors import IntegrityError, SnnZooError
 from specs.files.file_digest import sha256_of
 from specs.files.given_file import check_given_file
@@ -60,8 +57,6 @@ SPEC, CHECKPOINT = "spec.yaml", "checkpoint.pt"
 OUTCOMES = MODEL, METRICS, CURVES = TRAINED, "metrics.jsonl", "curves.png"
 FILES = *OUTCOMES, CHECKPOINT, SPEC
 LOCK = ".train.lock"
-NORM = ".parametrizations.weight.original0"
-"""End of the name of a weight norm's lengths in a state dict."""
 
 
 @contextmanager
@@ -403,51 +398,6 @@ def _differing(ours: Any, theirs: Any, name: str = "") -> list[str]:
         pairs = ((ours.get(key), theirs.get(key), f"{name}.{key}".lstrip(".")) for key in keys)
         return [found for pair in pairs for found in _differing(*pair)]
     return [name]
-
-
-class Start(NamedTuple):
-    """Model that training starts from, its weights in the form of the trained network, and its revision."""
-
-    model: Model
-    weights: Mapping[str, Tensor]
-    revision: str
-
-
-def load_start(spec: NetworkSpec) -> Start | None:
-    """Load the model that the recipe of `spec` starts from; None without one.
-
-    Raises:
-        SnnZooError: there is no such model, or it has other layers.
-    """
-    if spec.training is None or spec.training.start is None:
-        return None
-    source = spec.training.start
-    try:
-        model, trained = read_source(source)
-        if not trained:
-            raise SnnZooError("it is a spec, whose weights are fresh")
-        if model.spec.shapes != spec.shapes:
-            raise SnnZooError(f"it has {_outline(model.spec)}, not {_outline(spec)}")
-        weights = _with_norms_of(spec, model).build().state_dict()
-    except SnnZooError as error:
-        raise type(error)(f"training.start: {source!r} must have the layers of {spec.name}: {error}") from None
-    return Start(model, weights, revision_of(sha256_of(model_path(source))))
-
-
-def _outline(spec: NetworkSpec) -> str:
-    return "-".join("x".join(map(str, shape)) for shape in spec.shapes)
-
-
-def _with_norms_of(spec: NetworkSpec, model: Model) -> Model:
-    """Return a model of `spec` with the weights of `model`, whose weight norms may be multiplied out."""
-    normed = [
-        name.removesuffix(NORM) + ".weight" for name in build_network(spec, seed=0).state_dict() if name.endswith(NORM)
-    ]
-    folded = [name for name in normed if name in model.tensors]
-    tensors = model.tensors
-    if folded or not normed:
-        tensors = migrate_state_dict(tensors, to=Style.PARAMETRIZED if folded else Style.PLAIN, only=folded or None)
-    return replace(model, spec=spec, tensors=tensors)
 
 
 def load_teacher(spec: NetworkSpec, device: str = "cpu") -> Teacher | None:

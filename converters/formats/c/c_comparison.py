@@ -61,6 +61,8 @@ def compare_c(model: Model, path: Path) -> CComparison:
     prefix = PREFIX.search(source)
     if prefix is None:
         raise UnsupportedError(f"{path} is not C source of snnzoo")
+    if not header_of(path).exists():
+        raise IntegrityError(f"{path} needs its header {header_of(path).name}, which is missing: write both again")
     header = without_comments(_read(header_of(path), error=IntegrityError))
     options = COptions(prefix[1], _pictures(source, model))
     texts = c_texts(model, path.stem, options)

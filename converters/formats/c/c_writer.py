@@ -29,7 +29,7 @@ from converters.formats.c.c_plan import Plan, Stage, c_costs, plan_of
 from converters.model import Model
 from specs.arguments import check_path, check_type
 from specs.errors import ConversionError, UnsupportedError
-from specs.files.whole_file import write_together
+from specs.files.whole_file import refuse_overwriting, write_together
 from specs.layers.input import Encoding
 from specs.network import Output
 from specs.shapes import pads_of
@@ -94,16 +94,25 @@ def header_of(path: Path) -> Path:
 
 def check_c_name(path: Path) -> None:
     """Raise `ConversionError` if a C source cannot have this name, which stands in its `#include`."""
+    if problem := c_name_problem(path):
+        raise ConversionError(problem)
+
+
+def c_name_problem(path: Path) -> str | None:
+    """Return why a C source cannot have this name; None if it can."""
     if not FILE_NAME.fullmatch(path.stem):
-        raise ConversionError(f"{path}: the name of a C file must consist of letters, digits and any of _ . + -")
+        return f"{path}: the name of a C file must consist of letters, digits and any of _ . + -"
+    if path.stem[0] == "-":
+        return f"{path}: the name of a C file must not begin with -, as a compiler takes it for an option"
     if path.stem[0] == "_" or path.stem.lower() in LIBRARY_HEADERS:
-        raise ConversionError(
+        return (
             f"{path}: its header {path.stem}.h could hide that of the C library, with which nothing would compile: "
             f"choose another name, such as {path.stem.lstrip('_')}_net{path.suffix}"
         )
+    return None
 
 
-def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> Path:
+def write_c(model: Model, path: str | Path, options: COptions = COptions(), *, overwrite: bool = False) -> Path:
     """Write a model as a C99 source file, and its header beside it; the same model gives the same bytes.
 
     The source needs stdint.h and string.h only, allocates nothing and has no floats. Its spikes and logits are those of
@@ -112,11 +121,13 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
 
     Args:
         model: the model; it is not changed.
-        path: file to write, `NAME.c`; it and `NAME.h` are overwritten, either both or none.
+        path: file to write, `NAME.c`; it and `NAME.h` are written, either both or none.
         options: prefix of names, and pictures of the self-test.
+        overwrite: whether files that exist are replaced.
 
     Raises:
-        ConversionError: an argument has the wrong type, or the name of the file is not one for C.
+        ConversionError: an argument has the wrong type, the name of the file is not one for C, or one of the files
+            exists and `overwrite` is false.
         UnsupportedError: features that the source cannot compute, all of them in one message.
         SnnZooError: tensors that are not finite, or states that leave 24 bits even on a black image.
     """
@@ -124,6 +135,7 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
     path = check_path(path, "write_c takes the path of a file", error=ConversionError)
     check_type(options, COptions, "options must be a COptions", error=ConversionError)
     check_c_name(path)
+    refuse_overwriting(path, header_of(path), overwrite=overwrite)
     header, source = c_texts(model, path.stem, options)
     write_together({header_of(path): header.encode("ascii"), path: source.encode("ascii")})
     return path

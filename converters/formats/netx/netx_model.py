@@ -33,6 +33,7 @@ from converters.model import Model, check_fit
 from specs.arguments import check_path
 from specs.errors import ConversionError, IntegrityError, SpecError, UnsupportedError
 from specs.fields import VTH_MANT_MAX, Shape
+from specs.files.whole_file import refuse_overwriting
 from specs.io import name_from, spec_from_document
 from specs.layers.input import Encoding, InputSpec
 from specs.network import NetworkSpec
@@ -47,7 +48,7 @@ TIME_STEPS = 16
 """T for a file that does not contain it."""
 
 
-def write_netx(network: Network, path: str | Path) -> Path:
+def write_netx(network: Network, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write a network as a netx file: the weights, biases, thresholds and decays that the integer engine runs on.
 
     The network is not changed. Average pools become grouped convolutions; more groups than Lava holds become fewer,
@@ -58,11 +59,12 @@ def write_netx(network: Network, path: str | Path) -> Path:
     Warns with a `LavaWarning` if no run in Lava gives the same spikes.
 
     Raises:
-        ConversionError: an argument has the wrong type.
+        ConversionError: an argument has the wrong type, or the file exists and `overwrite` is false.
         UnsupportedError: features that netx cannot express or Lava would change, all of them in one message.
     """
     check_network(network, "write_netx", error=ConversionError)
     path = check_path(path, "write_netx takes the path of a file", error=ConversionError)
+    refuse_overwriting(path, overwrite=overwrite)
     file = netx_of(network)
     if problems := limit_problems(file):
         raise UnsupportedError(f"{path}: Lava cannot run {'; '.join(problems)}")

@@ -21,7 +21,7 @@ from converters.model import Model
 from specs.arguments import check_path, check_type
 from specs.errors import ConversionError, UnsupportedError
 from specs.fields import Shape
-from specs.files.whole_file import write_whole
+from specs.files.whole_file import refuse_overwriting, write_whole
 from specs.layers.input import InputSpec
 from specs.layers.neuron import Reset
 from specs.network import NetworkSpec
@@ -47,7 +47,7 @@ RESETS = {
 }
 
 
-def write_nir(model: Model, path: str | Path, *, dt: float = DEFAULT_DT) -> Path:
+def write_nir(model: Model, path: str | Path, *, dt: float = DEFAULT_DT, overwrite: bool = False) -> Path:
     """Write a model as a NIR file; the same model gives the same bytes.
 
     What a block reads joins at its neurons: NIR adds up the edges into a node. Recurrent weights lead from neurons back
@@ -72,16 +72,18 @@ def write_nir(model: Model, path: str | Path, *, dt: float = DEFAULT_DT) -> Path
 
     Args:
         model: the model; it is not changed.
-        path: file to write; overwritten.
+        path: file to write.
         dt: length of a time step in seconds.
+        overwrite: whether a file that exists is replaced.
 
     Raises:
-        ConversionError: dt is out of range, or an argument has the wrong type.
+        ConversionError: dt is out of range, an argument has the wrong type, or the file exists.
         UnsupportedError: kinds of blocks or of delays that NIR cannot express, all of them in one message.
     """
     advice = "Model.of makes one from a network"
     check_type(model, Model, "write_nir takes a Model", advice=advice, error=ConversionError)
     path = check_path(path, "write_nir takes the path of a file", error=ConversionError)
+    refuse_overwriting(path, overwrite=overwrite)
     if not MIN_DT <= dt <= MAX_DT:
         raise ConversionError(f"dt must be from {MIN_DT} to {MAX_DT} seconds, got {dt}")
     form = form_of_network(model.build())

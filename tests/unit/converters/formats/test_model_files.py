@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bootstrap_core import IntegerNetwork, build_network
-from converters import Model, read_model, write_model
+from converters import Model, read_model, write_c, write_model, write_netx, write_nir
 from converters.formats.c.c_writer import COptions
 from converters.formats.model_files import (
     C_SOURCE,
@@ -113,3 +113,21 @@ def test_c_source_has_a_header_and_no_reader(model, tmp_path) -> None:
         read_model(path)
     with pytest.raises(ConversionError, match="must consist of letters"):
         check_writable_format(tmp_path / "a b.c")
+
+
+@pytest.mark.parametrize(
+    ("write", "names"),
+    [
+        (lambda model, path: write_netx(model.build(), path), ["a.net"]),
+        (write_nir, ["a.nir"]),
+        (write_c, ["a.c", "a.h"]),
+        (write_model, ["a.safetensors"]),
+    ],
+)
+def test_no_writer_overwrites_unasked(write, names, model, tmp_path) -> None:
+    for name in names:
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(ConversionError, match=f"{name} exists: choose another path, or pass overwrite=True"):
+            write(model, tmp_path / names[0])
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()

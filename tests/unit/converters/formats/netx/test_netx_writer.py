@@ -82,11 +82,11 @@ def test_save_load_export_train_in_any_order_and_twice(tmp_path) -> None:
 
     for _ in range(2):
         saved = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-        first = write_netx(net, tmp_path / "a.net").read_bytes()
+        first = write_netx(net, tmp_path / "a.net", overwrite=True).read_bytes()
         train()
-        write_netx(net, tmp_path / "b.net")
+        write_netx(net, tmp_path / "b.net", overwrite=True)
         net.load_state_dict(saved)
-        assert write_netx(net, tmp_path / "c.net").read_bytes() == first
+        assert write_netx(net, tmp_path / "c.net", overwrite=True).read_bytes() == first
         train()
     assert write_netx(net, tmp_path / "d.net").read_bytes() != first
 

@@ -191,7 +191,7 @@ def test_the_metadata_tell_strangers_what_to_feed_and_to_read(tmp_path) -> None:
     assert "trunc(64 (1.5 (x - 0.5) / 0.25 + -0.5)) / 64" in metadata["feed"]
     assert "mean of the output" in metadata["read"]
     net = network({**CONV, "neuron": {"reset": "subtract"}}, input=GRADED)
-    metadata = nir.read(write_nir(Model.of(net), tmp_path / "a.nir")).metadata
+    metadata = nir.read(write_nir(Model.of(net), tmp_path / "a.nir", overwrite=True)).metadata
     assert "round(15 x) / 15" in metadata["feed"]
     assert "the threshold is subtracted" in metadata["reset"]  # all blocks with a voltage subtract
 

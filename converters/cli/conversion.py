@@ -1,0 +1,282 @@
+"""Read or import a model, write it in other formats, and print what became of it: the work of `convert`."""
+
+import shlex
+import warnings
+from dataclasses import fields, replace
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from bootstrap_core.data.data_places import DataPlaces
+from bootstrap_core.training.history import EpochReport
+from converters.ann_to_snn.best_candidate import EVERY_FORM, has_maxima, has_skips
+from converters.ann_to_snn.onnx_conversion import ImportCallbacks, OnnxConversion, import_onnx
+from converters.ann_to_snn.spiking_layers import MaxPooling
+from converters.chip.from_network import form_of_network
+from converters.cli import console
+from converters.cli.console import echo, print_table, refuse_existing, say
+from converters.cli.options import use_threads
+from converters.cli.usage import Rule, UsageError, check_rules, leave_out
+from converters.formats.c.c_writer import COptions, self_test_options
+from converters.formats.file_kind import FileKind, kind_of_file
+from converters.formats.model_files import (
+    C_SOURCE,
+    CHAINS,
+    PROBLEMS,
+    Hints,
+    check_writable_format,
+    file_entry,
+    files_of,
+    format_notes,
+    problems_in,
+    read_model,
+    write_model,
+)
+from converters.formats.netx.lava_limits import LavaWarning
+from converters.formats.nir.nir_neurons import TimeConstants
+from converters.linear.ann import Ann
+from converters.model import Model
+from converters.report.comparison import measure_conversion
+from converters.report.conversion_page import conversion_page
+from specs.dataset_sources import found_data
+from specs.errors import SnnZooError, UnsupportedError
+from specs.fields import is_name
+from specs.files.named_data import is_named_data, note_named_data
+from specs.files.whole_file import write_whole
+from specs.io import load_spec
+from specs.layers.input import Encoding
+from specs.layers.neuron import Reset
+from specs.words import counted, percent
+
+RULES_OF_ONNX = (
+    Rule("--raw", "means --mean 0 --std 0.00392 (1/255)", excludes=("--mean", "--std")),
+    Rule("--limit", "scores images of --data", needs=("--data",)),
+    Rule("--epochs", "tunes on images of --data", needs=("--data",)),
+    Rule("--reset subtract", "cannot be written as netx", excludes=("-o FILE.net", "-o FILE.hdf5")),
+)
+ONLY_FOR_ONNX = (
+    *("--data", "--limit", "--raw", "--epochs", "--input", "--max-pool", "--seed", "--threads", "--report"),
+    *("--data-dir", "--cache-dir"),
+)
+NOT_FOR_ONNX = ("--spec", "--threshold", "--input-bits", "--dt", "--time-constants", "--nodes-only")
+
+
+def convert_source(
+    source: Path,
+    outputs: tuple[Path, ...],
+    *,
+    fold: bool,
+    c_prefix: str,
+    report: Path | None,
+    threads: int | None,
+    places: DataPlaces,
+    force: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Run the command; the arguments are its options, `given` those of one kind of source."""
+    check_writable_format(*outputs)
+    for file in (*(file for output in outputs for file in files_of(output)), *([report] if report else [])):
+        refuse_existing(file, force)
+    c_options, named = COptions(c_prefix), str(source)
+    source = _find(source)
+    kind = kind_of_file(source)
+    if not outputs and report is None:
+        say("note: nothing will be written: name a file with -o, as in -o model.safetensors")
+    if kind is FileKind.ONNX:
+        use_threads(threads)
+        console.note_missing_library()
+        conversion = _convert_onnx(source, outputs, places, **given)
+        model, figures = conversion.model, conversion.report
+        if places.classes:
+            told = {**model.card_entry("conversion"), "classes": list(places.classes)}
+            model = replace(model, card={**model.card, "conversion": told})
+    else:
+        model = _read(source, given)  # first, as it says what the file is
+        leave_out(f"{source} is not an ONNX file", ONLY_FOR_ONNX)
+        conversion, figures = None, {"notes": model.notes}
+        places.check_classes(model.spec.n_classes)
+    if places.classes:
+        model = replace(model, card={**model.card, "classes": list(places.classes)})
+    if fold:
+        model = model.folded()
+    more = {note: None for output in outputs for note in format_notes(model, output.suffix)}
+    model = replace(model, notes=(*model.notes, *more))
+    figures["notes"] = [*figures["notes"], *more]
+    console.say_notes(model, said=None if conversion is None else conversion.doubt)
+    if any(output.suffix == C_SOURCE for output in outputs) and (known := console.known_models()):
+        c_options = replace(c_options, images=known.golden_images(named))
+    if len(outputs) > 1:  # so that none is written if another cannot be
+        _refuse_unwritable(model, {output: f"{output}: " for output in outputs})
+    data = model.data or ""
+    is_named = given["data"] is not None or is_named_data(source, data)
+    with warnings.catch_warnings(action="ignore", category=LavaWarning):  # it is among the notes
+        for output in sorted(outputs, key=lambda output: output.suffix != C_SOURCE):  # its self-test may find overflows
+            write_model(model, output, overwrite=force, c=c_options)
+    for output in outputs if is_named else ():
+        note_named_data(output, data)
+    written = [file_entry(file) for output in outputs for file in files_of(output)]
+    if report is not None and conversion is not None:
+        _write_report(report, conversion, source.name, written, figures["layers"])
+        written.append(file_entry(report))
+    if as_json:
+        echo(console.json_text({"source": named, **figures, "outputs": written}))
+        return
+    if conversion is not None:
+        _print_conversion(conversion)
+    for entry in written:
+        echo(entry["path"])
+    for output in outputs:
+        if output.suffix == C_SOURCE:
+            say(f"note: its test: {shlex.join(['cc', *self_test_options(output, c_options)])} && ./selftest")
+
+
+def _refuse_unwritable(model: Model, outputs: dict[Path, str]) -> None:
+    """Raise `UnsupportedError` with what the files cannot hold of a model; the value of each precedes its problems."""
+    if not any(output.suffix in PROBLEMS for output in outputs):
+        return
+    form = form_of_network(model.build())
+    if problems := [place + one for output, place in outputs.items() for one in problems_in(form, output.suffix)]:
+        raise UnsupportedError("\n".join(problems))
+
+
+def _find(source: Path) -> Path:
+    """Return the file of the model that has this name; any other path as it is.
+
+    Raises `SnnZooError` for a missing file that may mean a model.
+    """
+    if source.exists():
+        return source
+    name, known = source.stem, console.known_models()  # `zoo convert` finds models by name, `convert` does not
+    if known is not None:
+        if found := known.find(str(source)):
+            return found
+        is_meant = source.name == str(source) and name in known.names()
+    else:
+        is_meant = is_name(str(source)) and not source.suffix
+    if is_meant:
+        raise SnnZooError(
+            f"no such file: {source}; if you mean the model {name}: zoo convert {name}; zoo pull {name} copies it here"
+        )
+    return source
+
+
+def _write_report(
+    path: Path, conversion: OnnxConversion, source: str, outputs: list[dict[str, str]], layers: list[dict[str, Any]]
+) -> None:
+    """Write the page of a conversion, and add its measurements of each layer to `layers`."""
+    measured = measure_conversion(conversion)
+    if measured is not None:
+        for layer, more in zip(layers, measured.layers_as_json(), strict=True):
+            layer.update(more)
+    page = conversion_page(conversion, measured, source=source, command=console.command_line(), outputs=outputs)
+    write_whole(path, page.encode())
+
+
+def _read(source: Path, given: dict[str, Any]) -> Model:
+    hints = {field.name: given[field.name] for field in fields(Hints)}
+    for name in ("mean", "std"):
+        if isinstance(hints[name], tuple):
+            raise UsageError(f"--{name}: must be one number; only ONNX files take one for each channel")
+    leave_out(f"{source} is not an ONNX file", ["--reset auto"])
+    for name, kind in (("time_constants", TimeConstants), ("reset", Reset), ("spec", load_spec)):
+        if hints[name] is not None:
+            hints[name] = kind(hints[name])
+    return read_model(source, Hints(**hints))
+
+
+def _convert_onnx(
+    source: Path,
+    outputs: tuple[Path, ...],
+    places: DataPlaces,
+    *,
+    data: str | None,
+    limit: int | None,
+    raw: bool,
+    epochs: int | None,
+    entering: str,
+    max_pool: str,
+    seed: int,
+    mean: float | tuple[float, ...] | None,
+    std: float | tuple[float, ...] | None,
+    time_steps: int | None,
+    reset: str | None,
+    **others: Any,
+) -> OnnxConversion:
+    leave_out(f"{source} is an ONNX file", NOT_FOR_ONNX)
+    check_rules(RULES_OF_ONNX)
+    forms = EVERY_FORM
+    if entering != "auto":
+        forms = replace(forms, encodings=(Encoding(entering),))
+    if max_pool != "auto":
+        forms = replace(forms, max_pooling=(MaxPooling(max_pool),))
+    chains = [str(output) for output in outputs if output.suffix in CHAINS]
+    if reset not in {None, "auto"}:
+        forms = replace(forms, resets=(Reset(reset),))
+    elif chains:
+        forms = replace(forms, resets=(Reset.ZERO,))
+
+    def check_ann(ann: Ann) -> None:
+        places.check_classes(prod(ann.nodes[-1].shape))
+        if chains and has_skips(ann, forms.max_pooling):
+            raise UnsupportedError(
+                f"{source} has branches that are added, and netx cannot express them: write .safetensors, .nir or "
+                f".c instead of {' and '.join(chains)}"
+            )
+
+    def say_epoch(report: EpochReport) -> None:
+        say(
+            f"tuning, epoch {report.epoch + 1}, learning rate {report.learning_rate:.2g}: "
+            f"SNN {percent(report.validation_snn_score)} on training images that tuning does not use, "
+            f"{report.seconds:.0f} s"
+        )
+
+    load = partial(places.load, found_data(data), labelled=False) if data else None
+    return import_onnx(
+        source,
+        dataset=None if load is None else lambda shape: load(shape).limited(limit),
+        mean=mean or 0.0,
+        std=1 / 255 if raw else (std or 1.0),
+        time_steps=time_steps or 16,
+        epochs=epochs,
+        forms=forms,
+        seed=seed,
+        callbacks=ImportCallbacks(
+            on_step=say,
+            on_imported=check_ann,
+            on_doubt=lambda note: say(f"note: {note}"),
+            on_calibrated=lambda model: _refuse_unwritable(model, dict.fromkeys(outputs, "")),
+            on_epoch=say_epoch,
+        ),
+    )
+
+
+def _print_conversion(conversion: OnnxConversion) -> None:
+    print_table(
+        ["node", "op", "became", "reason"],
+        [[node["name"], node["op"], node["became"], node["reason"]] for node in conversion.nodes],
+        words=True,
+    )
+    echo(f"\nimport: differs from the ONNX reference by at most {conversion.imported.max_abs_error:.2g}")
+    candidate = conversion.candidate
+    judged = "training images that calibration does not use"
+    if not candidate.held_out:
+        judged = "all training images, as there are few"
+    where = f"{judged}, before tuning" if conversion.dataset else "noise images"
+    pooling = f"; max pools: {candidate.max_pooling}" if has_maxima(conversion.imported.ann) else ""
+    echo(f"images: {conversion.normalization}")
+    form = f"input: {candidate.input_form}{pooling}; reset: {candidate.reset}"
+    echo(f"{form}; agrees with the ANN on {percent(candidate.agreement)} of {where}")
+    if conversion.ann is not None:
+        rows = [["ANN", "", percent(conversion.ann)]]
+        steps = conversion.spec.time_steps
+        for stage, accuracies in (("converted", conversion.converted), ("tuned", conversion.tuned)):
+            rows += [
+                [stage, f"T={t}" if t == steps else f"its first {t}", "overflows" if a is None else percent(a)]
+                for t, a in accuracies.items()
+            ]
+        echo()
+        n_images = 0 if conversion.score is None else conversion.score.n_images
+        print_table(["", "", f"accuracy on {counted(n_images, 'test image')}"], rows)
+    echo(f"took {conversion.seconds:.0f} s")

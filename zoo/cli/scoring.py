@@ -1,0 +1,187 @@
+"""Score a model on a dataset, and print the scores: the work of `eval`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bootstrap_core import IntegerNetwork, Mode, evaluate
+from bootstrap_core.analysis.evaluation import Runnable
+from bootstrap_core.analysis.plots import draw_accuracy, save_png
+from bootstrap_core.data.data_places import DataPlaces
+from bootstrap_core.data.frames import FRAME_SUFFIXES, read_frames
+from bootstrap_core.inference.overflow import Overflow
+from bootstrap_core.tasks import task_of
+from bootstrap_core.tasks.evaluation import Evaluation
+from bootstrap_core.tasks.task import Examples
+from converters.cli.console import (
+    ProgressLine,
+    echo,
+    json_text,
+    note_missing_library,
+    print_rows,
+    refuse_existing,
+    say,
+    warn,
+)
+from converters.cli.options import recorded_steps, say_sample, use_threads
+from converters.cli.usage import UsageError, given, leave_out
+from converters.model import Model
+from specs.dataset_sources import dataset_names
+from specs.errors import StateOverflowError
+from specs.words import percent
+from zoo.cli.given_model import load_data, read_and_say, say_fresh
+from zoo.sources import resolve_device
+
+BEYOND = "with more time steps than the network was made for, answers get worse, or a state leaves the chip's 24 bits"
+NEAR_CHANCE = 0.25
+"""Accuracy below which a note says what may be wrong, as a part of the way from chance to 1."""
+WARM_UP = 256
+"""Number of images that run before the timing begins."""
+
+
+def score_source(
+    source: str,
+    *,
+    data: str | None,
+    engine: str,
+    overflow: str | None,
+    mode: str,
+    time_steps: list[int | None] | None,
+    limit: int | None,
+    plot: Path | None,
+    places: DataPlaces,
+    device: str,
+    threads: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Run the command `eval`; the arguments are its options."""
+    if plot is not None:
+        refuse_existing(plot, force)
+    model, trained = read_and_say(source)
+    spec, task = model.spec, task_of(model.spec)
+    use_threads(threads)
+    network = model.build().to(resolve_device(device))
+    runnable: Runnable = network
+    if overflow is not None or engine == "integer":
+        runnable, engine = IntegerNetwork(network, overflow=Overflow(overflow or Overflow.REFUSE)), "integer"
+    if spec.without_ann:
+        leave_out(f"{spec.without_ann} has no ANN", ["--mode ann"])
+    load = _load_recordings if spec.without_classes else _load_images
+    examples, steps, about, say_notes = load(model, data, places, limit, time_steps or [None])
+    note_missing_library(network.device.type)
+    scores, beyond = _score_each(runnable, examples, Mode(mode), steps)
+    if scores:
+        say_notes()
+    if scores and as_json:
+        results = [task.document(score) for score in scores]
+        if engine != "integer":
+            results = [{**result, "overflows": None} for result in results]
+        about = {"model": source, **about, "engine": engine, "seed": model.card.get("training", {}).get("seed")}
+        echo(json_text({**about, "results": results}))
+    elif scores:
+        say_fresh(trained)
+        if not spec.without_classes:
+            best = max(score.accuracy for score in scores)
+            _say_chance(model, best, own_images=about["data"] not in dataset_names())
+        print_rows([{"": _named(score, engine), **task.cells(score)} for score in scores])
+        if layers := task.layer_cells(scores[-1]):
+            echo()
+            print_rows(layers)
+        if mode == "ann" and model.card_entry("conversion"):
+            say("note: ANN means this network with its fitted activations, not the ANN that it was converted from")
+        for score in scores:
+            warn_overflows(f"T = {score.time_steps}: ", score.overflows)
+        if mode == "snn" and engine == "torch" and not spec.without_classes:
+            if network.device.type == "cpu" and not given(["--engine"]) and model.overflow is None:
+                say("note: --engine integer computes the same spikes, mostly faster, and checks the chip's 24 bits")
+            if any(t and t > spec.time_steps for t in steps):
+                say(f"note: {BEYOND}; only --engine integer checks that")
+    if scores and plot is not None:
+        ann = evaluate(network, examples, mode=Mode.ANN).accuracy if network.fitted else None
+        say(str(save_png(draw_accuracy({score.time_steps: score.accuracy for score in scores}, ann=ann), plot)))
+    if beyond:
+        raise StateOverflowError("; ".join(beyond))
+
+
+def warn_overflows(run: str, overflows: Mapping[int, int]) -> None:
+    """Warn with the number of states of each block that left 24 bits in a run; nothing if there are none."""
+    if overflows:
+        blocks = ", ".join(f"{n:,} in block {i}" for i, n in sorted(overflows.items()))
+        warn(f"{run}states left the chip's 24 bits, and were changed as on the chip: {blocks}")
+
+
+def _score_each(
+    network: Runnable, test: Examples, mode: Mode, steps: Sequence[int | None]
+) -> tuple[list[Evaluation], list[str]]:
+    """Score a network for each number of time steps, where None means the spec's.
+
+    Returns the scores, and a message for each number at which a state leaves the hardware's 24 bits.
+    """
+    with suppress(StateOverflowError):  # warm-up, so that the speed does not include loading
+        evaluate(network, test.take(slice(0, WARM_UP)), mode=mode, time_steps=steps[0])
+    scores, beyond = [], list[str]()
+    for t in steps:
+        try:
+            progress = ProgressLine("scoring", f"{network.spec.input.sample}s")
+            scores.append(evaluate(network, test, mode=mode, time_steps=t, progress=progress))
+        except StateOverflowError as error:
+            beyond.append(f"T = {t or network.spec.time_steps}: {error}")
+    return scores, beyond
+
+
+def _say_chance(model: Model, accuracy: float, *, own_images: bool) -> None:
+    """Print what may be wrong if a converted or trained model is near chance; see `NEAR_CHANCE`."""
+    chance, entering = 1 / model.spec.n_classes, model.spec.input
+    if accuracy >= chance + NEAR_CHANCE * (1 - chance):
+        return
+    near = f"note: {percent(accuracy)} is near chance ({percent(chance)})"
+    normalises = not entering.has_neurons or (entering.mean, entering.std) != (0, 1)
+    if model.card_entry("conversion") and not normalises:
+        say(f"{near}: if the training normalised its images, convert again with its --mean and --std")
+    elif own_images and (model.card_entry("conversion") or model.card_entry("training")):
+        say(
+            f"{near}: the model may need more training, or the data may number the classes in another order than the "
+            "model (name them in the model's order with --classes)"
+        )
+
+
+def _named(score: Evaluation, engine: str) -> str:
+    return f"{score.mode.name}, T={score.time_steps}, {engine}" if score.mode.spiking else "ANN"
+
+
+Loaded = tuple[Examples, Sequence[int | None], dict[str, Any], Callable[[], object]]
+"""Examples, their numbers of time steps, what JSON says about them, and a function that prints notes about them."""
+
+
+def _load_images(
+    model: Model, data: str | None, places: DataPlaces, limit: int | None, steps: Sequence[int | None]
+) -> Loaded:
+    dataset = load_data(model, data, places).limited(limit)
+    if dataset.test.has_events:
+        steps = recorded_steps(steps, dataset.test.images.shape[1])
+    about = {"data": dataset.name, "sample": dataset.is_sample, "drawn_from": dataset.drawn_from}
+    return dataset.test, steps, about, partial(say_sample, dataset)
+
+
+def _load_recordings(
+    model: Model, data: str | None, places: DataPlaces, limit: int | None, steps: Sequence[int | None]
+) -> Loaded:
+    spec = model.spec
+    leave_out(str(spec.without_classes), ["--plot", "--classes"])
+    if data is None or Path(data).suffix.lower() not in FRAME_SUFFIXES:
+        raise UsageError(f"{spec.without_classes}: name its {spec.input.encoding} with --data FILE.npz or FILE.npy")
+    every = read_frames(Path(data), spec)
+    drawn = every.limited(limit)
+
+    def say_notes() -> None:
+        if len(drawn) < len(every):
+            say(f"note: scored on {len(drawn):,} of the {len(every):,} recordings, drawn at random")
+        if drawn.targets is None:
+            say(f"note: {data} has no targets y, so no {task_of(spec).measure.key}s are computed")
+
+    if drawn.are_still:
+        return drawn.held(max(t or spec.time_steps for t in steps)), steps, {"data": data}, say_notes
+    return drawn, recorded_steps(steps, len(drawn.frames)), {"data": data}, say_notes
