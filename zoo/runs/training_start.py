@@ -1,4 +1,4 @@
-"""What a training begins with: the network and its recipe, the weights, and warnings about them."""
+"""Beginning of a training: the network and its recipe, the weights, and warnings about them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
