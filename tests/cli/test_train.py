@@ -64,6 +64,15 @@ def test_epochs_are_a_table_of_80_columns_that_says_what_its_star_is(trained, ru
     assert "epoch" not in run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume").stderr  # trained
 
 
+def test_without_validation_the_last_epoch_is_kept(trained, run, tmp_path) -> None:
+    done = run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--set", "training.validation=0")
+    assert "last epoch, kept as there are no validation images" in done.stderr
+    assert "validation, SNN" not in done.stdout
+    training = read_model(tmp_path / "run" / "model.safetensors").card["training"]
+    assert (training["epoch"], training["validation_images"], training["validation_snn_accuracy"]) == (1, 0, None)
+    run("train", tmp_path / "run" / "model.safetensors", "-o", tmp_path / "again", "--set", "training.epochs=1")
+
+
 def test_the_progress_of_an_epoch_stays_on_a_line_of_80_columns_that_disappears(capsys, monkeypatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr(console, "REFRESH_S", 0)
