@@ -56,6 +56,7 @@ class _OnnxOptions:
     """Options that only apply to ONNX files."""
 
     data: str | None
+    validation: str | None
     limit: int | None
     raw: bool
     epochs: int | None
@@ -140,6 +141,13 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="ONNX: images to calibrate, tune and score with: a name of zoo data list, such as mnist-sample "
                 "(embedded), an .npz with x and, if there are labels, y, or a folder or .tar with a folder of images "
                 "for each class.",
+            ),
+            click.option(
+                "--validation",
+                shell_complete=complete_data,
+                help="ONNX: images that the ANN has not seen, given like --data; they alone decide between forms, and "
+                "whether tuning is kept. Test images are used, or all if there are none apart. [default: a fifth of "
+                "the training images of --data, at most 2,000]",
             ),
             partial(limit_option, prefix="ONNX: "),
             click.option("--raw", is_flag=True, help="ONNX: the ANN takes pixels in 0..255."),
@@ -300,7 +308,7 @@ def convert(
         echo(json_text({"source": given, **figures, "outputs": written}))
         return
     if conversion is not None:
-        _print_conversion(conversion)
+        _print_conversion(conversion, "written" if outputs else "kept")
     for entry in written:
         echo(entry["path"])
     for output in outputs:
@@ -416,6 +424,8 @@ def _convert_onnx(
         raise click.UsageError("--limit: without --data nothing is scored; give --data, or leave out --limit")
     if onnx.epochs and onnx.data is None:
         raise click.UsageError("--epochs: without --data nothing is tuned; give --data, or leave out --epochs")
+    if onnx.validation and onnx.data is None:
+        raise click.UsageError("--validation: without --data nothing is tuned; give --data, or leave out --validation")
 
     forms = EVERY_FORM
     if onnx.entering != "auto":
@@ -442,6 +452,7 @@ def _convert_onnx(
     return import_onnx(
         source,
         dataset=partial(_load, places, found_data(onnx.data), onnx.limit) if onnx.data else None,
+        validation=partial(_load, places, found_data(onnx.validation), None) if onnx.validation else None,
         mean=mean or 0.0,
         std=1 / 255 if onnx.raw else (std or 1.0),
         time_steps=time_steps or 16,
@@ -465,12 +476,11 @@ def _load(places: DataPlaces, name: str, limit: int | None, shape: "Shape") -> "
 def _say_epoch(report: "EpochReport") -> None:
     say(
         f"tuning, epoch {report.epoch + 1}, learning rate {report.learning_rate:.2g}: "
-        f"SNN {percent(report.validation_snn_score)} on training images that tuning does not use, "
-        f"{report.seconds:.0f} s"
+        f"SNN {percent(report.training_score)} on the training images, {report.seconds:.0f} s"
     )
 
 
-def _print_conversion(conversion: "OnnxConversion") -> None:
+def _print_conversion(conversion: "OnnxConversion", mark: str) -> None:
     from converters.ann_to_snn.best_candidate import has_maxima
 
     print_table(
@@ -479,27 +489,24 @@ def _print_conversion(conversion: "OnnxConversion") -> None:
         words=True,
     )
     echo(f"\nimport: differs from the ONNX reference by at most {conversion.imported.max_abs_error:.2g}")
-    agreement = percent(conversion.candidate.agreement)
     candidate = conversion.candidate
-    judged = (
-        "training images that calibration does not use"
-        if candidate.held_out
-        else "all training images, as there are few"
-    )
-    where = f"{judged}, before tuning" if conversion.dataset else "noise images"
     pooling = f"; max pools: {candidate.max_pooling}" if has_maxima(conversion.imported.ann) else ""
     echo(f"images: {conversion.normalization}")
-    form = f"input: {candidate.input_form}{pooling}; reset: {candidate.reset}"
-    echo(f"{form}; agrees with the ANN on {agreement} of {where}")
+    echo(f"input: {candidate.input_form}{pooling}; reset: {candidate.reset}; judged by {conversion.judged_by}")
     if conversion.ann is not None:
-        rows = [["ANN", "", percent(conversion.ann)]]
+        rows = [["ANN", "", percent(conversion.ann), ""]]
         steps = conversion.spec.time_steps
         for stage, accuracies in (("converted", conversion.converted), ("tuned", conversion.tuned)):
             rows += [
-                [stage, f"T={t}" if t == steps else f"its first {t}", "overflows" if a is None else percent(a)]
+                [
+                    stage,
+                    f"T={t}" if t == steps else f"its first {t}",
+                    "overflows" if a is None else percent(a),
+                    mark if (stage, t) == (conversion.written, steps) else "",
+                ]
                 for t, a in accuracies.items()
             ]
         echo()
         n_images = 0 if conversion.score is None else conversion.score.n_images
-        print_table(["", "", f"accuracy on {counted(n_images, 'test image')}"], rows)
+        print_table(["", "", f"accuracy on {counted(n_images, 'test image')}", ""], rows)
     echo(f"took {conversion.seconds:.0f} s")

@@ -18,6 +18,7 @@ from c_programs import compile_c, needs_compiler
 from c_programs import run as run_program
 from onnx import TensorProto, helper, numpy_helper
 
+from bootstrap_core.data.datasets import load_dataset
 from converters.ann_to_snn.tuning import learning_rates
 from converters.formats.model_files import read_model
 from specs.layers.block import has_neurons
@@ -307,15 +308,29 @@ def test_tuning_tells_each_epoch_and_by_what_steps(ann, tmp_path, run) -> None:
     assert re.findall(r"^(?:converted|tuned) +(T=\d+|its first \d+) ", result.stdout, re.MULTILINE) == [
         "T=16", "its first 8", "its first 4", "T=16", "its first 8", "its first 4"
     ]  # fmt: skip
-    images = "training images that tuning does not use"
-    rates = re.findall(rf"^tuning, epoch 1, learning rate (\S+): SNN .* on {images}, ", said, re.MULTILINE)
+    rates = re.findall(r"^tuning, epoch 1, learning rate (\S+): SNN .* on the training images, ", said, re.MULTILINE)
     assert rates
-    assert " of all training images, as there are few, before tuning" in result.stdout
-    assert "held" not in said + result.stdout, "two sets of images are held out: each is named"
+    assert "; judged by 400 training images that no step learns from" in result.stdout
+    written = re.findall(r"^(converted|tuned) +T=16 .* written$", result.stdout, re.MULTILINE)
+    assert written == ["converted" if "tuning was undone" in said else "tuned"]
     tried = learning_rates(read_model(tmp_path / "net.safetensors").spec)
     assert rates == [f"{rate:.2g}" for rate in tried[: len(rates)]]
     again = f"zoo convert {ann.name} --data=mnist-sample --time-steps=16 --epochs=1 --seed=0 --mean=0.0 --std=1.0 -o"
     assert again in run("card", tmp_path / "net.safetensors").stdout.replace("\n   ", "")
+
+
+def test_images_for_validation_judge_and_are_in_the_command_of_the_card(ann, tmp_path, run) -> None:
+    images = load_dataset("mnist-sample").test
+    np.savez(tmp_path / "own.npz", x=images.images[:50].numpy(), y=images.labels[:50].numpy())
+    given = ("--validation", tmp_path / "own.npz")
+    assert "--validation: without --data" in run("convert", ann, *given, code=2).stderr
+    options = "--data", "mnist-sample", "--epochs", 0, "--input", "spike", "--time-steps", 2
+    same = run("convert", ann, *options, "--validation", "mnist-sample", code=1).stderr
+    assert "must have other images than --data" in same
+    found = run("convert", ann, *options, *given, "-o", tmp_path / "net.safetensors")
+    assert f"judged by 50 images of {tmp_path / 'own.npz'}" in found.stdout
+    told = run("card", tmp_path / "net.safetensors").stdout.replace("\n   ", "")
+    assert f"--validation={tmp_path / 'own.npz'}" in told
 
 
 @pytest.mark.parametrize(("reset", "outputs"), [("zero", [".net"]), ("subtract", [".nir"]), (None, [".net", ".nir"])])

@@ -150,13 +150,13 @@ def test_rows_are_written_as_they_come_and_redone_by_name(bench_convert, monkeyp
 
 def test_spikingjelly_calibrates_on_images_of_the_training_set(bench_convert, tmp_path) -> None:
     from bootstrap_core.data.datasets import load_dataset
-    from converters.ann_to_snn.best_candidate import MOST_IMAGES
+    from converters.ann_to_snn.best_candidate import MOST
 
     dataset = load_dataset(SAMPLE_NAME)
     bench_convert.save_images(dataset, tmp_path / "images.npz")
     with np.load(tmp_path / "images.npz") as arrays:
         seen, test = arrays["calibration"], arrays["test"]
-    assert len(seen) == min(MOST_IMAGES, len(dataset.train))
+    assert len(seen) == min(MOST, len(dataset.train))
     assert {image.tobytes() for image in seen} <= {image.tobytes() for image in dataset.train.images.numpy()}
     assert (test == dataset.test.images.numpy()).all()
 

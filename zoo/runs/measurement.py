@@ -56,7 +56,16 @@ N_GOLDEN, GOLDEN_SEED = 8, 0
 VALIDATION_RULE = "of each class its share, taken out of the training images at random, by the seed"
 FLOAT_TOLERANCE = 1e-6
 """Relative difference up to which two measured floats count as equal: they are sums, and rounding differs."""
-CONVERSION_OPTIONS = ["epochs", "seed", "input", "max_pool", "classes", *(hint.name for hint in fields(Hints)), "fold"]
+CONVERSION_OPTIONS = [
+    "validation",
+    "epochs",
+    "seed",
+    "input",
+    "max_pool",
+    "classes",
+    *(hint.name for hint in fields(Hints)),
+    "fold",
+]
 """Options of `convert` that the file of a converted model records, and that the card's command repeats."""
 UNMEASURED: dict[str, Any] = {"date": True, "versions": True, "training": {"versions", "curves", "other_seeds"}}
 """Fields of a card that cannot be measured again, and so are not compared."""
