@@ -31,7 +31,6 @@ from bootstrap_core.network.network import Network
 from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.tasks.evaluation import Evaluation
 from bootstrap_core.training.history import EpochReport
-from bootstrap_core.training.trainer import Teacher
 from converters.ann_to_snn.ann_answers import AnnAnswers
 from converters.ann_to_snn.best_candidate import (
     EVERY_FORM,
@@ -50,7 +49,7 @@ from converters.ann_to_snn.conversion_notes import (
 )
 from converters.ann_to_snn.judge import BestSoFar, Judge
 from converters.ann_to_snn.readout import calibrate_logits, refit_readout
-from converters.ann_to_snn.tuning import Tuning, epoch_size, neuron_steps, tune, usual_epochs
+from converters.ann_to_snn.tuning import epoch_size, neuron_steps, tune, usual_epochs
 from converters.linear.ann import Ann
 from converters.linear.image_normalization import Normalization
 from converters.model import Model
@@ -286,6 +285,11 @@ def import_onnx(
         labelled = dataset is None or dataset.classes != (UNLABELLED,)
     if dataset is not None:
         notes += notes_on_data(ann, dataset, labelled)
+        if epochs != 0 and len(dataset.train) < FEWEST_TO_TUNE:
+            notes.append(f"not tuned: needs at least {FEWEST_TO_TUNE} training images, got {len(dataset.train)}")
+            epochs = 0
+    elif validation is not None:
+        raise DataError(f"--validation {validation.name}: needs other images to calibrate on: give --data, too")
     answers, doubt = AnnAnswers(ann, normalization), None
     if dataset is None:
         notes.append("no data: calibrated on noise, neither tuned nor scored; --data makes the network more accurate")
@@ -385,20 +389,18 @@ def _divided(
     Without data both are noise, with the ANN's answers as labels. Raises `DataError` for unfit images of `validation`.
     """
     if dataset is None:
-        if validation is not None:
-            raise DataError(f"--validation {validation.name}: needs other images to calibrate on: give --data, too")
         noise = _noise(answers.ann.shape, images_wanted(answers.ann) + MOST_JUDGED, seed)
-        noise = replace(noise, labels=answers.classes(noise))
-        return noise.take(slice(MOST_JUDGED, None)), noise.take(slice(0, MOST_JUDGED)), f"{MOST_JUDGED:,} noise images"
-    train = dataset.train
-    if validation is not None:
-        chosen = _validation_images(answers, validation, dataset, labelled, seed)
-        return train, chosen, f"{counted(len(chosen), 'image')} of {validation.name}"
+        train, what = replace(noise, labels=answers.classes(noise)), "noise image"
+    else:
+        train, what = dataset.train, "training image"
+        if validation is not None:
+            judging = _validation_images(answers, validation, dataset, labelled, seed)
+            return train, judging, f"{counted(len(judging), 'image')} of {validation.name}"
     if len(train) < FEWEST_TO_TUNE:
         return train, train, "the only training image"
     n = min(MOST_JUDGED, max(1, len(train) // JUDGED_PART))
     learning, judging = train_validation_split(train, n_validation=n, seed=seed)
-    return learning, judging, f"{counted(n, 'training image')} that no step learns from"
+    return learning, judging, f"{counted(n, what)} that no step learns from"
 
 
 def _validation_images(answers: AnnAnswers, validation: Dataset, dataset: Dataset, labelled: bool, seed: int) -> Split:
@@ -454,9 +456,12 @@ def _learn(
     callbacks.on_step(f"scoring on {len(test):,} test images")
     converted, score = _scored(network, test, steps)
     tuned = dict[int, float | None]()
-    if epochs and len(dataset.train) < FEWEST_TO_TUNE:
-        notes.append(f"not tuned: needs at least {FEWEST_TO_TUNE} training images, got {len(dataset.train)}")
-    elif epochs and (tuning := _tuned(best, dataset.train, answers, epochs, seed, callbacks)):
+    if epochs:
+        n_images, seconds = epoch_size(network.spec, len(dataset.train))
+        estimate = f", about {seconds:.0f} s each" if seconds >= LEAST_ESTIMATE_S else ""
+        callbacks.on_step(f"tuning: {counted(epochs, 'epoch')} of {counted(n_images, 'image')}{estimate}")
+        tuning = tune(best, dataset.train, answers, epochs, seed=seed, on_epoch=callbacks.on_epoch)
+    if tuning is not None:
         if tuning.part < 1:
             notes.append(f"{tuning.part:.0%} of the change by tuning was kept: this is best on the images that judge")
         calibrate_logits(network, drawn(dataset.train, LOGIT_IMAGES, seed), answers)
@@ -479,16 +484,6 @@ def _learn(
         recipe=None if tuning is None else tuning.recipe.model_copy(update={"data": dataset.name}),
         notes=tuple(notes),
     )
-
-
-def _tuned(
-    best: BestSoFar, train: Split, teacher: Teacher, epochs: int, seed: int, callbacks: ImportCallbacks
-) -> Tuning | None:
-    """Tune the network; see `tune`."""
-    n_images, seconds = epoch_size(best.network.spec, len(train))
-    estimate = f", about {seconds:.0f} s each" if seconds >= LEAST_ESTIMATE_S else ""
-    callbacks.on_step(f"tuning: {counted(epochs, 'epoch')} of {counted(n_images, 'image')}{estimate}")
-    return tune(best, train, teacher, epochs, seed=seed, on_epoch=callbacks.on_epoch)
 
 
 def _scored(network: Network, split: Split, steps: Sequence[int]) -> tuple[dict[int, float | None], Evaluation | None]:
