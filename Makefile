@@ -11,12 +11,11 @@ BENCH_OPTIONS ?=
 FORMAT ?=
 EXECUTIONS ?= 20000
 SECONDS ?= 600
-TF_PYTHON ?=
 PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-deep bench-small bench-scaling bench-stream bench-migrate bench-readers bench-cluster bench-delays bench-values estimate-cluster fuzz profile check-c check-camera check-engines check-migrate check-netx check-nir check-onnx check-exporters check-kills train notebook docs docs-api wheel clean
+.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-deep bench-small bench-scaling bench-stream bench-migrate bench-readers bench-delays bench-values fuzz profile check-c check-engines check-graphs check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-api wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +102,7 @@ bench-stream: install $(OTHERS)  ## Time one step of a stream beside norse and s
 
 profile: install  ## Where the time of a training step and of an inference goes
 	$(BIN)/python tests/benchmarks/profile_steps.py
+	$(BIN)/python tests/make_readme_tables.py --print profile
 
 bench-migrate: install  ## Time and memory of migrating 4 GiB of safetensors
 	$(BIN)/python tests/benchmarks/bench_migrate.py
@@ -127,14 +127,6 @@ bench-values: install  ## Train the network of values of bootstrap_core/README.m
 	$(BIN)/python tests/benchmarks/bench_values.py
 	$(BIN)/python tests/make_readme_tables.py --print values
 
-bench-cluster: install  ## Train in one process and in two: losses and time
-	$(BIN)/python tests/benchmarks/bench_cluster.py $(if $(DATA_DIR),--data "$(DATA_DIR)") $(BENCH_OPTIONS)
-	$(BIN)/python tests/make_readme_tables.py --print cluster
-
-estimate-cluster: install  ## What tuning a network of ImageNet's size would cost, on paper
-	$(BIN)/python tests/benchmarks/estimate_cluster.py
-	$(BIN)/python tests/make_readme_tables.py --print estimate
-
 check-migrate: install  ## Migrate 10,000 random torch modules there and back
 	SNNZOO_THOROUGH=1 $(BIN)/python -m pytest tests/property/test_weight_norm.py
 
@@ -149,12 +141,8 @@ check-c: install  ## Compile the C source of the packaged models, of networks of
 	$(BIN)/python tests/make_readme_tables.py --print c
 	$(BIN)/python tests/make_readme_tables.py --print c-events
 
-check-camera: install  ## Compare the simulated event camera with recordings of N-MNIST: make check-camera DATA_DIR=...
-	$(BIN)/python tests/benchmarks/check_camera.py $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
-	$(BIN)/python tests/make_readme_tables.py --print camera
-
 check-netx: install  ## Export the packaged models and random corner cases, compare every spike with Lava: make check-netx LAVA_PYTHON=...
-	$(BIN)/python tests/benchmarks/check_export.py --lava-python "$(LAVA_PYTHON)" $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())')
+	$(BIN)/python tests/benchmarks/check_netx.py --lava-python "$(LAVA_PYTHON)" $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())')
 	$(BIN)/python tests/benchmarks/check_netx_corners.py --lava-python "$(LAVA_PYTHON)" $(BENCH_OPTIONS)
 	$(BIN)/python tests/benchmarks/check_netx_corners.py --lava-python "$(LAVA_PYTHON)" --sigma-delta $(BENCH_OPTIONS)
 
@@ -164,8 +152,9 @@ check-nir: install  ## Exchange NIR files with others: make check-nir PEER_PYTHO
 check-onnx: install  ## Import a folder of ONNX files, score them on MNIST: make check-onnx ONNX_FOLDER=... DATA_DIR=...
 	$(BIN)/python tests/benchmarks/check_onnx.py --folder "$(ONNX_FOLDER)" $(if $(DATA_DIR),--data "$(DATA_DIR)")
 
-check-exporters: install  ## Run the commands that convert advises for files of other programs: make check-exporters TF_PYTHON=...
-	$(BIN)/python tests/benchmarks/check_exporters.py $(if $(TF_PYTHON),--tensorflow "$(TF_PYTHON)")
+check-graphs: install  ## Convert classifiers of torchvision with random weights (pip install torchvision), compare the engines
+	$(BIN)/python tests/benchmarks/check_graphs.py
+	$(BIN)/python tests/make_readme_tables.py --print graphs
 
 check-kills: install  ## kill -9 at 100 random moments of zoo pull, publish and train, and of convert
 	$(BIN)/python tests/benchmarks/check_kills.py $(BENCH_OPTIONS)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from converters.formats.safetensors_file import METADATA_KEY
 from converters.formats.state_dict_file import (
+    TORCH_SUFFIXES,
     Read,
     StateDictFile,
     Write,
-    check_writable,
     open_state_dict,
     write_safetensors_pieces,
     write_torch,
@@ -86,7 +86,8 @@ def migrate_file(
         UnsupportedError: the output format cannot hold a tensor.
     """
     if output is not None:
-        check_writable(output)
+        if output.suffix not in (".safetensors", *TORCH_SUFFIXES):
+            raise UnsupportedError(f"{output}: a state dict is written as .safetensors or {', '.join(TORCH_SUFFIXES)}")
         if keep_wrapper and output.suffix == ".safetensors":
             raise UnsupportedError(f"{output}: safetensors cannot hold the entries around a state dict; write a .pt")
     with open_state_dict(source, key=key) as opened:

@@ -53,7 +53,6 @@ class DatasetFiles:
     """Files of a dataset, in one of the forms in which people have it.
 
     Attributes:
-        format: format of the files.
         sha256: digest of each file by its name; of idx files, without .gz, the digest of their plain bytes; of a
             folder or `.tar` of recordings that of what `sha256sum *.wav` prints, with the names in the order of bytes;
             of class folders of events empty: nobody publishes one, and their files are counted instead.
@@ -75,11 +74,9 @@ class DatasetSource:
 
     Attributes:
         name: name in commands and specs.
-        title: name in texts for people.
         classes: names of the classes, in the order of the labels.
         image_shape: shape `(C, H, W)` of an image, or of a time step of events; of sounds that of the default
             `log_mel`.
-        n_train: number of training images.
         forms: forms of its files, the preferred first; none if the package contains the images.
         advice: end of the message that the dataset was not found, after "Put ".
         credit: origin and terms of the data, for cards.
@@ -199,11 +196,6 @@ def classes_as_option(names: Iterable[str]) -> str:
 
 def doubts(name: str, shape: Iterable[int], n_outputs: int) -> str | None:
     """Return a warning if a network does not fit a named dataset; None if it fits, or for other names.
-
-    Args:
-        name: name of the dataset.
-        shape: shape of the network's input.
-        n_outputs: number of the network's outputs.
 
     >>> doubts("mnist", [784], 128)
     'mnist has 10 classes, but the network has 128 outputs: the last block, the readout, needs features: 10'

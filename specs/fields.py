@@ -49,6 +49,16 @@ def _as_levels(value: object) -> object:
     return levels
 
 
+def _as_source(value: object) -> object:
+    """Return the index or the name of a block."""
+    if type(value) is int:
+        if value < 0:
+            raise ValueError("must be at least 0")
+    elif not (isinstance(value, str) and is_name(value)):
+        raise ValueError("must be the index of an earlier block, or its name")
+    return value
+
+
 def _are_sides(values: list[object] | tuple[object, ...], least: int) -> bool:
     return all(type(side) is int and least <= side <= SIDE_MAX for side in values)
 
@@ -61,6 +71,10 @@ Number = Annotated[float, Strict()]
 """Number; `true` and `"1"` are refused."""
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 Name = Annotated[str, Field(pattern=_NAME)]
+Source = Annotated[
+    int | str, BeforeValidator(_as_source, json_schema_input_type=Annotated[Integer, Field(ge=0)] | Name)
+]
+"""Index of a block, 0 for the input and 1 for the first of `blocks`, or its name."""
 TimeSteps = Annotated[Integer, Field(ge=1, le=TIME_STEPS)]
 Decay = Annotated[Number, Field(ge=0, le=1)]
 Threshold = Annotated[Number, Field(ge=1 / 64, le=VTH_MANT_MAX / 64)]

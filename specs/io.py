@@ -1,10 +1,13 @@
-"""Read and write specs and other typed documents as YAML. Errors name file, line, field, value and bound."""
+"""Read and write specs and other typed documents as YAML.
+
+Documents that cannot be read or are invalid raise `SpecError`, which names file, line, field, value and bound.
+"""
 
 import json
 import os
 import re
 import reprlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache, reduce
 from importlib import resources
 from pathlib import Path
@@ -24,9 +27,6 @@ from specs.layers.neuron import NEURON_KINDS
 from specs.network import SCHEMA_VERSION, NetworkSpec
 from specs.training import FIND_DATA
 from specs.words import nearest, suggest
-
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""Function for each old schema version, which converts a document to the next version."""
 
 HUGE_BYTES = 1 << 30
 
@@ -118,31 +118,13 @@ def spec_from_document(document: object, *, origin: str = "spec") -> NetworkSpec
 
 
 def document_as(document: object, model: type[Typed], *, origin: str) -> Typed:
-    """Validate a document that `json.loads` returned, and return the model.
-
-    Args:
-        document: the document, usually a dict.
-        model: the Pydantic model that describes it.
-        origin: name of the document in errors, such as its path.
-
-    Raises:
-        SpecError: the document is invalid; lists every problem with its field.
-    """
+    """Validate a document that `json.loads` returned, and return the model."""
     _refuse_many(document, origin, _name_of(model))
     return _validate(document, model, {}, origin)
 
 
 def load_document(path: Path, model: type[Typed], *, context: Mapping[str, object] | None = None) -> Typed:
-    """Read a document from a YAML (or JSON) file.
-
-    Args:
-        path: path of the file.
-        model: the Pydantic model that describes the document.
-        context: validation context for the model's validators.
-
-    Raises:
-        SpecError: the file cannot be read, or is invalid; lists every problem with its line and field.
-    """
+    """Read a document from a YAML (or JSON) file."""
     what = _name_of(model)
     check_given_file(path, error=SpecError, what=f"{what} ")
     try:
@@ -347,8 +329,12 @@ def _validate(
         needed = [name for name, field in model.model_fields.items() if field.is_required()]
         keys = f"{', '.join(needed[:-1])} and {needed[-1]}"
         raise SpecError(f"{origin}: a {_name_of(model)} must be a mapping with {keys}")
-    if model is NetworkSpec:
-        document = _upgrade(document, origin)
+    version = document.get("schema_version", SCHEMA_VERSION)
+    if model is NetworkSpec and (type(version) is not int or version != SCHEMA_VERSION):
+        raise SpecError(
+            f"{origin}: schema_version {_brief(version)} is not supported (newest: {SCHEMA_VERSION}); "
+            "update snnzoo to read it"
+        )
     try:
         return model.model_validate(document, context=context)
     except ValidationError as error:
@@ -356,21 +342,6 @@ def _validate(
         if error.error_count() > SPEC_PROBLEMS:
             problems.append(f"{origin}: and {error.error_count() - SPEC_PROBLEMS} more")
         raise SpecError("\n".join(problems)) from None
-
-
-def _upgrade(document: dict[str, Any], origin: str) -> dict[str, Any]:
-    version = document.get("schema_version", SCHEMA_VERSION)
-    if type(version) is not int or version > SCHEMA_VERSION:
-        raise SpecError(
-            f"{origin}: schema_version {_brief(version)} is not supported (newest: {SCHEMA_VERSION}); "
-            "update snnzoo to read it"
-        )
-    while version < SCHEMA_VERSION:
-        if version not in UPGRADES:
-            raise SpecError(f"{origin}: schema_version {_brief(version)} has no upgrade path to {SCHEMA_VERSION}")
-        document = {**UPGRADES[version](document), "schema_version": version + 1}
-        version += 1
-    return document
 
 
 PLAIN = {
@@ -387,7 +358,6 @@ PLAIN = {
     "a valid tuple": "a list",
     "a valid dictionary": "a mapping",
 }
-"""Plain words for those in Pydantic's messages."""
 
 
 def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int], origin: str) -> str:

@@ -1,7 +1,7 @@
 """Spec of a network: input, blocks, defaults, and the checks that involve more than one block."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from itertools import chain
 from typing import Annotated, Any, Final, Literal
@@ -9,17 +9,22 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from specs.fields import VTH_MANT_MAX, Flag, Name, Number, Shape, StrictModel, TimeSteps, threshold_mant
+from specs.fields import VTH_MANT_MAX, Flag, Name, Number, Shape, Source, StrictModel, TimeSteps, threshold_mant
 from specs.files.limits import NETWORK_BLOCKS, NETWORK_NEURONS, NETWORK_WEIGHTS
-from specs.layers.block import BLOCK_KINDS, BlockSpec, LayerSpec, SkipSpec, kind_of, skips_of
+from specs.layers.block import BLOCK_KINDS, BlockSpec, LayerSpec, SkipSpec, kind_of, skips_of, synapses_of
 from specs.layers.input import Encoding, InputSpec, LogMelSpec
 from specs.layers.layer import Layer, Role
 from specs.layers.neuron import CubaSpec, NeuronSpec, Reset, SigmaDeltaSpec
 from specs.shapes import ShapeError
 from specs.training import SnnGradient, TrainingSpec
-from specs.words import counted
+from specs.words import counted, suggest
 
 SCHEMA_VERSION: Final = 1
+INPUT: Final = "input"
+"""Name of the input among the sources of blocks."""
+
+MOST_NAMES: Final = 10
+"""Largest number of names that a message lists."""
 
 Problem = tuple[tuple[str | int, ...], str]
 """Path of a wrong field, and the rest of the error message."""
@@ -60,9 +65,9 @@ class NetworkSpec(StrictModel):
     input: InputSpec
     """Shape and encoding of the images or events."""
     blocks: Annotated[tuple[BlockSpec, ...], Field(max_length=NETWORK_BLOCKS)]
-    """Blocks after the input, in order; `kind` selects the type. The last block is the readout: `affine`, or a block
-    with neurons, whose rates are then the logits. With sigma-delta neurons, the outputs are the sums of their
-    messages."""
+    """Blocks after the input, in order; `kind` selects the type. Each reads the block before it, or those that its
+    `source` and `skips` name. The last block is the readout: `affine`, or a block with neurons, whose rates are then
+    the logits. With sigma-delta neurons, the outputs are the sums of their messages."""
     logit_scale: Annotated[Number, Field(gt=0)] = 1.0
     """Factor on the logits in probabilities and in the loss of an evaluation; it does not change the class. Conversions
     fit it to the ANN, so that probabilities mean the same. Training does not use it: see `training.logit_scale`."""
@@ -80,12 +85,40 @@ class NetworkSpec(StrictModel):
         return (self.input, *self.blocks)
 
     @property
+    def sources(self) -> tuple[tuple[int, ...], ...]:
+        """Indices of the layers that each of `layers` reads: its own source, then those of its skips.
+
+        >>> branches = [{"kind": "dense", "features": 5, "name": "left"}, {"kind": "dense", "features": 3, "source": 0}]
+        >>> readout = {"kind": "affine", "features": 2, "skips": [{"kind": "dense", "source": "left"}]}
+        >>> spec = NetworkSpec.model_validate({"name": "tiny", "time_steps": 4, "input": {"shape": [9]},
+        ...     "blocks": [*branches, readout]})
+        >>> spec.sources
+        ((), (0,), (0,), (2, 1))
+        """
+        places = {INPUT: 0} | {block.name: i for i, block in enumerate(self.blocks, 1) if block.name is not None}
+
+        def place(source: Source | None, before: int) -> int:
+            return before if source is None else places[source] if isinstance(source, str) else source
+
+        return ((), *(tuple(place(each, i) for _, each in _given(block)) for i, block in enumerate(self.blocks)))
+
+    @property
+    def beside_chain(self) -> tuple[int, ...]:
+        """Indices of the layers that read other layers than the one before; empty for a chain."""
+        return tuple(i for i, read in enumerate(self.sources) if i and read != (i - 1,))
+
+    @property
     def shapes(self) -> tuple[Shape, ...]:
         """Output shape of each of `layers`."""
         shapes = [self.input.output_shape(self.input.shape)]
-        for block in self.blocks:
-            shapes.append(block.output_shape(shapes[-1]))
+        for block, (own, *_) in zip(self.blocks, self.sources[1:], strict=True):
+            shapes.append(block.output_shape(shapes[own]))
         return tuple(shapes)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Largest value of what each of `layers` reads; above 1 only for those that read graded input."""
+        return tuple(self.input.levels if read[:1] == (0,) else 1 for read in self.sources)
 
     @property
     def n_classes(self) -> int:
@@ -185,9 +218,12 @@ class NetworkSpec(StrictModel):
     def _check(self) -> "NetworkSpec":
         problems = list(self._neuron_problems())  # the other checks need neurons of one kind
         if not problems:
+            problems = list(self._source_problems())  # and sources that exist
+        if not problems:
             problems = list(
                 chain(
                     self._order_problems(),
+                    self._unread_problems(),
                     self._shape_problems(),
                     self._arithmetic_problems(),
                     self._schedule_problems(),
@@ -245,35 +281,56 @@ class NetworkSpec(StrictModel):
             yield ("output",), f"spikes needs input.encoding: events, got {self.input.encoding}"
         if self.output is Output.SPIKES and last.role is Role.LOGITS:
             yield ("output",), f"spikes needs a readout with neurons, {_either(spiking)}, got {last.kind}"
-        if self.input.encoding is Encoding.GRADED and not self.blocks[0].takes_graded_input:
+        if self.input.encoding is Encoding.GRADED:
             takers = [kind for kind in spiking if kind.takes_graded_input]
-            yield (
-                ("blocks", 0, "kind"),
-                f"graded input must enter a {_either(takers)} block, got {self.blocks[0].kind}: to flatten images, "
-                "give input.shape as [features]",
-            )
+            for i, (block, (own, *_)) in enumerate(zip(self.blocks, self.sources[1:], strict=True)):
+                if own == 0 and not block.takes_graded_input:
+                    yield (
+                        ("blocks", i, "kind"),
+                        f"graded input must enter a {_either(takers)} block, got {block.kind}: to flatten images, give "
+                        "input.shape as [features]",
+                    )
+
+    def _source_problems(self) -> Iterator[Problem]:
+        places: dict[str, int] = {INPUT: 0}
+        for i, block in enumerate(self.blocks):
+            for path, source in _given(block):
+                if problem := None if source is None else _source_problem(source, i, places):
+                    yield ("blocks", i, *path), problem
+            if block.name is not None and places.setdefault(block.name, i + 1) != i + 1:
+                taken = f"blocks[{found - 1}] has" if (found := places[block.name]) else "the input has"
+                yield ("blocks", i, "name"), f"must be a name of this block alone, got {block.name}, which {taken}"
+
+    def _unread_problems(self) -> Iterator[Problem]:
+        read = set(chain.from_iterable(self.sources))
+        for i, block in enumerate(self.blocks[:-1]):
+            if i + 1 not in read:
+                name = "" if block.name is None else f" {block.name}"
+                yield (
+                    ("blocks", i),
+                    f"no block reads block {i + 1}{name}: name it as a source or a skip of a later block, or remove it",
+                )
 
     def _shape_problems(self) -> Iterator[Problem]:
         shapes, total = [self.input.output_shape(self.input.shape)], 0
         if math.prod(shapes[0]) > NETWORK_NEURONS:
             yield ("input", "shape"), _too_many_neurons(shapes[0])
             return
-        for i, block in enumerate(self.blocks):
-            before = shapes[-1]
+        for i, (block, sources) in enumerate(zip(self.blocks, self.sources[1:], strict=True)):
+            read = [shapes[source] for source in sources]
             try:
-                after = block.output_shape(before)
+                after = block.output_shape(read[0])
             except ShapeError as error:
                 yield ("blocks", i, *([error.field] if error.field else [])), str(error)
                 return
-            total += block.n_weights(before)
-            for k, skip in enumerate(skips_of(block)):
-                problem = self._skip_problem(skip, shapes, after)
+            skips = zip(skips_of(block), sources[1:], strict=True)
+            found = [self._skip_problem(skip, source, sources[0], shapes, after) for skip, source in skips]
+            for k, problem in enumerate(found):
                 if problem:
                     field, message = problem
                     yield ("blocks", i, "skips", k, *([field] if field else [])), message
-                else:
-                    layer, seen = skip.as_layer(shapes[skip.source], after)
-                    total += layer.n_weights(seen)
+            if not any(found):
+                total += sum(each.n_weights(before) for each, before in synapses_of(block, read, after))
             if total > NETWORK_WEIGHTS:
                 yield (
                     ("blocks", i),
@@ -286,20 +343,21 @@ class NetworkSpec(StrictModel):
                 return
             shapes.append(after)
 
-    def _skip_problem(self, skip: SkipSpec, shapes: list[Shape], after: Shape) -> tuple[str, str] | None:
-        """Return the wrong field of a skip to the block after `shapes`, and the message; None if the skip is valid."""
-        own = len(shapes)
-        if skip.source >= own:
-            which = "the block itself" if skip.source == own else "not an earlier block"
+    def _skip_problem(
+        self, skip: SkipSpec, source: int, own: int, shapes: list[Shape], after: Shape
+    ) -> tuple[str, str] | None:
+        """Return the wrong field of a skip to the block after `shapes`, and the message; None if the skip is valid.
+
+        `own` is the source of the block itself.
+        """
+        if self.input.encoding is Encoding.GRADED and source == 0:
             return "source", (
-                f"must be the index of an earlier block, 0 (the input) to {own - 1}; {skip.source} is {which} "
-                "(the first of blocks has index 1)"
+                f"{skip.source} is a graded input, which skips cannot read: skip from a block with neurons"
             )
-        if skip.source == 0 and self.input.encoding is Encoding.GRADED:
-            return "source", "0 is a graded input, which skips cannot read: skip from a block with neurons"
-        before = shapes[skip.source]
+        if self.input.encoding is Encoding.GRADED and own == 0:
+            return "source", "a block that reads graded input cannot read spikes as well, as their units differ"
         try:
-            shape = skip.output_shape(before, after)
+            shape = skip.output_shape(shapes[source], after)
         except ShapeError as error:
             return error.field, str(error)
         if shape != after:
@@ -326,17 +384,39 @@ class NetworkSpec(StrictModel):
         log_mel = self.input.log_mel
         if log_mel is not None and self.input.is_events and log_mel.frames != self.time_steps:
             yield ("time_steps",), f"must be {log_mel.frames}, input.log_mel.frames, got {self.time_steps}"
-        if self.blocks and self.input.encoding is Encoding.GRADED and self.blocks[0].role is not Role.LOGITS:
-            mant = threshold_mant(self.neuron_of(self.blocks[0]).threshold, self.input.levels)
-            if mant > VTH_MANT_MAX:
+        for i, (block, levels) in enumerate(zip(self.blocks, self.levels[1:], strict=True), 1):
+            mant = threshold_mant(self.neuron_of(block).threshold, levels)
+            if mant > VTH_MANT_MAX and block.role is not Role.LOGITS:
                 yield (
                     ("input", "bits"),
-                    f"input of {counted(self.input.bits, 'bit')} scales the threshold of the first block to a mantissa "
-                    f"of {mant}; the hardware allows at most {VTH_MANT_MAX}: use fewer bits or a lower threshold",
+                    f"input of {counted(self.input.bits, 'bit')} scales the threshold of block {i} to a mantissa of "
+                    f"{mant}; the hardware allows at most {VTH_MANT_MAX}: use fewer bits or a lower threshold",
                 )
         for i, block in enumerate(self.blocks):
             for field, message in block.problems(self.neuron_of(block)):
                 yield ("blocks", i, field), message
+
+
+def _given(block: BlockSpec) -> Iterator[tuple[tuple[str | int, ...], Source | None]]:
+    """Yield the path of each field of a block that names a block to read, and its value: the own source first."""
+    yield ("source",), block.source
+    yield from ((("skips", k, "source"), skip.source) for k, skip in enumerate(skips_of(block)))
+
+
+def _source_problem(source: Source, last: int, places: Mapping[str, int]) -> str | None:
+    """Return what is wrong with a source of the block after block `last`; `places` has the names of earlier blocks."""
+    if isinstance(source, str):
+        if source in places:
+            return None
+        shown = ", ".join([*places][-MOST_NAMES:])
+        return f"no earlier block is called {source}{suggest(source, places)}; earlier names: {shown}"
+    if source <= last:
+        return None
+    which = "the block itself" if source == last + 1 else "not an earlier block"
+    return (
+        f"must be the index of an earlier block, 0 (the input) to {last}; {source} is {which} (the first of blocks has "
+        "index 1)"
+    )
 
 
 def _kinds(role: Role) -> list[type[Layer]]:

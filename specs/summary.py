@@ -1,10 +1,10 @@
 """Costs of a network, computed from its spec alone: one row for each layer."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from specs.arguments import check_spec
 from specs.fields import Shape
-from specs.layers.block import LayerSpec, skips_of
+from specs.layers.block import synapses_of
 from specs.layers.neuron import CubaSpec, LearnDecays
 from specs.network import NetworkSpec
 
@@ -19,7 +19,7 @@ class LayerSummary:
         parameters: number of trainable parameters.
         weight_bytes: bytes of its weights, at 8 bits each.
         synops: synaptic operations of one time step in which every input spikes.
-        skips: indices of the layers that its skips read.
+        sources: indices of the layers that it reads; see `NetworkSpec.sources`.
     """
 
     kind: str
@@ -27,7 +27,7 @@ class LayerSummary:
     parameters: int
     weight_bytes: int
     synops: int
-    skips: tuple[int, ...] = ()
+    sources: tuple[int, ...] = ()
 
 
 def summarize(spec: NetworkSpec) -> list[LayerSummary]:
@@ -37,29 +37,14 @@ def summarize(spec: NetworkSpec) -> list[LayerSummary]:
     """
     check_spec(spec, "summarize")
     shapes = spec.shapes
-    before = (spec.input.shape, *shapes)
-    rows = [_summary(spec, layer, before[i], shapes[i]) for i, layer in enumerate(spec.layers)]
-    return [_with_skips(layer, row, shapes) for layer, row in zip(spec.layers, rows, strict=True)]
+    return [_summary(spec, i, shapes, sources) for i, sources in enumerate(spec.sources)]
 
 
-def _with_skips(layer: LayerSpec, row: LayerSummary, shapes: tuple[Shape, ...]) -> LayerSummary:
-    skips = skips_of(layer)
-    weights = synops = 0
-    for skip in skips:
-        as_layer, seen = skip.as_layer(shapes[skip.source], row.shape)
-        weights += as_layer.n_weights(seen)
-        synops += as_layer.n_synops(seen)
-    return replace(
-        row,
-        parameters=row.parameters + weights,
-        weight_bytes=row.weight_bytes + weights,
-        synops=row.synops + synops,
-        skips=tuple(skip.source for skip in skips),
-    )
-
-
-def _summary(spec: NetworkSpec, layer: LayerSpec, before: Shape, after: Shape) -> LayerSummary:
-    parameters = layer.n_parameters(before)
+def _summary(spec: NetworkSpec, index: int, shapes: tuple[Shape, ...], sources: tuple[int, ...]) -> LayerSummary:
+    layer, after = spec.layers[index], shapes[index]
+    read = [shapes[source] for source in sources] or [spec.input.shape]
+    synapses = list(synapses_of(layer, read, after))
+    parameters = layer.n_parameters(read[0]) + sum(skip.n_weights(before) for skip, before in synapses[1:])
     neuron = spec.neuron_of(layer)
     if layer.has_neurons and isinstance(neuron, CubaSpec):
         learned = {LearnDecays.NONE: 0, LearnDecays.SHARED: 2, LearnDecays.PER_CHANNEL: 2 * after[0]}
@@ -68,6 +53,7 @@ def _summary(spec: NetworkSpec, layer: LayerSpec, before: Shape, after: Shape) -
         kind=layer.kind,
         shape=after,
         parameters=parameters,
-        weight_bytes=layer.n_weights(before),
-        synops=layer.n_synops(before),
+        weight_bytes=sum(each.n_weights(before) for each, before in synapses),
+        synops=sum(each.n_synops(before) for each, before in synapses),
+        sources=sources,
     )

@@ -97,7 +97,7 @@ def _as_augment(value: object) -> object:
     """Return the fields of an augmentation; `default` stands for all defaults."""
     if value == "default":
         return AugmentSpec().model_dump()
-    if isinstance(value, str):
+    if isinstance(value, str | int | float | list):
         raise ValueError("must be default, null, or a mapping of fields")
     return value
 

@@ -9,8 +9,6 @@ import numpy.typing as npt
 import pytest
 import torch
 
-__all__ = ["COMPILER", "answers", "answers_by_step", "as_bytes", "compile_c", "needs_compiler", "run"]
-
 COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler: cc, gcc or clang")
 WARNINGS = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror")

@@ -174,7 +174,7 @@ def carded(tmp_path: Path) -> Callable[..., Carded]:
     from bootstrap_core import build_network
     from converters import Model, write_model
     from specs import parse_spec
-    from zoo.card import FileFacts, dump_card, load_card, revision_of, spec_digest
+    from zoo.card import FileFacts, dump_card, load_card, revision_of
     from zoo.model_format import ModelFormat
 
     spec = parse_spec(TINY)
@@ -188,7 +188,6 @@ def carded(tmp_path: Path) -> Callable[..., Carded]:
             "name": name,
             "revision": revision_of(sha256),
             "files": {ModelFormat.SAFETENSORS: FileFacts(sha256=sha256, bytes=file.stat().st_size)},
-            "spec_sha256": spec_digest(spec),
             **facts,
         }
         dump_card(template.model_copy(update=known), folder / "card.yaml")

@@ -20,12 +20,12 @@ from readme_tables.conversions import (
     render_deep,
     render_small,
 )
-from readme_tables.exactness import render_c, render_c_events, render_camera, render_engines
+from readme_tables.exactness import render_c, render_c_events, render_engines, render_graphs
 from readme_tables.hardening import faults_table, render_fuzz, render_kills, render_readers
 from readme_tables.models import SHORT, models_table
 from readme_tables.programs import others_table, render_benchmark
 from readme_tables.spec_reference import spec_reference
-from readme_tables.training import render_cluster, render_delays, render_estimate, render_profile, render_values
+from readme_tables.training import render_delays, render_profile, render_values
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("", "specs", "bootstrap_core", "converters", "zoo", "tests/benchmarks")
@@ -48,21 +48,19 @@ TABLES = {
     "accuracy": partial(table_of, "accuracy", render_benchmark),
     "convert": partial(table_of, "convert", render_conversions),
     "convert-notes": partial(table_of, "convert", render_conversion_notes),
+    "graphs": partial(table_of, "graphs", render_graphs),
     "deep": partial(table_of, "deep", render_deep),
     "small": partial(table_of, "small", render_small),
     "fuzz": partial(table_of, "fuzz", render_fuzz),
     "readers": partial(table_of, "readers", render_readers),
     "kills": partial(table_of, "kills", render_kills),
     "faults": faults_table,
-    "cluster": partial(table_of, "cluster", render_cluster),
-    "estimate": partial(table_of, "estimate", render_estimate),
     "delays": partial(table_of, "delays", render_delays),
     "values": partial(table_of, "values", render_values),
     "profile": partial(table_of, "profile", render_profile),
     "engines": partial(table_of, "engines", render_engines),
     "c": partial(table_of, "c", render_c),
     "c-events": partial(table_of, "c_events", render_c_events),
-    "camera": partial(table_of, "camera", render_camera),
     "spec": spec_reference,
 }
 

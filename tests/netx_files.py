@@ -6,8 +6,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-__all__ = ["save"]
-
 
 def save(path: Path, *layers: dict[str, Any], **simulation: int) -> Path:
     """Write a netx file; values that are dicts become groups."""

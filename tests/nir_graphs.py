@@ -17,28 +17,6 @@ from converters.formats.nir.nir_writer import write_nir
 from specs import NetworkSpec
 from specs.layers.neuron import Reset
 
-__all__ = [
-    "CONV",
-    "DT",
-    "GRADED",
-    "IMAGE",
-    "POOL",
-    "affine",
-    "assert_like_the_equations",
-    "chain",
-    "conv",
-    "drawn",
-    "fields_of",
-    "fire",
-    "network",
-    "neuron",
-    "node",
-    "pair",
-    "simulate",
-    "simulate_steps",
-    "written",
-]
-
 DT = 1e-3
 IMAGE = (2, 8, 8)
 CONV = {"kind": "conv", "channels": 4, "kernel": 3, "bias": True}

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["save_wav", "tone", "wav"]
-
 
 def tone(hertz: float, *, seconds: float = 0.4, rate: int = 8000, amplitude: float = 0.5) -> npt.NDArray[np.float64]:
     """Return a tone, in -1..1, `[n]`."""

@@ -9,8 +9,6 @@ from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network
 from specs.network import NetworkSpec
 
-__all__ = ["INPUTS", "STEPS", "TRAINS", "made_network", "made_recordings"]
-
 STEPS, INPUTS, TRAINS = 20, 12, 2
 
 

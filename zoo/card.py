@@ -3,20 +3,19 @@
 `zoo card` writes cards from measurements; nobody writes one by hand. The tests recompute the parts that are cheap to
 compute, `make cards` measures the others again.
 
-A model and its card must suffice to verify it, so the card has golden images and curves.
+A model and its card must suffice to verify it, so the card has golden images and curves. What follows from the spec in
+the model file is not stored: see `zoo.runs.card_text.document`.
 """
 
-import hashlib
-import json
 import platform
 from collections.abc import Mapping
 from datetime import date
 from importlib.metadata import version
 from math import prod
-from pathlib import Path, PurePath
-from typing import Annotated, Any, Final, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from specs.fields import Integer, Name, Number, StrictModel, TimeSteps
 from specs.files.file_digest import sha256_of
@@ -24,7 +23,6 @@ from specs.files.given_file import check_given_file
 from specs.files.limits import CARD_IMAGE_BYTES
 from specs.io import dump_document, load_document
 from specs.layers.input import InputSpec
-from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 from zoo.model_format import ModelFormat
 
@@ -39,6 +37,17 @@ Count = Annotated[Integer, Field(ge=0, lt=1 << 63)]
 Amount = Annotated[Number, Field(ge=0)]
 Part = Annotated[Number, Field(ge=0, le=1, description="fraction, 0 to 1")]
 Steps = Annotated[int, Field(ge=1, le=4096)]
+
+
+class Record(StrictModel):
+    """Part of a card. Cards of before also have the keys in `former`, which are left out."""
+
+    former: ClassVar[set[str]] = set()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_former(cls, given: Any) -> Any:
+        return {key: given[key] for key in given if key not in cls.former} if isinstance(given, dict) else given
 
 
 class FileFacts(StrictModel):
@@ -148,17 +157,14 @@ class Training(StrictModel):
     other_seeds: tuple[SeedScore, ...] = ()
 
 
-class Layer(StrictModel):
-    """Cost of a layer, and its activity on the test images at the network's T.
+class Layer(Record):
+    """Activity of a layer on the test images at the network's T.
 
     `rate` is the mean number of spikes per neuron and time step; None for a layer without neurons. `synops` is the mean
     number of synaptic operations per image: weights that arriving spikes reach.
     """
 
-    kind: str
-    shape: tuple[Count, ...]
-    parameters: Count
-    weight_bytes: Count
+    former: ClassVar[set[str]] = {"kind", "shape", "parameters", "weight_bytes"}
     rate: Part | None
     synops: Amount
 
@@ -180,14 +186,13 @@ class Scores(StrictModel):
     ann: Part | None
 
 
-class OperationsOf(StrictModel):
-    """Synaptic operations of one inference, as NeuroBench defines them: without biases, neurons and padding.
+class OperationsOf(Record):
+    """Effective synaptic operations of one inference, as NeuroBench defines them: without those with a factor of 0.
 
-    `dense` counts every synapse at each time step. The effective operations leave out those whose weight or input is 0:
     `effective_acs` are accumulates, for spikes; `effective_macs` are multiply-accumulates, for any other input.
     """
 
-    dense: Count
+    former: ClassVar[set[str]] = {"dense"}
     effective_macs: Amount
     effective_acs: Amount
 
@@ -197,22 +202,6 @@ class Operations(StrictModel):
 
     snn: OperationsOf
     ann: OperationsOf | None
-
-
-class EnergyConstant(StrictModel):
-    """Energy of one operation, and the source of the figure."""
-
-    operation: str
-    picojoules: Amount
-    source: str
-
-
-class Energy(StrictModel):
-    """Energy of one inference, estimated from its operations, for each way to run the network."""
-
-    nanojoules: dict[str, Amount]
-    constants: tuple[EnergyConstant, ...]
-    caveat: str
 
 
 GOLDEN_LETTERS = 1 << 15
@@ -260,19 +249,18 @@ class Commands(StrictModel):
     card: str
 
 
-class Card(StrictModel):
+class Card(Record):
     """Card of a trained model.
 
     Attributes:
         revision: first digits of the safetensors file's sha256.
         date: date of the measurement.
-        spec_sha256: digest of the spec in the model file, see `spec_digest`.
         files: digest and size of the model's files by format; the safetensors file is always there.
-        weight_bytes: size of all weights at 8 bits each.
         input: shape of the images, and their preprocessing.
         versions: versions of the programs that measured.
     """
 
+    former: ClassVar[set[str]] = {"spec_sha256", "parameters", "weight_bytes", "energy"}
     card_version: Literal[1] = CARD_VERSION
     name: Name
     revision: Revision
@@ -280,17 +268,13 @@ class Card(StrictModel):
     licence: str
     date: date
     time_steps: TimeSteps
-    spec_sha256: Digest
     files: dict[ModelFormat, FileFacts]
-    parameters: Count
-    weight_bytes: Count
     input: InputSpec
     data: Data
     training: Training
     layers: tuple[Layer, ...]
     test: Scores
     operations: Operations
-    energy: Energy
     commands: Commands
     versions: Versions
     golden: Golden
@@ -343,24 +327,3 @@ def check_revision(revision: str, files: Mapping[Any, FileFacts]) -> None:
     own = revision_of(files[ModelFormat.SAFETENSORS].sha256)
     if revision != own:
         raise ValueError(f"revision: must be {own}, the first digits of the safetensors file's sha256, got {revision}")
-
-
-def spec_digest(spec: NetworkSpec) -> str:
-    """Return the sha256 of the spec's canonical JSON: keys sorted, no spaces, ASCII.
-
-    Fields with their default value are left out, so that a digest stays the same when specs get new fields; each
-    block's `kind` is kept. The folder of the training's data is left out, too: it may differ wherever the file is read.
-    """
-    if spec.training is not None:
-        data = PurePath(spec.training.data).name
-        spec = spec.model_copy(update={"training": spec.training.model_copy(update={"data": data})})
-    text = json.dumps(_without_defaults(spec), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _without_defaults(value: object) -> object:
-    """Return the fields of a spec that differ from their defaults, as JSON values."""
-    if isinstance(value, BaseModel):
-        fields = type(value).model_fields
-        return {name: _without_defaults(one) for name, one in value if name == "kind" or one != fields[name].default}
-    return [_without_defaults(one) for one in value] if isinstance(value, tuple) else value

@@ -55,13 +55,7 @@ class Demo:
 
 
 def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] = lambda line: None) -> Demo:
-    """Write `FILES` into `folder`; return the results.
-
-    Args:
-        folder: output folder, made if missing.
-        force: overwrite files of an earlier demo.
-        say: called with one line of text before each step.
-    """
+    """Write `FILES` into `folder`; return the results. `say` is called with a line of text before each step."""
     digits = load_dataset(SAMPLE_NAME)
     ann, spiking = folder / ANN, folder / SPIKING
     seven = digits.test.images[:][int((digits.test.labels == 7).nonzero()[0])]

@@ -1,7 +1,7 @@
 """Classification of files: images of any size, framed like those of the training, sounds, or recordings of events."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from heapq import nlargest
 from itertools import chain
@@ -63,27 +63,45 @@ FRAMINGS["mnist-sample"] = FRAMINGS["mnist"]
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """Classification of one image file, sound, or recording of events.
+class Seen:
+    """Content of a file, as a network takes it.
 
     Attributes:
-        path: path of the file.
-        image: input of the network: an image or the picture of a sound, `[C, H, W]` in 0..1; the number of events in
-            each step, `[T, C, H, W]`; or the columns of the picture of a sound, `[T, 1, bands, 1]`.
-        label: index of the class.
-        scores: probability of each class, the softmax of the logits times the `logit_scale` of the spec.
-        done: size or length of the file, and changes made to its content, for people.
+        image: an image or the picture of a sound, `[C, H, W]` in 0..1; the number of events in each step,
+            `[T, C, H, W]`; or the columns of the picture of a sound, `[T, 1, bands, 1]`.
+        changes: size or length of the file, and changes made to its content, for people.
         is_empty: True if the file has nothing to see or hear: too little contrast, no sound, no events.
         is_short: True if a sound is shorter than one Fourier window.
     """
 
-    path: Path
     image: Tensor
-    label: int
-    scores: list[float]
-    done: str
+    changes: Sequence[str]
     is_empty: bool
-    is_short: bool
+    is_short: bool = False
+
+    @property
+    def done(self) -> str:
+        """All changes."""
+        return ", ".join([*self.changes, *(["blank"] if self.is_empty else [])])
+
+
+@dataclass(frozen=True)
+class Prediction(Seen):
+    """Classification of one image file, sound, or recording of events.
+
+    Attributes:
+        path: path of the file.
+        scores: probability of each class, the softmax of the logits times the `logit_scale` of the spec.
+    """
+
+    _: KW_ONLY
+    path: Path
+    scores: list[float]
+
+    @property
+    def label(self) -> int:
+        """Index of the class with the highest score."""
+        return self.scores.index(max(self.scores))
 
     def likeliest(self, n: int) -> list[int]:
         """Return the `n` classes with the highest scores, the highest first."""
@@ -98,20 +116,6 @@ class Prediction:
     def doubt(self) -> str | None:
         """Reason why the class means nothing, to follow the name of the file in a sentence; None without a reason."""
         return "is blank for the network" if self.is_blank else "is too short" if self.is_short else None
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """Content of a file: fields of its `Prediction`; `changes` are the parts of `done`."""
-
-    image: Tensor
-    changes: Sequence[str]
-    is_empty: bool
-    is_short: bool = False
-
-    @property
-    def done(self) -> str:
-        return ", ".join([*self.changes, *(["blank"] if self.is_empty else [])])
 
 
 def predict_files(
@@ -132,7 +136,7 @@ def predict_files(
     content is cut out, scaled, and centred.
 
     Args:
-        network: network to run as SNN; an `IntegerNetwork` keeps to the chip's limits.
+        network: run as SNN; an `IntegerNetwork` keeps to the chip's limits.
         paths: image files that Pillow can read, WAV files, or recordings that `read_events` reads. A folder stands for
             those in it.
         data: name of the dataset that the network was trained on.
@@ -150,7 +154,7 @@ def predict_files(
     """
     log_mel, bins = network.spec.input.log_mel, EventBins.of(network.spec, shape)
     shape = shape or image_shape(network.spec.input.shape)
-    read: Callable[[Path], _Seen]
+    read: Callable[[Path], Seen]
     if log_mel is not None:
         bits = None if bins is None else bins.bits
         read, suffixes, taken = partial(_read_sound, log_mel=log_mel, bits=bits), {SOUND_SUFFIX}, Content.SOUNDS
@@ -164,7 +168,7 @@ def predict_files(
     else:
         raise SnnZooError(f"the network's input {list(network.spec.input.shape)} is not a grey or three-colour image")
 
-    def read_checked(path: Path) -> _Seen:
+    def read_checked(path: Path) -> Seen:
         if content_of(path.name) not in {None, taken}:
             raise DataError(f"{path}: {network.spec.name} takes {taken}, not {content_of(path.name)}")
         return read(path)
@@ -182,7 +186,7 @@ def predict_files(
             ]
         )
     return [
-        Prediction(path, one.image, int(score.argmax()), score.tolist(), one.done, one.is_empty, one.is_short)
+        Prediction(**vars(one), path=path, scores=score.tolist())
         for (path, one), score in zip(seen, scores, strict=True)
     ]
 
@@ -241,7 +245,7 @@ def _files_in(path: Path, suffixes: set[str], on_skipped: Callable[[str], object
     return found or [path]
 
 
-def _read_sound(path: Path, log_mel: LogMelSpec, bits: int | None) -> _Seen:
+def _read_sound(path: Path, log_mel: LogMelSpec, bits: int | None) -> Seen:
     """Read the picture of a recording, `[1, bands, frames]` in 0..1.
 
     With `bits`, read the columns of the picture instead, `[frames, 1, bands, 1]`; see `picture_columns`.
@@ -259,10 +263,10 @@ def _read_sound(path: Path, log_mel: LogMelSpec, bits: int | None) -> _Seen:
         done.append(f"cut to {shown:.2f} s around its centre of power")
     picture = sound_picture(path, log_mel)
     image = picture.float() / 255 if bits is None else picture_columns(picture, bits).float()
-    return _Seen(image, done, is_empty=int(picture.max()) < 255 * LEAST_CONTRAST, is_short=is_short)
+    return Seen(image, done, is_empty=int(picture.max()) < 255 * LEAST_CONTRAST, is_short=is_short)
 
 
-def _read_events(path: Path, bins: EventBins) -> _Seen:
+def _read_events(path: Path, bins: EventBins) -> Seen:
     """Read the frames of a recording, `[T, C, H, W]`."""
     events = read_events(path)
     frames, n_after = bin_events(events, bins, str(path))
@@ -273,10 +277,10 @@ def _read_events(path: Path, bins: EventBins) -> _Seen:
     used = int(events.t[-1]) // bins.bin_us + 1
     if used < len(frames):
         done.append(f"no events in the last {len(frames) - used} of {len(frames)} time steps")
-    return _Seen(frames.float(), done, is_empty=not frames.any())
+    return Seen(frames.float(), done, is_empty=not frames.any())
 
 
-def _read_image(path: Path, shape: Size, framing: Framing | None, invert: bool | None) -> _Seen:
+def _read_image(path: Path, shape: Size, framing: Framing | None, invert: bool | None) -> Seen:
     """Read an image, `[C, H, W]` in 0..1."""
     channels, height, width = shape
     if framing is not None and channels == 1:
@@ -287,13 +291,15 @@ def _read_image(path: Path, shape: Size, framing: Framing | None, invert: bool |
     image = read_pixels(path, channels=channels, height=height, width=width).float() / 255
     if (high, wide) != (height, width):
         done.append(f"resized to {width}x{height}")
+    if channels > 1 and (image == image[:1]).all():
+        done.append("grey, where the network takes colours")
     if invert:
         image = 1 - image
         done.append("inverted")
-    return _Seen(image, done, is_empty=_contrast(image) < LEAST_CONTRAST)
+    return Seen(image, done, is_empty=_contrast(image) < LEAST_CONTRAST)
 
 
-def _read_framed(path: Path, framing: Framing, height: int, width: int, invert: bool | None) -> _Seen:
+def _read_framed(path: Path, framing: Framing, height: int, width: int, invert: bool | None) -> Seen:
     """Read a grey image, `[1, H, W]` in 0..1, framed."""
     with open_image(path) as image:
         grey = _as_grey(plain_image(path, image))
@@ -306,7 +312,7 @@ def _read_framed(path: Path, framing: Framing, height: int, width: int, invert: 
         grey = _frame(grey, framing, height, width)
         done.append(f"cut out and centred in {width}x{height}, as in the training data")
         contrast = min(contrast, _contrast(grey))
-    return _Seen(grey[None], done, is_empty=contrast < LEAST_CONTRAST)
+    return Seen(grey[None], done, is_empty=contrast < LEAST_CONTRAST)
 
 
 def _contrast(image: Tensor) -> float:

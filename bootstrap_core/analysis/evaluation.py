@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from functools import reduce
 from itertools import chain
 from operator import mul
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,35 +27,9 @@ from bootstrap_core.tasks.task import Examples, Task
 from specs.arguments import check_type
 from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.fields import Shape
-from specs.layers.block import has_neurons, skips_of
+from specs.layers.block import has_neurons, synapses_of
 from specs.layers.layer import Layer
 from specs.network import NetworkSpec
-
-
-@runtime_checkable
-class Runnable(Protocol):
-    """Network that `evaluate` can score: a `Network` or an `IntegerNetwork`."""
-
-    @property
-    def spec(self) -> NetworkSpec:
-        """Spec of the network."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Device that the network runs on."""
-        ...
-
-    def tally(
-        self,
-        images: Tensor,
-        mode: Mode | None = None,
-        *,
-        time_steps: int | None = None,
-        also_after: Sequence[int] = (),
-    ) -> tuple[Tensor, Tally]:
-        """Return logits `[N, classes]` and the counted outputs of each layer; see `Network.tally`."""
-        ...
 
 
 def batches(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -69,121 +43,6 @@ def _checked(size: int) -> int:
     if size < 1:
         raise SnnZooError(f"batch_size must be at least 1, not {size}")
     return size
-
-
-@torch.no_grad()
-def evaluate(
-    network: Runnable,
-    examples: Examples,
-    *,
-    mode: Mode = Mode.SNN,
-    time_steps: int | None = None,
-    also_after: Sequence[int] = (),
-    batch_size: int | None = None,
-    task: Task[Any] | None = None,
-    progress: Progress = no_progress,
-    group: Group = ALONE,
-) -> Evaluation:
-    """Score `network` on all `examples`, in eval mode; afterwards it is in the same mode as before.
-
-    Args:
-        network: a `Network`, or an `IntegerNetwork` (SNN only).
-        examples: a `Split` of images and labels; for a network that gives values or spike trains, `Frames`, perhaps
-            with targets.
-        mode: SNN or ANN.
-        time_steps: T, by default the spec's; of events and frames, by default all of their steps.
-        also_after: numbers of steps below T to score as well: such a run is the beginning of this one, so that it takes
-            little extra time.
-        batch_size: number of examples that run at once; affects only the speed.
-        task: what the network is judged by, by default the task of its spec.
-        progress: called after each batch with the number of examples done and of all.
-        group: processes that score a part each; all return the result for all examples, but the outputs of their part.
-
-    Raises:
-        DataError: the examples are not what the network is scored on, there are none, or they have labels beyond the
-            classes.
-        SnnZooError: `network` is not a network, or `mode` not a mode.
-    """
-    check_type(
-        network, Runnable, "evaluate takes a Network or an IntegerNetwork", advice="build_network makes one from a spec"
-    )
-    mode, spec = Mode(mode), network.spec
-    task = task_of(spec) if task is None else task
-    task.check_scored(examples)
-    if len(examples) == 0:
-        raise DataError(f"no {task.examples} to score")
-    keep_freed_memory()
-    n, n_layers = len(examples), len(spec.layers)
-    size = task.batch_size if batch_size is None else _checked(batch_size)
-    steps = count_steps(spec, time_steps, examples.inputs(slice(0, 1)))
-    part = task.in_mode(examples.take(group.part(n)), mode)
-    outputs: list[list[Tensor]] = [[] for _ in (*also_after, steps)]
-    seconds, n_done, overflows = 0.0, 0, Counter[int](getattr(network, "overflows", None))
-    rates, synops = (torch.zeros(n_layers, dtype=torch.float64) for _ in range(2))
-    with _evaluating(network), warnings.catch_warnings(action="ignore", category=AxesWarning):  # time comes first
-        for start in range(0, len(part), size):
-            inputs = part.inputs(slice(start, start + size)).to(network.device)
-            begin = time.perf_counter()
-            found, tally = network.tally(inputs, mode, time_steps=time_steps, also_after=also_after)
-            found = found.cpu()  # also waits for the device
-            seconds += time.perf_counter() - begin
-            n_now = min(size, len(part) - start)
-            for kept, output in zip(outputs, (*tally.earlier, found), strict=True):
-                kept.append(task.by_example(output.cpu()))
-            rates += torch.tensor(tally.rates, dtype=torch.float64) * n_now
-            if mode.spiking:
-                synops += torch.tensor(count_synops(spec, tally), dtype=torch.float64)
-            n_done += n_now
-            progress(n_done, len(part))
-    sums, has_targets, own = list[list[float]](), True, torch.zeros(0)
-    for t, kept in zip((*also_after, steps), outputs, strict=True):
-        own = torch.cat(kept) if kept else own
-        targets = task.targets(part, t)
-        has_targets = targets is not None
-        sums.append(task.sums(own, own if targets is None else targets) if kept else [0.0] * task.n_sums)
-    overflows = Counter[int](getattr(network, "overflows", None)) - overflows
-    changed = [overflows[i] for i in range(n_layers)]
-    total = group.add([*rates.tolist(), *synops.tolist(), *changed, *chain.from_iterable(sums)])
-    rates, synops, beyond, counted = torch.tensor(total, dtype=torch.float64).tensor_split(
-        [n_layers, 2 * n_layers, 3 * n_layers]
-    )
-    *earlier, figures = (
-        task.figures(some.tolist(), n, has_targets=has_targets) for some in counted.chunk(len(also_after) + 1)
-    )
-    by_steps = {**{t: some.score for t, some in zip(also_after, earlier, strict=True)}, steps: figures.score}
-    return Evaluation(
-        measure=task.measure,
-        mode=mode,
-        time_steps=steps,
-        n_images=n,
-        score=figures.score,
-        loss=figures.loss,
-        rates=tuple(
-            float(rate) / n if has_neurons(layer) and (mode.spiking or task.rates_as_ann) else None
-            for layer, rate in zip(spec.layers, rates, strict=True)
-        ),
-        synops=tuple((synops / n / (steps if task.per_step else 1)).tolist()) if mode.spiking else None,
-        seconds=seconds,
-        n_correct=figures.n_correct,
-        by_steps={t: by_steps[t] for t in sorted(by_steps)},
-        overflows={i: int(n) for i, n in enumerate(beyond) if n},
-        figures=dict(figures.others),
-        outputs=own,
-    )
-
-
-@contextmanager
-def _evaluating(network: object) -> Iterator[None]:
-    """Put a network, perhaps inside a wrapper, in eval mode, and back in training mode if it was."""
-    network = getattr(network, "network", network)
-    trained = network if isinstance(network, nn.Module) and network.training else None
-    if trained is not None:
-        trained.eval()
-    try:
-        yield
-    finally:
-        if trained is not None:
-            trained.train()
 
 
 class _Exact:
@@ -204,11 +63,130 @@ class _Exact:
         return self.floats.tally(images, mode, **options)
 
 
+Runnable = Network | IntegerNetwork | _Exact
+
+
+@torch.no_grad()
+def evaluate(
+    network: Runnable,
+    examples: Examples,
+    *,
+    mode: Mode = Mode.SNN,
+    time_steps: int | None = None,
+    also_after: Sequence[int] = (),
+    batch_size: int | None = None,
+    task: Task | None = None,
+    progress: Progress = no_progress,
+    group: Group = ALONE,
+) -> Evaluation:
+    """Score `network` on all `examples`, in eval mode; afterwards it is in the same mode as before.
+
+    Args:
+        network: a `Network`, or an `IntegerNetwork` (SNN only).
+        examples: a `Split` of images and labels; for a network that gives values or spike trains, `Frames`, perhaps
+            with targets.
+        time_steps: T, by default the spec's; of events and frames, by default all of their steps.
+        also_after: numbers of steps below T to score as well: such a run is the beginning of this one, so that it takes
+            little extra time.
+        batch_size: number of examples that run at once; affects only the speed.
+        task: what the network is judged by, by default the task of its spec.
+        progress: called after each batch with the number of examples done and of all.
+        group: processes that score a part each; all return the result for all examples, but the outputs of their part.
+
+    Raises:
+        DataError: the examples are not what the network is scored on, there are none, or they have labels beyond the
+            classes.
+        SnnZooError: `network` is not a network, or `mode` not a mode.
+    """
+    kinds, advice = (Network, IntegerNetwork, _Exact), "build_network makes one from a spec"
+    check_type(network, kinds, "evaluate takes a Network or an IntegerNetwork", advice=advice)
+    mode, spec = Mode(mode), network.spec
+    task = task_of(spec) if task is None else task
+    task.check_scored(examples)
+    if len(examples) == 0:
+        raise DataError(f"no {task.examples} to score")
+    keep_freed_memory()
+    n, n_layers = len(examples), len(spec.layers)
+    size = task.batch_size if batch_size is None else _checked(batch_size)
+    steps = count_steps(spec, time_steps, examples.inputs(slice(0, 1)))
+    part = task.in_mode(examples.take(group.part(n)), mode)
+    outputs: list[list[Tensor]] = [[] for _ in (*also_after, steps)]
+    seconds, n_done, overflows = 0.0, 0, Counter[int](getattr(network, "overflows", None))
+    rates, counts = torch.zeros(n_layers, dtype=torch.float64), [torch.zeros(s, dtype=torch.int64) for s in spec.shapes]
+    with _evaluating(network), warnings.catch_warnings(action="ignore", category=AxesWarning):  # time comes first
+        for start in range(0, len(part), size):
+            inputs = part.inputs(slice(start, start + size)).to(network.device)
+            begin = time.perf_counter()
+            found, tally = network.tally(inputs, mode, time_steps=time_steps, also_after=also_after)
+            found = found.cpu()  # also waits for the device
+            seconds += time.perf_counter() - begin
+            n_now = min(size, len(part) - start)
+            for kept, output in zip(outputs, (*tally.earlier, found), strict=True):
+                kept.append(task.by_example(output.cpu()))
+            rates += torch.tensor(tally.rates, dtype=torch.float64) * n_now
+            for total, count in zip(counts, tally.counts, strict=True):
+                if count is not None:
+                    total += count.reshape(total.shape).cpu()
+            n_done += n_now
+            progress(n_done, len(part))
+    sums, has_targets, own = list[list[float]](), True, torch.zeros(0)
+    for t, kept in zip((*also_after, steps), outputs, strict=True):
+        own = torch.cat(kept) if kept else own
+        targets = task.targets(part, t)
+        has_targets = targets is not None
+        sums.append(task.sums(own, own if targets is None else targets) if kept else [0.0] * task.n_sums)
+    overflows = Counter[int](getattr(network, "overflows", None)) - overflows
+    changed = [overflows[i] for i in range(n_layers)]
+    synops = count_synops(spec, counts) if mode.spiking else [0.0] * n_layers
+    added = group.add([*rates.tolist(), *synops, *changed, *chain.from_iterable(sums)])
+    rates, operations, beyond, counted = torch.tensor(added, dtype=torch.float64).tensor_split(
+        [n_layers, 2 * n_layers, 3 * n_layers]
+    )
+    *earlier, figures = (
+        task.figures(some.tolist(), n, has_targets=has_targets) for some in counted.chunk(len(also_after) + 1)
+    )
+    by_steps = {**{t: some.score for t, some in zip(also_after, earlier, strict=True)}, steps: figures.score}
+    return Evaluation(
+        measure=task.measure,
+        mode=mode,
+        time_steps=steps,
+        n_images=n,
+        score=figures.score,
+        loss=figures.loss,
+        rates=tuple(
+            float(rate) / n if has_neurons(layer) and (mode.spiking or task.rates_as_ann) else None
+            for layer, rate in zip(spec.layers, rates, strict=True)
+        ),
+        synops=tuple((operations / n / (steps if task.per_step else 1)).tolist()) if mode.spiking else None,
+        seconds=seconds,
+        n_correct=figures.n_correct,
+        by_steps={t: by_steps[t] for t in sorted(by_steps)},
+        overflows={i: int(n) for i, n in enumerate(beyond) if n},
+        figures=dict(figures.others),
+        outputs=own,
+        counts=tuple(counts),
+    )
+
+
+@contextmanager
+def _evaluating(network: object) -> Iterator[None]:
+    """Put a network, perhaps inside a wrapper, in eval mode, and back in training mode if it was."""
+    network = getattr(network, "network", network)
+    trained = network if isinstance(network, nn.Module) and network.training else None
+    if trained is not None:
+        trained.eval()
+    try:
+        yield
+    finally:
+        if trained is not None:
+            trained.train()
+
+
 def evaluate_exactly(
     network: Network,
     examples: Examples,
     *,
-    task: Task[Any] | None = None,
+    task: Task | None = None,
     progress: Progress = no_progress,
     group: Group = ALONE,
 ) -> tuple[Evaluation, str | None]:
@@ -242,28 +220,23 @@ def accuracy_by_steps(
     return dict.fromkeys(rising)
 
 
-def count_synops(spec: NetworkSpec, tally: Tally) -> list[float]:
+def count_synops(spec: NetworkSpec, counts: Sequence[Tensor]) -> list[float]:
     """Return the synaptic operations of each layer in an SNN run: spikes that arrive, times their fan-out.
 
     They are summed over all images and steps. Each nonzero pixel of a graded input counts at every step.
+
+    Args:
+        counts: nonzero outputs of each neuron, by layer; see `Evaluation.counts`.
     """
-    shapes = spec.shapes
-
-    def reached(layer: Layer, source: int, seen: Shape) -> float:
-        """Return the operations of `layer` on spikes of block `source`, which it reads in the shape `seen`."""
-        arrived = tally.counts[source]
-        assert arrived is not None
-        return float((arrived.double().reshape(seen) * _fan_out(layer, seen).to(arrived.device)).sum())
-
-    counts = [0.0]
-    for i, layer in enumerate(spec.layers[1:], 1):
-        count = reached(layer, i - 1, shapes[i - 1])
-        for skip in skips_of(layer):
-            as_layer, seen = skip.as_layer(shapes[skip.source], shapes[i])
-            count += reached(as_layer, skip.source, seen)
-        own = tally.counts[i]
-        counts.append(count + (layer.own_fan_out * float(own.sum()) if own is not None else 0.0))
-    return counts
+    shapes, found = spec.shapes, [0.0]
+    for i, (layer, sources) in enumerate(zip(spec.blocks, spec.sources[1:], strict=True), 1):
+        count = layer.own_fan_out * float(counts[i].sum()) if layer.own_fan_out else 0.0
+        synapses = synapses_of(layer, [shapes[source] for source in sources], shapes[i])
+        for source, (each, seen) in zip(sources, synapses, strict=True):
+            arrived = counts[source].double().reshape(seen)
+            count += float((arrived * _fan_out(each, seen).to(arrived.device)).sum())
+        found.append(count)
+    return found
 
 
 def _fan_out(layer: Layer, shape: Shape) -> Tensor:

@@ -30,12 +30,7 @@ class GradientFlow:
             themselves, as a mapping from name to module, or as a sequence, named by position.
 
     Attributes:
-        names: names of the watched layers, first to last.
         history: for each closed epoch, the mean norm by layer; None for a layer that never had a gradient.
-        steps: number of steps recorded in the open epoch.
-
-    Raises:
-        SnnZooError: no layer has a parameter.
 
     Example:
         >>> layers = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU())

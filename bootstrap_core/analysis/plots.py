@@ -1,15 +1,15 @@
 """Plots of training curves, accuracy by time steps, spike rasters, gradient flow and fitted activations.
 
-Each plot has two functions: `draw_*` returns a matplotlib `Figure`, to show or to change; `plot_*` writes it as PNG and
-returns the path. Figures do not use pyplot, so drawing needs no display and leaves no global state. matplotlib comes
-with `pip install matplotlib` and is imported by the first plot.
+Each function returns a matplotlib `Figure`, to show or to change; `save_png` writes it. Figures do not use pyplot, so
+drawing needs no display and leaves no global state. matplotlib comes with `pip install matplotlib` and is imported by
+the first plot. Functions raise `SnnZooError` if there is nothing to draw, or matplotlib is missing.
 """
 
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -40,20 +40,8 @@ _STATE_STYLES: dict[str, dict[str, Any]] = {
 }
 
 
-class _Recorded(Protocol):
-    """Learning statistics, which keep a record of each epoch."""
-
-    def records(self) -> list[dict[str, Any]]:
-        """Return the records; see `LearningStats.records`."""
-        ...
-
-
-Records = _Recorded | Iterable[Mapping[str, Any]]
-"""Learning statistics, or their `records()`."""
-
-
 def draw_curves(
-    stats_or_records: Records, *, kept: int | None = None, figsize: tuple[float, float] = (9.0, 3.6)
+    stats_or_records: Any, *, kept: int | None = None, figsize: tuple[float, float] = (9.0, 3.6)
 ) -> "Figure":
     """Draw loss (log scale) and accuracy (per cent) over the epochs; a star marks an epoch of the SNN.
 
@@ -61,15 +49,11 @@ def draw_curves(
     in which a state was not evaluated.
 
     Args:
-        stats_or_records: statistics, or their `records()`.
+        stats_or_records: `LearningStats`, or their `records()`.
         kept: epoch to mark, counted as in the records; by default the best one as SNN, even if its states overflow the
             hardware.
-        figsize: width and height in inches.
-
-    Raises:
-        SnnZooError: no epoch is closed, or matplotlib is not installed.
     """
-    records = list(stats_or_records if isinstance(stats_or_records, Iterable) else stats_or_records.records())
+    records = list(stats_or_records.records() if hasattr(stats_or_records, "records") else stats_or_records)
     found = {key for record in records for key in record.get("snn") or {}}
     measure = next((measure for key, measure in MEASURES.items() if key in found), ACCURACY)
     keys = ("loss", measure.key) if measure.is_share else (measure.key,)
@@ -110,21 +94,12 @@ def _shown(value: float, is_share: bool) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def plot_curves(stats_or_records: Records, path: str | Path, *, kept: int | None = None) -> Path:
-    """Write `draw_curves` as PNG and return the path."""
-    return save_png(draw_curves(stats_or_records, kept=kept), path)
-
-
 def draw_accuracy(by_steps: Mapping[int, float], *, ann: float | None = None, title: str = "") -> "Figure":
     """Draw the SNN accuracy (per cent) against time steps T (log scale), and the ANN accuracy as a horizontal line.
 
     Args:
         by_steps: SNN accuracy, 0 to 1, by T.
         ann: ANN accuracy, 0 to 1; None draws no line.
-        title: title of the figure.
-
-    Raises:
-        SnnZooError: `by_steps` is empty, or matplotlib is not installed.
     """
     if not by_steps:
         raise SnnZooError("no accuracy to draw: score at least one number of time steps")
@@ -152,24 +127,13 @@ def draw_accuracy(by_steps: Mapping[int, float], *, ann: float | None = None, ti
     return figure
 
 
-def plot_accuracy(
-    by_steps: Mapping[int, float], path: str | Path, *, ann: float | None = None, title: str = ""
-) -> Path:
-    """Write `draw_accuracy` as PNG and return the path."""
-    return save_png(draw_accuracy(by_steps, ann=ann, title=title), path)
-
-
 def draw_raster(spikes: torch.Tensor, *, index: int = 0, title: str = "") -> "Figure":
     """Draw the spikes of one sample as marks, time to the right, neurons upwards; colours show graded payloads.
 
     Args:
         spikes: `[T, C]`, one sample; or `[T, N, C]` or `[T, N, C, H, W]`, a batch. Neurons of maps are numbered in
             row-major order.
-        index: index of the sample in the batch, from 0.
         title: title of the figure; the mean rate, in spikes per neuron and step, is added to it.
-
-    Raises:
-        SnnZooError: `spikes` has another shape or no such sample, or matplotlib is not installed.
     """
     if spikes.ndim not in (2, 3, 5) or 0 in spikes.shape:
         raise SnnZooError(
@@ -206,11 +170,6 @@ def draw_raster(spikes: torch.Tensor, *, index: int = 0, title: str = "") -> "Fi
     return figure
 
 
-def plot_raster(spikes: torch.Tensor, path: str | Path, *, index: int = 0, title: str = "") -> Path:
-    """Write `draw_raster` as PNG and return the path."""
-    return save_png(draw_raster(spikes, index=index, title=title), path)
-
-
 def draw_gradient_flow(flow: GradientFlow | Sequence[Mapping[str, float | None]]) -> "Figure":
     """Draw the mean gradient norm (log scale) of each layer: bold for the latest epoch, pale for earlier ones.
 
@@ -218,9 +177,6 @@ def draw_gradient_flow(flow: GradientFlow | Sequence[Mapping[str, float | None]]
 
     Args:
         flow: a `GradientFlow`, or its `history`: for each epoch the norm by layer.
-
-    Raises:
-        SnnZooError: no step is recorded, or matplotlib is not installed.
     """
     if isinstance(flow, GradientFlow):
         flow = [*flow.history, flow.norms] if flow.steps else flow.history
@@ -250,11 +206,6 @@ def draw_gradient_flow(flow: GradientFlow | Sequence[Mapping[str, float | None]]
     return figure
 
 
-def plot_gradient_flow(flow: GradientFlow | Sequence[Mapping[str, float | None]], path: str | Path) -> Path:
-    """Write `draw_gradient_flow` as PNG and return the path."""
-    return save_png(draw_gradient_flow(flow), path)
-
-
 def draw_activation(z: torch.Tensor, a: torch.Tensor, centers: torch.Tensor, *, title: str = "") -> "Figure":
     """Draw the sampled points of a layer and the piecewise-linear activation fitted to them.
 
@@ -264,10 +215,6 @@ def draw_activation(z: torch.Tensor, a: torch.Tensor, centers: torch.Tensor, *, 
         z: sampled mean weighted inputs, any shape.
         a: sampled mean output rates, in spikes per step, of the same shape.
         centers: `[K, 2]`, (z, a) of each centre, z ascending.
-        title: title of the figure.
-
-    Raises:
-        SnnZooError: the shapes do not fit, or matplotlib is not installed.
     """
     if z.shape != a.shape:
         raise SnnZooError(f"z {list(z.shape)} and a {list(a.shape)} must have the same shape: they are pairs")
@@ -304,19 +251,8 @@ def draw_activation(z: torch.Tensor, a: torch.Tensor, centers: torch.Tensor, *, 
     return figure
 
 
-def plot_activation(
-    z: torch.Tensor, a: torch.Tensor, centers: torch.Tensor, path: str | Path, *, title: str = ""
-) -> Path:
-    """Write `draw_activation` as PNG and return the path."""
-    return save_png(draw_activation(z, a, centers, title=title), path)
-
-
 def save_png(figure: "Figure", path: str | Path, *, dpi: int = 150) -> Path:
-    """Write a figure as PNG and return the path; the file appears whole or not at all.
-
-    Raises:
-        SnnZooError: the name does not end in .png, or its directory cannot be written.
-    """
+    """Write a figure as PNG and return the path; the file appears whole or not at all."""
     if Path(path).suffix.lower() != ".png":
         raise SnnZooError(f"cannot draw to {path}: pictures are PNG, so the name must end in .png")
     buffer = io.BytesIO()

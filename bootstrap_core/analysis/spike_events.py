@@ -26,9 +26,6 @@ class Events:
         t: time step of each event, int64 `[E]`.
         place: neuron of each event, int64 `[E, 1]` with column (c), or `[E, 3]` with columns (c, y, x).
         payload: value of each spike, `[E]`, in the type of the tensor: 1 or True unless spikes are graded.
-
-    Raises:
-        SnnZooError: the shapes of the three do not match.
     """
 
     t: torch.Tensor
@@ -65,9 +62,6 @@ def to_events(spikes: torch.Tensor) -> Events:
 
     Args:
         spikes: `[T, C]` or `[T, C, H, W]`, one sample.
-
-    Raises:
-        SnnZooError: `spikes` has another shape.
 
     Example:
         >>> events = to_events(torch.tensor([[0, 0, 0], [0, 5, 0]]))
@@ -126,8 +120,6 @@ def animate(
     *,
     image: torch.Tensor | None = None,
     frames_per_second: float = 5.0,
-    width: int | None = None,
-    height: int | None = None,
 ) -> Path:
     """Write the spikes of one sample as an animated GIF: a frame for each time step, a square for each neuron.
 
@@ -135,17 +127,10 @@ def animate(
     below shows the time that has passed. With the same version of Pillow, the same input produces the same bytes.
 
     Args:
-        spikes: `[T, C]`, a dense layer, laid out row by row; or `[T, C, H, W]`, whose C maps are laid out side by side.
-        path: path of the GIF, ending in .gif; the file appears whole or not at all.
+        spikes: `[T, C]`, a dense layer, laid out nearly as a square; or `[T, C, H, W]`, whose C maps lie side by side.
         image: input image in 0..1, shown on the left: grey, `[H, W]` or `[1, H, W]`, or RGB, `[3, H, W]`, for which
             the GIF has room for 125 colours. Events `[T, C, H, W]` are shown as they arrive, see `signed_events`.
         frames_per_second: from 1/600 to 50; GIF rounds the time of a frame to 1/100 s.
-        width: number of squares in a row of a dense layer; by default the layout is nearly square, and has no empty
-            places if possible.
-        height: number of rows of a dense layer; by default as many as needed.
-
-    Returns:
-        The path.
 
     Raises:
         SnnZooError: a shape or option does not fit, a payload is not finite, or Pillow is not installed.
@@ -159,11 +144,11 @@ def animate(
     if not SLOWEST <= frames_per_second <= FASTEST:
         raise SnnZooError(f"frames_per_second = {frames_per_second} must be from {SLOWEST} to {FASTEST}")
 
-    cells = _lay_out(_colours(spikes), width=width, height=height)  # [T, rows, columns] of palette indices
+    cells = _lay_out(_colours(spikes))  # [T, rows, columns] of palette indices
     layer, palette = _enlarge(cells), _palette()
     if image is not None:
         if image.dim() == 4:
-            left = _enlarge(_lay_out(_colours(signed_events(image[: len(layer)])), width=None, height=None))
+            left = _enlarge(_lay_out(_colours(signed_events(image[: len(layer)]))))
         else:
             picture, colours = _picture(image, layer.shape[1])
             palette[3 * _IMAGE : 3 * _IMAGE + len(colours)] = colours
@@ -212,11 +197,8 @@ def film(spikes: torch.Tensor) -> torch.Tensor:
 
     Returns:
         RGB, uint8 `[T, height, width, 3]`.
-
-    Raises:
-        SnnZooError: the shape does not fit, or a payload is not finite.
     """
-    frames = _add_time_line(_enlarge(_lay_out(_colours(spikes), width=None, height=None)))
+    frames = _add_time_line(_enlarge(_lay_out(_colours(spikes))))
     colours = np.array(_palette(), np.uint8).reshape(-1, 3)
     return torch.from_numpy(colours[frames])
 
@@ -243,39 +225,22 @@ def _colours(spikes: torch.Tensor) -> _Pixels:
     return np.where(payload == 0, _SILENT, ramp + level).astype(np.uint8)
 
 
-def _lay_out(colours: _Pixels, *, width: int | None, height: int | None) -> _Pixels:
+def _lay_out(colours: _Pixels) -> _Pixels:
     """Arrange [T, C] or [T, C, H, W] as [T, rows, columns]; places without a neuron show the background."""
     time_steps, channels = colours.shape[:2]
     if colours.ndim == 4:
-        if width is not None or height is not None:
-            raise SnnZooError("width and height lay out a dense layer [T, C]; maps [T, C, H, W] have their own")
         colours = np.pad(colours, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=_PAGE)  # a gap between maps
     else:
         colours = colours[:, :, None, None]
-    columns, rows = _grid(channels, width, height)
+    side = math.isqrt(channels - 1) + 1
+    columns = next((n for n in range(side, 2 * side + 1) if channels % n == 0), side)  # no empty places, if possible
+    rows = -(-channels // columns)
     empty = np.full((time_steps, rows * columns - channels, *colours.shape[2:]), _PAGE, np.uint8)
     tiles = np.concatenate((colours, empty), axis=1)
     tiles = tiles.reshape(time_steps, rows, columns, *tiles.shape[2:])  # [T, rows, columns, h, w]
     _, _, _, tile_height, tile_width = tiles.shape
     # [T, rows, h, columns, w] -> [T, rows * h, columns * w]
     return tiles.transpose(0, 1, 3, 2, 4).reshape(time_steps, rows * tile_height, columns * tile_width)
-
-
-def _grid(channels: int, width: int | None, height: int | None) -> tuple[int, int]:
-    """Return (columns, rows) with a place for every channel."""
-    for name, value in (("width", width), ("height", height)):
-        if value is not None and value < 1:
-            raise SnnZooError(f"{name} = {value} must be at least 1")
-    if width is None and height is None:
-        side = math.isqrt(channels - 1) + 1
-        width = next((columns for columns in range(side, 2 * side + 1) if channels % columns == 0), side)
-    columns = width or -(-channels // (height or 1))
-    rows = height or -(-channels // columns)
-    if columns * rows < channels:
-        raise SnnZooError(
-            f"width = {columns} and height = {rows} hold {columns * rows} neurons, but the layer has {channels}"
-        )
-    return columns, rows
 
 
 def _enlarge(cells: _Pixels) -> _Pixels:

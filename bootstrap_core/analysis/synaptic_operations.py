@@ -6,62 +6,24 @@ read only padding, and the currents of input neurons, which have no synapse, do 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from bootstrap_core.inference.integer_network import IntegerNetwork
-from bootstrap_core.network.graph import sources_of
+from bootstrap_core.analysis.evaluation import batches
+from bootstrap_core.data.splits import Split
 from bootstrap_core.network.mode import Mode
-from bootstrap_core.network.network import Network, Tally
-from specs.network import NetworkSpec
+from bootstrap_core.network.network import Network
+from bootstrap_core.tasks.classes import Classes
 
 
-@dataclass
-class ActivityCounter:
-    """Network that counts the nonzero outputs of each neuron while `evaluate` scores it.
-
-    `counts[i]` has the shape of layer i; it counts over all images and, in SNN mode, over all steps.
-    """
-
-    network: Network | IntegerNetwork
-    counts: list[Tensor] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.counts = [torch.zeros(shape, dtype=torch.int64) for shape in self.spec.shapes]
-
-    @property
-    def spec(self) -> NetworkSpec:
-        """Spec of the network."""
-        return self.network.spec
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the network."""
-        return self.network.device
-
-    def tally(
-        self,
-        images: Tensor,
-        mode: Mode | None = None,
-        *,
-        time_steps: int | None = None,
-        also_after: Sequence[int] = (),
-    ) -> tuple[Tensor, Tally]:
-        """Run the `tally` of the network, and add to `counts`."""
-        found: Sequence[Tensor | None]
-        if mode is Mode.ANN:
-            logits, trace = self.network.run(images, mode)
-            tally = Tally((None,) * len(trace.rates), tuple(float(rate.mean()) for rate in trace.rates))
-            found = [rate.count_nonzero(0) for rate in trace.rates]
-        else:
-            logits, tally = self.network.tally(images, mode, time_steps=time_steps, also_after=also_after)
-            found = tally.counts
-        for total, count in zip(self.counts, found, strict=True):
-            if count is not None:
-                total += count.reshape(total.shape).cpu()
-        return logits, tally
+def count_as_ann(network: Network, split: Split) -> list[Tensor]:
+    """Return the number of nonzero rates of each neuron as ANN, over all images, by layer, int64."""
+    found = [torch.zeros(shape, dtype=torch.int64) for shape in network.spec.shapes]
+    for images, _ in batches(split, Classes.batch_size):
+        for total, rate in zip(found, network.run(images.to(network.device), Mode.ANN)[1].rates, strict=True):
+            total += rate.count_nonzero(0).reshape(total.shape).cpu()
+    return found
 
 
 @torch.no_grad()
@@ -70,11 +32,11 @@ def effective_operations(network: Network, counts: Sequence[Tensor]) -> list[flo
 
     Args:
         network: network with the weights, which are taken as the hardware holds them.
-        counts: number of nonzero outputs of each neuron, by layer; see `ActivityCounter`.
+        counts: number of nonzero outputs of each neuron, by layer: `Evaluation.counts`, or `count_as_ann`.
     """
     found = [0.0]
-    for i, skips in enumerate(sources_of(network.spec)[1:], 1):
-        sources = [i - 1, *skips, *([i] if network.spec.layers[i].own_fan_out else [])]
+    for i, read in enumerate(network.spec.sources[1:], 1):
+        sources = [*read, *([i] if network.spec.blocks[i - 1].own_fan_out else [])]
         synapses = network.block(i).synapses()
         met = (
             float(synapse.sums(counts[source].double(), (weight != 0).double().cpu()).sum())  # exact in float64

@@ -16,32 +16,18 @@ the images are the same as with a single process.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.distributed import Share
-from specs.errors import DataError, SpecError
+from specs.errors import DataError
 from specs.training import AugmentSpec
 
 EVENT_AXES = 5
-"""Number of axes of recordings, `[N, T, C, H, W]`."""
 ELASTIC_POINTS = 5
 """Number of points along each axis at which `bend` draws a displacement; between them it is interpolated."""
-
-
-class Augmentation(Protocol):
-    """Function that changes images, or recordings of events, at random."""
-
-    def __call__(self, images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
-        """Return changed images for float images `[N, C, H, W]`: the rows `share` of a batch, by default all.
-
-        Recordings are `[N, T, C, H, W]`, uint8 or floats, and keep their type.
-        """
-        ...
 
 
 def are_pictures(shape: Sequence[int]) -> bool:
@@ -62,38 +48,47 @@ def are_columns(shape: Sequence[int]) -> bool:
     return len(shape) == EVENT_AXES and shape[-1] == 1 < shape[-2]
 
 
-def augmentation(spec: AugmentSpec) -> Augmentation:
-    """Return a function that applies all augmentations of `spec` in turn; features stay as they are (`are_pictures`).
+def augment(images: Tensor, spec: AugmentSpec, generator: torch.Generator, share: Share | None = None) -> Tensor:
+    """Return images after all augmentations of `spec` in turn; features stay as they are (`are_pictures`).
 
     Recordings get those that apply to events, pictures in columns those that apply to images.
 
-    >>> augment = augmentation(AugmentSpec(flip=True, elastic=0.05, erase=0.25))
-    >>> augment(torch.rand(8, 1, 28, 28), torch.Generator().manual_seed(0)).shape
+    Args:
+        images: float images `[N, C, H, W]`; or recordings `[N, T, C, H, W]`, uint8 or floats, which keep their type.
+
+    Raises:
+        DataError: images have another rank or an integer dtype.
+
+    >>> spec = AugmentSpec(flip=True, elastic=0.05, erase=0.25)
+    >>> augment(torch.rand(8, 1, 28, 28), spec, torch.Generator().manual_seed(0)).shape
     torch.Size([8, 1, 28, 28])
     """
-    affine = RandomAffine(spec.degrees, spec.translate, spec.scale, spec.shear)
-
-    def augment(images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
-        if are_columns(images.shape):
-            picture = images[..., 0].permute(0, 2, 3, 1)  # [N, T, C, H] -> [N, C, H, T]
-            changed = augment(picture.float(), generator, share).round().to(images.dtype)
-            return changed.permute(0, 3, 1, 2)[..., None]
-        if images.dim() == EVENT_AXES:
-            return _augment_events(images, spec, generator, share)
-        images = affine(images, generator, share)
-        if not are_pictures(images.shape):
-            return images
-        if spec.shift:
-            images = shift(images, spec.shift, generator, share)
-        if spec.flip:
-            images = flip(images, generator, share)
-        if spec.elastic:
-            images = bend(images, spec.elastic, generator, share)
-        if spec.erase:
-            images = erase(images, spec.erase, generator, share)
+    if are_columns(images.shape):
+        picture = images[..., 0].permute(0, 2, 3, 1)  # [N, T, C, H] -> [N, C, H, T]
+        changed = augment(picture.float(), spec, generator, share).round().to(images.dtype)
+        return changed.permute(0, 3, 1, 2)[..., None]
+    if images.dim() == EVENT_AXES:
+        return _augment_events(images, spec, generator, share)
+    if images.ndim != 4 or not images.is_floating_point():
+        raise DataError(
+            f"augmentation takes float images [N, C, H, W], not {images.dtype} {list(images.shape)}; "
+            "convert with images.float() / 255"
+        )
+    if not are_pictures(images.shape):
         return images
-
-    return augment
+    if not spec.degrees == spec.translate == spec.shear == 0 or spec.scale != (1, 1):
+        own = share or _whole(images)
+        inverse = draw_affine(spec, own.n_rows, images.shape[-2:], generator)[own.rows]
+        images = warp_affine(images, inverse.to(images))
+    if spec.shift:
+        images = shift(images, spec.shift, generator, share)
+    if spec.flip:
+        images = flip(images, generator, share)
+    if spec.elastic:
+        images = bend(images, spec.elastic, generator, share)
+    if spec.erase:
+        images = erase(images, spec.erase, generator, share)
+    return images
 
 
 def _augment_events(frames: Tensor, spec: AugmentSpec, generator: torch.Generator, share: Share | None) -> Tensor:
@@ -106,67 +101,20 @@ def _augment_events(frames: Tensor, spec: AugmentSpec, generator: torch.Generato
     return scatter_events(frames, spec.drop, spec.jitter, generator, share) if spec.drop or spec.jitter else frames
 
 
-@dataclass(frozen=True)
-class RandomAffine:
-    """Random affine transform, drawn for each image.
+def draw_affine(spec: AugmentSpec, n_images: int, size: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Draw the inverse matrices [N, 2, 3] of affine transforms for images of `size`, height and width.
 
-    Parameters are those of `torchvision.transforms.RandomAffine`: angles in degrees from [-degrees, degrees], shifts
-    from [-translate, translate] times the width and the height, a factor from the interval `scale`, a shear along x in
-    degrees from [-shear, shear]; all uniform. One difference: shifts are not rounded to whole pixels.
-
-    Raises `SpecError` for a parameter outside its range.
-
-    >>> augment = RandomAffine(degrees=10.0, translate=0.05)
-    >>> augment(torch.rand(8, 1, 28, 28), torch.Generator().manual_seed(0)).shape
-    torch.Size([8, 1, 28, 28])
+    Ranges are those of `torchvision.transforms.RandomAffine`. One difference: shifts are not whole pixels.
     """
-
-    degrees: float = 10.0
-    translate: float = 0.05
-    scale: tuple[float, float] = (0.95, 1.05)
-    shear: float = 5.0
-
-    def __post_init__(self) -> None:
-        for name, value, bound in (("degrees", self.degrees, 180), ("translate", self.translate, 1)):
-            if not 0 <= value <= bound:
-                raise SpecError(f"RandomAffine: {name} = {value} must be in [0, {bound}]")
-        if not 0 <= self.shear < 90:
-            raise SpecError(f"RandomAffine: shear = {self.shear} must be in [0, 90)")
-        low, high = self.scale
-        if not 0 < low <= high < float("inf"):
-            raise SpecError(f"RandomAffine: scale = {self.scale} must be (low, high) with 0 < low <= high")
-
-    @property
-    def is_identity(self) -> bool:
-        """True if no draw can change an image."""
-        return self.degrees == self.translate == self.shear == 0 and self.scale == (1, 1)
-
-    def __call__(self, images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
-        """Transform float images [N, C, H, W]; bilinear, zero outside. Same shape, dtype and device.
-
-        All randomness comes from `generator`, which may be on any device. If the transform is the identity, or if the
-        images are features (`are_pictures`), it returns `images` itself and draws nothing.
-
-        Raises `DataError` for images of another rank or an integer dtype.
-        """
-        _check_images(images)
-        if self.is_identity or not are_pictures(images.shape):
-            return images
-        share = share or _whole(images)
-        height, width = images.shape[-2:]
-        return warp_affine(images, self.draw(share.n_rows, height, width, generator)[share.rows].to(images))
-
-    def draw(self, n_images: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-        """Draw the inverse matrices [N, 2, 3] of `n_images` transforms, for images of `height` x `width` pixels."""
-        uniform = torch.rand(5, n_images, generator=generator, device=generator.device)
-        angle, shift_x, shift_y, shear = 2 * uniform[:4] - 1  # each in [-1, 1)
-        low, high = self.scale
-        return inverse_affine(
-            angle=angle * self.degrees,
-            translation=torch.stack([shift_x * width, shift_y * height], dim=-1) * self.translate,
-            scale=low + (high - low) * uniform[4],
-            shear=shear * self.shear,
-        )
+    uniform = torch.rand(5, n_images, generator=generator, device=generator.device)
+    angle, shift_x, shift_y, shear = 2 * uniform[:4] - 1  # each in [-1, 1)
+    (height, width), (low, high) = size, spec.scale
+    return inverse_affine(
+        angle=angle * spec.degrees,
+        translation=torch.stack([shift_x * width, shift_y * height], dim=-1) * spec.translate,
+        scale=low + (high - low) * uniform[4],
+        shear=shear * spec.shear,
+    )
 
 
 def inverse_affine(*, angle: Tensor, translation: Tensor, scale: Tensor, shear: Tensor) -> Tensor:
@@ -185,11 +133,7 @@ def inverse_affine(*, angle: Tensor, translation: Tensor, scale: Tensor, shear: 
 
 
 def warp_affine(images: Tensor, inverse: Tensor) -> Tensor:
-    """Resample float images [N, C, H, W] by the matrices [N, 2, 3] of `inverse_affine`; bilinear, zero outside.
-
-    Raises `DataError` for images of another rank or an integer dtype.
-    """
-    _check_images(images)
+    """Resample float images [N, C, H, W] by the matrices [N, 2, 3] of `inverse_affine`; bilinear, zero outside."""
     height, width = images.shape[-2:]
     x, y = _pixel_offsets(images)
     # grid_sample counts from -1 to 1 over the whole image, edge to edge
@@ -227,8 +171,6 @@ def scatter_events(
         frames: numbers of events `[N, T, C, H, W]`, of any type.
         most_dropped: largest part of the events that is left out; the part is uniform between 0 and this.
         jitter: maximum shift in time steps, either way; events that leave the recording are lost.
-        generator: source of all randomness.
-        share: rows of a batch that the recordings are; by default all.
     """
     share = share or _whole(frames)
     dropped = most_dropped * torch.rand(share.n_rows, generator=generator, device=generator.device)[share.rows]
@@ -254,10 +196,7 @@ def bend(images: Tensor, amount: float, generator: torch.Generator, share: Share
     """Displace the pixels of float images [N, C, H, W] smoothly; bilinear, zero outside.
 
     Args:
-        images: `[N, C, H, W]`.
         amount: standard deviation of the displacement, as a fraction of the height and the width.
-        generator: source of all randomness.
-        share: rows of a batch that the images are; by default all.
     """
     share = share or _whole(images)
     size = (share.n_rows, 2, ELASTIC_POINTS, ELASTIC_POINTS)
@@ -304,11 +243,3 @@ def _resample(images: Tensor, grid: Tensor) -> Tensor:
     """Sample images at the places of `grid` [N, 2, H, W], -1 to 1 over the image; bilinear, zero outside."""
     grid = grid.permute(0, 2, 3, 1)  # [N, 2, H, W] -> [N, H, W, 2]
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
-def _check_images(images: Tensor) -> None:
-    if images.ndim != 4 or not images.is_floating_point():
-        raise DataError(
-            f"augmentation takes float images [N, C, H, W], not {images.dtype} {list(images.shape)}; "
-            "convert with images.float() / 255"
-        )

@@ -39,11 +39,6 @@ def read_batches(files: Mapping[Path, str], image_shape: Sequence[int]) -> tuple
 
     Args:
         files: sha256 of each file by its path: of six batches, or of one `.tar.gz` that contains them.
-        image_shape: shape `(C, H, W)` of an image.
-
-    Raises:
-        DataError: a file cannot be read.
-        IntegrityError: a file has another digest, or is not a batch.
     """
     found = {}
     for path, sha256 in files.items():

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
+from os.path import commonprefix
 from pathlib import Path, PurePosixPath
 
 from specs.errors import DataError
@@ -38,12 +39,7 @@ CONTENTS = {
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """Files of each class; classes and files are sorted by name.
-
-    Attributes:
-        place: path of the folder or archive, for messages.
-        classes: files by the name of their class.
-    """
+    """Files of each class; classes and files are sorted by name."""
 
     place: str
     classes: Mapping[str, Sequence[ExampleFile]]
@@ -133,7 +129,7 @@ def _in_tar(path: Path) -> Iterator[ClassFolders]:
     }
     if large := next((member for member in images.values() if member.n_bytes > IMAGE_FILE_BYTES), None):
         raise DataError(f"{large} has {large.n_bytes:,} bytes, more than the limit of {IMAGE_FILE_BYTES:,}")
-    outer = _n_common(min(images), max(images), min(map(len, images)) - 2) if images else 0
+    outer = min(len(commonprefix(list(images))), min(map(len, images)) - 2) if images else 0  # noqa: RUF071 - of tuples
     by_folder: dict[tuple[str, ...], list[ExampleFile]] = {}
     for parts in sorted(images):
         by_folder.setdefault(parts[outer:-1], []).append(images[parts])
@@ -148,11 +144,6 @@ def _in_tar(path: Path) -> Iterator[ClassFolders]:
         yield from (ClassFolders(f"{path}: {part}", classes) for part, classes in halves.items())
     else:
         yield ClassFolders(str(path), whole)
-
-
-def _n_common(one: tuple[str, ...], other: tuple[str, ...], most: int) -> int:
-    """Return the number of folders, at most `most`, with which both paths begin."""
-    return next((n for n, (a, b) in enumerate(zip(one[:most], other[:most], strict=True)) if a != b), most)
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -1,8 +1,7 @@
 """Record of the files of a user's data, by which a resumed run notices that they have changed."""
 
 import os
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +13,6 @@ from specs.words import counted
 END_BYTES = 1 << 15
 """Number of bytes at the start and at the end of a file that its digest covers."""
 N_NAMED = 3
-"""Largest number of files that `changes` names."""
 
 
 def data_files(data: str) -> dict[str, str]:
@@ -25,9 +23,6 @@ def data_files(data: str) -> dict[str, str]:
     The digest covers the first and the last 32 KiB, so that no file costs more than 64 KiB of reading. That is the
     whole of most image files; and an `.npz` ends with checksums of its arrays. Not noticed is a change in the middle of
     a larger image or sound that keeps its size.
-
-    Raises:
-        DataError: the files cannot be read.
     """
     path = Path(data)
     if data in dataset_names() or not os.path.exists(data):  # noqa: PTH110 - False for an invalid name
@@ -58,17 +53,15 @@ def _name(file: ExampleFile, path: Path) -> str:
 
 def _known_by(file: ExampleFile) -> str:
     if not isinstance(file, Path):
-        return _of_ends(lambda start, n: file.archive.read(file.start + start, n), file.n_bytes)
+        return _of_ends(file.archive.file, file.start, file.n_bytes)
     with file.open("rb") as opened:
-        return _of_ends(partial(_read_at, opened), os.fstat(opened.fileno()).st_size)
+        return _of_ends(opened, 0, os.fstat(opened.fileno()).st_size)
 
 
-def _read_at(file: BinaryIO, start: int, n: int) -> bytes:
+def _of_ends(file: BinaryIO, start: int, n_bytes: int) -> str:
     file.seek(start)
-    return file.read(n)
-
-
-def _of_ends(read: Callable[[int, int], bytes], n_bytes: int) -> str:
-    rest = max(END_BYTES, n_bytes - END_BYTES)
-    ends = read(0, min(n_bytes, END_BYTES)) + (read(rest, n_bytes - rest) if rest < n_bytes else b"")
+    ends = file.read(min(n_bytes, END_BYTES))
+    if (rest := max(END_BYTES, n_bytes - END_BYTES)) < n_bytes:
+        file.seek(start + rest)
+        ends += file.read(n_bytes - rest)
     return f"{n_bytes} {blake2b(ends, digest_size=8).hexdigest()}"

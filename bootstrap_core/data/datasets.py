@@ -48,7 +48,6 @@ def load_dataset(
     cache_dir: Path | None = None,
     offline: bool = False,
     mirrors: Sequence[str] | None = None,
-    registry: Mapping[str, DatasetSource] | None = None,
     log_mel: LogMelSpec | None = None,
     events: EventBins | None = None,
 ) -> Dataset:
@@ -56,11 +55,10 @@ def load_dataset(
 
     In `data_dir` and $ZOO_DATA_DIR the files may lie in the folder itself, in a folder with the dataset's name, or in
     either as torchvision leaves them, in `MNIST/raw` or `cifar-10-batches-py`. `offline` forbids the download;
-    `mirrors` replaces the URLs of the download; `registry` replaces the table of known datasets. "mnist-sample" ships
-    with the package and ignores these options. `log_mel` says how sounds become images, by default as `LogMelSpec()`;
-    `events` how recordings of an event camera become frames, by default as `EventBins()`. Recordings are read, or
-    simulated, when they are first used. If both are given, sounds become time steps, the columns of these images, of
-    `events.bits` bits.
+    `mirrors` replaces the URLs of the download. "mnist-sample" ships with the package and ignores these options.
+    `log_mel` says how sounds become images, by default as `LogMelSpec()`; `events` how recordings of an event camera
+    become frames, by default as `EventBins()`. Recordings are read, or simulated, when they are first used. If both are
+    given, sounds become time steps, the columns of these images, of `events.bits` bits.
 
     Raises `DataError` for an unknown name, or when no place has the data; the message lists the places and the reasons.
     Raises `IntegrityError` when a file has the wrong sha256 or a wrong format.
@@ -71,21 +69,13 @@ def load_dataset(
     """
     if name == SAMPLE_NAME:
         return _load_sample()
-    registry = sources() if registry is None else registry
-    source = _get_source(name, registry)
-    if source.simulated_from is not None:
-        still = load_dataset(
-            source.simulated_from,
-            data_dir=data_dir,
-            cache_dir=cache_dir,
-            offline=offline,
-            mirrors=mirrors,
-            registry=registry,
-        )
+    source = _get_source(name)
+    if (seen := source.simulated_from) is not None:
+        still = load_dataset(seen, data_dir=data_dir, cache_dir=cache_dir, offline=offline, mirrors=mirrors)
         return simulated(still, name, _bins(source, events))
-    found = _find(source, _places(source, data_dir, cache_dir), registry)
+    found = _find(source, _places(source, data_dir, cache_dir))
     folder, files = found or _pull_or_explain(source, data_dir, cache_dir, offline, mirrors)
-    paths = _paths(folder, files)
+    paths = {_find_file(folder, files, file) or folder / file: sha256 for file, sha256 in files.sha256.items()}
     if source.has_sounds:
         log_mel = log_mel or LogMelSpec()
         train, test = read_recordings(paths, log_mel, None if events is None else events.bits)
@@ -111,7 +101,6 @@ def find_dataset(
     *,
     data_dir: Path | None = None,
     cache_dir: Path | None = None,
-    registry: Mapping[str, DatasetSource] | None = None,
 ) -> Path | None:
     """Return the folder that `load_dataset` would read without a download, or None. Images are not opened.
 
@@ -119,36 +108,23 @@ def find_dataset(
 
     Raises `DataError` for an unknown name.
     """
-    if name == SAMPLE_NAME:
+    if (stored := _stored_as(name)) == SAMPLE_NAME:
         return Path(str(_sample_file()))
-    registry = sources() if registry is None else registry
-    source = _get_source(name, registry)
-    if source.simulated_from is not None:
-        return find_dataset(source.simulated_from, data_dir=data_dir, cache_dir=cache_dir, registry=registry)
-    found = _find(source, _places(source, data_dir, cache_dir), registry)
+    source = _get_source(stored)
+    found = _find(source, _places(source, data_dir, cache_dir))
     return found and found[0]
 
 
-def pull_dataset(
-    name: str,
-    *,
-    cache_dir: Path | None = None,
-    mirrors: Sequence[str] | None = None,
-    registry: Mapping[str, DatasetSource] | None = None,
-) -> Path:
+def pull_dataset(name: str, *, cache_dir: Path | None = None, mirrors: Sequence[str] | None = None) -> Path:
     """Download a dataset's files into the cache and return their folder. Intact files in the cache are kept.
 
     Each file is verified before it appears under its name, and comes from the first of `mirrors` (by default those of
     the dataset) that has it intact. Raises `DataError` when no mirror has it, with the error of each mirror, or when
     the cache cannot be written. "mnist-sample" ships with the package and needs no download.
     """
-    if name == SAMPLE_NAME:
+    if (stored := _stored_as(name)) == SAMPLE_NAME:
         return Path(str(_sample_file()))
-    registry = sources() if registry is None else registry
-    source = _get_source(name, registry)
-    if source.simulated_from is not None:
-        return pull_dataset(source.simulated_from, cache_dir=cache_dir, mirrors=mirrors, registry=registry)
-    return _pull(source, cache_dir, mirrors)[0]
+    return _pull(_get_source(stored), cache_dir, mirrors)[0]
 
 
 def _pull(source: DatasetSource, cache_dir: Path | None, mirrors: Sequence[str] | None) -> Found:
@@ -167,10 +143,15 @@ def _pull(source: DatasetSource, cache_dir: Path | None, mirrors: Sequence[str] 
     return folder, files
 
 
-def _get_source(name: str, registry: Mapping[str, DatasetSource]) -> DatasetSource:
-    if name not in registry:
-        raise unknown_dataset(name, {*registry, SAMPLE_NAME})
-    return registry[name]
+def _get_source(name: str) -> DatasetSource:
+    if name not in sources():
+        raise unknown_dataset(name, {*sources(), SAMPLE_NAME})
+    return sources()[name]
+
+
+def _stored_as(name: str) -> str:
+    """Return the name of the dataset that has the files: for simulated recordings, that of their images."""
+    return name if name == SAMPLE_NAME else _get_source(name).simulated_from or name
 
 
 def _cached(source: DatasetSource, cache_dir: Path | None) -> Path:
@@ -188,10 +169,10 @@ def _places(source: DatasetSource, data_dir: Path | None, cache_dir: Path | None
     return list(dict.fromkeys(places))
 
 
-def _find(source: DatasetSource, places: Sequence[Path], registry: Mapping[str, DatasetSource]) -> Found | None:
+def _find(source: DatasetSource, places: Sequence[Path]) -> Found | None:
     """Return the first place that has a form of a dataset, and that form."""
     found = ((folder, files) for folder in places for files in source.forms)
-    return next((each for each in found if _has_files(*each, source, registry)), None)
+    return next((each for each in found if _has_files(*each, source)), None)
 
 
 def _find_file(folder: Path, files: DatasetFiles, file: str) -> Path | None:
@@ -205,25 +186,14 @@ def _missing_files(folder: Path, files: DatasetFiles) -> list[str]:
     return [file for file in files.sha256 if _find_file(folder, files, file) is None]
 
 
-def _has_files(folder: Path, files: DatasetFiles, source: DatasetSource, registry: Mapping[str, DatasetSource]) -> bool:
+def _has_files(folder: Path, files: DatasetFiles, source: DatasetSource) -> bool:
     """Return whether `folder` has these files, and not those of another dataset, which may have the same names."""
     if _missing_files(folder, files):
         return False
     last = list(files.sha256)[-1]  # of idx files the test labels, which are short
-    others = [form.sha256.get(last) for other in registry.values() if other != source for form in other.forms]
+    others = [form.sha256.get(last) for other in sources().values() if other != source for form in other.forms]
     path = _find_file(folder, files, last)
     return not any(sha256 is not None and _is_intact(path, files, sha256) for sha256 in others)
-
-
-def _paths(folder: Path, files: DatasetFiles) -> dict[Path, str]:
-    """Return the sha256 of each file by its path."""
-    found = {}
-    for file, sha256 in files.sha256.items():
-        path = _find_file(folder, files, file)
-        if path is None:
-            raise DataError(f"{folder / file}: the file was removed while the dataset was loaded")
-        found[path] = sha256
-    return found
 
 
 def _pull_or_explain(

@@ -90,8 +90,6 @@ class FrameDataset:
     """Training and test recordings of frames, with targets.
 
     Attributes:
-        name: path of the file.
-        train, test: training and test recordings.
         is_drawn: True if the test recordings were drawn at random from all.
     """
 
@@ -146,10 +144,6 @@ def load_frames(path: Path, spec: NetworkSpec) -> FrameDataset:
 
     Args:
         path: `.npz` with x and y, or x_train, y_train, x_test and y_test; see the module.
-        spec: spec of a network with `input.encoding: frames` or `events`.
-
-    Raises:
-        DataError: the file cannot be read, or has no such arrays.
     """
     check_frame_file(path, spec)
     arrays = _read(path)
@@ -169,13 +163,8 @@ def read_frames(path: Path, spec: NetworkSpec, *, time_steps: int | None = None)
     """Return the frames in a file, as the network of `spec` takes them; of a training and a test set, those for tests.
 
     Args:
-        path: `.npy` or `.npz`, see the module.
-        spec: spec of a network with `input.encoding: frames` or `events`.
         time_steps: steps for which a still frame is held, by default the spec's; of recordings, the number of steps
             that are taken, by default all.
-
-    Raises:
-        DataError: the file cannot be read, is too large, has no such arrays, or fewer than `time_steps` steps.
     """
     arrays = _read(path)
     is_divided = bool({"x_train", "x_test"} & arrays.keys())

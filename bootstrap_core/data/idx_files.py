@@ -1,6 +1,8 @@
 """idx files, the format of MNIST: http://yann.lecun.com/exdb/mnist, "file formats"."""
 
+import gzip
 import hashlib
+import io
 import math
 import zlib
 from pathlib import Path
@@ -9,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specs.errors import DataError, IntegrityError
-from specs.files.given_file import check_given_file
+from bootstrap_core.data.class_folders import read_file
+from specs.errors import IntegrityError
 from specs.files.limits import DATASET_FILE_BYTES
 
 
@@ -53,40 +55,19 @@ def read_plain(path: Path, sha256: str | None, *, what: str = "") -> bytes:
 
     Raises `IntegrityError` for another digest or damaged data, `DataError` for a file that cannot be read.
     """
-    what = what or str(path)
-    size = check_given_file(path, error=DataError)
-    if size > DATASET_FILE_BYTES:
-        raise IntegrityError(f"{what}: {size} bytes, more than the limit of {DATASET_FILE_BYTES}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    return _verify(_gunzip(data, what), sha256, what)
-
-
-def _gunzip(data: bytes, what: str) -> bytes:
-    """Decompress gzipped data, to at most DATASET_FILE_BYTES; return other data unchanged."""
-    if not data.startswith(b"\x1f\x8b"):
-        return data
-    decompressor = zlib.decompressobj(wbits=31)  # 31: gzip, with its checksum
-    try:
-        plain = decompressor.decompress(data, DATASET_FILE_BYTES + 1)
-    except zlib.error as error:
-        raise IntegrityError(f"{what}: damaged gzip file: {error}") from error
-    if len(plain) > DATASET_FILE_BYTES:
-        raise IntegrityError(f"{what}: decompresses to more than the limit of {DATASET_FILE_BYTES} bytes")
-    if not decompressor.eof:
-        raise IntegrityError(f"{what}: truncated gzip file, {len(data)} bytes")
-    if decompressor.unused_data:
-        raise IntegrityError(f"{what}: {len(decompressor.unused_data)} bytes follow the end of the gzip file")
-    return plain
-
-
-def _verify(plain: bytes, sha256: str | None, what: str) -> bytes:
-    found = hashlib.sha256(plain).hexdigest()
+    what, data = what or str(path), read_file(path, DATASET_FILE_BYTES)
+    if data.startswith(b"\x1f\x8b"):
+        try:
+            with gzip.open(io.BytesIO(data)) as file:
+                data = file.read(DATASET_FILE_BYTES + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise IntegrityError(f"{what}: damaged gzip file: {error}") from error
+        if len(data) > DATASET_FILE_BYTES:
+            raise IntegrityError(f"{what}: decompresses to more than the limit of {DATASET_FILE_BYTES} bytes")
+    found = hashlib.sha256(data).hexdigest()
     if sha256 not in (None, found):
         raise IntegrityError(
             f"{what}: sha256 of its plain bytes is {found}, expected {sha256}: "
             "the file is damaged or belongs to another dataset; replace or remove it"
         )
-    return plain
+    return data

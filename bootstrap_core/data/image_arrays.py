@@ -25,13 +25,10 @@ from specs.shapes import fit_input
 from specs.words import counted
 
 CHANNELS = 1, 3
-"""Numbers of channels of an image: grey, or RGB."""
 UNLABELLED = "unlabelled"
-"""Name of the only class of a dataset without labels."""
 IMAGES_OF = {"y": "x", "y_train": "x_train", "y_test": "x_test"}
 """Array of images for each array of labels."""
 CLASSES = "classes"
-"""Array of class names."""
 OWN_NAMES = (*IMAGES_OF, *IMAGES_OF.values(), CLASSES)
 OTHER_NAMES = {
     "images": "x",
@@ -47,7 +44,6 @@ KEYS = {**{name: name for name in OWN_NAMES}, **OTHER_NAMES}
 COPIES = 3
 """Copies of an array in memory at a time: as it is, times 255, and as bytes."""
 MOST_OTHERS = 5
-"""Largest number of other arrays that an error names."""
 Array = npt.NDArray[np.generic] | StoredArray
 
 
@@ -111,9 +107,7 @@ def _chosen(path: Path, given: Mapping[str, str], others: list[str]) -> list[str
     """Return the arrays to read: a training and a test set, or else one set of images.
 
     Args:
-        path: path of the file, for errors.
         given: names of the arrays in the file, by their names in `KEYS`.
-        others: names of its other arrays.
 
     Raises:
         DataError: images or labels are missing, or labels belong to other images.
@@ -139,17 +133,12 @@ def _chosen(path: Path, given: Mapping[str, str], others: list[str]) -> list[str
 
 def _header(stream: IO[bytes], n_bytes: int, where: str, *, names: bool) -> Header:
     """Return the header of an array of numbers, or of names, of this size: NumPy allocates memory before it reads."""
-    try:
-        header = read_header(stream)
-    except ValueError as error:  # NumPy raises it for a malformed header
-        raise DataError(f"{where} is not an array: {' '.join(str(error).split())[:200]}") from None
-    shape, dtype = header.shape, header.dtype
+    header = read_header(stream, n_bytes, where)
+    dtype = header.dtype
     if names and dtype.kind not in "iuU":
         raise DataError(f"{where} holds {dtype.name[:40]}, not text: store the names with np.array(names, dtype=str)")
     if not names and (dtype.kind not in "biuf" or dtype.itemsize > 8):
         raise DataError(f"{where} holds {dtype.name[:40]}, not numbers")
-    if header.n_bytes != n_bytes:
-        raise DataError(f"{where} is of shape {list(shape)[:8]} and dtype {dtype}, but has {n_bytes:,} bytes")
     return header
 
 

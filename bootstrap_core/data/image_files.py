@@ -5,12 +5,10 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,7 +17,7 @@ from bootstrap_core.data.events.binning import EventBins, recorded_files
 from bootstrap_core.data.image_arrays import CHANNELS, load_arrays
 from bootstrap_core.data.sound_files import sound_inputs
 from bootstrap_core.data.splits import Dataset, Split, draw_test
-from bootstrap_core.data.stored_images import STORED_FROM, StoredImages
+from bootstrap_core.data.stored_images import STORED_FROM, MadeRows, StoredImages
 from bootstrap_core.progress import each_file
 from specs.arguments import check_path
 from specs.dataset_sources import check_data_file
@@ -27,7 +25,6 @@ from specs.errors import DataError, SnnZooError
 from specs.fields import Shape
 from specs.files.given_file import check_given_file
 from specs.files.limits import IMAGE_PIXELS
-from specs.files.memory import refuse_beyond_memory
 from specs.layers.input import LogMelSpec
 from specs.shapes import fit_input
 
@@ -73,11 +70,9 @@ def load_images(
     Without a test set, a fifth of the images is for testing, drawn by `seed`.
 
     Args:
-        path: an `.npz`, a folder, or a `.tar`.
         shape: input shape of the network. Rows of an `.npz` with as many features become images of this shape. Image
             files are converted to grey or RGB and resized to it; by default, or if it is flat and the first image has
             as many values, to the size of the first.
-        seed: seed for drawing the test images.
         log_mel: how sounds become pictures, by default as `LogMelSpec()`; if it is given, other files are refused.
         events: how recordings of events become frames, by default as `EventBins()`; if it is given, other files are
             refused. An `.npz` must already have frames of this shape and T. With `log_mel`, sounds become the columns
@@ -175,47 +170,22 @@ def _read_classes(folders: ClassFolders, form: Form, names: Iterable[str], bits:
         return Split(sound_inputs(folders.files, form, bits), labels)
     if isinstance(form, EventBins):
         return Split(StoredImages.of(recorded_files(folders.place, folders.files, form), torch.from_numpy), labels)
-    files = _ImageFiles(folders.place, folders.files, form)
-    if math.prod(files.shape) < STORED_FROM:
-        return Split(torch.from_numpy(files.read(torch.arange(len(labels)))), labels)
-    for file in each_file(files.files):
+    files, (channels, height, width) = folders.files, form
+    images = MadeRows(
+        f"images of {height} x {width} pixels in {folders.place}",
+        (len(files), *form),
+        lambda row: read_pixels(files[row], channels=channels, height=height, width=width),
+    )
+    if math.prod(images.shape) < STORED_FROM:
+        return Split(torch.from_numpy(images.read(torch.arange(len(labels)))), labels)
+    for file in each_file(files):
         with open_image(file):  # reads the header and checks the limits
             pass
-    return Split(StoredImages.of(files, torch.from_numpy), labels)
-
-
-@dataclass(frozen=True)
-class _ImageFiles:
-    """Image files as an array `[N, C, H, W]`, whose rows are decoded when they are read."""
-
-    place: str
-    files: tuple[ExampleFile, ...]
-    size: Size
-    dtype: np.dtype[np.uint8] = np.dtype(np.uint8)  # noqa: RUF009 - immutable
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.files), *self.size)
-
-    def read(self, rows: Tensor) -> npt.NDArray[np.uint8]:
-        channels, height, width = self.size
-        n_images = len(rows)
-        refuse_beyond_memory(
-            2 * n_images * math.prod(self.size), f"{self.place}: {n_images:,} images of {height} x {width} pixels"
-        )
-        found = np.empty((n_images, *self.size), self.dtype)
-        for place, file in enumerate(each_file([self.files[row] for row in rows.tolist()])):
-            found[place] = read_pixels(file, channels=channels, height=height, width=width)
-        return found
+    return Split(StoredImages.of(images, torch.from_numpy), labels)
 
 
 def read_pixels(file: ExampleFile, *, channels: int, height: int, width: int) -> Tensor:
-    """Read an image file as uint8 `[C, height, width]`, converted to grey or RGB and resized.
-
-    Raises:
-        DataError: it cannot be read as an image, or is too large.
-        SnnZooError: Pillow is missing.
-    """
+    """Read an image file as uint8 `[C, height, width]`, converted to grey or RGB and resized."""
     with open_image(file) as image:
         plain = plain_image(file, image)
         pixels = np.asarray(_of_bytes(plain).convert("L" if channels == 1 else "RGB").resize((width, height)))
@@ -262,7 +232,6 @@ def open_image(file: ExampleFile) -> Iterator["Image"]:
 
     Raises:
         DataError: it cannot be read as an image, here or in the body of the `with`.
-        SnnZooError: Pillow is missing.
     """
     try:
         from PIL import Image, UnidentifiedImageError

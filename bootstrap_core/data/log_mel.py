@@ -10,7 +10,6 @@ from specs.files.memory import refuse_beyond_memory
 from specs.layers.input import LogMelSpec
 
 COMPLEX_BYTES = 16
-"""Size of a complex number of two float64."""
 
 
 def log_mel(samples: Tensor, spec: LogMelSpec) -> Tensor:
@@ -19,9 +18,6 @@ def log_mel(samples: Tensor, spec: LogMelSpec) -> Tensor:
     Args:
         samples: recording, floats `[n]`, n > 0, with `spec.sample_rate` samples per second.
         spec: parameters; its description says what the picture shows. A silent recording is black.
-
-    Raises:
-        SnnZooError: the computation does not fit into the free memory.
 
     >>> tone = torch.sin(2 * torch.pi * 1000 * torch.arange(8000) / 8000)  # 1 kHz for a second
     >>> picture = log_mel(tone, LogMelSpec())

@@ -4,7 +4,6 @@ import struct
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,37 +29,6 @@ def sound_inputs(files: Sequence[ExampleFile], spec: LogMelSpec, bits: int | Non
     """Return pictures of WAV files, uint8 `[N, 1, bands, frames]`; with `bits`, the `picture_columns` of these."""
     pictures = torch.stack([sound_picture(file, spec) for file in each_file(files)])
     return pictures if bits is None else picture_columns(pictures, bits)
-
-
-class SoundPictures:
-    """WAV files as an array of pictures, like those of `sound_inputs`; each is made when it is first read, and kept.
-
-    Args:
-        files: the files; errors of `read_sound` are raised when their rows are read.
-        spec: how a recording becomes a picture.
-        bits: number of bits of a pixel, for pictures in columns; None for whole pictures.
-    """
-
-    dtype = np.dtype(np.uint8)
-
-    def __init__(self, files: Sequence[ExampleFile], spec: LogMelSpec, bits: int | None = None) -> None:
-        self._files, self._spec, self._bits = files, spec, bits
-        self._made: dict[int, Tensor] = {}
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape `(N, 1, bands, frames)`, or of columns `(N, frames, 1, bands, 1)`."""
-        one, bands, frames = self._spec.picture
-        return (len(self._files), *((one, bands, frames) if self._bits is None else (frames, one, bands, 1)))
-
-    def read(self, rows: Tensor) -> npt.NDArray[np.uint8]:
-        """Return the pictures of some files, uint8 `[n, ...]`, in the order given."""
-        found = np.empty((len(rows), *self.shape[1:]), np.uint8)
-        for place, row in enumerate(rows.tolist()):
-            if row not in self._made:
-                self._made[row] = sound_inputs([self._files[row]], self._spec, self._bits)[0]
-            found[place] = self._made[row]
-        return found
 
 
 def sound_picture(file: ExampleFile, spec: LogMelSpec) -> Tensor:

@@ -124,9 +124,6 @@ class Dataset:
     """Training and test images of a named dataset.
 
     Attributes:
-        name: name of the dataset, or its path.
-        train, test: training and test images.
-        classes: names of the classes.
         source: where the data came from, for people.
         is_sample: True for a small part of the real dataset; results on it must say so.
         is_drawn: True if the test images were drawn at random from all images.

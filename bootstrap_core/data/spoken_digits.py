@@ -7,14 +7,15 @@ same in both parts, so the accuracy says nothing about a new speaker.
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import torch
 
 from bootstrap_core.data.class_folders import SOUND_SUFFIX, ExampleFile, read_file
-from bootstrap_core.data.sound_files import SoundPictures
+from bootstrap_core.data.sound_files import sound_inputs
 from bootstrap_core.data.splits import Split
-from bootstrap_core.data.stored_images import StoredImages
+from bootstrap_core.data.stored_images import MadeRows, StoredImages
 from specs.errors import IntegrityError
 from specs.files.given_tar import tar_members
 from specs.files.limits import SOUND_BYTES
@@ -29,7 +30,6 @@ def read_recordings(places: Mapping[Path, str], log_mel: LogMelSpec, bits: int |
 
     Args:
         places: digest of the recordings by the path of the folder or tar, one of them; see `DatasetFiles.sha256`.
-        log_mel: how a recording becomes a picture.
         bits: number of bits of a pixel, for pictures in columns, see `picture_columns`; None for whole pictures.
 
     Raises:
@@ -47,7 +47,10 @@ def read_recordings(places: Mapping[Path, str], log_mel: LogMelSpec, bits: int |
             "replace or remove it"
         )
     found = [match for name in sorted(files) if (match := NAME.fullmatch(name))]
-    pictures = SoundPictures([files[match[0]] for match in found], log_mel, bits)
+    one, bands, frames = log_mel.picture
+    shape = log_mel.picture if bits is None else (frames, one, bands, 1)
+    make = cache(lambda row: sound_inputs([files[found[row][0]]], log_mel, bits)[0].numpy())
+    pictures = MadeRows(f"pictures of sounds in {place}", (len(found), *shape), make)
     labels, indices = (torch.tensor([int(match[i]) for match in found]) for i in (1, 2))
     every = Split(StoredImages.of(pictures, torch.from_numpy), labels)
     train, test = (every.take(part.nonzero().flatten()) for part in (indices >= TEST_INDICES, indices < TEST_INDICES))

@@ -19,7 +19,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bootstrap_core.progress import each_file
 from specs.errors import DataError
+from specs.files.memory import refuse_beyond_memory
 
 STORED_FROM = 1 << 28
 """Size in bytes from which images stay in their files."""
@@ -42,6 +44,29 @@ class Rows(Protocol):
 
     def read(self, rows: Tensor) -> npt.NDArray[Any]:
         """Return a copy of some rows, `[n, ...]`, in the order given. Raises `DataError` if they cannot be read."""
+
+
+@dataclass(frozen=True, eq=False)
+class MadeRows:
+    """Array uint8 `[N, ...]` whose rows are made from files when they are read.
+
+    Args:
+        what: rows, for the message that they do not fit into memory.
+        make: function that makes a row, for its number.
+    """
+
+    what: str
+    shape: tuple[int, ...]
+    make: Callable[[int], npt.ArrayLike]
+    dtype: np.dtype[np.uint8] = np.dtype(np.uint8)  # noqa: RUF009 - immutable
+
+    def read(self, rows: Tensor) -> npt.NDArray[np.uint8]:
+        """Return some rows, uint8 `[n, ...]`, in the order given."""
+        refuse_beyond_memory(2 * len(rows) * math.prod(self.shape[1:]), f"{len(rows):,} {self.what}")
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for place, row in enumerate(each_file(rows.tolist())):
+            found[place] = self.make(row)
+        return found
 
 
 class StoredArray:
@@ -92,30 +117,37 @@ class Header(NamedTuple):
         return self.own_bytes + math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_header(member: IO[bytes]) -> Header:
-    """Read the header at the start of an `.npy`. Raises `ValueError` if it is malformed."""
+def read_header(member: IO[bytes], n_bytes: int, where: str) -> Header:
+    """Read the header at the start of an `.npy` of `n_bytes`, before memory is allocated for its array.
+
+    Raises `DataError`, which begins with `where`, if it is malformed or of an array of another size.
+    """
     start = io.BytesIO(member.read(HEADER_BYTES))
-    version = np.lib.format.read_magic(start)
-    if version not in {(1, 0), (2, 0), (3, 0)}:
-        raise ValueError(f"unsupported .npy version {version}")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
-        return Header(*read(start), start.tell())
-    except (SyntaxError, TokenError, TypeError) as error:  # of the parsers behind it; NumPy itself raises ValueError
-        raise ValueError(f"malformed header: {error}") from None
+        version = np.lib.format.read_magic(start)
+        if version not in {(1, 0), (2, 0), (3, 0)}:
+            raise ValueError(f"unsupported .npy version {version}")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        header = Header(*read(start), start.tell())
+        if header.n_bytes != n_bytes and not header.dtype.hasobject:
+            shape, dtype = list(header.shape)[:8], str(header.dtype)[:80]
+            raise ValueError(f"shape {shape} and dtype {dtype}, but {n_bytes:,} bytes")
+    except (ValueError, SyntaxError, TokenError, TypeError) as error:  # of NumPy and the parsers behind it
+        raise DataError(f"{where} is not a plain array: {' '.join(str(error).split())[:200]}") from None
+    return header
 
 
 def stored_array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> StoredArray | None:
     """Return the array of an `.npz` entry as it lies in the file, after a check of its checksum.
 
-    Return None if the array has to be loaded: if it is compressed or encrypted, in Fortran order, of another type or
-    byte order, or not as long as its header says.
+    Return None if the array has to be loaded: if it is compressed or encrypted, in Fortran order, or of another type or
+    byte order.
     """
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
         return None
     with archive.open(entry) as member:
-        header = read_header(member)
-        if header.fortran or header.dtype not in DTYPES or not header.shape or header.n_bytes != entry.file_size:
+        header = read_header(member, entry.file_size, f"{path}: {entry.filename}")
+        if header.fortran or header.dtype not in DTYPES or not header.shape:
             return None
         while member.read(CHUNK):  # to the end, where zipfile compares the checksum
             pass
@@ -134,7 +166,6 @@ class StoredImages:
     Recordings of event cameras are `[N, T, C, H, W]`.
 
     Args:
-        array: array in the files.
         convert: function that converts rows of the array to images, uint8 `[n, C, H, W]`.
         rows: rows of the array that are the images, in this order.
         image_shape: shape of an image, `(C, H, W)`, or of a recording, `(T, C, H, W)`.

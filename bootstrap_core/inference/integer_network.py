@@ -15,7 +15,7 @@ from bootstrap_core.inference.overflow import Overflow
 from bootstrap_core.inference.stream import Stream
 from bootstrap_core.network.base_block import Signals
 from bootstrap_core.network.build import build_network
-from bootstrap_core.network.graph import sources_of, walk
+from bootstrap_core.network.graph import walk
 from bootstrap_core.network.inputs import as_input, check_dense, count_steps
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally, Trace, check_network, rates_of
@@ -176,7 +176,7 @@ class IntegerNetwork:
             return output if reached <= STATE_MAX else self._beyond(i, arriving, output, steps)
 
         given: Signals = inputs
-        for output in walk(sources_of(self.spec), given, run):
+        for output in walk(self.spec.sources, given, run):
             yield list(read), output
 
     def _beyond(self, i: int, arriving: list[Signals], output: Signals, steps: int) -> Signals:

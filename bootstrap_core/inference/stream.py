@@ -6,7 +6,7 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from bootstrap_core.network.graph import sources_of, walk
+from bootstrap_core.network.graph import walk
 from bootstrap_core.network.inputs import as_step
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.steppers import Feed, Stepper, StreamPlace
@@ -53,7 +53,7 @@ class Stream:
 
         A network of sigma-delta neurons returns the values after this step, `[N, values]`; with `output: spikes`, it
         returns the spikes of this step, `[N, ...]`. There is no gradient. Steps of several threads run one after
-        another.
+        another, in the same states: for recordings side by side, make a stream for each, or take them as one batch.
 
         Args:
             inputs: events or frame `[N, ...]` of this step, or for a network of images the image, `[N, ...]` in 0..1.
@@ -112,12 +112,12 @@ class Stream:
 
     def _plan(self, first: Tensor) -> Feed:
         """Make the steppers, each with the arrays that it reads and writes; return the input that they read."""
-        feed = Feed(first)
+        feed, shapes = Feed(first), self._spec.shapes
 
         def plan(i: int, reads: list[Stepper]) -> Stepper:
-            place = StreamPlace(i, (self._size[0], *self._spec.shapes[i]), feed, self._overflows)
+            place = StreamPlace(i, (self._size[0], *shapes[i]), feed, self._overflows)
             return self._network.block(i).stepper(reads, place)
 
         given: Stepper = feed
-        self._steppers = list(walk(sources_of(self._spec), given, plan))
+        self._steppers = list(walk(self._spec.sources, given, plan))
         return feed

@@ -36,7 +36,7 @@ class Block(nn.Module):
     """Base of all blocks.
 
     `forward(x, mode, time_steps, *skipped)` takes and returns spikes in spiking modes, rates otherwise. `x` is the
-    output of the block before, `skipped` are the outputs that the block's skips read. An affine readout returns logits
+    output of the block's own source, `skipped` are the outputs that its skips read. An affine readout returns logits
     `[N, classes]` in all modes.
 
     Attributes:
@@ -60,7 +60,7 @@ class Block(nn.Module):
         """Run as SNN; return the output and the largest magnitude of a state, in units of 1/4096.
 
         Args:
-            arriving: inputs of the block: the output of the block before it, then the outputs that its skips read.
+            arriving: inputs of the block: the output of its own source, then the outputs that its skips read.
             time_steps: T.
         """
         output = self(arriving[0], Mode.SNN, time_steps, *arriving[1:])
@@ -79,7 +79,7 @@ class Block(nn.Module):
         """Return the block as a stream runs it; the arrays of `reads` are bound to it.
 
         Args:
-            reads: steppers of the blocks that it reads: the one before it, then the sources of its skips.
+            reads: steppers of the blocks that it reads: its own source, then the sources of its skips.
             place: place of the block in the stream.
         """
         raise NotImplementedError(f"{type(self).__name__} does not run step by step")
@@ -97,8 +97,8 @@ class SynapticBlock(Block):
     """Base of blocks with synapses: it drops inputs, weighs them, and adds the bias.
 
     Args:
-        synapse: the block's own synapses, from the block before it.
-        skips: synapses from earlier blocks, whose weighted input is added.
+        synapse: the block's own synapses, from its own source.
+        skips: synapses from further blocks, whose weighted input is added.
         neuron: the neurons.
         channels: number of output channels.
         bias: whether the block has a trainable bias, in units of an input of 1.
@@ -220,13 +220,17 @@ class Place:
     Args:
         network: the whole network.
         index: index of the layer; 0 is the input.
-        shapes: output shapes of all layers, input first.
+        read: shapes of the layers that it reads, its own source first; for the input, the shape of an image.
+        shape: output shape.
+        levels: largest value of what it reads: above 1 only behind graded input.
         generator: generator that draws the weights; None for torch's global one.
     """
 
     network: NetworkSpec
     index: int
-    shapes: tuple[Shape, ...]
+    read: tuple[Shape, ...]
+    shape: Shape
+    levels: int = 1
     generator: torch.Generator | None = None
 
     @property
@@ -236,18 +240,13 @@ class Place:
 
     @property
     def before(self) -> Shape:
-        """Shape of the block's input."""
-        return self.shapes[max(self.index - 1, 0)]
+        """Shape of the input of the block's own synapses."""
+        return self.read[0]
 
     @property
     def channels(self) -> int:
         """Number of output channels."""
-        return self.shapes[self.index][0]
-
-    @property
-    def levels(self) -> int:
-        """Largest value of the block's input: above 1 only behind graded input."""
-        return self.network.input.levels if self.index == 1 else 1
+        return self.shape[0]
 
     @property
     def delay_shift(self) -> bool:
@@ -263,13 +262,13 @@ class Place:
 
     def skips(self) -> list[Synapse]:
         """Return the synapses of the block's skips."""
-        after = self.shapes[self.index]
-        return [self._build_skip(skip, self.shapes[skip.source], after) for skip in skips_of(self.layer)]
+        pairs = zip(skips_of(self.layer), self.read[1:], strict=True)
+        return [self._build_skip(skip, before) for skip, before in pairs]
 
-    def _build_skip(self, skip: SkipSpec, before: Shape, after: Shape) -> Synapse:
+    def _build_skip(self, skip: SkipSpec, before: Shape) -> Synapse:
         if isinstance(skip, IdentitySkip):
             return IdentitySynapse(before, self.network.neuron_of(self.layer).threshold)
-        layer, seen = skip.as_layer(before, after)
+        layer, seen = skip.as_layer(before, self.shape)
         if isinstance(layer, ConvSpec):
             return ConvSynapse(layer, seen[0], normalize=False, generator=self.generator)
         return DenseSynapse(seen[0], layer.features, normalize=False, n_axes=len(before), generator=self.generator)

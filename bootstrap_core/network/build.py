@@ -36,5 +36,10 @@ def build_network(spec: NetworkSpec, *, seed: int | None = None) -> Network:
     refuse_beyond_memory(COPIES * FLOAT_BYTES * n_weights, f"a network of {n_weights:,} weights, {spec.name},")
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     shapes = spec.shapes
-    blocks = [BUILDERS[type(layer)](layer, Place(spec, i, shapes, generator)) for i, layer in enumerate(spec.layers)]
+    read = [[shapes[source] for source in sources] or [spec.input.shape] for sources in spec.sources]
+    places = (
+        Place(spec, i, tuple(read[i]), shape, levels, generator)
+        for i, (shape, levels) in enumerate(zip(shapes, spec.levels, strict=True))
+    )
+    blocks = [BUILDERS[type(layer)](layer, place) for layer, place in zip(spec.layers, places, strict=True)]
     return Network(spec, blocks).eval()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bootstrap_core.functional.dropout import same_masks_again
 from bootstrap_core.functional.quantize import straight_through
 from bootstrap_core.network.base_block import Block, Signals
-from bootstrap_core.network.graph import sources_of, walk
+from bootstrap_core.network.graph import walk
 from bootstrap_core.network.inputs import as_input, check_earlier, count_steps
 from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.sampler import RateSampler
@@ -97,7 +97,7 @@ class Tally:
 
 
 class Network(nn.Module):
-    """Bootstrap blocks in a row, with skips. Made by `build_network` from `spec`.
+    """Bootstrap blocks, each of which reads earlier ones. Made by `build_network` from `spec`.
 
     Call it with images `[N, C, H, W]` in 0..1 (or uint8, 0..255), or if the spec says `input.encoding: events` or
     `frames`, with events or frames `[T, N, C, H, W]`. It returns logits `[N, classes]`; a network of sigma-delta
@@ -109,7 +109,7 @@ class Network(nn.Module):
         super().__init__()
         self.spec = spec
         self.blocks = nn.ModuleList(blocks)
-        self._sources = sources_of(spec)
+        self._sources = spec.sources
 
     def __repr__(self) -> str:
         return outline(type(self).__name__, self.spec)
@@ -136,7 +136,7 @@ class Network(nn.Module):
     def outputs(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
     ) -> Iterator[tuple[list[Signals], Signals]]:
-        """Run blocks in order; yield the inputs of each block, the output of its predecessor first, and its output.
+        """Run blocks in order; yield the inputs of each block, that of its own synapses first, and its output.
 
         Arguments are those of `forward`.
         """

@@ -13,7 +13,6 @@ def activate(z: Tensor, centers: Tensor, slopes: Tensor, steepness: float | None
     """Return the rates for a weighted input; see `functional.piecewise`. bfloat16 is computed in float32.
 
     Args:
-        z: any shape.
         centers: `[K, 2]`, points (z, rate) of the curve; z must not descend.
         slopes: `[K - 1]`, slope of each segment between two points.
         steepness: factor on the gradient; by default lava-dl's, |z_max / a_max| of the last centre.

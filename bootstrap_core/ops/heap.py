@@ -9,7 +9,6 @@ from contextlib import suppress
 from functools import cache
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
-"""Parameters of mallopt(3)."""
 NEVER = 2**31 - 1
 
 

@@ -103,7 +103,7 @@ def input_rates(images: Tensor, given: InputCurrent, centers: Tensor, slopes: Te
     (gradients,) = torch.autograd.grad(table.sum(), currents)
     source = given.weight, given.bias, given.mean, given.std
     steady = SteadyInput(numbered.numbers, numbered.pixels, gradients.view(-1, 1), *source)
-    return _Rates.apply(given.weight, given.bias, rates, steady)  # type: ignore[no-any-return, no-untyped-call]
+    return _ToInput.apply(given.weight, given.bias, rates, steady, False)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _is_plain(images: Tensor) -> bool:
@@ -123,10 +123,7 @@ def input_spikes(images: Tensor, given: InputCurrent, neurons: NeuronConstants, 
     """Return the spikes of input neurons, whose current enters the voltage as the hardware's bias does.
 
     Args:
-        images: `[N, ...]` in 0..1.
-        given: scaling from pixels to currents.
         neurons: constants of the neurons; their current decay is not used.
-        steps: T.
     """
     if _is_plain(images) and len(neurons.voltage_decay) == 1 and not neurons.learns_decays:
         numbered = _number_currents(images, given)
@@ -135,10 +132,10 @@ def input_spikes(images: Tensor, given: InputCurrent, neurons: NeuronConstants, 
             shape = tuple(images.shape[1:])
             words = _look_up(table.run.words.view(-1, numbered.n), numbered.numbers)
             words = words.view(len(words), len(images), *shape[1:], shape[0])
-            steady = _steady(numbered, table, given, neurons) if given.learns else None
-            link = None
-            if steady is not None:
-                link = _Link.apply(given.weight, given.bias, steady, (steps, *images.shape))  # type: ignore[no-untyped-call]
+            steady = link = None
+            if given.learns:
+                steady, link = _steady(numbered, table, given, neurons), empty_link((steps, *images.shape))
+                link = _ToInput.apply(given.weight, given.bias, link, steady, True)  # type: ignore[no-untyped-call]
             return Spikes(steps, shape, words=words, link=link, steady=steady, reached=table.run.reached)
     current = input_current(images, given)
     direct = replace(neurons, current_decay=torch.ones_like(neurons.current_decay))
@@ -212,27 +209,14 @@ def input_gradients(grad: Tensor, steady: SteadyInput) -> tuple[Tensor, Tensor]:
     return steady.gradients(*sums.tolist())
 
 
-class _Rates(torch.autograd.Function):
-    """Pass rates on; their gradient goes to the input's weight and bias."""
+class _ToInput(torch.autograd.Function):
+    """Pass rates, or with `in_time` a link of spikes, on; their gradient goes to the input's weight and bias."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, bias: Tensor, rates: Tensor, steady: SteadyInput) -> Tensor:
-        ctx.steady = steady
-        return rates.view_as(rates)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return *input_gradients(grads[0][None], ctx.steady), None, None
-
-
-class _Link(torch.autograd.Function):
-    """Carry the gradient of input neurons' spikes to the input's weight and bias."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, bias: Tensor, steady: SteadyInput | None, shape: tuple[int, ...]) -> Tensor:
-        ctx.steady = steady
-        return empty_link(shape)
+    def forward(ctx: Any, weight: Tensor, bias: Tensor, passed: Tensor, steady: SteadyInput, in_time: bool) -> Tensor:
+        ctx.steady, ctx.in_time = steady, in_time
+        return passed.view_as(passed)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return *input_gradients(grads[0], ctx.steady), None, None
+        return *input_gradients(grads[0] if ctx.in_time else grads[0][None], ctx.steady), None, None, None

@@ -144,8 +144,6 @@ class NeuronConstants(Prepared):
 
         Args:
             steps: weighted input of each step, `[N, C, ...]`.
-            n_axes: number of its axes.
-            limits: limits of the states, or None.
             start: states at the start; None for neurons at rest.
         """
         decays = per_channel(self.current_decay, n_axes), per_channel(self.voltage_decay, n_axes)
@@ -182,8 +180,6 @@ def fire(z: Tensor, neurons: NeuronConstants, steps: int) -> Spikes:
 
     Args:
         z: `[T, N, C]` or `[T, N, C, H, W]` in float units, truncated to 1/4096; `[1, N, ...]` stands for all steps.
-        neurons: constants of the neurons.
-        steps: T.
     """
     constant = len(z) == 1 or z.stride(0) == 0
     if runs_native(z) and z.numel() > 0 and _is_single(z) and neurons.is_finite:
@@ -234,9 +230,7 @@ class LayerRun:
     """One run of a layer in the native library: its output arrays, and its backward pass.
 
     Args:
-        neurons: constants of the neurons.
         size: images, height, width, channels.
-        steps: T.
         weighed: whether to sum the weighted input over time.
         goes_on: whether to keep the states of the neurons for the next run.
 
@@ -357,13 +351,8 @@ class OneStep:
 
     Args:
         run: run of one step that goes on; its arrays are overwritten by each step.
-        shape: shape of the population.
-        name: function of the library.
         arguments: its arguments, without the output arrays.
         reads: what owns the arrays that the arguments point into.
-
-    Attributes:
-        spikes: spikes of the present step.
     """
 
     def __init__(self, run: LayerRun, shape: Shape, name: str, *arguments: Any, reads: Any) -> None:
@@ -395,8 +384,6 @@ def one_step(z: Tensor, shape: Shape, neurons: NeuronConstants) -> OneStep | Non
 
     Args:
         z: `[N, H, W, C]` in float units, float32; its values are read at each step.
-        shape: shape of the population, `(C,)` or `(C, H, W)`.
-        neurons: constants of the neurons.
     """
     if not (runs_native(z) and z.numel() and neurons.is_finite):
         return None

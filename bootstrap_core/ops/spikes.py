@@ -12,7 +12,6 @@ from torch import Tensor
 from specs.fields import Shape
 
 WORD_STEPS = 32
-"""Time steps in a word."""
 
 
 def n_words(steps: int) -> int:
@@ -63,8 +62,6 @@ class Spikes:
     Messages of sigma-delta neurons have a `unit`: they are changes, which add up to an activation.
 
     Attributes:
-        steps: T.
-        map_shape: `(C,)` or `(C, H, W)`.
         words, link, values: see above; either `words` or `values` is given.
         is_flat: whether a map `[C, H, W]` is read as `[C * H * W]`; its layout in memory stays that of the map.
         steady: origin of the spikes, if they are those of input neurons.

@@ -38,7 +38,6 @@ class Fired:
     """Result of `spiking_layer`.
 
     Attributes:
-        spikes: spikes of the neurons.
         weighed: weighted input of the neurons summed over time, `[N, C, ...]`, float32; None unless asked for.
     """
 
@@ -51,7 +50,6 @@ def spiking_layer(sources: Sequence[Spikes], operands: Operands, *, weighed: boo
 
     Args:
         sources: spikes, 0 and 1, that each of the connections reads.
-        operands: synapses and neurons of the layer.
         weighed: whether to return the weighted input, summed over time.
     """
     if _fits(sources, operands):

@@ -50,8 +50,6 @@ class Wiring:
 
     Attributes:
         geometry: geometry of a convolution; None for dense synapses.
-        weight: shape of the weight.
-        before: shape of the source.
     """
 
     geometry: ConvSpec | None
@@ -313,7 +311,6 @@ def fold(grad: Tensor, weight: Tensor, sources: Tensor, n_pixels: int) -> Tensor
         grad: gradient of its output, `[M, places, O]`.
         weight: `[O, taps * C]`, of the type of `grad`.
         sources: `[places, taps]`, see `sources_of_places`.
-        n_pixels: number of pixels of a map.
     """
     (places, taps), channels = sources.shape, weight.shape[1] // sources.shape[1]
     out = torch.empty(len(grad), n_pixels, channels, dtype=grad.dtype)

@@ -38,7 +38,6 @@ def part_by_delay(connection: Connection, delay: Tensor) -> list[tuple[Tensor, C
     unless they require a gradient.
 
     Args:
-        connection: the synapses.
         delay: whole steps, `[O]` for all inputs of a neuron or channel, or `[O, I]` for each weight of dense synapses.
     """
     if delay.dim() == 1:
@@ -53,7 +52,6 @@ def weigh_delayed(spikes: Spikes, parts: list[tuple[Tensor, Connection]]) -> Ten
     """Return the weighted input of synapses with delays, `[T, N, O]` or `[T, N, O, H, W]`; see `weigh`.
 
     Args:
-        spikes: spikes or graded messages.
         parts: the synapses, see `part_by_delay`.
     """
     weighed = ((delay, weigh(spikes, connection)) for delay, connection in parts)

@@ -7,26 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bootstrap_core.data.augmentation import are_columns, augmentation
+from bootstrap_core.data.augmentation import are_columns, augment
 from bootstrap_core.data.splits import Split, check_split, time_first, train_validation_split
 from bootstrap_core.distributed import Share
 from bootstrap_core.network.inputs import AxesWarning, as_input
 from bootstrap_core.tasks.evaluation import Evaluation
 from bootstrap_core.tasks.measures import ACCURACY
 from bootstrap_core.tasks.task import Batch, Figures, Task, number
-from specs.network import NetworkSpec
-from specs.training import TrainingSpec
 
 
-class Classes(Task[Split]):
+class Classes(Task):
     """Cross-entropy of the logits from labels; the score is the accuracy."""
 
     measure, examples, per_step, rates_as_ann, batch_size = ACCURACY, "images", False, True, 250
     carded = ("accuracy",)
-
-    def __init__(self, spec: NetworkSpec, recipe: TrainingSpec | None = None) -> None:
-        super().__init__(spec, recipe)
-        self.augment = None if self.recipe.augment is None else augmentation(self.recipe.augment)
 
     def check(self, examples: object) -> None:
         self.check_scored(examples)
@@ -62,8 +56,8 @@ class Classes(Task[Split]):
             images = torch.lerp(others, images, kept[:, None, None, None])
             classes = torch.eye(self.spec.n_classes, device=images.device)
             targets = torch.lerp(classes[other_labels], classes[labels], kept[:, None])
-        if self.augment is not None:
-            images = self.augment(images, generator, share)
+        if self.recipe.augment is not None:
+            images = augment(images, self.recipe.augment, generator, share)
         return Batch(time_first(images), labels, targets)
 
     def loss(self, outputs: Tensor, batch: Batch, taught: Tensor | None, part: float) -> Tensor:
@@ -114,11 +108,9 @@ def distillation_loss(
     """Return the cross-entropy with the targets, mixed with the Kullback-Leibler divergence from a teacher.
 
     Args:
-        logits: logits of the network, `[N, classes]`.
         targets: labels `[N]`, or probabilities `[N, classes]`.
         taught: logits of the teacher, `[N, classes]`; None without a teacher, with `part` 0.
         part: share of the divergence in the loss, 0 to 1.
-        label_smoothing: see `TrainingSpec`.
     """
     loss = (1 - part) * F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
     if taught is None:

@@ -16,8 +16,6 @@ class Evaluation:
 
     Attributes:
         measure: what the score is: accuracy, rms error or distance.
-        mode: SNN or ANN.
-        time_steps: T.
         n_images: number of images or recordings.
         score: figure of the `measure`; None without targets.
         loss: mean loss: of classes the cross-entropy of the logits times the `logit_scale` of the spec, of values the
@@ -33,6 +31,8 @@ class Evaluation:
             network is an `IntegerNetwork` that allows it.
         figures: further figures of the task by their names in JSON, such as `mean_error`; None without targets.
         outputs: outputs of the network, an example in each row; of several processes, those of the own part.
+        counts: number of nonzero outputs of each neuron as SNN over all steps of these outputs, int64, by layer; 0
+            where nothing was counted.
     """
 
     measure: Measure
@@ -49,6 +49,7 @@ class Evaluation:
     overflows: dict[int, int] = field(default_factory=dict)
     figures: Mapping[str, float | None] = field(default_factory=dict)
     outputs: Tensor = field(default_factory=lambda: Tensor(0), compare=False)
+    counts: tuple[Tensor, ...] = field(default=(), compare=False, repr=False)
 
     def __repr__(self) -> str:
         loss = "" if self.loss is None else f", loss {self.loss:.4g}"

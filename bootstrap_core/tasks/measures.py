@@ -12,7 +12,6 @@ class Measure:
     """Figure by which a network is judged.
 
     Attributes:
-        name: name in printed texts.
         key: name in JSON, and the end of the names of fields, as in `validation_snn_accuracy`.
         of_loss: function that returns the figure for a mean loss; None for a share of right answers, 0 to 1, which is
             counted, shown in per cent, and better if it is higher.

@@ -19,7 +19,7 @@ from bootstrap_core.tasks.task import Batch, Figures, Task, number
 from specs.summary import summarize
 
 
-class RecordingTask(Task[Frames]):
+class RecordingTask(Task):
     """Base of the tasks whose examples are `Frames` with targets."""
 
     def check(self, examples: object) -> None:
@@ -213,7 +213,6 @@ def train_distances(spikes: Tensor, targets: Tensor, tau: float) -> Tensor:
     Args:
         spikes: spikes `[T, N, ...]`.
         targets: wanted spikes, `[T, N, neurons]`.
-        tau: time constant of the distance, in time steps.
     """
     distances: Tensor = van_rossum_distance(spikes.flatten(2), targets, tau).sum(1)
     return distances

@@ -9,11 +9,13 @@ To add one, write a `Measure` and a subclass of `Task`, and add it to `task_of`.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from bootstrap_core.data.frames import Frames
+from bootstrap_core.data.splits import Split
 from bootstrap_core.distributed import Share
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.ops.precision import product_dtype
@@ -23,31 +25,13 @@ from specs.network import NetworkSpec
 from specs.summary import summarize
 from specs.training import TrainingSpec
 
-
-class Examples(Protocol):
-    """Inputs with targets, such as a `Split` with labels, or `Frames` with targets."""
-
-    def __len__(self) -> int:
-        """Return the number of examples."""
-        ...
-
-    def inputs(self, index: slice | Tensor, /) -> Tensor:
-        """Return inputs as networks take them: images `[n, ...]`, events or frames time first, `[T, n, ...]`."""
-        ...
-
-    def take(self, indices: slice | Tensor, /) -> Self:
-        """Return the examples at `indices`, in this order."""
-        ...
-
-
-Given = TypeVar("Given", bound=Examples)
+Examples = Split | Frames
 
 
 class Batch(NamedTuple):
     """Part of a batch that one process computes, on the network's device.
 
     Attributes:
-        inputs: as the network takes them.
         answers: labels, values or spikes that the score compares the outputs with.
         targets: labels, values or spikes of the loss; they differ from the answers only if images are mixed.
     """
@@ -66,7 +50,7 @@ class Figures(NamedTuple):
     others: Mapping[str, float | None] = MappingProxyType({})
 
 
-class Task(ABC, Generic[Given]):
+class Task(ABC):
     """Checks, batches, loss and score of a network, and the names of its figures.
 
     Args:
@@ -105,13 +89,13 @@ class Task(ABC, Generic[Given]):
         """Raise `DataError` unless the network can be scored on the examples, perhaps without targets."""
 
     @abstractmethod
-    def divided(self, examples: Given) -> tuple[Given, Given]:
+    def divided(self, examples: Any) -> tuple[Any, Any]:
         """Return the training and the validation examples, as the recipe's seed decides, each in their order."""
 
     @abstractmethod
     def batch(
         self,
-        examples: Given,
+        examples: Any,
         indices: Tensor,
         generator: torch.Generator,
         share: Share,
@@ -125,11 +109,7 @@ class Task(ABC, Generic[Given]):
         threads, whose waiting slows the steps down by more than this work takes.
 
         Args:
-            examples: training examples.
-            indices: those of the whole batch.
             generator: source of all random changes, the same in each process.
-            share: rows of this process.
-            device: device of the network.
             in_time: False if the batch runs as ANN alone, which may need one time step.
         """
 
@@ -148,7 +128,7 @@ class Task(ABC, Generic[Given]):
         """Return the type of the factors of matrix products in training. Spikes are exact in any of them."""
         return product_dtype(self.recipe.precision, device)
 
-    def in_mode(self, examples: Given, mode: Mode) -> Given:
+    def in_mode(self, examples: Any, mode: Mode) -> Any:
         """Return the examples as the network needs them in this mode."""
         return examples
 
@@ -157,7 +137,7 @@ class Task(ABC, Generic[Given]):
         return outputs
 
     @abstractmethod
-    def targets(self, examples: Given, steps: int) -> Tensor | None:
+    def targets(self, examples: Any, steps: int) -> Tensor | None:
         """Return the targets of outputs after `steps` time steps; None without targets."""
 
     @abstractmethod

@@ -22,13 +22,11 @@ class MovingAverage:
     Source: Polyak and Juditsky 1992, Acceleration of Stochastic Approximation by Averaging.
 
     Args:
-        network: the network in training.
         decay: share of the average that each update keeps, 0 to 1. Update n keeps at most (1 + n) / (10 + n), so that
             the initial weights are soon forgotten.
 
     Attributes:
         network: the copy, in eval mode.
-        n_updates: number of updates so far.
     """
 
     def __init__(self, network: Network, decay: float) -> None:

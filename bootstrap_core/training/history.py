@@ -9,7 +9,7 @@ Source: `slayer.utils.LearningStats` of lava-dl; the accumulators have the same 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
@@ -27,6 +27,7 @@ from pydantic import (
     ValidationInfo,
     model_validator,
 )
+from pydantic.dataclasses import dataclass as record
 
 from bootstrap_core.tasks.measures import ACCURACY, MEASURES, Measure
 from specs.errors import IntegrityError, SnnZooError
@@ -58,9 +59,6 @@ class EpochReport:
 
     Attributes:
         measure: name and order of the scores: accuracy, error or distance.
-        epoch: index of the epoch, from 0.
-        seconds: duration of the epoch.
-        learning_rate: learning rate of its first batch.
         training_loss, training_score: on augmented training examples, in the modes of the schedule, while the weights
             change.
         validation_ann_loss, validation_snn_loss, validation_ann_score, validation_snn_score: on the validation examples
@@ -122,6 +120,15 @@ Report = Annotated[EpochReport, BeforeValidator(_with_measure)]
 REPORT: TypeAdapter[EpochReport] = TypeAdapter(Report)
 
 
+# JSON has no NaN or infinity, and a diverged epoch must still be recorded: such a loss is written as "nan" or "inf".
+_Loss = Annotated[
+    float, PlainSerializer(lambda loss: loss if math.isfinite(loss) else str(loss), float | str, when_used="json")
+]
+_Accuracy = Annotated[float, Field(ge=0, le=1)]
+_Kind = Annotated[InstanceOf[Measure], Field(exclude=True)]
+
+
+@record(config=ConfigDict(extra="forbid"))
 class LearningStat:
     """Loss and score of one state: the sums of the open epoch, and one log entry for each closed epoch.
 
@@ -129,11 +136,11 @@ class LearningStat:
     `best_accuracy` is a flag with the name of a value. Here `best_score` is the value and `improved` the flag.
 
     Attributes:
-        measure: what the scores are, by default accuracies.
         loss_sum: sum of the losses of the samples of the open epoch.
-        correct_samples: number of correctly classified samples of the open epoch; 0 unless scores are accuracies.
         num_samples: number of samples of the open epoch.
-        loss_log, score_log: mean loss and score of each closed epoch, None where there were no samples.
+        loss_log: mean loss of each closed epoch, None where there were no samples.
+        correct_samples: number of correctly classified samples of the open epoch; None unless scores are accuracies.
+        accuracy_log: accuracy of each closed epoch; None unless scores are accuracies.
 
     Example:
         >>> stat = LearningStat()
@@ -145,15 +152,33 @@ class LearningStat:
         (True, 0, 0)
     """
 
-    def __init__(self, measure: Measure = ACCURACY) -> None:
-        self.measure = measure
-        self.loss_log: list[float | None] = []
-        self.score_log: list[float | None] = []
-        self.reset()
+    measure: _Kind = ACCURACY
+    loss_sum: _Loss = 0.0
+    num_samples: NonNegativeInt = 0
+    loss_log: list[_Loss | None] = field(default_factory=list)
+    correct_samples: NonNegativeInt | None = None
+    accuracy_log: list[_Accuracy | None] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self, info: ValidationInfo) -> Self:
+        measure = self.measure = info.context or self.measure
+        if not measure.is_share:
+            if self.accuracy_log is not None or self.correct_samples is not None:
+                raise ValueError(f"has accuracies, and not the figure {measure.name}")
+            if any(loss is not None and loss < 0 for loss in (self.loss_sum, *self.loss_log)):
+                raise ValueError(f"losses of which the {measure.name} is computed must not be below 0")
+            return self
+        self.correct_samples, self.accuracy_log = self.correct_samples or 0, self.accuracy_log or []
+        if self.correct_samples > self.num_samples:
+            raise ValueError(f"{self.correct_samples} correct of {self.num_samples} samples")
+        if len(self.loss_log) != len(self.accuracy_log):
+            raise ValueError(f"{len(self.loss_log)} losses but {len(self.accuracy_log)} accuracies")
+        return self
 
     def reset(self) -> None:
         """Drop the sums of the open epoch; the logs stay."""
-        self.loss_sum, self.correct_samples, self.num_samples = 0.0, 0, 0
+        self.loss_sum, self.num_samples = 0.0, 0
+        self.correct_samples = 0 if self.measure.is_share else None
 
     def add(self, loss: float, correct: int, n: int) -> None:
         """Add a batch of samples to the open epoch.
@@ -161,17 +186,14 @@ class LearningStat:
         Args:
             loss: mean loss of the batch, as `torch.nn.functional.cross_entropy(...).item()` returns it.
             correct: correctly classified samples, 0 to n; 0 unless scores are accuracies.
-            n: samples in the batch.
-
-        Raises:
-            SnnZooError: the counts are impossible.
         """
         if not 0 <= correct <= n:
             raise SnnZooError(f"correct = {correct} of n = {n} samples: counts must satisfy 0 <= correct <= n")
         if n > 0:  # the mean loss of no samples is NaN
             self.loss_sum += loss * n
-            self.correct_samples += correct
             self.num_samples += n
+            if self.correct_samples is not None:
+                self.correct_samples += correct
 
     @property
     def loss(self) -> float | None:
@@ -181,10 +203,18 @@ class LearningStat:
     @property
     def score(self) -> float | None:
         """Score of the open epoch so far; None before its first sample."""
-        loss, of_loss = self.loss, self.measure.of_loss
-        if loss is None:
-            return None
-        return float(self.correct_samples / self.num_samples) if of_loss is None else of_loss(loss)
+        if self.correct_samples is None:
+            return self._score_of(self.loss)
+        return float(self.correct_samples / self.num_samples) if self.num_samples else None
+
+    @property
+    def score_log(self) -> list[float | None]:
+        """Score of each closed epoch, None where there were no samples."""
+        return [self._score_of(loss) for loss in self.loss_log] if self.accuracy_log is None else self.accuracy_log
+
+    def _score_of(self, loss: float | None) -> float | None:
+        of_loss = self.measure.of_loss
+        return None if loss is None or of_loss is None else of_loss(loss)
 
     def update(self) -> None:
         """Close the epoch: log its figures and start the next one at zero."""
@@ -192,9 +222,10 @@ class LearningStat:
         self.reset()
 
     def log(self, loss: float | None, score: float | None) -> None:
-        """Log the loss and the score of one more closed epoch."""
+        """Log the loss of one more closed epoch, and its score, which follows from the loss if it is no accuracy."""
         self.loss_log.append(loss)
-        self.score_log.append(score)
+        if self.accuracy_log is not None:
+            self.accuracy_log.append(score)
 
     @property
     def min_loss(self) -> float | None:
@@ -233,40 +264,15 @@ class LearningStat:
         text += f"   {self.measure.name} {_text(score, f'8{style}')}{_best(self.best_score, style)}"
         return text if self.best_epoch is None else f"{text[:-1]}, epoch {self.best_epoch})"
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the open sums and the logs, as plain numbers and lists."""
-        return self.form().model_dump(exclude_none=True)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load a state that `state_dict` returned.
+class _Stats(BaseModel):
+    """JSON form of `LearningStats`."""
 
-        Raises:
-            IntegrityError: the state has another format; nothing has changed.
-        """
-        try:
-            self.fill(_Stat.model_validate(state, context=self.measure))
-        except ValidationError as error:
-            raise IntegrityError(f"not the state of {type(self).__name__}: {first_problem(error)}") from error
-
-    def form(self) -> "_Stat":
-        """Return the open sums and the logs."""
-        is_share = self.measure.is_share
-        return _Stat(
-            loss_sum=float(self.loss_sum),
-            correct_samples=int(self.correct_samples) if is_share else None,
-            num_samples=int(self.num_samples),
-            loss_log=list(self.loss_log),
-            accuracy_log=list(self.score_log) if is_share else None,
-        )
-
-    def fill(self, form: "_Stat") -> None:
-        """Take the open sums and the logs of a checked state."""
-        self.loss_sum, self.num_samples, self.loss_log = form.loss_sum, form.num_samples, list(form.loss_log)
-        self.correct_samples, of_loss = form.correct_samples or 0, self.measure.of_loss
-        if of_loss is None:
-            self.score_log = list(form.accuracy_log or ())
-        else:
-            self.score_log = [None if loss is None else of_loss(loss) for loss in form.loss_log]
+    model_config = ConfigDict(extra="forbid")
+    version: Literal[1] = 1
+    training: LearningStat
+    testing: LearningStat
+    snn: LearningStat
 
 
 class LearningStats:
@@ -276,9 +282,6 @@ class LearningStats:
         training: the batches that the optimiser saw, in the mode of the schedule.
         testing: evaluation in ANN mode.
         snn: evaluation in SNN mode; its logs hold None for epochs without one.
-
-    Args:
-        measure: what the scores are, by default accuracies.
 
     Example:
         >>> stats = LearningStats()
@@ -329,11 +332,7 @@ class LearningStats:
         return self._form().model_dump(exclude_none=True)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load a state that `state_dict` returned.
-
-        Raises:
-            IntegrityError: the state has another format; nothing has changed.
-        """
+        """Load a state that `state_dict` returned."""
         try:
             self._fill(_Stats.model_validate(state, context=self.measure))
         except ValidationError as error:
@@ -344,12 +343,7 @@ class LearningStats:
         return write_whole(path, (self._form().model_dump_json(indent=1, exclude_none=True) + "\n").encode())
 
     def load(self, path: str | Path) -> None:
-        """Load the states that `save` wrote.
-
-        Raises:
-            IntegrityError: the file has another format; nothing has changed.
-            SnnZooError: the file cannot be read.
-        """
+        """Load the states that `save` wrote."""
         try:
             self._fill(_Stats.model_validate_json(Path(path).read_bytes(), context=self.measure))
         except ValidationError as error:
@@ -358,15 +352,7 @@ class LearningStats:
             raise SnnZooError(f"cannot read learning statistics {path}: {error.strerror}") from error
 
     def plot(self, path: str | Path | None = None, figsize: tuple[float, float] = (9.0, 3.6)) -> "Figure":
-        """Draw the curves of all closed epochs; with a `path`, also write them as PNG.
-
-        Args:
-            path: path of the PNG; None to draw only.
-            figsize: width and height in inches.
-
-        Raises:
-            SnnZooError: no epoch is closed, or matplotlib is not installed.
-        """
+        """Draw the curves of all closed epochs; with a `path`, also write them as PNG."""
         from bootstrap_core.analysis.plots import draw_curves, save_png
 
         figure = draw_curves(self.records(), figsize=figsize)
@@ -374,58 +360,11 @@ class LearningStats:
             save_png(figure, path)
         return figure
 
-    def _form(self) -> "_Stats":
-        return _Stats(**{name: stat.form() for name, stat in self.states.items()})
+    def _form(self) -> _Stats:
+        return _Stats(**self.states)
 
-    def _fill(self, form: "_Stats") -> None:
-        for name, stat in self.states.items():
-            stat.fill(getattr(form, name))
-
-
-# JSON has no NaN or infinity, and a diverged epoch must still be recorded: such a loss is written as "nan" or "inf".
-_Loss = Annotated[
-    float, PlainSerializer(lambda loss: loss if math.isfinite(loss) else str(loss), float | str, when_used="json")
-]
-_Accuracy = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Stat(BaseModel):
-    """JSON form of a `LearningStat`; the last two fields are there if the scores are accuracies."""
-
-    model_config = ConfigDict(extra="forbid")
-    loss_sum: _Loss
-    num_samples: NonNegativeInt
-    loss_log: list[_Loss | None]
-    correct_samples: NonNegativeInt | None = None
-    accuracy_log: list[_Accuracy | None] | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self, info: ValidationInfo) -> Self:
-        measure = info.context
-        if not isinstance(measure, Measure):  # made here, and not read
-            return self
-        if measure.is_share:
-            if self.correct_samples is None or self.accuracy_log is None:
-                raise ValueError("must have correct_samples and accuracy_log")
-            if self.correct_samples > self.num_samples:
-                raise ValueError(f"{self.correct_samples} correct of {self.num_samples} samples")
-            if len(self.loss_log) != len(self.accuracy_log):
-                raise ValueError(f"{len(self.loss_log)} losses but {len(self.accuracy_log)} accuracies")
-        elif self.accuracy_log is not None or self.correct_samples is not None:
-            raise ValueError(f"has accuracies, and not the figure {measure.name}")
-        elif any(loss is not None and loss < 0 for loss in (self.loss_sum, *self.loss_log)):
-            raise ValueError(f"losses of which the {measure.name} is computed must not be below 0")
-        return self
-
-
-class _Stats(BaseModel):
-    """JSON form of `LearningStats`."""
-
-    model_config = ConfigDict(extra="forbid")
-    version: Literal[1] = 1
-    training: _Stat
-    testing: _Stat
-    snn: _Stat
+    def _fill(self, form: _Stats) -> None:
+        self.training, self.testing, self.snn = form.training, form.testing, form.snn
 
 
 def _text(value: float | None, spec: str) -> str:

@@ -40,7 +40,6 @@ from specs.training import LearningRateSchedule, SnnGradient, TrainingSpec
 from specs.words import counted, first_problem
 
 N_INITIALIZING = 256
-"""Number of images to which initial weights are scaled."""
 
 DELAY_RATE = 100
 """Learning rate of trained delays, in units of that of the weights. A delay is tens of steps where a weight is about 1;
@@ -65,7 +64,6 @@ class Trainer:
     the dropout masks, which each process draws for itself.
 
     Args:
-        network: network to train, in place.
         split: training images, or recordings of events or frames; validation examples are taken from them, balanced
             by class if there are classes, as the seed decides.
         recipe: training recipe; by default the spec's `training`.
@@ -383,7 +381,6 @@ def fit(
     """Train `network` by bootstrap, load the weights of the best epoch, and return the statistics of all epochs.
 
     Args:
-        network: network to train, in place.
         split, recipe, teacher, group: see `Trainer`.
         on_epoch: called with the report of each epoch.
 

@@ -49,13 +49,7 @@ class TrainerState(BaseModel):
 
 
 def check_tensors(what: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Raise `IntegrityError` unless two dicts have the same names, and tensors of the same dtype and shape.
-
-    Args:
-        what: name of the dict, for the message.
-        found: dict of the checkpoint.
-        wanted: dict of the network or optimiser that it is for.
-    """
+    """Raise `IntegrityError` unless two dicts have the same names, and tensors of the same dtype and shape."""
     if names := found.keys() ^ wanted.keys():
         raise IntegrityError(f"{what}: {min(names)} is {'unknown' if min(names) in found else 'missing'}")
     for name, tensor in wanted.items():

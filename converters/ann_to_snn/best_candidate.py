@@ -14,7 +14,7 @@ from torch import Tensor
 
 from converters.ann_to_snn.calibrate import Calibration, InputForm, calibrate
 from converters.ann_to_snn.judge import Judge, Verdict
-from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
+from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, prepared, spiking_layers
 from converters.linear.ann import Ann, MaxPool
 from converters.linear.image_normalization import AS_THEY_ARE, Normalization
 from converters.model import Model
@@ -82,8 +82,10 @@ class Candidate:
 
     def blocks_of(self, ann: Ann) -> dict[str, list[int]]:
         """Return the indices of the blocks that compute each node of the ANN, by name of the node."""
-        own = {layer.target: block for layer, block in zip(self.layers, self.blocks, strict=True)}
-        found: dict[str, set[int]] = {name: {block} for name, block in own.items()}
+        own: dict[str, set[int]] = {}
+        for layer, block in zip(self.layers, self.blocks, strict=True):
+            own.setdefault(layer.target, set()).add(block)
+        found = {name: set(blocks) for name, blocks in own.items()}
         for node in reversed(activations_first(ann).nodes):
             for name in node.inputs:
                 if name not in own:
@@ -129,7 +131,6 @@ def best_candidate(
     images = images.reshape(len(images), *ann.shape)
     with_images: Calibrate = partial(
         calibrate,
-        ann,
         images=images,
         name=name,
         time_steps=time_steps,
@@ -144,7 +145,7 @@ def best_candidate(
     ) -> Candidate | None:
         pools = f", max pools: {pooling}" if has_maxima(ann) else ""
         on_form(f"calibrating on {len(images):,} images; input: {encoding}{pools}, reset: {reset}")
-        with_reset = partial(with_images, reset=reset)
+        with_reset = partial(with_images, prepared(ann, pooling), reset=reset)
         try:
             form = _form(with_reset, layers, encoding)
             model, calibrations = with_reset(layers, input_form=form)
@@ -159,7 +160,7 @@ def best_candidate(
     first, *others = forms.resets
     for pooling in forms.max_pooling if has_maxima(ann) else forms.max_pooling[:1]:
         try:
-            layers = spiking_layers(ann, pooling)
+            layers = spiking_layers(prepared(ann, pooling), pooling)
         except UnsupportedError as error:
             problems.append(str(error))
             continue
@@ -179,10 +180,10 @@ def has_maxima(ann: Ann) -> bool:
 
 def has_skips(ann: Ann, max_pooling: Sequence[MaxPooling]) -> bool:
     """Return whether the network has skips, whichever replacement of max pooling is chosen."""
-    ann, found = activations_first(ann), list[bool]()
+    found = list[bool]()
     for pooling in max_pooling:
         with suppress(UnsupportedError):
-            found.append(any(layer.skips for layer in spiking_layers(ann, pooling)))
+            found.append(any(layer.skips for layer in spiking_layers(prepared(ann, pooling), pooling)))
     return bool(found) and all(found)
 
 

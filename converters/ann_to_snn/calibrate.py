@@ -198,7 +198,6 @@ class _Calibrator:
         self.generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             _, self.outputs = run_ann(ann, normalization(images), keep=True)
-        self.inputs = {node.name: node.inputs for node in ann.nodes}
 
     @torch.no_grad()
     def network(self, layers: Sequence[SpikingLayer], name: str) -> tuple[Model, list[Calibration]]:
@@ -215,31 +214,36 @@ class _Calibrator:
             assert isinstance(first, Conv)
             document["input"] |= {"padding": list(first.padding), "border": border}
             layers = [replace(layers[0], linear=replace(first, padding=(0, 0))), *layers[1:]]
+        if self.form.encoding is Encoding.GRADED:
+            _check_readers_of_image(layers)
         spikes, scale, found = self._enter(document["input"], layers[0])
         tensors: dict[str, Tensor] = {}
-        last_reader = {skip.source: i for i, layer in enumerate(layers) for skip in layer.skips}
-        kept: dict[int, tuple[int, Spikes, Tensor]] = {}  # layer -> its block, spikes and scale, up to its last skip
+        last_reader = {source: i for i, layer in enumerate(layers) for source in layer.sources}
+        kept: dict[int, tuple[int, Spikes, Tensor]] = {}  # layer -> its block, spikes and scale, up to its last reader
         for i, layer in enumerate(layers):
-            if i in last_reader:
-                kept[i] = len(document["blocks"]), spikes, scale
+            kept[i] = len(document["blocks"]), spikes, scale
+            block, spikes, scale = kept[layer.source]
             skips = [self._skip(layer, skip, *kept[skip.source]) for skip in layer.skips]
-            kept = {source: output for source, output in kept.items() if last_reader[source] > i}
-            linear = self._normalized(layer.linear, layer.before[0]) if i == 0 else layer.linear
-            levels = self.form.levels if i == 0 else 1
+            kept = {source: output for source, output in kept.items() if last_reader.get(source, 0) > i}
+            is_graded = layer.source == 0 and self.form.encoding is Encoding.GRADED
+            linear = layer.linear if layer.source else self._normalized(layer.linear, layer.before[0])
+            entry = {} if block == len(document["blocks"]) else {"source": block}
             if layer.flattens:
-                if i == 0 and self.form.encoding is Encoding.GRADED:
+                if is_graded:
                     document["input"]["shape"] = [prod(layer.before)]
                 else:
-                    document["blocks"].append({"kind": "flatten"})
+                    document["blocks"].append({"kind": "flatten", **entry})
+                    entry = {}
                 spikes = spikes.flatten()
             if layer.is_any:
-                block, spikes = self._any(layer, spikes)
+                made, spikes = self._any(layer, spikes)
             else:
                 index = len(document["blocks"]) + 1
                 synapses = [_Synapses(linear, spikes, scale), *skips]
-                block, weights, spikes, scale = self._calibrated(layer, synapses, levels, index, found)
+                levels = self.form.levels if layer.source == 0 else 1
+                made, weights, spikes, scale = self._calibrated(layer, synapses, levels, index, found)
                 tensors |= {f"blocks.{index}.{key}": value.float() for key, value in weights.items()}
-            document["blocks"].append(block)
+            document["blocks"].append(made | entry)
         spec = spec_from_document(document, origin=name)
         state = build_network(spec, seed=0).state_dict()
         return Model(spec, state | tensors), found
@@ -253,7 +257,7 @@ class _Calibrator:
         if not isinstance(first, Conv) or not any(first.padding) or not any(self.normalization.mean):
             return []
         mean, _ = self.normalization.each(layers[0].before[0])
-        reads_image = any(skip.source == 0 for layer in layers for skip in layer.skips)
+        reads_image = any(0 in layer.sources for layer in layers[1:])
         return [] if reads_image or mean.min() < 0 or mean.max() > 1 else mean.tolist()
 
     def _enter(self, entering: dict[str, Any], first: SpikingLayer) -> tuple[Spikes, Tensor, list[Calibration]]:
@@ -277,11 +281,6 @@ class _Calibrator:
         """Return the synapses of a skip from `block`, whose output is `spikes`."""
         linear = skip.linear
         if skip.source == 0:
-            if self.form.encoding is Encoding.GRADED:
-                raise UnsupportedError(
-                    f"node {layer.target} adds the image to spikes: needs spikes as input, as graded pixels have other "
-                    "units"
-                )
             linear = self._normalized(linear, skip.before[0])
         document: dict[str, Any] = {"source": block, "kind": "dense"}
         if skip.diagonal is not None:
@@ -368,7 +367,7 @@ class _Calibrator:
     def _refitted(self, layer: SpikingLayer, synapses: Sequence[_Synapses]) -> list[_Synapses]:
         """Return the synapses with weights refitted to make up for the error of the layers before."""
         neurons = layer.activation is not None
-        wanted = layer.weighed(self.outputs[self.inputs[layer.target][0] if neurons else layer.target].double())
+        wanted = layer.weighed(self.outputs[layer.weighted].double())
         readings = [Reading(each.linear, each.means, each.is_identity) for each in synapses]
         maps = refit(readings, wanted, rectified=neurons, generator=self.generator)
         return [each._replace(linear=linear) for each, linear in zip(synapses, maps, strict=True)]
@@ -436,6 +435,21 @@ class _Calibrator:
         }  # fmt: skip
         fired = F.max_pool2d(padded(spikes.tensor().flatten(0, 1), linear.padding), linear.kernel, linear.stride)
         return block, Spikes.of(fired.reshape(*spikes.shape[:2], *fired.shape[1:])).packed()
+
+
+def _check_readers_of_image(layers: Sequence[SpikingLayer]) -> None:
+    """Raise `UnsupportedError` if not all layers that read the image can read it as graded pixels."""
+    for layer in (layer for layer in layers if 0 in layer.sources):
+        if layer.skips:
+            raise UnsupportedError(
+                f"node {layer.target} adds the image to spikes: needs spikes as input, as graded pixels have other "
+                "units"
+            )
+        if layer.flattens != layers[0].flattens:
+            raise UnsupportedError(
+                f"nodes {layers[0].target} and {layer.target} read the image, one of them flattened: needs spikes as "
+                "input"
+            )
 
 
 def _document(layer: SpikingLayer, synapses: Sequence[_Synapses]) -> dict[str, Any]:

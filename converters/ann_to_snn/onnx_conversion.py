@@ -8,6 +8,7 @@ the network is calibrated on noise, and neither tuned nor scored.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -228,8 +229,9 @@ class OnnxConversion:
 
 
 def import_onnx(
-    path: str | Path | ModelProto,
+    path: str | Path | ModelProto | torch.nn.Module,
     *,
+    example: Tensor | None = None,
     dataset: Data | None = None,
     validation: Data | None = None,
     labelled: bool | None = None,
@@ -244,7 +246,8 @@ def import_onnx(
     """Convert an ANN into a spiking network: import, calibrate, fit the readout, tune by bootstrap, score each stage.
 
     Args:
-        path: path of the ONNX file, or the model in memory.
+        path: path of the ONNX file, or the model in memory, or a torch module, which torch then exports.
+        example: images that a torch module takes, such as `torch.zeros(1, 3, 32, 32)`; only with a module.
         dataset: images to calibrate, tune and score on. None calibrates on noise, without tuning and scores.
         validation: images that the ANN has not seen, which decide between forms, and whether steps are kept; all of
             them, or the test images if there are such. By default a fifth of the training images is held out for this.
@@ -271,7 +274,7 @@ def import_onnx(
     start = time.perf_counter()
     keep_freed_memory()
     callbacks.on_step("importing the ANN, and comparing it with the ONNX reference")
-    path, imported = _imported(path)
+    path, imported = _imported(path, example)
     ann, notes = imported.ann, list(imported.notes)
     if prod(ann.nodes[-1].shape) == 1:
         raise UnsupportedError(
@@ -352,17 +355,42 @@ def import_onnx(
     )
 
 
-def _imported(model: object) -> tuple[Path, OnnxImport]:
+def _imported(model: object, example: Tensor | None) -> tuple[Path, OnnxImport]:
     """Import a file, or a model in memory, which is called model.onnx."""
-    if isinstance(model, ModelProto):
+    if (example is None) == isinstance(model, torch.nn.Module):
+        raise ConversionError(
+            "import_onnx takes a torch module and example images together: example=torch.zeros(1, 3, 32, 32)"
+            if example is None
+            else "example is only for a torch module: leave it out"
+        )
+    if isinstance(model, ModelProto | torch.nn.Module):
         with TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
-            path.write_bytes(model.SerializeToString())
+            if isinstance(model, ModelProto):
+                path.write_bytes(model.SerializeToString())
+            else:
+                _export(model, example, path)
             return path, import_ann(path)
-    wanted = "import_onnx takes the path of an ONNX file or an onnx.ModelProto"
-    advice = "torch.onnx.export writes a torch module as an ONNX file"
-    path = check_path(model, wanted, advice=advice, error=ConversionError)
+    wanted = "import_onnx takes the path of an ONNX file, an onnx.ModelProto, or a torch module"
+    path = check_path(model, wanted, advice="torch.onnx.export writes a module as a file", error=ConversionError)
     return path, import_ann(path)
+
+
+def _export(module: torch.nn.Module, example: Tensor | None, path: Path) -> None:
+    """Write a module as an ONNX file, as it computes after training."""
+    training = {part: part.training for part in module.modules()}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch advises its other exporter, which needs one more package
+            torch.onnx.export(module.eval(), (example,), str(path), dynamo=False, verbose=False)
+    except Exception as error:  # torch passes on any error of the module
+        raise ConversionError(
+            f"torch cannot export {type(module).__name__} for images {list(getattr(example, 'shape', []))}: "
+            f"{str(error).strip()[:300]}: write it as ONNX in another way, and give the path of the file"
+        ) from None
+    finally:
+        for part, was in training.items():
+            part.training = was
 
 
 def _loaded(dataset: object, shape: Shape, argument: str = "dataset") -> Dataset | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.augmentation import are_pictures, augmentation
+from bootstrap_core.data.augmentation import are_pictures, augment
 from bootstrap_core.data.splits import Split
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.training.history import EpochReport
@@ -120,7 +120,7 @@ def _keeps_meaning(some: Split, answers: Tensor, teacher: Teacher, seed: int) ->
     generator, images = torch.Generator().manual_seed(seed), some.images[:]
     if not are_pictures(images.shape):
         return False
-    moved = (augmentation(MOVED)(images.float() / 255, generator) * 255).round().to(torch.uint8)
+    moved = (augment(images.float() / 255, MOVED, generator) * 255).round().to(torch.uint8)
     before, after = (int((found.argmax(1) == some.labels).sum()) for found in (answers, batched_logits(teacher, moved)))
     return after >= MEANING_KEPT * before
 

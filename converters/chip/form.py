@@ -118,6 +118,7 @@ class ChipLayer:
         recurrent: weights from the neurons to themselves, `[out, out]`; they read the spikes of the step before.
         shift: whether spikes leave one step later.
         problems: features that our blocks do not have, or that are unknown here.
+        name: name of the block, for people.
     """
 
     kind: str
@@ -128,6 +129,7 @@ class ChipLayer:
     recurrent: Numbers | None = None
     shift: bool = False
     problems: tuple[str, ...] = ()
+    name: str = ""
 
     @property
     def weight(self) -> Numbers | None:
@@ -146,7 +148,7 @@ class ChipLayer:
 
     @property
     def skips(self) -> tuple[ChipSynapses, ...]:
-        """Synapses that do not read the layer before."""
+        """Synapses beside the layer's own."""
         return self.sources[1:]
 
     @property
@@ -204,25 +206,41 @@ class ChipForm:
         arrays = (array for layer in self.layers for array in (layer.weight, layer.bias, layer.recurrent))
         return sum(array.size for array in arrays if array is not None)
 
+    def problems_by_block(self, found: Iterable[Iterable[str]]) -> list[str]:
+        """Return each problem once with its blocks; see `problems_by_place`."""
+        return problems_by_place("block", found, [layer.name for layer in self.layers])
+
+    def levels_of(self, layer: ChipLayer) -> int:
+        """Return the largest value of what a layer reads; above 1 only for a layer that reads graded input."""
+        reads_input = self.input is not None and bool(layer.sources) and layer.sources[0].source == 0
+        return self.input.levels if self.input is not None and reads_input else 1
+
     @property
     def synaptic(self) -> list[ChipLayer]:
         """Layers with synapses of their own."""
         return [layer for layer in self.layers if layer.weighs]
 
 
-def problems_by_place(noun: str, found: Iterable[Iterable[str]]) -> list[str]:
-    """Return each problem once with its places, as in `layers 0, 2: no weights`; `found` has the problems by place."""
+def problems_by_place(noun: str, found: Iterable[Iterable[str]], names: Sequence[str] = ()) -> list[str]:
+    """Return each problem once with its places, as in `layers 0, 2 stem: no weights`.
+
+    `found` has the problems by place, `names` the name of each place, if it has one.
+    """
     places_with: dict[str, list[str]] = {}
     for i, problems in enumerate(found):
+        place = f"{i} {names[i]}".rstrip() if names else str(i)
         for problem in dict.fromkeys(problems):
-            places_with.setdefault(problem, []).append(str(i))
+            places_with.setdefault(problem, []).append(place)
     return [
         f"{noun}{'s' * (len(places) > 1)} {', '.join(places)}: {problem}" for problem, places in places_with.items()
     ]
 
 
 def kind_problems(
-    layers: Iterable[tuple[str, Collection[str]]], kinds: Collection[str], features: Collection[str] = ()
+    layers: Iterable[tuple[str, Collection[str]]],
+    kinds: Collection[str],
+    features: Collection[str] = (),
+    names: Sequence[str] = (),
 ) -> list[str]:
     """Return the kinds of blocks, and the features of blocks, that a format does not hold.
 
@@ -231,6 +249,7 @@ def kind_problems(
     Args:
         layers: kind and features of each layer; the input, which is first, may be of any kind.
         kinds, features: what the format holds.
+        names: name of each layer, if it has one.
 
     >>> kind_problems([("input", ()), ("dense", ()), ("affine", ())], ["dense"])
     ['block 2: kind affine (only dense; replace the block, or write a .safetensors, which holds every kind)']
@@ -243,7 +262,7 @@ def kind_problems(
         ]
         for i, (kind, own) in enumerate(layers)
     )
-    return problems_by_place("block", found)
+    return problems_by_place("block", found, names)
 
 
 def form_problems(form: ChipForm, kinds: Collection[str], features: Collection[str] = ()) -> list[str]:
@@ -254,7 +273,12 @@ def form_problems(form: ChipForm, kinds: Collection[str], features: Collection[s
     values = form.is_sigma_delta and SIGMA_DELTA not in features
     return [
         *([f"sigma-delta neurons ({WHOLE})"] if values else []),
-        *kind_problems(((layer.kind, layer.features) for layer in form.layers), kinds, features),
+        *kind_problems(
+            ((layer.kind, layer.features) for layer in form.layers),
+            kinds,
+            features,
+            [layer.name for layer in form.layers],
+        ),
         *form.problems,
-        *problems_by_place("block", (layer.problems for layer in form.layers)),
+        *form.problems_by_block(layer.problems for layer in form.layers),
     ]

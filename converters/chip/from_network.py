@@ -1,6 +1,7 @@
 """Make the chip form of a network: the only place, beside the engines, that looks into its blocks."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 
 import torch
@@ -16,7 +17,7 @@ from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.network.sigma_delta import SigmaDeltaNeuron, ValueBlock
 from converters.chip.form import PIXELS, SIGMA_DELTA, ChipForm, ChipLayer, ChipNeurons, ChipSynapses, Numbers, Window
 from specs.fields import Shape, StrictModel
-from specs.layers.block import IdentitySkip, LayerSpec, skips_of
+from specs.layers.block import LayerSpec, skips_of
 from specs.layers.neuron import LearnDecays, Reset
 from specs.network import NetworkSpec
 
@@ -40,7 +41,10 @@ def form_of_network(network: Network) -> ChipForm:
     levels = torch.arange(GREY_LEVELS, dtype=torch.float32) / (GREY_LEVELS - 1)
     border = torch.tensor(spec.input.border).expand(spec.input.shape[0])
     return ChipForm(
-        layers=tuple(_layer(spec, i, shape, network.block(i)) for i, shape in enumerate(spec.shapes)),
+        layers=tuple(
+            _layer(spec, layer, read, shape, network.block(i))
+            for i, (layer, read, shape) in enumerate(zip(spec.layers, spec.sources, spec.shapes, strict=True))
+        ),
         time_steps=spec.time_steps,
         name=spec.name,
         output=spec.output,
@@ -51,29 +55,26 @@ def form_of_network(network: Network) -> ChipForm:
     )
 
 
-def _layer(spec: NetworkSpec, index: int, shape: Shape, block: nn.Module) -> ChipLayer:
-    layer, before = spec.layers[index], index - 1
-    sources: tuple[ChipSynapses, ...] = () if index == 0 else (ChipSynapses(before),)
+def _layer(spec: NetworkSpec, layer: LayerSpec, read: tuple[int, ...], shape: Shape, block: nn.Module) -> ChipLayer:
+    sources = tuple(ChipSynapses(source) for source in read)
     bias = recurrent = neurons = None
     match block:
         case InputBlock():
             sources = (ChipSynapses(PIXELS, _mants(quantize_weight(block.weight))),)
             bias = _mants(quantize_weight(block.bias))
         case SynapticBlock():
-            window = None if block.synapse.spec is None else Window.of(block.synapse.spec)
-            (_, weight), *others = block.synapses()
             delay = block.quantized_delay() if isinstance(block, SpikingBlock) else None
             longest = getattr(getattr(layer, "delays", None), "longest", 0)
-            own = ChipSynapses(before, _mants(weight), window, None if delay is None else _whole(delay), longest)
-            skips = (
+            sources = tuple(
                 ChipSynapses(
-                    skip.source,
+                    source,
                     _mants(weight),
-                    None if synapse.spec is None or isinstance(skip, IdentitySkip) else Window.of(synapse.spec),
+                    None if synapse.spec is None or weight.dim() == 1 else Window.of(synapse.spec),
                 )
-                for skip, (synapse, weight) in zip(skips_of(layer), others, strict=False)  # recurrent ones come last
+                for source, (synapse, weight) in zip(read, block.synapses(), strict=False)  # recurrent ones come last
             )
-            sources = (own, *skips)
+            own = replace(sources[0], delay=None if delay is None else _whole(delay), longest=longest)
+            sources = (own, *sources[1:])
             bias = None if (found := block.quantized_bias()) is None else _mants(found)
             if isinstance(block, SpikingBlock) and block.recurrent is not None:
                 recurrent = _mants(block.recurrent.quantized_weight())
@@ -99,6 +100,7 @@ def _layer(spec: NetworkSpec, index: int, shape: Shape, block: nn.Module) -> Chi
         recurrent,
         shift=spec.delay_shift_of(layer),
         problems=tuple(chain.from_iterable(map(_unknown_fields, _records(spec, layer)))),
+        name=getattr(layer, "name", None) or "",
     )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, MANT_PER_WEIGHT
 from bootstrap_core.functional.quantize import quantize_decay, quantize_weight
 from bootstrap_core.network.build import build_network
-from converters.chip.form import ChipForm, ChipLayer, ChipNeurons, Numbers
+from converters.chip.form import ChipForm, ChipLayer, ChipNeurons, ChipSynapses, Numbers
 from converters.model import Model, check_fit
 from specs.errors import IntegrityError
 from specs.fields import Shape, threshold_mant
@@ -32,14 +32,25 @@ def spec_document(form: ChipForm) -> Document:
     assert form.input is not None
     entering, *layers = form.layers
     own = {} if entering.neurons is None else {"neuron": _neurons(entering.neurons, 1)}
-    levels = [form.input.levels, *[1] * len(layers)]
     return {
         "name": form.name,
         "time_steps": form.time_steps,
         "delay_shift": entering.shift,
         "input": form.input.model_dump(mode="json") | own,
-        "blocks": [_block(layer, n) for layer, n in zip(layers, levels, strict=False)],
+        "blocks": [_block(layer, form.levels_of(layer)) | _reads(layer, i) for i, layer in enumerate(layers)],
     }
+
+
+def _reads(layer: ChipLayer, before: int) -> Document:
+    """Return what the spec says of the layers that a layer reads, if it is not just the layer before."""
+    source = layer.sources[0].source if layer.sources else before
+    own = {} if source == before else {"source": source}
+    return own | ({"skips": [_skip(skip) for skip in layer.skips]} if layer.skips else {})
+
+
+def _skip(skip: ChipSynapses) -> Document:
+    kind = "identity" if skip.is_identity else "dense" if skip.window is None else "conv"
+    return {"kind": kind, "source": skip.source} | ({} if skip.window is None else asdict(skip.window))
 
 
 def _block(layer: ChipLayer, levels: int) -> Document:
@@ -104,9 +115,11 @@ def model_of_form(form: ChipForm, spec: NetworkSpec, *, origin: str) -> Model:
     """
     check_fit(spec, form.n_numbers, origin=origin)
     state, problems = build_network(spec, seed=0).state_dict(), []
-    for i, layer in enumerate(form.layers):
-        problems += [f"layer of block {i}: {problem}" for problem in _disagreements(spec, i, layer, state)]
-        for name, value in _tensors(layer, spec.input.levels if i == 1 else 1).items():
+    shapes, every = spec.shapes, spec.levels
+    for i, (layer, shape, levels) in enumerate(zip(form.layers, shapes, every, strict=True)):
+        told = _disagreements(spec, i, layer, state, shape, levels)
+        problems += [f"layer of block {i}: {problem}" for problem in told]
+        for name, value in _tensors(layer, levels).items():
             key = f"blocks.{i}.{name}"
             if key not in state:
                 problems.append(f"{key} belongs to no block of the spec")
@@ -148,7 +161,9 @@ def _unit(mants: Numbers, levels: int = 1) -> Tensor:
     return (torch.from_numpy(mants).double() / MANT / levels).float()
 
 
-def _disagreements(spec: NetworkSpec, index: int, layer: ChipLayer, state: dict[str, Tensor]) -> Iterator[str]:
+def _disagreements(
+    spec: NetworkSpec, index: int, layer: ChipLayer, state: dict[str, Tensor], shape: Shape, levels: int
+) -> Iterator[str]:
     """Yield the differences between a layer and its spec, as an edited file has them."""
     own, neurons = spec.layers[index], layer.neurons
     if own.own_fan_out and layer.recurrent is None:
@@ -162,7 +177,7 @@ def _disagreements(spec: NetworkSpec, index: int, layer: ChipLayer, state: dict[
         yield "its neurons are of another kind than in the spec"
         return
     neuron = spec.neuron_of(own)
-    wanted = threshold_mant(neuron.threshold, spec.input.levels if index == 1 else 1)
+    wanted = threshold_mant(neuron.threshold, levels)
     if not is_affine and neurons.threshold_mant != wanted:
         yield f"threshold is {neurons.threshold_mant}, expected {wanted} from the spec"
     if isinstance(neuron, CubaSpec) and (is_affine or neuron.learn_decays is LearnDecays.NONE):
@@ -170,7 +185,7 @@ def _disagreements(spec: NetworkSpec, index: int, layer: ChipLayer, state: dict[
             decay, initial = getattr(neurons, name), quantize_decay(state[f"blocks.{index}.neuron.{name}"]) * DECAY_ONE
             if (decay != initial.round().numpy()).any():
                 yield f"{dataset} is {decay[0]}, expected {round(float(initial[0]))} from the spec"
-    geometry = conv_of(own, spec.shapes[index])
+    geometry = conv_of(own, shape)
     if geometry is not None and layer.window is not None:
         for name, value in asdict(layer.window).items():
             if value != getattr(geometry, name):

@@ -4,7 +4,6 @@
 """
 
 import shlex
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -16,6 +15,7 @@ EXPORT_ADVICE = (
 )
 """Advice on a file of PyTorch that holds an ANN, or only its weights."""
 
+_TF2ONNX = "pip install tensorflow-cpu tf2onnx"
 _FROM_FOLDER = "python -m tf2onnx.convert --saved-model {} --output model.onnx"
 _KERAS = "python -c \"import sys, {0}; {0}.models.load_model(sys.argv[1], compile=False).export('exported')\" {{}}"
 _TORCH = (
@@ -29,66 +29,54 @@ _SCALE = "If the ANN takes pixels in 0..255, add --raw to the last command; if n
 _TRUST = "Loading the file runs code in it. If you trust its author, run"
 
 
-@dataclass(frozen=True)
-class _Export:
-    """Way from a file to ONNX: what the file is, advice before the commands, and the commands with {} for its path."""
-
-    what: str
-    before: str
-    commands: tuple[str, ...]
-
-
 def _keras(module: str) -> tuple[str, ...]:
     packages = "tensorflow-cpu tf2onnx" if module == "keras" else f"tensorflow-cpu {module} tf2onnx"
     return f"pip install {packages}", _KERAS.format(module), _FROM_FOLDER.format("exported")
 
 
 class ForeignModel(Enum):
-    """Kinds of files that hold an ANN and that snnzoo does not read, with their way to ONNX."""
+    """Kinds of files that hold an ANN and that snnzoo does not read.
 
-    KERAS = _Export("a model of Keras 3", _APART, _keras("keras"))
-    KERAS_2 = _Export("a model of Keras 2", _APART, _keras("tf_keras"))
-    SAVED_MODEL = _Export(
-        "a SavedModel of TensorFlow", _APART, ("pip install tensorflow-cpu tf2onnx", _FROM_FOLDER.format("{}"))
-    )
-    TFLITE = _Export(
+    The value is the way to ONNX: what the file is, advice before the commands, and the commands with {} for its path.
+    """
+
+    KERAS = "a model of Keras 3", _APART, *_keras("keras")
+    KERAS_2 = "a model of Keras 2", _APART, *_keras("tf_keras")
+    SAVED_MODEL = "a SavedModel of TensorFlow", _APART, _TF2ONNX, _FROM_FOLDER
+    TFLITE = (
         "a model of TensorFlow Lite",
         _APART,
-        ("pip install tensorflow-cpu tf2onnx", "python -m tf2onnx.convert --tflite {} --output model.onnx"),
+        _TF2ONNX,
+        "python -m tf2onnx.convert --tflite {} --output model.onnx",
     )
-    TORCHSCRIPT = _Export(
+    TORCHSCRIPT = (
         "TorchScript, a program (its weights alone are torch.jit.load(...).state_dict())",
         f"Run, {_SHAPE}",
-        (_TORCH.format(before="", loaded="torch.jit.load(sys.argv[1], map_location='cpu')"),),
+        _TORCH.format(before="", loaded="torch.jit.load(sys.argv[1], map_location='cpu')"),
     )
-    TORCH_PROGRAM = _Export(
+    TORCH_PROGRAM = (
         "a program of torch.export",
         "Run:",
-        (
-            "pip install onnxscript",
-            'python -c "import sys, torch; '
-            "torch.onnx.export(torch.export.load(sys.argv[1]), f='model.onnx', dynamo=True)\" {}",
-        ),
+        "pip install onnxscript",
+        'python -c "import sys, torch; '
+        "torch.onnx.export(torch.export.load(sys.argv[1]), f='model.onnx', dynamo=True)\" {}",
     )
-    MODULE = _Export(
+    MODULE = (
         "a pickled torch module",
         f"{_TRUST} where its classes can be imported, {_SHAPE}",
-        (_TORCH.format(before="", loaded=_PICKLE),),
+        _TORCH.format(before="", loaded=_PICKLE),
     )
-    MODULE_OF_SCRIPT = _Export(
+    MODULE_OF_SCRIPT = (
         "a pickled torch module",
         f"{_TRUST}, with the script that defines its classes, without .py, in place of SCRIPT, and {_SHAPE}",
-        (_TORCH.format(before="from SCRIPT import *; ", loaded=_PICKLE),),
+        _TORCH.format(before="from SCRIPT import *; ", loaded=_PICKLE),
     )
 
 
 def export_advice(model: ForeignModel, path: Path, *, detail: str = "") -> str:
-    """Return the message on a file: what it is, and the commands that make ONNX of it and convert that.
+    """Return the message on a file: what it is, with a detail, and the commands that make ONNX of it and convert that.
 
-    Args:
-        model: kind of the file.
-        path: path of the file, or of the folder of a SavedModel.
-        detail: more about what it is.
+    `path` is that of the file, or of the folder of a SavedModel.
 
     >>> print(export_advice(ForeignModel.TFLITE, Path("digits.tflite")))
     digits.tflite is a model of TensorFlow Lite; snnzoo takes ANNs as ONNX. In an environment of its own, run:
@@ -98,7 +86,7 @@ def export_advice(model: ForeignModel, path: Path, *, detail: str = "") -> str:
     zoo convert model.onnx --data DATA -o model.safetensors
     If the ANN takes pixels in 0..255, add --raw to the last command; if normalised ones, --mean and --std.
     """
-    way: _Export = model.value
-    commands = [command.format(shlex.quote(str(path))) for command in way.commands]
-    first = f"{path} is {way.what}{detail}; snnzoo takes ANNs as ONNX. {way.before}"
+    what, before, *commands = model.value
+    first = f"{path} is {what}{detail}; snnzoo takes ANNs as ONNX. {before}"
+    commands = [command.format(shlex.quote(str(path))) for command in commands]
     return "\n".join([first, *commands, "Then convert the ONNX file:", CONVERT, _SCALE])

@@ -64,10 +64,7 @@ ARCHIVED = {*FileKind, ".pth", ".keras", ".h5", ".tflite", ".pb"}
 def kind_of_file(path: Path) -> FileKind:
     """Return the kind of a model file.
 
-    Raises:
-        SnnZooError: the file cannot be read.
-        IntegrityError: the file is not a model; the message says what it is, if known.
-        UnsupportedError: it is an ANN in a format of another program; the message has commands that make ONNX of it.
+    Of what is no model, the error says what it is; of an ANN of another program, by which commands it becomes ONNX.
     """
     if path.is_dir() and (path / SAVED_MODEL).is_file():
         raise UnsupportedError(export_advice(ForeignModel.SAVED_MODEL, path))

@@ -74,14 +74,7 @@ class LavaBlock:
 
 
 def lava_blocks(state: Mapping[str, Tensor], origin: str) -> list[LavaBlock]:
-    """Return the blocks that have tensors, in order; a flatten has none.
-
-    Raises:
-        UnsupportedError: not a state dict of lava-dl blocks, or blocks that snnzoo does not have; the message lists all
-            of them.
-        ConversionError: no block has synapses.
-        IntegrityError: damaged tensors.
-    """
+    """Return the blocks that have tensors, in order; a flatten has none. Blocks that snnzoo lacks are all named."""
     lists: set[str] = set()
     found: dict[int, dict[str, Tensor]] = {}
     problems: dict[int, str] = {}
@@ -157,24 +150,15 @@ def infer_document(
 ) -> dict[str, Any]:
     """Return the spec of a checkpoint of bootstrap blocks, if it follows from the tensors.
 
-    Without an input block it takes events, or with `input_bits` still images of so many bits.
-
-    Raises:
-        ConversionError: values are missing; the message lists them, with a draft of the spec to fill in.
+    Otherwise the error lists what is missing, with a draft of the spec to fill in.
     """
     if blocks[0].is_sigma_delta:
         raise ConversionError(
             f"{origin}: of a sigma-delta network, give the --spec, or put the .net that lava-dl exported beside it, "
             "under the same name"
         )
-    missing = [
-        f"{what} ({option})"
-        for what, option, value in (
-            ("the time steps", "--time-steps", time_steps),
-            ("the threshold", "--threshold", threshold),
-        )
-        if value is None
-    ]
+    missing = ["the time steps (--time-steps)"] if time_steps is None else []
+    missing += ["the threshold (--threshold)"] if threshold is None else []
     if blocks[0].weight is None and input_bits is not None:
         raise ConversionError(f"{origin} has an input block, which takes any pixels: leave out --input-bits")
     convs = [block for block in blocks if block.is_conv]
@@ -205,6 +189,10 @@ def _draft(
     decays = [round(float(first.tensors[key].flatten()[0]) / DECAY_ONE, 6) for key in DECAYS]
     layers: list[dict[str, Any]] = []
     channels = first_weight.shape[1]
+    entering: dict[str, Any] = {"exact_input": False}
+    if blocks[0].weight is not None:
+        encoding, bits = ("events", 1) if input_bits is None else ("graded", input_bits)
+        entering = {"encoding": encoding, "bits": bits}
     for block, weight in weights:
         outputs, inputs, *kernel = weight.shape[:4]
         if block.is_conv and inputs == outputs == 1 < channels:
@@ -224,16 +212,6 @@ def _draft(
         "time_steps": time_steps or UNKNOWN,
         "delay_shift": True,
         "neuron": {"threshold": threshold or UNKNOWN, "current_decay": decays[0], "voltage_decay": decays[1]},
-        "input": {
-            "shape": [first_weight.shape[1], *([UNKNOWN, UNKNOWN] if first.is_conv else [])],
-            **_draft_input(blocks, input_bits),
-        },
+        "input": {"shape": [first_weight.shape[1], *([UNKNOWN, UNKNOWN] if first.is_conv else [])], **entering},
         "blocks": layers,
     }
-
-
-def _draft_input(blocks: list[LavaBlock], input_bits: int | None) -> dict[str, Any]:
-    """Return the fields of the input besides its shape."""
-    if blocks[0].weight is None:
-        return {"exact_input": False}
-    return {"encoding": "events", "bits": 1} if input_bits is None else {"encoding": "graded", "bits": input_bits}

@@ -31,7 +31,6 @@ from converters.formats.state_dict_file import open_state_dict
 from converters.model import Model
 from specs.errors import ConversionError, IntegrityError, SpecError, UnsupportedError
 from specs.io import name_from, spec_from_document
-from specs.layers.block import skips_of
 from specs.network import NetworkSpec
 from specs.words import counted
 
@@ -64,12 +63,7 @@ def read_checkpoint(
     """Read the network of a checkpoint file; see `model_of_checkpoint`.
 
     Without `spec`, the missing values are read from the `.net` of the same name beside it, which lava-dl's own scripts
-    export.
-
-    Args:
-        path: the checkpoint.
-        spec, time_steps, threshold, input_bits: see `model_of_checkpoint`.
-        mean, std: normalisation of the training images, if there is no spec.
+    export. `mean` and `std` are the normalisation of the training images, if there is no spec.
     """
     with open_state_dict(path) as file:
         state = {
@@ -77,16 +71,13 @@ def read_checkpoint(
         }
     if spec is not None and input_bits is not None:
         raise ConversionError(f"{path}: the bits of pixels are those of the spec; leave out --input-bits")
-    beside = path.with_suffix(".net")
-    notes: tuple[str, ...] = ()
-    known = spec
+    beside, known, notes, spec_from = path.with_suffix(".net"), spec, tuple[str, ...](), ""
     if spec is None and beside.is_file():
         says_steps = time_steps is None and load_netx(beside).time_steps is not None
         taken = "threshold, time steps and geometry" if says_steps else "threshold and geometry"
         exported = read_netx(beside, time_steps=time_steps, input_bits=input_bits, mean=mean, std=std)
         notes = (f"{taken} are those of {beside.name} beside it", *exported.notes)
-        known = _as_lava_runs(exported.spec)
-    spec_from = "" if known is spec else f"{beside.name} beside it"
+        known, spec_from = _as_lava_runs(exported.spec), f"{beside.name} beside it"
     model = model_of_checkpoint(
         state,
         origin=str(path),
@@ -118,24 +109,9 @@ def model_of_checkpoint(
     after each block, pixels rounded to 2/64, and an affine readout as last block, which a note says. Without an input
     block it takes events, or with `input_bits` still images whose pixels have so many bits. Norms and decays are always
     read from the state dict. Messages call the spec `spec_from`, if that is given.
-
-    Raises:
-        ConversionError: not a lava-dl checkpoint, or values are missing; then with a draft of the spec to fill in.
-        UnsupportedError: blocks of other neurons than ours, or kinds in the spec that lava-dl lacks; lists all of them.
-        IntegrityError: the tensors do not fit the spec.
     """
     notes: tuple[str, ...] = ()
     blocks = lava_blocks(state, origin)
-    if spec is not None:
-        if problems := kind_problems(((layer.kind, layer.extras) for layer in spec.layers), KINDS):
-            raise UnsupportedError(f"{origin}: a lava-dl checkpoint cannot express {'; '.join(problems)}")
-        if spec.gives_values != blocks[0].is_sigma_delta:
-            neurons = ("CUBA", "sigma-delta") if blocks[0].is_sigma_delta else ("sigma-delta", "CUBA")
-            raise ConversionError(f"{origin}: the spec has {neurons[0]} neurons, the checkpoint {neurons[1]} neurons")
-    if spec is not None and any(map(skips_of, spec.layers)):
-        raise ConversionError(f"{origin}: lava-dl's blocks form a chain, but the spec of {spec.name} has skips")
-    if spec is not None and threshold is not None:
-        raise ConversionError(f"{origin}: thresholds come from the spec or the .net beside it; leave out --threshold")
     if spec is None:
         name = name_from(Path(origin).stem)
         document = infer_document(
@@ -145,6 +121,20 @@ def model_of_checkpoint(
         if blocks[0].weight is not None and input_bits is None:
             notes += (TAKES_EVENTS,)
     else:
+        if problems := kind_problems(((layer.kind, layer.extras) for layer in spec.layers), KINDS):
+            raise UnsupportedError(f"{origin}: a lava-dl checkpoint cannot express {'; '.join(problems)}")
+        if spec.gives_values != blocks[0].is_sigma_delta:
+            neurons = ("CUBA", "sigma-delta") if blocks[0].is_sigma_delta else ("sigma-delta", "CUBA")
+            raise ConversionError(f"{origin}: the spec has {neurons[0]} neurons, the checkpoint {neurons[1]} neurons")
+        if beside := spec.beside_chain:
+            raise ConversionError(
+                f"{origin}: lava-dl's blocks form a chain, but the spec of {spec.name} has skips or branches "
+                f"(block {', '.join(map(str, beside))})"
+            )
+        if threshold is not None:
+            raise ConversionError(
+                f"{origin}: thresholds come from the spec or the .net beside it; leave out --threshold"
+            )
         document = spec.model_dump(mode="json")
     if blocks[0].is_sigma_delta:
         notes = (SIGMA_DELTA_NOTE,)
@@ -193,7 +183,7 @@ def _layers_with_tensors(
 ) -> dict[int, dict[str, Any]]:
     """Return the layers of a spec that have tensors in a checkpoint, by their index in the network."""
     layers = [document["input"], *document["blocks"]]
-    found = {i: layer for i, layer in enumerate(layers) if layer.get("kind", "input") not in {"flatten"}}
+    found = {i: layer for i, layer in enumerate(layers) if layer.get("kind") != "flatten"}
     if document["input"].get("encoding") in {"graded", "events"}:
         del found[0]
     kinds = ["input" if block.weight is None else "synapses" for block in blocks]

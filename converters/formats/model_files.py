@@ -117,7 +117,7 @@ PROBLEMS: dict[str, Callable[[ChipForm], list[str]]] = {
 """Functions that return what a format cannot hold of a network; `.safetensors` holds every one."""
 
 CHAINS = {suffix for suffix, write in WRITERS.items() if write is _write_netx}
-"""Suffixes of formats that cannot hold skips."""
+"""Suffixes of formats that hold only chains of layers."""
 NAMES_LENGTH = 200
 """Largest number of characters of the option `--classes` that a note repeats."""
 

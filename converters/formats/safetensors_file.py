@@ -44,12 +44,7 @@ def write_safetensors(model: Model, path: Path) -> Path:
 
 
 def read_safetensors(path: Path) -> Model:
-    """Read a model file.
-
-    Raises:
-        SnnZooError: the file cannot be read.
-        IntegrityError: the file is not a model file, or is damaged.
-    """
+    """Read a model file."""
     metadata = read_metadata(path)
     try:
         spec = spec_from_document(metadata["spec"], origin=f"{path} (spec inside)")
@@ -81,11 +76,7 @@ def describes_itself(path: Path) -> bool:
 
 
 def read_metadata(path: Path) -> Mapping[str, Any]:
-    """Return the metadata of a model file, with `spec` and `card`, without reading its tensors.
-
-    Raises:
-        IntegrityError: the file is not a model file, or is damaged.
-    """
+    """Return the metadata of a model file, with `spec` and `card`, without reading its tensors."""
     raw = read_header(path).metadata.get(METADATA_KEY)
     if raw is None:
         raise IntegrityError(

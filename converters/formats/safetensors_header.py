@@ -67,13 +67,7 @@ def claimed_bytes(shape: Sequence[int], dtype: torch.dtype) -> int:
 
 
 def read_header(path: Path) -> Header:
-    """Read and check a header; the tensors are not read.
-
-    Raises:
-        SnnZooError: the file cannot be read.
-        IntegrityError: the file is not a safetensors file, or is damaged; the message says where.
-        UnsupportedError: a tensor has a dtype that torch does not have.
-    """
+    """Read and check a header; the tensors are not read."""
     size = check_given_file(path)
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

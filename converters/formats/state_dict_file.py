@@ -17,8 +17,7 @@ from torch import Tensor
 
 from converters.formats.export_advice import EXPORT_ADVICE, ForeignModel, export_advice
 from converters.formats.file_kind import FileKind, is_torchscript, kind_of_file
-from converters.formats.pickle_objects import allowed_objects
-from converters.formats.pickle_scan import outer_class, pickle_problem
+from converters.formats.pickles import allowed_objects, pickle_problem
 from converters.formats.safetensors_header import DTYPES, claimed_bytes, read_header
 from converters.weight_norm.migration_plan import TensorSpec
 from converters.weight_norm.nesting import Keys, find_state_dicts, holds_tensors
@@ -35,6 +34,8 @@ TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 LEGACY_PICKLES = 4
 """Pickles before the tensors in a file of torch 1.5 or older: magic number, version, system, state dict."""
 TENSORS_ALONE = 'save only the tensors in the program that made it: torch.save(model.state_dict(), "model.pt")'
+MODULE_STARTS = (b"\x80\x02c", b"\x80\x02(X\x06\0\0\0moduleq\0c")
+"""Begin of the pickle of a module, up to its class: now, and in torch 1.5 or older."""
 MODULE_ATTRIBUTES = (b"_parameters", b"_buffers", b"_modules")
 """Attributes of every torch module, by which a pickle of one is told from one of another object."""
 
@@ -83,13 +84,7 @@ class StateDictFile:
 def open_state_dict(path: Path, *, key: str | None = None) -> Iterator[StateDictFile]:
     """Open a state dict file of torch or safetensors; in a checkpoint, its only state dict or the one at `key`.
 
-    Nothing in the file is executed.
-
-    Raises:
-        SnnZooError: the file cannot be read.
-        IntegrityError: the file is not a state dict file, or is damaged.
-        UnsupportedError: the file holds Python objects, or a program.
-        ConversionError: the file holds no state dict, or several.
+    Nothing in the file is executed; one that holds Python objects is refused.
     """
     kind = kind_of_file(path)
     if kind is FileKind.SAFETENSORS:
@@ -108,13 +103,7 @@ def open_state_dict(path: Path, *, key: str | None = None) -> Iterator[StateDict
 
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[StateDictFile]:
-    """Open a safetensors file. Tensors are read by seeking: a memory map would count as memory of this process.
-
-    Raises:
-        SnnZooError: the file cannot be read.
-        IntegrityError: the file is not a safetensors file, or is damaged.
-        UnsupportedError: a tensor has a dtype that torch does not have.
-    """
+    """Open a safetensors file. Tensors are read by seeking: a memory map would count as memory of this process."""
     header = read_header(path)
     state = {name: torch.empty(place.shape, dtype=place.dtype, device="meta") for name, place in header.tensors.items()}
     with path.open("rb") as file:
@@ -134,9 +123,7 @@ def open_safetensors(path: Path) -> Iterator[StateDictFile]:
 def write_safetensors_pieces(path: Path, specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> Iterator[Write]:
     """Write a safetensors file piece by piece; yields `write(name, start, piece)`, with start in elements.
 
-    Raises:
-        UnsupportedError: safetensors cannot hold a tensor.
-        SnnZooError: the file cannot be written; no part of it remains.
+    If it cannot be written, or its content is refused, no part of it remains.
     """
     names = {dtype: name for name, dtype in DTYPES.items()}
     for spec in specs:
@@ -171,13 +158,9 @@ def write_torch(
     *,
     wrap: Callable[[Mapping[str, Any]], object] = lambda state: state,
 ) -> None:
-    """Write a state dict as `torch.save` does.
+    """Write a state dict, and the versions of its modules, as `torch.save` does.
 
-    Args:
-        path: File to write.
-        state: The state dict.
-        modules: Versions of its modules.
-        wrap: Function that returns what is written for the state dict, such as a checkpoint around it.
+    `wrap` returns what is written for the state dict, such as a checkpoint around it.
     """
     ordered = OrderedDict(state)
     if modules is not None:
@@ -187,12 +170,6 @@ def write_torch(
             torch.save(wrap(ordered), file)
         except (RuntimeError, TypeError, AttributeError, PicklingError) as error:
             raise SnnZooError(f"cannot write {path}: {error}") from error
-
-
-def check_writable(path: Path) -> None:
-    """Raise `UnsupportedError` unless state dicts can be written with this suffix."""
-    if path.suffix not in (".safetensors", *TORCH_SUFFIXES):
-        raise UnsupportedError(f"{path}: a state dict is written as .safetensors or {', '.join(TORCH_SUFFIXES)}")
 
 
 def _load_torch(path: Path, key: str | None) -> StateDictFile:
@@ -217,8 +194,9 @@ def _load_torch(path: Path, key: str | None) -> StateDictFile:
         raise ConversionError(
             f"{path} holds no state dict{place}: expected a dict with tensors, got {type(state).__name__}"
         )
-    _check_names(state, path)
     for name, value in state.items():
+        if not (isinstance(name, str) and name.isprintable()):
+            raise IntegrityError(f"{path}: {repr(name)[:80]} is not a valid tensor name")
         if isinstance(value, Tensor) and value.is_meta:
             raise IntegrityError(f"{path}: {name} was saved from the meta device and has no values")
         if isinstance(value, Tensor) and value.is_nested:
@@ -238,21 +216,10 @@ def _load_torch(path: Path, key: str | None) -> StateDictFile:
     return StateDictFile(state, read, modules=modules, checkpoint=checkpoint, keys=keys, others=others)
 
 
-@dataclass(frozen=True)
-class _Pickle:
-    """Pickled part of a file of torch: its bytes, how many pickles they are, and whether the file is a zip archive."""
+def check_pickle(path: Path) -> tuple[bytes, bool]:
+    """Check a file of torch before it is loaded; return its pickle, and whether the file is a zip archive.
 
-    content: bytes = field(repr=False)
-    n_pickles: int
-    is_zip: bool
-
-
-def check_pickle(path: Path) -> _Pickle:
-    """Check a file of torch before it is loaded; return its pickle.
-
-    Raises:
-        SnnZooError: the file cannot be read, or is larger than the free memory.
-        IntegrityError: loading it would take forever, or all memory.
+    Raises `IntegrityError` if loading it would take forever, or all memory.
     """
     size = check_given_file(path)
     with path.open("rb") as file:
@@ -262,26 +229,26 @@ def check_pickle(path: Path) -> _Pickle:
         head = _pickle_of_zip(path)
     else:
         refuse_beyond_memory(size, f"reading {path}")
-    found = _Pickle(head, 1 if is_zip else LEGACY_PICKLES, is_zip)
-    if problem := pickle_problem(found.content, n_pickles=found.n_pickles):
+    if problem := pickle_problem(head, n_pickles=1 if is_zip else LEGACY_PICKLES):
         raise IntegrityError(f"{path}: not a file of torch.save, or a damaged one: {problem}")
-    return found
+    return head, is_zip
 
 
 def _unpickle(path: Path) -> Any:
-    pickle = check_pickle(path)
+    pickled, is_zip = check_pickle(path)
     try:
         with warnings.catch_warnings(), allowed_objects():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=pickle.is_zip or None)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
     except Exception as error:  # An untrusted pickle can raise anything.
         text = str(error)
         if blocked := re.search(r"GLOBAL (\S+)", text):
-            raw = blocked[1].removeprefix("builtins.")
-            name, is_outer = printable(raw), outer_class(pickle.content, n_pickles=pickle.n_pickles) == raw
-            if is_outer and all(attribute in pickle.content for attribute in MODULE_ATTRIBUTES):
-                needs_script = b"__main__" in pickle.content
-                kind = ForeignModel.MODULE_OF_SCRIPT if needs_script else ForeignModel.MODULE
+            name = printable(blocked[1].removeprefix("builtins."))
+            outer = "{0}\n{2}\n".format(*blocked[1].rpartition(".")).encode("utf-8", "replace")
+            if any(start + outer in pickled for start in MODULE_STARTS) and all(
+                attribute in pickled for attribute in MODULE_ATTRIBUTES
+            ):
+                kind = ForeignModel.MODULE_OF_SCRIPT if b"__main__" in pickled else ForeignModel.MODULE
                 raise UnsupportedError(export_advice(kind, path, detail=f" ({name}; {TENSORS_ALONE})")) from None
             raise UnsupportedError(
                 f"{path} holds Python objects ({name}), not only tensors, and loading them would run its code; "
@@ -320,9 +287,3 @@ def _refuse_hidden_methods(state: object, path: Path) -> None:
             if hidden := getattr(value, "__dict__", {}).keys() & set(dir(dict)):
                 raise IntegrityError(f"{path}: a mapping in it has an attribute {min(hidden)!r} instead of its method")
             left += dict.values(value)
-
-
-def _check_names(state: Mapping[Any, Any], path: Path) -> None:
-    for name in state:
-        if not (isinstance(name, str) and name.isprintable()):
-            raise IntegrityError(f"{path}: {repr(name)[:80]} is not a valid tensor name")

@@ -69,6 +69,11 @@ class Add:
 
 
 @dataclass(frozen=True)
+class Concat:
+    """Channels of all inputs, one after the other."""
+
+
+@dataclass(frozen=True)
 class ScaleShift:
     """`scale * x + shift`, float64; both have as many axes as the output for one image, and broadcast with it."""
 
@@ -97,7 +102,7 @@ class Unread:
 
 
 Operation = (
-    Dense | Conv | AvgPool | MaxPool | Relu | Clip | LeakyRelu | PRelu | Flatten | Add
+    Dense | Conv | AvgPool | MaxPool | Relu | Clip | LeakyRelu | PRelu | Flatten | Add | Concat
     | ScaleShift | Bound | ZeroPad | Unread
 )  # fmt: skip
 """Operation of a node. Those of the second line are only in graphs as read; `passes` folds or refuses them."""
@@ -196,6 +201,8 @@ def apply_operation(operation: Operation, *inputs: Tensor) -> Tensor:
             return x.flatten(1)
         case Add():
             return x + inputs[1]
+        case Concat():
+            return torch.cat(inputs, 1)
         case ScaleShift(scale, shift):
             return x * scale + shift
         case Bound(low, high):

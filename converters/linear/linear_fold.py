@@ -1,11 +1,12 @@
 """Folding of consecutive linear layers into one: average pooling and scaling become part of the weights next to them.
 
 Inputs are linear maps with no neurons between them; the result is one map that computes the same, in float64. On the
-hardware all weights lie between two layers of neurons, so consecutive maps must become one. Of two convolutions one
-must be depthwise, as a pool is; others are refused.
+hardware all weights lie between two layers of neurons, so consecutive maps must become one, or the first one needs
+neurons.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -105,21 +106,19 @@ def pool(weight: Tensor, kernel: Pair, stride: Pair, padding: Padding) -> Conv:
 def fold_conv(first: Conv, second: Conv, shape: Shape) -> Conv:
     """Return one convolution that equals `second` after `first`, on inputs of `shape` `[C, H, W]`.
 
-    One of the two must be depthwise. With stride s, padding p and dilation d of each, output i of `second` reads output
+    With stride s, padding p and dilation d of each, output i of `second` reads output
     `j = i s2 - p2 + a d2` of `first`, which reads the input at `j s1 - p1 + b d1`. So the joint stride is `s1 s2`, the
     joint padding of each side `p2 s1 + p1`, and weights a and b meet at place `a d2 s1 + b d1` of the joint kernel.
 
     Raises:
-        UnsupportedError: neither is depthwise; `second` pads with zeros where `first`, continued beyond its edge, is
-            not zero; or the joint kernel is too large.
+        UnsupportedError: `second` pads with zeros where `first`, continued beyond its edge, is not zero; or the joint
+            kernel is too large.
 
     >>> mean = pool(torch.full((1,), 0.25), (2, 2), (2, 2), (0, 0))
     >>> both = fold_conv(mean, Conv(torch.ones(1, 1, 2, 2).double(), torch.zeros(1).double()), (1, 6, 6))
     >>> both.kernel, both.stride, both.weight.unique().tolist()
     ((4, 4), (2, 2), [0.25])
     """
-    if not (first.depthwise or second.depthwise):
-        raise UnsupportedError("cannot fold two convolutions with no neurons between them: one must be depthwise")
     _check_padding(first, second, shape)
     axes = [_joint_axis(first, second, i) for i in range(2)]
     weight, groups = _joint_weight(first, second, axes)
@@ -127,13 +126,81 @@ def fold_conv(first: Conv, second: Conv, shape: Shape) -> Conv:
     sides = zip(pads_of(first.padding), pads_of(second.padding), (*s1, *s1), strict=True)
     return Conv(
         weight,
-        second.bias + _sums(first.bias, second),
+        second.bias + bias_after(first.bias, second),
         stride=(s1[0] * s2[0], s1[1] * s2[1]),
         padding=fewest_sides(tuple(p2 * step + p1 for p1, p2, step in sides)),
         dilation=(axes[0].dilation, axes[1].dilation),
         groups=groups,
         is_pool=first.is_pool and second.is_pool,
     )
+
+
+def bias_after(bias: Tensor, linear: Dense | Conv) -> Tensor:
+    """Return what a map without padding makes of a bias of its input, `[inputs]`, for each of its output channels."""
+    if isinstance(linear, Dense):
+        return linear.weight @ bias
+    per_group = bias.reshape(linear.groups, -1)  # [C] -> [groups, C / groups]
+    weight = linear.weight.sum((2, 3)).reshape(linear.groups, -1, per_group.shape[1])
+    return torch.einsum("goi,gi->go", weight, per_group).flatten()
+
+
+def is_thin(linear: Dense | Conv) -> bool:
+    """Return whether each output of a convolution reads at most one channel."""
+    if isinstance(linear, Dense):
+        return False
+    return linear.weight.shape[1] == 1 or int((linear.weight != 0).any(3).any(2).sum(1).max()) <= 1
+
+
+def selection(conv: Conv) -> Tensor | None:
+    """Return the input channel that each output channel copies, -1 for zeros; None if the convolution does more.
+
+    Its stride is not considered. A channel that is copied twice counts as more.
+    """
+    weight = conv.weight
+    if conv.kernel != (1, 1) or any(conv.padding) or conv.groups > 1 or bool(conv.bias.any()):
+        return None
+    reads = weight[:, :, 0, 0]
+    if not bool(((reads == 0) | (reads == 1)).all()) or max(reads.sum(0).max(), reads.sum(1).max()) > 1:
+        return None
+    return torch.where(reads.any(1), reads.argmax(1), -1)
+
+
+def ungrouped(conv: Conv) -> Conv:
+    """Return the same convolution in one group, in which weights between groups are 0."""
+    if conv.groups == 1:
+        return conv
+    outputs, inputs = conv.weight.shape[:2]
+    wide = conv.weight.new_zeros(outputs, conv.groups, inputs, *conv.kernel)
+    wide[torch.arange(outputs), torch.arange(outputs) // (outputs // conv.groups)] = conv.weight
+    return replace(conv, weight=wide.flatten(1, 2), groups=1, is_pool=False)
+
+
+def part_reading(conv: Conv, channels: Tensor) -> tuple[Conv, Tensor]:
+    """Return the part of a convolution that reads some channels, without bias, and the output channels that it adds to.
+
+    Args:
+        conv: the convolution.
+        channels: `[n]`, the input channel that each channel of the part reads; -1 for none.
+    """
+    outputs, groups = torch.arange(len(conv.weight)), conv.groups
+    conv = replace(conv, bias=torch.zeros_like(conv.bias))
+    if torch.equal(channels, torch.arange(conv.weight.shape[1] * groups)):
+        return conv, outputs
+    kept = (channels >= 0).to(conv.weight.dtype)
+    if conv.depthwise:
+        weight = conv.weight[channels.clamp_min(0)] * kept.reshape(-1, 1, 1, 1)
+        return replace(conv, weight=weight, bias=weight.new_zeros(len(weight)), groups=len(weight)), channels
+    weight = ungrouped(conv).weight[:, channels.clamp_min(0)] * kept.reshape(-1, 1, 1)
+    if groups > 1:
+        reached = weight.flatten(1).any(1)
+        weight, outputs = weight[reached], outputs[reached]
+    return replace(conv, weight=weight, bias=weight.new_zeros(len(weight)), groups=1, is_pool=False), outputs
+
+
+def n_weights_folded(first: Conv, second: Conv) -> int:
+    """Return the number of weights of `fold_conv` for two convolutions of which none is depthwise."""
+    kernel = (_joint_axis(first, second, i).kernel for i in range(2))
+    return len(second.weight) * first.weight.shape[1] * first.groups * math.prod(kernel)
 
 
 def fold_dense(first: Conv, second: Dense, shape: Shape) -> Dense:
@@ -236,27 +303,43 @@ def _joint_weight(first: Conv, second: Conv, axes: list[_Axis]) -> tuple[Tensor,
         group_of = torch.arange(channels) // (channels // groups)
         reads = group_of[:, None] * inputs + torch.arange(inputs)  # [channels, inputs]
         inner, outer = first.weight[reads, 0], second.weight
+    elif not second.depthwise:
+        return _joint_weight_of_all(ungrouped(first), ungrouped(second), axes), 1
     else:
         groups, (channels, inputs) = first.groups, first.weight.shape[:2]
         inner, outer = first.weight, second.weight.expand(-1, inputs, -1, -1)
-    products = channels * inputs * math.prod((*first.kernel, *second.kernel))
-    n_weights = channels * inputs * axes[0].kernel * axes[1].kernel
+    return _met(first, second, axes, (channels, inputs), lambda a, b: outer[:, :, a, b, None, None] * inner), groups
+
+
+def _joint_weight_of_all(first: Conv, second: Conv, axes: list[_Axis]) -> Tensor:
+    """Return the joint weight of two convolutions in one group each."""
+
+    def product(a: int, b: int) -> Tensor:
+        return torch.einsum("om,mihw->oihw", second.weight[:, :, a, b], first.weight)
+
+    return _met(first, second, axes, (len(second.weight), first.weight.shape[1]), product, len(first.weight))
+
+
+def _met(
+    first: Conv,
+    second: Conv,
+    axes: list[_Axis],
+    channels: tuple[int, int],
+    product: Callable[[int, int], Tensor],
+    terms: int = 1,
+) -> Tensor:
+    """Return the joint weight `[*channels, height, width]`, to which each place of `second` adds a product."""
+    n_weights = math.prod(channels) * axes[0].kernel * axes[1].kernel
+    products = math.prod((*channels, *first.kernel, *second.kernel)) * terms
     if n_weights > MAX_WEIGHTS or products > MAX_PRODUCTS:
         raise UnsupportedError(
             f"the folded kernel of {axes[0].kernel}x{axes[1].kernel} is too large: {n_weights:,} weights and "
             f"{products:,} products, at most {MAX_WEIGHTS:,} and {MAX_PRODUCTS:,} are supported"
         )
-    weight = torch.zeros(channels, inputs, axes[0].kernel, axes[1].kernel, dtype=torch.float64)
+    weight = torch.zeros(*channels, axes[0].kernel, axes[1].kernel, dtype=torch.float64)
     rows, columns = (torch.arange(first.kernel[i]) * axes[i].step_first for i in range(2))
     for a in range(second.kernel[0]):
         for b in range(second.kernel[1]):
             y, x = rows + a * axes[0].step_second, columns + b * axes[1].step_second
-            weight[:, :, y[:, None], x] += outer[:, :, a, b, None, None] * inner
-    return weight, groups
-
-
-def _sums(bias: Tensor, conv: Conv) -> Tensor:
-    """Return the weighted sum in each output channel, `[channels]`, if all inputs of a channel are its `bias`."""
-    per_group = bias.reshape(conv.groups, -1)  # [C] -> [groups, C / groups]
-    weight = conv.weight.sum((2, 3)).reshape(conv.groups, -1, per_group.shape[1])
-    return torch.einsum("goi,gi->go", weight, per_group).flatten()
+            weight[:, :, y[:, None], x] += product(a, b)
+    return weight

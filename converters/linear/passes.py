@@ -6,6 +6,7 @@ cannot be folded exactly in `Ann.refused`. All numbers are float64 until the las
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from converters.linear.ann import (
     AvgPool,
     Bound,
     Clip,
+    Concat,
     Flatten,
     LeakyRelu,
     MaxPool,
@@ -42,7 +44,8 @@ MAX_DIAGONALS = 1 << 26
 """Largest number of weights of all such layers of a network."""
 
 FOLDED = "folded into its weights, exactly"
-NOT_FROM_ZERO = "an upper bound without a lower bound of 0: use Clip with a minimum of 0, or Relu before it"
+PART = " (part)"
+"""End of the name of a further node that a node becomes."""
 MAY_BE_NEGATIVE = (
     "a maximum over zeros of a Pad and values that may be negative: use MaxPool's pads, or Relu before Pad"
 )
@@ -73,7 +76,10 @@ def without_unneeded(ann: Ann) -> Ann:
 
 
 def rectified(ann: Ann) -> Ann:
-    """Turn bounds into `Relu` and `Clip`, and padding before a maximum into its own; remove what changes nothing."""
+    """Turn bounds into `Relu` and `Clip`, and padding before a maximum into its own; remove what changes nothing.
+
+    Bounds that do not start at 0 become a rectifier between two shifts: `x` above `low` is `low + relu(x - low)`.
+    """
     found = _Rewriting(ann)
     ranges: dict[str, _Range] = {}
     caps: dict[str, tuple[str, float]] = {}  # upper bounds that wait for a lower one: what they read, and the bound
@@ -81,10 +87,6 @@ def rectified(ann: Ann) -> Ann:
         node = found.renamed(node)
         inputs = node.inputs
         operation = Bound(low=0.0) if isinstance(node.operation, Relu) else node.operation
-        if not isinstance(operation, Bound | Unread):
-            for name in inputs:
-                if name in caps:
-                    found.refused[name] = NOT_FROM_ZERO
         if isinstance(operation, ZeroPad):  # only a maximum follows one
             ranges[node.name] = ranges.get(inputs[0], EVERYTHING)
             found.keep(node)
@@ -108,31 +110,81 @@ def rectified(ann: Ann) -> Ann:
                 caps[node.name] = source, high
                 found.keep(node)
                 continue
-            if operation.low > 0 or (operation.low < 0 and low < 0) or high <= 0:
-                found.refused[node.name] = (
-                    f"bounds {operation.low:g} to {high:g} are not supported: the lower must be 0, the upper above 0"
-                )
-            elif low >= 0 and top <= high:
+            if high <= operation.low:
+                found.refused[node.name] = f"bounds {operation.low:g} to {high:g} leave one value: remove it"
+            elif low >= 0 and operation.low <= 0 and top <= high:
                 within = "never negative" if math.isinf(high) else f"within 0 to {high:g}"
                 found.remove(node, source, f"its input is {within}")
                 continue
             if inputs[0] in caps:
                 found.folded[inputs[0]] = node.name, "an upper bound"
-            node = replace(node, operation=Relu() if math.isinf(high) else Clip(high), inputs=(source,))
+            from_zero = operation.low == 0 or low >= 0 >= operation.low
+            bounded: Operation = Relu() if math.isinf(high) else Clip(high)
+            node = replace(node, operation=bounded if from_zero else Bound(operation.low, high), inputs=(source,))
         ranges[node.name] = _range(node.operation, [ranges.get(name, EVERYTHING) for name in node.inputs])
         found.keep(node)
-    if ann.nodes[-1].name in caps:
-        found.refused[ann.nodes[-1].name] = NOT_FROM_ZERO
+    return _with_shifted_bounds(found.done(ann.nodes[-1].name))
+
+
+def _with_shifted_bounds(ann: Ann) -> Ann:
+    """Turn bounds that do not start at 0 into shifts around a rectifier."""
+    nodes = list[Node]()
+    for node in ann.nodes:
+        if not isinstance(node.operation, Bound) or node.name in ann.refused:
+            nodes.append(node)
+            continue
+        low, high = node.operation.low, node.operation.high
+        base, sign = (low, 1.0) if math.isfinite(low) else (high, -1.0)
+        one = torch.ones([1] * len(node.shape), dtype=torch.float64)
+        names = [node.name + PART * n for n in (2, 1, 0)]
+        bounded = Clip(high - low) if math.isfinite(high - low) else Relu()
+        made = ScaleShift(sign * one, -sign * base * one), bounded, ScaleShift(sign * one, base * one)
+        reads = (node.inputs[0], *names)
+        nodes += [Node(name, each, (read,), node.shape) for name, each, read in zip(names, made, reads, strict=False)]
+    return replace(ann, nodes=tuple(nodes))
+
+
+def with_joined_slopes(ann: Ann) -> Ann:
+    """Join `relu(x) - slope * relu(-x)` into a leaky ReLU, as Keras writes PReLU."""
+    found = _Rewriting(ann)
+    for node in ann.nodes:
+        found.keep(node)
+        if isinstance(node.operation, Add):
+            for rising, other in (node.inputs, node.inputs[::-1]):
+                slope = _slope_below(found, rising, other)
+                if slope is not None:
+                    source = found.nodes[rising].inputs
+                    operation = PRelu(slope.expand(node.shape[0]).clone())
+                    found.keep(replace(node, operation=operation, inputs=source))
+                    break
     return found.done(ann.nodes[-1].name)
+
+
+def _slope_below(found: "_Rewriting", rising: str, other: str) -> Tensor | None:
+    """Return the slope if `rising` is `relu(x)` and `other` is `-slope * relu(-x)`; None otherwise."""
+    match found.operation(rising), found.operation(other):
+        case Relu(), ScaleShift(scale, shift) if (
+            not bool(shift.any()) and (by_channel := _by_channel(scale)) is not None
+        ):
+            falling = found.nodes[other].inputs[0]
+            if isinstance(found.operation(falling), Relu):
+                turned = found.nodes[falling].inputs[0]
+                match found.operation(turned):
+                    case ScaleShift(minus, none) if bool((minus == -1).all()) and not bool(none.any()):
+                        if found.nodes[turned].inputs == found.nodes[rising].inputs:
+                            return -by_channel
+    return None
 
 
 def with_scales_folded(ann: Ann) -> Ann:
     """Fold each scaling and shift into layers, exactly.
 
     A scaling goes back into the layer that computes its input, if nothing else reads that; otherwise on, past what
-    commutes with it, into the next layers; or, if neither is exact, it becomes a layer of its own.
+    commutes with it, into the next layers; or, if neither is exact, it becomes a layer of its own. A shift before
+    padding goes on, as a shift that differs between places, if a dense layer takes it in.
     """
-    return _ScaleFolding(ann).run()
+    made = _ScaleFolding(ann, shifts_pass_padding=True).run()
+    return made if made.refused == ann.refused else _ScaleFolding(ann, shifts_pass_padding=False).run()
 
 
 def with_joined_clips(ann: Ann) -> Ann:
@@ -159,7 +211,7 @@ def in_single_precision(ann: Ann) -> Ann:
     return replace(ann, nodes=tuple(replace(node, operation=_single(node)) for node in ann.nodes))
 
 
-PASSES = without_unneeded, rectified, with_scales_folded, with_joined_clips, in_single_precision
+PASSES = without_unneeded, rectified, with_joined_slopes, with_scales_folded, with_joined_clips, in_single_precision
 
 
 class _Rewriting:
@@ -242,8 +294,8 @@ def _by_channel(values: Tensor) -> Tensor | None:
 class _ScaleFolding:
     """Pass `with_scales_folded`: a walk in which scalings and shifts wait in `_Value` until their place is clear."""
 
-    def __init__(self, ann: Ann) -> None:
-        self.ann = ann
+    def __init__(self, ann: Ann, *, shifts_pass_padding: bool) -> None:
+        self.ann, self.shifts_pass_padding = ann, shifts_pass_padding
         self.made = _Rewriting(ann)
         self.normalization = ann.normalization
         self.shared: set[str] = set()
@@ -304,6 +356,8 @@ class _ScaleFolding:
                 shape = self._shape(value.source)
                 scale, shift = (x.expand(shape).flatten() for x in (value.scale, value.shift))
                 return self._kept(node, _Value(value.source, scale, shift, value.names))
+            case Concat():
+                return self._concatenated(node, [value, *others])
             case _:
                 return self._sum(node, value, others[0])
 
@@ -311,8 +365,9 @@ class _ScaleFolding:
         if any(conv.padding) and value.shifts and _by_channel(value.shift) is not None:
             if value.source == self.ann.input_name:
                 value = self._alone(value)
-            elif conv.groups == 1:
+            else:
                 value, conv = self._with_channel_of_ones(value, conv)
+                value = self._alone(value) if value.shifts and not self.shifts_pass_padding else value
         factors = _by_channel(value.scale)
         if factors is None:
             self._refuse(value, "its factors differ over height and width: use one factor per channel")
@@ -336,6 +391,16 @@ class _ScaleFolding:
             mean = Conv(ones, ones.new_zeros(channels), average.stride, average.padding, groups=channels)
             shift = _seen(shift, mean, self._shape(value.source))
         return self._kept(node, replace(value, shift=shift))
+
+    def _concatenated(self, node: Node, values: Sequence[_Value]) -> _Value:
+        self.made.keep(replace(node, inputs=tuple(value.source for value in values)))
+        shapes = [self._shape(value.source) for value in values]
+
+        def joined(each: list[Tensor]) -> Tensor:
+            return narrowed(torch.cat([x.expand(shape) for x, shape in zip(each, shapes, strict=True)]))
+
+        scale, shift = joined([value.scale for value in values]), joined([value.shift for value in values])
+        return _Value(node.name, scale, shift, tuple(name for value in values for name in value.names))
 
     def _sum(self, node: Node, first: _Value, second: _Value) -> _Value:
         if first.scales or second.scales:
@@ -418,6 +483,8 @@ class _ScaleFolding:
         with weights 0 and bias 1; activations and pools in between must leave a 1 unchanged.
         """
         path, name, nodes = [], value.source, self.made.nodes
+        if conv.groups > 1:
+            return value, conv
         while name in nodes and name not in self.shared:
             path.append(name)
             match nodes[name].operation:
@@ -497,6 +564,10 @@ def _range(operation: Operation, inputs: list[_Range]) -> _Range:
             return (min(low, 0.0), max(high, 0.0)) if any(padding) else (low, high)
         case Add():
             return sum(each[0] for each in inputs), sum(each[1] for each in inputs)
+        case Concat():
+            return min(each[0] for each in inputs), max(each[1] for each in inputs)
+        case Conv(weight, bias) if low >= 0 and bool((weight >= 0).all()) and not bool(bias.any()):
+            return 0.0, high * float(weight.flatten(1).sum(1).max()) if math.isfinite(high) else math.inf
         case ScaleShift(scale, shift) if low >= 0 and bool((scale >= 0).all()) and not bool(shift.any()):
             return 0.0, math.inf if math.isinf(high) else high * float(scale.max())
         case _:

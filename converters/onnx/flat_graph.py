@@ -1,19 +1,21 @@
 """The ANN while it is read: operators append nodes, as they stand in the file. Folding follows in `linear.passes`."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from converters.linear.ann import Ann, Flatten, Node, Operation, ScaleShift, Unread
 from converters.linear.image_normalization import Normalization
-from converters.onnx.reading.onnx_graph import GraphNode
-from converters.onnx.tensor_layout import Data, Maps, maps_of
+from converters.linear.linear_fold import Conv, Dense
+from converters.onnx.reading.onnx_graph import GraphInput, GraphNode
+from converters.onnx.tensor_layout import Data, Maps, Picked, maps_of, picked_of, rows_of
 from specs.errors import IntegrityError, UnsupportedError
 from specs.fields import Shape
 from specs.files.limits import ONNX_TENSOR, ONNX_WINDOWS
-from specs.shapes import Window, axes_of, pads_of
+from specs.shapes import Window, axes_of, fewest_sides, pads_of
 
 INPUT = "input"
 LAYER = "a layer of its own"
@@ -23,6 +25,8 @@ MACS = 64
 """Number of multiplications that are one unit of work; see `Budget`."""
 WEIGHT_WORK, TENSOR_WORK = 2, 2
 """Work of each weight of a layer, and of each number that depends on the image whenever it is made."""
+LARGEST_SELECTION = 1 << 22
+"""Largest number of weights of a dense layer that only moves values."""
 KEPT_WORK = 4
 """Work of each number that is kept until all nodes are read."""
 
@@ -120,9 +124,74 @@ class FlatGraph:
         self.nodes.setdefault(name, Node(name, Flatten(), (data.source,), (size,)))
         return Data(name, (size,), data.index)
 
-    def maps(self, data: Data) -> Maps:
-        """Describe a tensor as feature maps."""
-        return maps_of(data, movable=data.source in self.movable)
+    def maps(self, node: GraphNode, data: Data) -> tuple[Data, Maps]:
+        """Describe a tensor as feature maps; a tensor of only some of the source's values is picked first."""
+        try:
+            return data, maps_of(data, movable=data.source in self.movable)
+        except UnsupportedError:
+            if (picked := picked_of(data)) is None:
+                raise
+        made = self._picked(node, data, replace(picked, pads=(0, 0, 0, 0)))
+        top, left, bottom, right = picked.pads
+        sides = ((top, bottom), (left, right))[4 - data.index.ndim :]
+        made = made.laid_out(np.pad(made.index, ((0, 0), (0, 0), *sides)))
+        return made, maps_of(made, movable=False)
+
+    def plain(self, node: GraphNode, data: Data) -> Data:
+        """Return the tensor as all values of a source: maps, channels first or last, or features, with any zeros.
+
+        Raises:
+            UnsupportedError: the tensor is neither picked from the source's maps nor few features.
+        """
+        if np.array_equal(np.sort(data.index, axis=None), np.arange(1, data.batch * data.size + 1)):
+            return data
+        for order in ([0, 1, 2, 3], [0, 3, 1, 2]) if data.index.ndim == 4 else ([0, 1, 2],):
+            if data.index.ndim > 2 and (picked := picked_of(data.laid_out(data.index.transpose(order)))) is not None:
+                made = self._picked(node, data, picked, rank=data.index.ndim)
+                return made.laid_out(made.index.transpose(np.argsort(order)))
+        rows = data.index.reshape(data.batch, -1)
+        if (size := rows.shape[1] * data.size) > LARGEST_SELECTION:
+            raise UnsupportedError(
+                f"moves values of {data.source} {list(data.shape)} to places {list(data.index.shape)} in a way that "
+                f"takes {size:,} weights; at most {LARGEST_SELECTION:,} are supported"
+            )
+        row = rows_of(data.laid_out(rows), rows.shape[1])
+        weight = np.zeros((len(row), data.size))
+        weight[np.flatnonzero(row), row[row > 0] - 1] = 1
+        dense = Dense(torch.from_numpy(weight), torch.zeros(len(row)).double())
+        made = self.add(node, dense, self.flat(data), shape=(len(row),))
+        return made.laid_out(made.index.reshape(data.index.shape))
+
+    def compact(self, node: GraphNode, data: Data) -> Data:
+        """Return the tensor, with a source that has no other values if that is possible."""
+        if len(np.unique(data.index[data.index > 0])) == data.batch * data.size:
+            return data
+        try:
+            return self.plain(node, data)
+        except UnsupportedError:
+            return data
+
+    def picked(self, node: GraphNode, data: Data) -> Data:
+        """Return maps whose channels are not in order as a source in which they are."""
+        picked = picked_of(data)
+        assert picked is not None
+        return self._picked(node, data, picked)
+
+    def _picked(self, node: GraphNode, data: Data, picked: Picked, *, rank: int = 0) -> Data:
+        """Append the convolution that picks values from maps."""
+        if math.prod(picked.size) * len(picked.channels) * data.batch > ONNX_TENSOR:
+            raise UnsupportedError(f"makes too large maps; at most {ONNX_TENSOR:,} numbers are supported")
+        weight = torch.from_numpy(picked.weight(data.shape))
+        self.budget.spend(WEIGHT_WORK * weight.numel())
+        conv = Conv(weight, torch.zeros(len(weight)).double(), picked.stride)
+        top, left, bottom, right = picked.pads
+        shape = len(picked.channels), picked.size[0], picked.size[1]
+        made = self.add(node, conv, data, shape=shape, rank=rank or data.index.ndim)
+        if any(picked.pads):
+            padded = shape[0], top + shape[1] + bottom, left + shape[2] + right
+            pad = Conv(torch.eye(shape[0]).double()[:, :, None, None], conv.bias, padding=fewest_sides(picked.pads))
+            made = self.add(node, pad, made, shape=padded, rank=rank or data.index.ndim)
+        return made
 
     def map_shape(self, data: Data, window: Window, channels: int, *, per_output: int = 1) -> Shape:
         """Return the output shape of windows on maps, once their sizes and work are within the limits.
@@ -147,10 +216,10 @@ class FlatGraph:
         self.budget.spend(size + places * channels * per_output * math.prod(window.kernel) // MACS)
         return channels, height, width
 
-    def ann(self, gain: float, output: Data | None) -> Ann:
+    def ann(self, entering: GraphInput, output: Data | None) -> Ann:
         """Return the graph up to an output, or with None all that was read of an incomplete one.
 
-        `gain` is the value that stands for a pixel of 1.0.
+        `entering` is the input of the file.
         """
         nodes = list(self.nodes.values())
         if output is not None:
@@ -159,4 +228,5 @@ class FlatGraph:
             read = {name for node in nodes for name in node.inputs}
             leaves = tuple(name for name in self.nodes if name not in read)
             nodes.append(Node("", Unread(), leaves, (0,)))
-        return Ann(self.input_shape, tuple(nodes), Normalization.of(0.0, 1 / gain), INPUT)
+        pixels = Normalization.of(0.0 - entering.black / entering.gain, 1 / entering.gain)
+        return Ann(self.input_shape, tuple(nodes), pixels, INPUT)

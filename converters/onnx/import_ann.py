@@ -1,7 +1,6 @@
 """Import of ONNX files as ANNs: a pass over the nodes, a record of each, and a check of the result."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -12,7 +11,7 @@ import torch
 from onnx import TensorProto
 
 from converters.linear.ann import Ann, PRelu
-from converters.linear.passes import folded
+from converters.linear.passes import PART, folded
 from converters.onnx.flat_graph import INPUT, LAYER, TENSOR_WORK, Budget, FlatGraph
 from converters.onnx.operator_table import Trait
 from converters.onnx.operators import OPERATORS, PRODUCT_OF_TENSORS
@@ -30,8 +29,6 @@ IMAGES, CHECK_WORK = 4, 1 << 25
 """Number of random images of each kind for the check; fewer if they would take more than this work, see `Budget`."""
 NODE_WORK = 1 << 14
 """Work for each node, see `Budget`."""
-NODES_NAMED = 100
-"""Largest number of refused nodes that a message names."""
 UNKNOWN = None
 """Placeholder for the output of a refused node."""
 BETWEEN = "stands between layers, and is supported only as the last node: use ReLU between layers"
@@ -178,7 +175,12 @@ def _notes(walk: "_Walk", ann: Ann) -> Iterator[str]:
         theirs, ours = list(graph.input.shape[1:]), list(walk.layout.shape)
         yield f"the file takes images {theirs}, the SNN {ours}, channels first; --data may have either"
     if graph.input.gain != 1:
-        yield f"the file takes pixels as bytes; the SNN takes them from 0 to 1, where 1 stands for {graph.input.gain:g}"
+        entering = graph.input
+        zero = f"0 stands for {entering.black:g} and " if entering.black else ""
+        yield (
+            f"the file takes pixels as bytes; the SNN takes them from 0 to 1, where {zero}1 stands for "
+            f"{entering.black + entering.gain:g}"
+        )
     for node in ann.nodes:
         if isinstance(node.operation, PRelu) and (n := int((node.operation.slope < 0).sum())):
             yield f"{node.place}: slopes below 0, in {n} of its channels, become 0: spike rates only rise"
@@ -248,13 +250,13 @@ class _Walk:
         data = self.values.get(self.output, UNKNOWN)
         try:
             logits = self._logits(data) if data is not None and not self.problems else None
-            ann = folded(self.flat.ann(self.graph.input.gain, logits))
+            ann = folded(self.flat.ann(self.graph.input, logits))
         except UnsupportedError as error:
             raise UnsupportedError(f"{path}: {error}") from None
         except ConversionError as error:
             raise ConversionError(f"{path}: {error}") from None
         for name, reason in ann.refused.items():
-            self.problems.setdefault(self.flat.rows[name], reason)
+            self.problems.setdefault(self.flat.rows[name.removesuffix(PART).removesuffix(PART)], reason)
         if self.problems:
             raise UnsupportedError(
                 f"{path}: {len(self.problems)} of its nodes cannot become spiking layers: {self._refusals()}"
@@ -277,18 +279,17 @@ class _Walk:
         return self.flat.flat(data)
 
     def _refusals(self) -> str:
-        """Return the refused nodes as text: those of one operator and reason together, with their number."""
-        refused = [node for node in sorted(self.graph.nodes, key=lambda node: node.row) if node.row in self.problems]
-        counts = Counter((node.op, self.problems[node.row]) for node in refused)
-        names: dict[tuple[str, str], list[str]] = {}
-        for node in refused[:NODES_NAMED]:
-            names.setdefault((node.op, self.problems[node.row]), []).append(node.name)
-        found = [
-            f"{', '.join(names[kind])} ({kind[0]}{f', {counts[kind]} nodes' if counts[kind] > 1 else ''}): {kind[1]}"
-            for kind in names
-        ]
-        more = [f"and {len(refused) - NODES_NAMED} more nodes"] if len(refused) > NODES_NAMED else []
-        return "; ".join([*found, *more])
+        """Return the refused nodes as text: one of each reason, and the number of the others."""
+        kinds: dict[str, list[GraphNode]] = {}
+        for node in sorted(self.graph.nodes, key=lambda node: node.row):
+            if node.row in self.problems:
+                kinds.setdefault(self.problems[node.row], []).append(node)
+        return "; ".join(
+            f"{nodes[0].name} ({nodes[0].op}): {reason}"
+            if len(nodes) == 1
+            else f"{len(nodes)} nodes, such as {nodes[0].name} ({nodes[0].op}): {reason}"
+            for reason, nodes in sorted(kinds.items(), key=lambda kind: -len(kind[1]))
+        )
 
     def table(self, ann: Ann) -> Iterator[dict[str, str]]:
         """Yield the rows of `OnnxImport.nodes`, in the order of the file."""
@@ -333,9 +334,6 @@ class _Walk:
             self._refuse_unknown(node, from_image)
             self._give_up(node)
             return
-        for name in node.outputs[1:]:
-            if name in self.read:
-                raise UnsupportedError(f"its output {name!r} is read; only its first output is supported")
         inputs = tuple(self.constants[n] if n in self.constants else self.values[n] if n else None for n in node.inputs)
         grids = {data.grid for data in inputs if isinstance(data, Data)} - {None}
         if grids and not operator.traits & (Trait.MOVES | Trait.SIZE | Trait.ENDS | Trait.DEQUANTISES):
@@ -346,14 +344,19 @@ class _Walk:
         if not is_end and self._refuse_endings(node):
             self._refuse_unknown(node, from_image)
             return
-        result = operator.read(node, inputs, self.flat)
-        if isinstance(result, Data):
-            self.flat.budget.spend(TENSOR_WORK * result.index.size)
-            moved = operator.traits & Trait.MOVES and grids
-            self.values[node.outputs[0]] = replace(result, grid=grids.pop()) if moved else result
-            self.flat.account.setdefault(node.row, ("removed", "changes nothing"))
-        else:
-            self.constants[node.outputs[0]] = result
+        made = operator.read(node, inputs, self.flat)
+        outputs = made if isinstance(made, tuple) else (made,)
+        for name in node.outputs[len(outputs) :]:
+            if name in self.read:
+                raise UnsupportedError(f"its output {name!r} is read; only its first output is supported")
+        grid = grids.pop() if grids and operator.traits & Trait.MOVES else None
+        for name, result in zip(node.outputs, outputs, strict=False):
+            if isinstance(result, Data):
+                self.flat.budget.spend(TENSOR_WORK * result.index.size)
+                self.values[name] = result if grid is None else replace(result, grid=grid)
+                self.flat.account.setdefault(node.row, ("removed", "changes nothing"))
+            else:
+                self.constants[name] = result
 
     def _refuse_endings(self, node: GraphNode) -> bool:
         """Refuse each Softmax or similar node that a node reads; return whether there is one, and give up the node."""

@@ -87,7 +87,13 @@ def scaled(
         each = np.full([1] * len(data.shape), fill)
         if values is not None:
             flat.budget.spend(TENSOR_WORK * data.index.size)
-            data, each = spread_over(data, values, fill=fill, moves=values is shift)
+            try:
+                data, each = spread_over(data, values, fill=fill, moves=values is shift)
+            except UnsupportedError:
+                made = flat.plain(node, data)
+                if made is data:
+                    raise
+                data, each = spread_over(made, values, fill=fill)
         few = narrowed(tensor_of(each))
         if bool((few == few.flatten()[0]).all()):
             few = few.flatten()[:1].reshape([1] * few.dim()).clone()

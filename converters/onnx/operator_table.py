@@ -15,8 +15,8 @@ Value = Data | Array
 """Tensor of the file: `Data` if it depends on the image, an array if it is constant."""
 Inputs = tuple[Value | None, ...]
 """Inputs of a node; None for an optional input that is left out."""
-Reader = Callable[[GraphNode, Inputs, FlatGraph], Value]
-"""Function that appends the work of a node to the graph and returns the node's output."""
+Reader = Callable[[GraphNode, Inputs, FlatGraph], Value | tuple[Data, ...]]
+"""Function that appends the work of a node to the graph and returns the node's output, or several."""
 
 
 class Trait(Flag):

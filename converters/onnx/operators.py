@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from onnx import TensorProto
 
-from converters.linear.ann import Add, AvgPool, Bound, LeakyRelu, MaxPool, PRelu, Relu, ZeroPad
+from converters.linear.ann import Add, AvgPool, Bound, Concat, LeakyRelu, MaxPool, PRelu, Relu, ZeroPad
 from converters.linear.linear_fold import Conv, Dense
 from converters.onnx.flat_graph import INPUT, TENSOR_WORK, WEIGHT_WORK, FlatGraph
 from converters.onnx.operands import (
@@ -30,7 +30,7 @@ from converters.onnx.reading.constant_folding import evaluate, fitted_from
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.reading.onnx_graph import FLOATS, GraphNode
 from converters.onnx.tensor_layout import Data, Floats, rows_of, spread_over
-from converters.onnx.windows import windows_of
+from converters.onnx.windows import part_counted, windows_of
 from specs.errors import IntegrityError, UnsupportedError
 from specs.files.limits import ONNX_ELEMENTS
 from specs.shapes import Window, pads_of
@@ -72,7 +72,9 @@ def _convolved(node: GraphNode, data: Data, weight: Floats, window: Window, flat
     """Append a cross-correlation with weight `[channels, C / groups, kh, kw]`."""
     if data.is_upright:
         return _convolved(node, data.turned(), weight.swapaxes(2, 3), window.turned(), flat).turned()
-    maps = flat.maps(data)
+    data, maps = flat.maps(node, data)
+    if not maps.in_order and window.groups > 1:
+        data, maps = flat.maps(node, flat.picked(node, data))
     window = window.padded(maps.pads)
     channels, per_group = weight.shape[:2]
     shape = flat.map_shape(data, window, channels, per_output=per_group)
@@ -81,8 +83,6 @@ def _convolved(node: GraphNode, data: Data, weight: Floats, window: Window, flat
             f"its weights {list(weight.shape)} in {window.groups} groups do not fit {len(maps.channels)} channels"
         )
     if not maps.in_order:
-        if window.groups != 1:
-            raise UnsupportedError("reordered channels before a convolution in groups are not supported")
         in_order = np.zeros_like(weight)
         in_order[:, maps.channels] = weight
         weight = in_order
@@ -178,17 +178,13 @@ def _batch_normalization(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Da
 
 @OPERATORS.reads("AveragePool", 1, 7, 10, 11, 19, 22)
 def _average_pool(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read AveragePool; all windows must average over the same number of values, as fixed weights do."""
+    """Read AveragePool; windows that average over fewer values than others have a factor, which differs by place."""
     data = data_at(inputs, 0)
     kernel, sides = tuple(node.attributes["kernel_shape"]), data.index.shape[2:]
     window = windows_of(node.attributes, kernel, sides)
-    if window != windows_of({**node.attributes, "ceil_mode": 0}, kernel, sides):
-        raise UnsupportedError("ceil_mode=1: the last windows average over fewer values than others; use ceil_mode=0")
-    if any(window.padding) and not node.attributes.get("count_include_pad", 0):
-        raise UnsupportedError(
-            "count_include_pad=0: windows at the edge average over fewer values than others; use count_include_pad=1"
-        )
-    return _pooled(node, data, window, flat, largest=False)
+    made = _pooled(node, data, window, flat, largest=False)
+    counted = part_counted(node.attributes, kernel, sides)
+    return made if bool((counted == 1).all()) else scaled(node, made, flat, 1 / counted)
 
 
 @OPERATORS.reads("MaxPool", 1, 8, 10, 11, 12, 22, traits=Trait.MOVES)
@@ -206,6 +202,7 @@ def _global_pool(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 @OPERATORS.reads("ReduceMean", 1, 11, 13, 18)
+@OPERATORS.reads("ReduceSum", 1, 11, 13)
 @OPERATORS.reads("ReduceMax", 1, 11, 12, 13, 18, 20, traits=Trait.MOVES)
 def _reduce(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     data = data_at(inputs, 0)
@@ -222,7 +219,8 @@ def _pooled(node: GraphNode, data: Data, window: Window, flat: FlatGraph, *, lar
     """Append the mean over windows, in which padding counts as zeros, or the maximum, in which it does not count."""
     if data.is_upright:
         return _pooled(node, data.turned(), window.turned(), flat, largest=largest).turned()
-    maps, channels = flat.maps(data), data.shape[0]
+    data, maps = flat.maps(node, data)
+    channels = data.shape[0]
     whole = window.padded(maps.pads)
     if largest and window.dilation != (1, 1):
         raise UnsupportedError(f"dilations {list(window.dilation)} of a maximum are not supported: use 1")
@@ -254,6 +252,8 @@ def _reduced(node: GraphNode, data: Data, axes: tuple[int, ...], flat: FlatGraph
     axes = tuple(sorted({axis % rank for axis in axes if -rank <= axis < rank}))
     others = [axis for axis in range(rank) if axis not in axes]
     count = math.prod(data.index.shape[axis] for axis in axes)
+    if len(data.shape) == 3 and count != data.shape[1] * data.shape[2]:
+        data = flat.plain(node, data)
     moved = data.index.transpose(*others, *axes).reshape(data.batch, -1, count)  # [N, C, H * W] for maps
     if len(data.shape) != 3 or count != data.shape[1] * data.shape[2]:
         raise UnsupportedError(
@@ -262,6 +262,8 @@ def _reduced(node: GraphNode, data: Data, axes: tuple[int, ...], flat: FlatGraph
     maps = data.laid_out(np.sort(moved, axis=2).reshape(data.batch, -1, *data.shape[1:]))
     largest = node.proto.op_type in ("GlobalMaxPool", "ReduceMax")
     made = _pooled(node, maps, Window((data.shape[1], data.shape[2])), flat, largest=largest)
+    if node.proto.op_type == "ReduceSum":
+        made = scaled(node, made, flat, np.array(float(count)))
     shape = [1 if axis in axes else side for axis, side in enumerate(data.index.shape) if keep or axis not in axes]
     return made.laid_out(made.index.reshape(shape))
 
@@ -354,6 +356,11 @@ def _add(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 @OPERATORS.reads("Sum", 6, 8, 13)
 def _total(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+    return _summed(node, inputs, flat)
+
+
+def _summed(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+    """Append the sum of all inputs."""
     made, *tensors = [value for value in inputs if isinstance(value, Data)]
     for other in tensors:
         made = _sum(node, made, other, flat)
@@ -361,6 +368,11 @@ def _total(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
         if not isinstance(value, Data) and value is not None:
             made = scaled(node, made, flat, shift=as_floats(value))
     return made if len(inputs) > 1 else flat.unchanged(node, made, "a sum of one tensor")
+
+
+@OPERATORS.reads("Mean", 6, 8, 13)
+def _mean(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+    return scaled(node, _summed(node, inputs, flat), flat, np.array(1 / len(inputs)))
 
 
 @OPERATORS.reads("Sub", 6, 7, 13, 14)
@@ -406,9 +418,11 @@ def _sum(node: GraphNode, first: Data, second: Data, flat: FlatGraph) -> Data:
             "have the same shape"
         )
     if first.shape != second.shape or not np.array_equal(first.index, second.index):
+        first, second = flat.plain(node, first), flat.plain(node, second)
+    if first.shape != second.shape or not np.array_equal(first.index, second.index):
         raise UnsupportedError(
             f"adds {first.source} and {second.source} {list(first.index.shape)}, whose values are in different orders: "
-            "both must have the same shape and layout: remove the Transpose, Reshape or the like before it"
+            "remove the Transpose, Reshape or the like before it"
         )
     return flat.add(node, Add(), first, second)
 
@@ -431,7 +445,9 @@ def _fitted_by_axis(node: GraphNode, inputs: Inputs) -> Inputs:
 @OPERATORS.reads("Gather", 1, 11, 13, traits=LAYOUT)
 @OPERATORS.reads("Reshape", 5, 13, 14, 19, 21, 23, 24, 25, traits=LAYOUT)
 @OPERATORS.reads("Slice", 1, 10, 11, 13, traits=LAYOUT)
+@OPERATORS.reads("SpaceToDepth", 1, 13, 28, traits=LAYOUT)
 @OPERATORS.reads("Squeeze", 1, 11, 13, 21, 23, 24, 25, traits=LAYOUT)
+@OPERATORS.reads("Tile", 6, 13, traits=LAYOUT)
 @OPERATORS.reads("Transpose", 1, 13, 21, 23, 24, 25, traits=LAYOUT)
 @OPERATORS.reads("Unsqueeze", 1, 11, 13, 21, 23, 24, 25, traits=LAYOUT)
 def _rearrange(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
@@ -440,6 +456,45 @@ def _rearrange(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     rest = [constant(value, "its shape, axes or indices") for value in inputs[1:]]
     flat.account[node.row] = ("layout", "moves values; the weights after it are reordered to match")
     return data.laid_out(np.asarray(evaluate(node, [data.index, *rest])[0], dtype=np.int64))
+
+
+@OPERATORS.reads("Split", 2, 11, 13, 18, traits=LAYOUT)
+def _split(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> tuple[Data, ...]:
+    data = data_at(inputs, 0)
+    rest = [constant(value, "its sizes") for value in inputs[1:]]
+    flat.account[node.row] = ("layout", "parts of a tensor, which the weights after it pick")
+    return tuple(data.laid_out(np.asarray(part, np.int64)) for part in evaluate(node, [data.index, *rest]))
+
+
+@OPERATORS.reads("Concat", 4, 11, 13, traits=Trait.AFTER_LOGITS)
+def _concat(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+    """Read Concat of tensors and of zeros: the sources are concatenated by channels, and the index as the node says."""
+    if any(isinstance(value, np.ndarray) and value.any() for value in inputs):
+        raise UnsupportedError("joins a tensor with constants other than 0, which is not supported: use a bias")
+    tensors = [value for value in inputs if isinstance(value, Data)]
+    if len({data.source for data in tensors}) > 1:
+        tensors = [flat.compact(node, data) for data in tensors]
+    sources = list({data.source: data for data in tensors}.values())
+    if len({(len(data.shape), data.shape[1:]) for data in sources}) > 1:
+        tensors, sources = ([flat.flat(data) for data in each] for each in (tensors, sources))
+    starts = dict(
+        zip([data.source for data in sources], np.cumsum([0, *[data.size for data in sources]]), strict=False)
+    )
+    made = sources[0]
+    if len(sources) > 1:
+        channels = sum(data.shape[0] for data in sources)
+        made = flat.add(node, Concat(), *sources, shape=(channels, *made.shape[1:]))
+    else:
+        flat.account[node.row] = ("layout", "moves values; the weights after it are reordered to match")
+    moved, rest = [], iter(tensors)
+    for value in inputs:
+        if isinstance(value, Data):
+            data = next(rest)
+            image, place = np.divmod(data.index - 1, data.size)
+            moved.append(np.where(data.index > 0, image * made.size + starts[data.source] + place + 1, 0))
+        elif value is not None:
+            moved.append(np.zeros(value.shape, np.int64))
+    return made.laid_out(np.asarray(evaluate(node, list(moved))[0], np.int64))
 
 
 @OPERATORS.reads("Pad", 2, 11, 13, 18, 19, 21, 23, 24, 25, traits=Trait.AFTER_LOGITS)

@@ -19,7 +19,7 @@ from converters.onnx.reading.constant_folding import fitted_from
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.reading.onnx_graph import Graph, GraphNode
 from converters.onnx.tensor_layout import Floats, Index
-from converters.onnx.windows import windows_of
+from converters.onnx.windows import part_counted, windows_of
 from specs.errors import ConversionError
 from specs.fields import Shape
 from specs.shapes import axes_of, pads_of
@@ -69,7 +69,7 @@ class Reference:
         batch = entering.shape[0]
         flat = images.flatten(1).numpy()[:, self.layout.order]  # [N, C * H * W], in the order of the file
         if gain != 1:
-            flat = np.round(flat * gain)
+            flat = np.round(flat * gain) + entering.black
         missing = -len(flat) % batch
         flat = np.concatenate([flat, np.zeros((missing, flat.shape[1]), flat.dtype)])
         dtype = onnx.helper.tensor_dtype_to_np_dtype(WIDER.get(entering.element_type, entering.element_type))
@@ -105,12 +105,13 @@ class MaxPool(OpRun):
 
 
 class AveragePool(OpRun):
-    """Mean of each window, with padding as zeros; the class in onnx 1.23 walks through each window in Python."""
+    """Mean of each window; the class in onnx 1.23 walks through each window in Python."""
 
     op_domain = ""
 
     def _run(self, x: Array, **attributes: Any) -> tuple[Array]:
-        return (_windows(x, attributes, 0).mean(axis=-1).astype(x.dtype),)
+        part = part_counted(_given(attributes), tuple(attributes["kernel_shape"]), x.shape[2:])
+        return ((_windows(x, attributes, 0).mean(axis=-1) / part).astype(x.dtype),)
 
 
 class Conv(EvaluatedConv):

@@ -6,7 +6,6 @@ RECURRENT = "a recurrent layer, which keeps a state between its own steps: use C
 ATTENTION = "attention, which multiplies two tensors that depend on the image: use Conv or dense layers"
 STATISTICS = "normalises by statistics of each image, which fixed weights cannot do: use BatchNormalization"
 FUNCTION = "not supported on values that depend on the image: use Conv, Gemm, MatMul, pooling, Add and ReLU"
-REDUCTION = "a sum over axes is not supported: use ReduceMean over height and width, or MatMul"
 CONTROL = "control flow, whose branches are not read: export the model without it"
 INTEGER = "an integer operator, which is not supported: export with QuantizeLinear and DequantizeLinear instead (QDQ)"
 DYNAMIC = (
@@ -18,7 +17,6 @@ QONNX = (
     "Brevitas: QCDQ)"
 )
 RANDOM = "draws random numbers, which a converted network cannot do: export the model in eval mode"
-JOIN = "joins, splits or repeats tensors, which is not supported: join branches by Add"
 SAMPLING = "resamples, sorts or selects values, which is not supported: use Conv or pooling, or resize the images"
 TRANSPOSED = "a transposed convolution, which is not supported: use Conv"
 
@@ -35,12 +33,10 @@ _REASONS = {
         "Cos Einsum GlobalLpPool LpPool Pow Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMin "
         "ReduceProd ReduceSumSquare Sin Sqrt"
     ),
-    REDUCTION: "ReduceSum",
     CONTROL: "If Loop Scan SequenceMap",
     DYNAMIC: "DynamicQuantizeLinear",
     INTEGER: "ConvInteger MatMulInteger QLinearConv QLinearMatMul",
     RANDOM: "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
-    JOIN: "Concat Mean Split Tile",
     SAMPLING: "DeformConv GridSample MaxRoiPool MaxUnpool NonMaxSuppression Resize RoiAlign TopK Upsample Where",
     TRANSPOSED: "ConvTranspose",
 }

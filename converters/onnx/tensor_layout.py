@@ -10,7 +10,7 @@ from converters.onnx.reading.onnx_file import Array
 from specs.errors import UnsupportedError
 from specs.fields import Shape
 from specs.files.limits import ONNX_TENSOR
-from specs.shapes import Pads
+from specs.shapes import Pads, Pair
 
 Index = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -158,12 +158,9 @@ def maps_of(data: Data, *, movable: bool) -> Maps:
         raise UnsupportedError(f"the first axis of its input is {index.shape[0]}, expected the batch, {data.batch}")
     _check_batch(data, index.reshape(data.batch, -1), list(data.index.shape))
     one = index[0]
-    inside = np.nonzero((one > 0).any(axis=0))
-    if not len(inside[0]):
+    if not one.any():
         raise UnsupportedError("its input contains only zeros")
-    (top, bottom), (left, right) = ((int(axis.min()), int(axis.max()) + 1) for axis in inside)
-    inner = one[:, top:bottom, left:right]
-    pads = (top, left, one.shape[1] - bottom, one.shape[2] - right)
+    inner, pads = _inside(one)
     maps = np.arange(1, data.size + 1).reshape(data.shape)
     if inner.shape == data.shape and len(data.shape) == 3:
         channels = (inner[:, 0, 0] - 1) // (data.shape[1] * data.shape[2])
@@ -175,6 +172,72 @@ def maps_of(data: Data, *, movable: bool) -> Maps:
         f"reads the values of {data.source}, {list(data.shape)}, in another layout, {list(data.index.shape)}, which "
         "its weights cannot absorb: remove the Transpose, Reshape or the like before it"
     )
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Feature maps in a tensor, each of which has every n-th value of a map of the source, from some place on.
+
+    Attributes:
+        channels: `[C]`, the source's channel at each place; -1 for a channel of zeros.
+        starts: `[C, 2]`, row and column of the first value.
+        stride: distance of the values, `(height, width)`.
+        size: number of values, `(height, width)`.
+        pads: zeros around the maps, `(top, left, bottom, right)`.
+    """
+
+    channels: Index
+    starts: Index
+    stride: Pair
+    size: Pair
+    pads: Pads
+
+    def weight(self, shape: Shape) -> Floats:
+        """Return the weights of a convolution that picks these values from maps of `shape`."""
+        reach = [
+            max(int(self.starts[:, i].max()) + 1, shape[1 + i] - self.size[i] * self.stride[i] + 1) for i in range(2)
+        ]
+        weight = np.zeros((len(self.channels), shape[0], *reach))
+        kept = self.channels >= 0
+        weight[np.flatnonzero(kept), self.channels[kept], self.starts[kept, 0], self.starts[kept, 1]] = 1
+        return weight
+
+
+def picked_of(data: Data) -> Picked | None:
+    """Describe a tensor `[N, C, H, W]` or `[N, C, L]` as values picked from the source's maps; None if it is not."""
+    index = data.index[:, :, None, :] if data.index.ndim == 3 else data.index
+    if index.ndim != 4 or len(data.shape) != 3 or index.shape[0] != data.batch or not index[0].any():
+        return None
+    _check_batch(data, index.reshape(data.batch, -1), list(data.index.shape))
+    inner, pads = _inside(index[0])
+    kept: npt.NDArray[np.bool_] = inner.max((1, 2)) > 0
+    rows, columns = inner.shape[1:]
+    of_channel, at = np.divmod(inner - 1, data.shape[1] * data.shape[2])
+    y, x = np.divmod(at, data.shape[2])
+    first = int(np.flatnonzero(kept)[0])
+    stride = (
+        int(y[first, 1, 0] - y[first, 0, 0]) if rows > 1 else 1,
+        int(x[first, 0, 1] - x[first, 0, 0]) if columns > 1 else 1,
+    )
+    found = Picked(
+        np.where(kept, of_channel[:, 0, 0], -1), np.where(kept[:, None], np.stack([y[:, 0, 0], x[:, 0, 0]], 1), 0),
+        stride, (rows, columns), pads,
+    )  # fmt: skip
+    if min(stride) < 1:
+        return None
+    there = (
+        (found.starts[:, :1, None] + stride[0] * np.arange(rows)[:, None]) * data.shape[2]
+        + (found.starts[:, 1:, None] + stride[1] * np.arange(columns))
+        + found.channels[:, None, None] * data.shape[1] * data.shape[2] + 1
+    )  # fmt: skip
+    return found if np.array_equal(inner, np.where(kept[:, None, None], there, 0)) else None
+
+
+def _inside(one: Index) -> tuple[Index, Pads]:
+    """Return maps `[C, H, W]` without the zeros around them, and the number of these on each side."""
+    inside = np.nonzero((one > 0).any(axis=0))
+    (top, bottom), (left, right) = ((int(axis.min()), int(axis.max()) + 1) for axis in inside)
+    return one[:, top:bottom, left:right], (top, left, one.shape[1] - bottom, one.shape[2] - right)
 
 
 def _check_batch(data: Data, rows: Index, shape: list[int]) -> None:

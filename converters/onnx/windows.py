@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from converters.onnx.tensor_layout import Floats
 from specs.errors import IntegrityError, UnsupportedError
-from specs.shapes import Pair, Window, fewest_sides
+from specs.shapes import Pair, Window, axes_of, fewest_sides, pads_of
 
 MAX_SIDE = 1 << 14
 """Largest side of a kernel, stride, dilation or padding; guards against small files that ask for huge maps."""
@@ -56,6 +59,23 @@ def windows_of(attributes: Mapping[str, Any], kernel: tuple[int, ...], sides: tu
         padding = fewest_sides((0, pads[0], 0, pads[1]))
         return Window((1, kernel[0]), (1, stride[0]), padding, (1, dilation[0]))
     return Window(_pair(kernel), _pair(stride), fewest_sides((pads[0], pads[1], pads[2], pads[3])), _pair(dilation))
+
+
+def part_counted(attributes: Mapping[str, Any], kernel: tuple[int, ...], sides: tuple[int, ...]) -> Floats:
+    """Return the part of each window over which AveragePool takes the mean, `[H, W]` or `[L]`.
+
+    Padding counts with `count_include_pad`, and what `ceil_mode` adds at the end never does.
+    """
+    window = windows_of(attributes, kernel, sides)
+    counts = bool(attributes.get("count_include_pad", 0))
+    pads = pads_of(windows_of({**attributes, "ceil_mode": 0}, kernel, sides).padding) if counts else (0, 0, 0, 0)
+    counted = np.ones([side + pads[i] + pads[i + 2] for i, side in enumerate((1, *sides)[-2:])])
+    beyond = [whole - own for whole, own in zip(pads_of(window.padding), pads, strict=True)]
+    counted = np.pad(counted, ((beyond[0], beyond[2]), (beyond[1], beyond[3])))
+    seen = np.lib.stride_tricks.sliding_window_view(counted, [axis.reach for axis in axes_of(window)])
+    down, across = window.stride
+    part = seen[::down, ::across, :: window.dilation[0], :: window.dilation[1]].mean((2, 3))
+    return np.asarray(part if len(sides) == 2 else part[0], np.float64)
 
 
 def _pair(sides: tuple[int, ...]) -> Pair:

@@ -1,7 +1,7 @@
 """Layout of charts: positions of lines, ticks and labels. The templates draw them as SVG."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -66,36 +66,20 @@ def ticks(low: float, high: float, n: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _shares(levels: list[float]) -> list[float]:
-    """Return the levels within 0..1."""
-    return [level for level in levels if 0 <= level <= 1]
-
-
 def accuracy_chart(by_steps: dict[int, float | None], ann: float | None = None) -> LineChart:
-    """Return the chart of accuracy against T, on a logarithmic axis of T.
-
-    Args:
-        by_steps: accuracy for each T, 0..1; None makes a gap.
-        ann: accuracy of the ANN, drawn as a horizontal line; None without ANN.
-    """
+    """Return the chart of accuracy against T, on a logarithmic axis; None makes a gap. The ANN is a horizontal line."""
     known = {t: accuracy for t, accuracy in by_steps.items() if accuracy is not None}
-    levels = _shares(ticks(min([*known.values(), *([] if ann is None else [ann])], default=0.0), 1.0))
-    y = Axis(levels[0], 1.0, BOTTOM, TOP, "accuracy")
-    x = Axis(0.0, math.log2(max(by_steps)), LEFT + 8, RIGHT - 8, "time steps T")
+    lowest = min([*known.values(), *([] if ann is None else [ann])], default=0.0)
+    y = _vertical("accuracy", _percents(lowest, 1.0))
+    powers = {math.log2(t): str(t) for t in by_steps if t & (t - 1) == 0}
+    x = _horizontal("time steps T", 0.0, math.log2(max(by_steps)), powers)
     pieces = _pieces(x, y, ((math.log2(t), accuracy) for t, accuracy in by_steps.items()))
     said = "SNN: " + ", ".join(f"{percent(accuracy)} at T={t}" for t, accuracy in known.items())
     lines = [Line("SNN", "snn", pieces, dotted=True)]
     if ann is not None:
         said = f"ANN: {percent(ann)}. {said}"
         lines.insert(0, Line("ANN", "ann", (((LEFT, y.at(ann)), (RIGHT, y.at(ann))),)))
-    powers = [t for t in by_steps if t & (t - 1) == 0]
-    return LineChart(
-        "Accuracy against time steps",
-        f"{said}.",
-        _labelled(x, [(math.log2(t), str(t)) for t in powers]),
-        _labelled(y, [(level, f"{100 * level:g} %") for level in levels]),
-        tuple(lines),
-    )
+    return LineChart("Accuracy against time steps", f"{said}.", x, y, tuple(lines))
 
 
 LEARNERS = (
@@ -130,18 +114,14 @@ def _learning_chart(reports: Sequence[EpochReport], figure: str, description: st
         for _, _, field in LEARNERS
     ]
     known = [value for curve in curves for _, value in curve if value is not None] or [0.0]
-    levels = ticks(min(known), max(known))
-    if figure == "accuracy":
-        levels = _shares(levels)
     n_epochs = max(report.epoch for report in reports) + 1
-    x = Axis(1.0, max(2.0, n_epochs), LEFT + 8, RIGHT - 8, "epoch")
-    y = Axis(levels[0], levels[-1], BOTTOM, TOP, figure)
-    unit, text = (100, "{:.4g} %") if figure == "accuracy" else (1, "{:g}")
+    x = _horizontal("epoch", 1.0, max(2.0, n_epochs), _whole_marks(n_epochs))
+    y = _vertical(figure, (_percents if figure == "accuracy" else _numbers)(min(known), max(known)))
     return LineChart(
         f"{figure.capitalize()} over the epochs",
         description,
-        _labelled(x, [(epoch, str(epoch)) for epoch in _whole_marks(n_epochs)]),
-        _labelled(y, [(level, text.format(unit * level)) for level in levels]),
+        x,
+        y,
         tuple(
             Line(name, style, _pieces(x, y, curve), dotted=style == "snn")
             for (name, style, _), curve in zip(LEARNERS, curves, strict=True)
@@ -150,38 +130,44 @@ def _learning_chart(reports: Sequence[EpochReport], figure: str, description: st
 
 
 def output_chart(over_time: Tensor, classes: Sequence[str], label: int) -> LineChart:
-    """Return the chart of the outputs over time, in which the answer and the label stand out.
-
-    Args:
-        over_time: mean output of each class up to each step, `[T, classes]`.
-        classes: names of the classes.
-        label: index of the true class.
-    """
+    """Return the chart of the outputs over time, `[T, classes]`, in which the answer and the label stand out."""
     rows = over_time.tolist()
     answer = int(over_time[-1].argmax())
-    levels = ticks(float(over_time.min()), float(over_time.max()), 4)
-    y = Axis(levels[0], levels[-1], BOTTOM, TOP, "mean output")
-    x = Axis(1.0, max(2.0, len(rows)), LEFT + 8, RIGHT - 8, "time step")
+    y = _vertical("mean output", _numbers(float(over_time.min()), float(over_time.max()), 4))
+    x = _horizontal("time step", 1.0, max(2.0, len(rows)), _whole_marks(len(rows)))
     styles = {label: "label"} | {answer: "snn"}
     order = [c for c in range(len(classes)) if c not in styles] + list(styles)
     lines = tuple(
         Line(
             classes[c],
             styles.get(c, "other"),
-            (tuple((x.at(t + 1), y.at(row[c])) for t, row in enumerate(rows)),),
-            dotted=c in styles,
+            _pieces(x, y, ((t, row[c]) for t, row in enumerate(rows, 1))),
+            c in styles,
         )
         for c in order
     )
     leaders = [max(range(len(row)), key=row.__getitem__) for row in rows]
     settled = max((t + 1 for t, leader in enumerate(leaders) if leader != answer), default=0) + 1
-    return LineChart(
-        "Output over time",
-        f"{classes[answer]} leads from step {settled} of {len(rows)} on.",
-        _labelled(x, [(t, str(t)) for t in _whole_marks(len(rows))]),
-        _labelled(y, [(level, f"{level:g}") for level in levels]),
-        lines,
-    )
+    said = f"{classes[answer]} leads from step {settled} of {len(rows)} on."
+    return LineChart("Output over time", said, x, y, lines)
+
+
+def _percents(low: float, high: float) -> dict[float, str]:
+    """Return the marks of parts, 0..1, with their texts."""
+    return {level: f"{100 * level:.4g} %" for level in ticks(low, high) if 0 <= level <= 1}
+
+
+def _numbers(low: float, high: float, n: int = 5) -> dict[float, str]:
+    return {level: f"{level:g}" for level in ticks(low, high, n)}
+
+
+def _vertical(label: str, marks: Mapping[float, str]) -> Axis:
+    """Return an axis from the first mark to the last."""
+    return _labelled(Axis(min(marks), max(marks), BOTTOM, TOP, label), marks)
+
+
+def _horizontal(label: str, low: float, high: float, marks: Mapping[float, str]) -> Axis:
+    return _labelled(Axis(low, high, LEFT + 8, RIGHT - 8, label), marks)
 
 
 def _pieces(
@@ -197,14 +183,14 @@ def _pieces(
     return tuple(tuple(piece) for piece in pieces if piece)
 
 
-def _whole_marks(n: int) -> list[int]:
+def _whole_marks(n: int) -> dict[float, str]:
     """Return 1 and up to eight more whole numbers up to `n`."""
-    return [i for i in range(1, n + 1) if i == 1 or i % max(1, -(-n // 8)) == 0]
+    return {i: str(i) for i in range(1, n + 1) if i == 1 or i % max(1, -(-n // 8)) == 0}
 
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _labelled(axis: Axis, marks: Sequence[tuple[float, str]]) -> Axis:
-    return replace(axis, labels=tuple((axis.at(value), text) for value, text in marks))
+def _labelled(axis: Axis, marks: Mapping[float, str]) -> Axis:
+    return replace(axis, labels=tuple((axis.at(value), text) for value, text in marks.items()))

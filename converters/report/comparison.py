@@ -13,7 +13,7 @@ from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.inputs import as_input
 from converters.ann_to_snn.ann_answers import AnnAnswers
 from converters.ann_to_snn.onnx_conversion import OnnxConversion
-from converters.ann_to_snn.spiking_layers import activations_first
+from converters.ann_to_snn.spiking_layers import prepared
 from converters.linear.ann import Ann, run_ann
 from converters.linear.linear_fold import Conv, Dense
 from converters.report.energy import EnergyEstimate, estimate_energy
@@ -104,7 +104,7 @@ def count_macs(ann: Ann) -> int:
 @torch.no_grad()
 def layer_correlations(conversion: OnnxConversion, exact: IntegerNetwork, split: Split) -> list[float | None]:
     """Return for each layer, input first, the correlation of the ANN's activations with the rates for them."""
-    answers = AnnAnswers(activations_first(conversion.imported.ann), conversion.normalization)
+    answers = AnnAnswers(prepared(conversion.imported.ann, conversion.candidate.max_pooling), conversion.normalization)
     layers = exact.spec.layers
     sources = dict(zip(conversion.candidate.blocks, conversion.candidate.layers, strict=True))
     scales = {found.block: found.scale for found in conversion.candidate.calibrations}

@@ -54,9 +54,7 @@ def estimate_energy(
     A synop adds a weight. A synop of a graded pixel, and a MAC of the ANN, multiplies first.
 
     Args:
-        spec: spec of the network.
         synops: synops of one image for each layer, input first.
-        macs: multiply-accumulate operations of the ANN for one image.
         effective_macs: those of `macs` in which no factor is 0.
     """
     adds = sum(synops)

@@ -22,7 +22,7 @@ from converters.report.network_figures import (
     spread_out,
 )
 from converters.report.network_graph import draw, graph_of_model
-from converters.report.rendering import render
+from converters.report.rendering import part_text, render
 from specs.errors import DataError
 from specs.io import dump_spec
 from specs.words import counted
@@ -54,12 +54,7 @@ class GalleryFigures:
 
 
 def measure_gallery(model: Model, dataset: Dataset, *, limit: int) -> GalleryFigures:
-    """Run a model on test images; return the figures of its gallery.
-
-    Args:
-        model: classifier of images like the dataset's.
-        dataset: images with labels.
-        limit: largest number of test images; they are evenly spaced in the test set.
+    """Run a model on at most `limit` test images, evenly spaced in the test set; return the figures of its gallery.
 
     Raises:
         DataError: the dataset has no labels, or more classes than the model.
@@ -96,23 +91,20 @@ def measure_gallery(model: Model, dataset: Dataset, *, limit: int) -> GalleryFig
 def gallery_page(
     model: Model, figures: GalleryFigures, *, source: str, command: str, reports: Sequence[EpochReport] = ()
 ) -> str:
-    """Return the gallery of a model, an HTML page.
-
-    Args:
-        model: the model.
-        figures: figures of the model.
-        source: file or name of the model.
-        command: command line, as typed.
-        reports: reports of its training epochs, if known.
-    """
+    """Return the gallery of a model, an HTML page; `source` and `command` are shown as typed."""
     return render(
         "gallery.html.jinja",
         model=model,
         figures=figures,
-        card_rows=card_rows(model.card),
+        card_rows=[(f"{topic}: {key}", value) for topic, key, value in card_rows(model.card)],
         drawing=draw(graph_of_model(model)),
         spec_text=dump_spec(model.spec),
         source=source,
         command=command,
         reports=reports,
+        report_rows=[
+            (f"{report.epoch + 1}{' *' if report.best else ''}", *map(part_text, scores))
+            for report in reports
+            for scores in [(report.training_score, report.validation_ann_score, report.validation_snn_score)]
+        ],
     )

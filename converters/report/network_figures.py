@@ -127,22 +127,17 @@ class NetworkFigures:
 
 
 def measure_network(exact: IntegerNetwork, dataset: Dataset, score: Evaluation) -> NetworkFigures:
-    """Run a network on test images, evenly spaced in the test set; return its figures.
-
-    Args:
-        exact: the network.
-        dataset: dataset with the test images.
-        score: evaluation on all test images, at the network's own T.
-    """
+    """Run a network on test images, evenly spaced in the test set; `score` is of all of them at the network's own T."""
     scored, watched = spread_out(dataset.test, N_SCORED), spread_out(dataset.test, N_WATCHED)
     logits = torch.cat([exact(images) for images, _ in batches(scored, BATCH)])
+    n_classes = logits.shape[1]
     assert score.synops is not None
     longest = scored.images.shape[1] if scored.has_events else max(TIME_STEPS)
     rows = zip(exact.spec.layers, exact.spec.shapes, score.rates, score.synops, dead_units(exact, watched), strict=True)
     return NetworkFigures(
-        classes=class_names(dataset, logits.shape[1]),
+        classes=dataset.classes if len(dataset.classes) == n_classes else tuple(map(str, range(n_classes))),
         by_steps=accuracy_by_steps(exact, scored, [t for t in TIME_STEPS if t <= longest], batch_size=BATCH),
-        confusion=count_confusions(scored.labels, logits.argmax(1), logits.shape[1]),
+        confusion=count_confusions(scored.labels, logits.argmax(1), n_classes),
         logits=logits,
         scored=scored,
         layers=tuple(
@@ -158,11 +153,6 @@ def spread_out(split: Split, n: int) -> Split:
     return split if len(split) <= n else split.take(torch.arange(n) * len(split) // n)
 
 
-def class_names(dataset: Dataset, n_classes: int) -> tuple[str, ...]:
-    """Return the names of the dataset's classes if the network has as many; otherwise numbers."""
-    return dataset.classes if len(dataset.classes) == n_classes else tuple(map(str, range(n_classes)))
-
-
 def count_confusions(labels: Tensor, answers: Tensor, n_classes: int) -> Confusion:
     """Count pairs of class and answer, both int64 `[N]`.
 
@@ -175,26 +165,20 @@ def count_confusions(labels: Tensor, answers: Tensor, n_classes: int) -> Confusi
 def dead_units(exact: IntegerNetwork, split: Split) -> list[int | None]:
     """Return for each layer, input first, how many neurons never spike on these images; None without neurons."""
     tallies = [exact.tally(images)[1].counts for images, _ in batches(split, BATCH)]
-    found: list[int | None] = []
-    for layer, counts in zip(exact.spec.layers, zip(*tallies, strict=True), strict=True):
-        if has_neurons(layer):
-            spiked = torch.stack([count > 0 for count in counts if count is not None]).any(0)
-            found.append(int((~spiked).sum()))
-        else:
-            found.append(None)
-    return found
+    return [
+        int((~torch.stack([count > 0 for count in counts if count is not None]).any(0)).sum())
+        if has_neurons(layer)
+        else None
+        for layer, counts in zip(exact.spec.layers, zip(*tallies, strict=True), strict=True)
+    ]
 
 
 def pick_examples(
     labels: Tensor, interesting: Tensor, n: int = N_EXAMPLES, *, n_interesting: int | None = None
 ) -> list[int]:
-    """Return the indices of up to `n` images, some of them interesting, from as many classes as possible.
+    """Return the indices of up to `n` images, from as many classes as possible.
 
-    Args:
-        labels: int64 `[N]`.
-        interesting: bool `[N]`.
-        n: number of images.
-        n_interesting: number of interesting ones, by default half; more only if too few others exist.
+    `n_interesting` of them are interesting, by default half; more only if too few others exist.
 
     >>> pick_examples(torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([1, 1, 0, 1, 0, 0]).bool(), 4)
     [0, 3, 2, 4]

@@ -1,7 +1,7 @@
 """Drawing of a network: its layers from top to bottom, in the integers of the hardware."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import wrap
 
 import numpy as np
@@ -20,7 +20,7 @@ from specs.summary import summarize
 WIDTH = 360.0
 """Width of the drawing, in SVG units; letters are 12 units high."""
 LEFT, RIGHT = 46.0, 352.0
-"""Edges of the boxes; skips run to the left of them."""
+"""Edges of the boxes; curves run to the left of them."""
 PAD, LINE, GAP = 10.0, 16.0, 24.0
 BARS_WIDTH, BARS_HEIGHT = 92.0, 38.0
 WRAP, WRAP_BESIDE_BARS = 48, 29
@@ -41,10 +41,10 @@ class GraphLayer:
     """Layer of a drawing, in words.
 
     Attributes:
-        name: index and kind, such as `1 dense`.
+        name: index, kind and name, such as `1 dense` or `1 dense stem`.
         shape: shape of the output.
         facts: further facts, one phrase each.
-        sources: indices of the layers that its skips read.
+        sources: indices of the layers that it reads.
         weights: weights of all its synapses; None without weights, or if all are equal or were never trained.
     """
 
@@ -78,11 +78,10 @@ def graph_of_model(model: Model, *, trained: bool = True) -> NetworkGraph:
     """Return the graph of a model; `trained=False` leaves out the values of its weights."""
     spec, form = model.spec, form_of_network(model.build())
     layers = []
-    for i, (layer, own) in enumerate(zip(form.layers, spec.layers, strict=True)):
-        facts = *_facts(layer, trained=trained), *_spec_facts(layer, own)
-        sources = tuple(skip.source for skip in layer.skips)
+    for i, (layer, own, sources) in enumerate(zip(form.layers, spec.layers, spec.sources, strict=True)):
+        facts = *_facts(layer, trained=trained), *_spec_facts(layer, own, i, form)
         weights = _histogram(layer) if trained else None
-        layers.append(GraphLayer(f"{i} {layer.kind}", layer.shape, facts, sources, weights))
+        layers.append(GraphLayer(f"{i} {layer.kind} {layer.name}".rstrip(), layer.shape, facts, sources, weights))
     n_parameters = sum(row.parameters for row in summarize(spec))
     return NetworkGraph(spec.name, f"T = {spec.time_steps}, {n_parameters:,} parameters", tuple(layers))
 
@@ -94,6 +93,7 @@ def graph_of_netx(file: ChipForm, name: str) -> NetworkGraph:
             f"{i} {layer.kind}",
             layer.shape,
             (*_facts(layer, trained=True), *layer.problems),
+            (i - 1,) if i else (),
             weights=_histogram(layer),
         )
         for i, layer in enumerate(file.layers)
@@ -136,7 +136,7 @@ def _facts(layer: ChipLayer, *, trained: bool) -> Iterator[str]:
         yield f"voltage decay {decay_text(layer.neurons.voltage_decay)}"
 
 
-def _spec_facts(layer: ChipLayer, own: LayerSpec) -> Iterator[str]:
+def _spec_facts(layer: ChipLayer, own: LayerSpec, index: int, form: ChipForm) -> Iterator[str]:
     """Yield the facts that a file of layers does not hold."""
     if isinstance(own, InputSpec) and not own.has_neurons:
         yield own.form
@@ -147,9 +147,15 @@ def _spec_facts(layer: ChipLayer, own: LayerSpec) -> Iterator[str]:
         yield "a spike subtracts the threshold"
     if layer.shift:
         yield "spikes leave a step later"
+    if index and (source := layer.sources[0].source) != index - 1:
+        yield f"reads {_label(form, source)}"
     for skip, synapses in zip(skips_of(own), layer.skips, strict=True):
         assert synapses.weight is not None
-        yield f"skip from {skip.source}: {skip.kind}, {synapses.weight.size:,} weights"
+        yield f"skip from {_label(form, synapses.source)}: {skip.kind}, {synapses.weight.size:,} weights"
+
+
+def _label(form: ChipForm, index: int) -> str:
+    return f"{index} {form.layers[index].name}".rstrip()
 
 
 def _histogram(layer: ChipLayer) -> Histogram | None:
@@ -171,6 +177,7 @@ class Box:
         lines: lines of text, `(y, text)`.
         bars: bars of the histogram, `(x, y, width, height)`.
         foot: y of the least and the largest weight below the bars.
+        follows: whether the layer reads the one above.
     """
 
     layer: GraphLayer
@@ -179,6 +186,7 @@ class Box:
     lines: tuple[tuple[float, str], ...]
     bars: tuple[tuple[float, float, float, float], ...] = ()
     foot: float = 0.0
+    follows: bool = False
 
     @property
     def middle(self) -> float:
@@ -188,12 +196,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Layout of a drawing; each of `skips` is an SVG path between two boxes, and the tip of its arrow."""
+    """Layout of a drawing; each of `curves` is an SVG path between two boxes, and the tip of its arrow."""
 
     graph: NetworkGraph
     height: float
     boxes: tuple[Box, ...]
-    skips: tuple[tuple[str, tuple[float, float]], ...]
+    curves: tuple[tuple[str, tuple[float, float]], ...]
     width: float = WIDTH
     left: float = LEFT
     right: float = RIGHT
@@ -202,18 +210,18 @@ class Drawing:
 
 
 def draw(graph: NetworkGraph) -> Drawing:
-    """Return the layout of a network."""
-    boxes: list[Box] = []
+    """Return the layout of a network: what a layer reads from the one above is an arrow, all else are curves."""
+    boxes, curves = list[Box](), list[tuple[str, tuple[float, float]]]()
     top = 2 * LINE + GAP
-    for layer in graph.layers:
-        boxes.append(_box(layer, top))
-        top += boxes[-1].height + GAP
-    skips = [
-        _skip(boxes[source], boxes[i], n)
-        for i, layer in enumerate(graph.layers)
-        for n, source in enumerate(layer.sources)
-    ]
-    return Drawing(graph, top, tuple(boxes), tuple(skips))
+    for i, layer in enumerate(graph.layers):
+        others = list(layer.sources)
+        if follows := i - 1 in others:
+            others.remove(i - 1)
+        box = replace(_box(layer, top), follows=follows)
+        curves += [_curve(boxes[source], box, n) for n, source in enumerate(others)]
+        boxes.append(box)
+        top += box.height + GAP
+    return Drawing(graph, top, tuple(boxes), tuple(curves))
 
 
 def _box(layer: GraphLayer, top: float) -> Box:
@@ -234,8 +242,8 @@ def _box(layer: GraphLayer, top: float) -> Box:
     return Box(layer, top, max(height, base + LINE + PAD / 2 - top), lines, bars, foot=base + LINE - 5)
 
 
-def _skip(source: Box, target: Box, n: int) -> tuple[str, tuple[float, float]]:
-    """Return a curve to the left of the boxes, wider the longer it is; `n` other skips end above it at the target."""
+def _curve(source: Box, target: Box, n: int) -> tuple[str, tuple[float, float]]:
+    """Return a curve to the left of the boxes, wider the longer it is; `n` others end above it at the target."""
     start, end = source.middle, target.middle + 10 * n
     reach = min(56.0, 24 + (end - start) / 12)
     path = f"M{LEFT},{start:g} C{LEFT - reach:g},{start:g} {LEFT - reach:g},{end:g} {LEFT - 6},{end:g}"

@@ -6,7 +6,7 @@ stops them.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
@@ -24,8 +24,10 @@ MAX_ROWS = 10
 """Largest number of classes in an image's scores; with more, those with the highest scores are shown."""
 MAX_FRAMES = 64
 """Largest number of frames in the animation of an image's spikes; the page holds all of them."""
-GRAPH_KEY = "Bars: histogram of the weights, in units of 1/64; heights are square roots of counts. Curves: skips."
-NOTHING = "\N{EN DASH}"
+GRAPH_KEY = (
+    "Bars: histogram of the weights, in units of 1/64; heights are square roots of counts. Curves: skips and branches."
+)
+NOTHING, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 CONTROLS = (*range(9), *range(0xB, 0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000))
 INVISIBLE = dict.fromkeys((*CONTROLS, *BIDI), "\N{REPLACEMENT CHARACTER}")
@@ -33,12 +35,7 @@ INVISIBLE = dict.fromkeys((*CONTROLS, *BIDI), "\N{REPLACEMENT CHARACTER}")
 
 
 def render(template: str, **names: Any) -> str:
-    """Fill a template of this package. Values are escaped, and invisible characters in them replaced.
-
-    Args:
-        template: file name of the template.
-        names: values that the template uses.
-    """
+    """Fill a template of this package. Values are escaped, and invisible characters in them replaced."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
@@ -49,13 +46,15 @@ def render(template: str, **names: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "number": _number, "count": "{:,.0f}".format}
+    environment.filters |= {"percent": part_text, "number": number_text, "count": "{:,.0f}".format}
     environment.globals |= {
         "accuracy_chart": accuracy_chart,
         "output_chart": output_chart,
         "learning_charts": learning_charts,
         "learning_key": [(style, name) for name, style, _ in LEARNERS],
         "score_rows": score_rows,
+        "step_rows": step_rows,
+        "graph_rows": graph_rows,
         "film": film,
         "film_steps": film_steps,
         "film_uri": film_uri,
@@ -76,38 +75,45 @@ def visible(value: Any) -> Any:
     return value.translate(INVISIBLE) if isinstance(value, str) else value
 
 
-@dataclass(frozen=True)
-class ScoreRow:
-    """Scores of one class, by SNN and ANN; the ANN's are None without an ANN.
+def score_rows(example: Example, ann: Tensor | None = None) -> list[tuple[int, list[tuple[str, float, float]]]]:
+    """Return each class with its scores, for at most `MAX_ROWS` classes.
 
-    Each part is the position of a score between the lowest and the highest of its program, 0..1.
-    """
-
-    label: int
-    snn: float
-    snn_part: float
-    ann: float | None = None
-    ann_part: float | None = None
-
-
-def score_rows(example: Example, ann: Tensor | None = None) -> list[ScoreRow]:
-    """Return the scores of an image by class, for at most `MAX_ROWS` classes.
+    A score is the program (`ann` or `snn`), its logit, and where that lies between the lowest and the highest logit of
+    the program, 0..1.
 
     Args:
         example: image with the SNN's response.
         ann: the ANN's logits `[classes]`, or None.
     """
-    programs = [example.scores.tolist()] + ([] if ann is None else [ann.tolist()])
-    n_classes = len(programs[0])
-    shown = set(range(n_classes))
-    if n_classes > MAX_ROWS:
+    programs = ({} if ann is None else {"ann": ann.tolist()}) | {"snn": example.scores.tolist()}
+    shown = set(range(len(programs["snn"])))
+    if len(shown) > MAX_ROWS:
         n_each = MAX_ROWS // len(programs)
-        shown = {c for scores in programs for c in sorted(shown, key=lambda c: -scores[c])[:n_each]}
-    parts = [_parts(scores) for scores in programs]
+        shown = {c for scores in programs.values() for c in sorted(shown, key=lambda c: -scores[c])[:n_each]}
+
+    def part(scores: list[float], score: float) -> float:
+        low, high = min(scores), max(scores)
+        return round((score - low) / (high - low), 4) if high > low else 0.0
+
     return [
-        ScoreRow(c, *(value for scores, part in zip(programs, parts, strict=True) for value in (scores[c], part[c])))
+        (c, [(program, scores[c], part(scores, scores[c])) for program, scores in programs.items()])
         for c in sorted(shown)
     ]
+
+
+def step_rows(by_steps: Mapping[int, float | None], ann: float | None) -> list[list[str]]:
+    """Return T, accuracy, and the difference from the ANN, if there is one."""
+    rows = []
+    for t, accuracy in by_steps.items():
+        difference = NOTHING if None in (accuracy, ann) else f"{100 * (accuracy - ann):+.2f}"  # type: ignore[operator]
+        row = [str(t), "a state exceeds 24 bits" if accuracy is None else part_text(accuracy), difference]
+        rows.append(row[: 2 if ann is None else 3])
+    return rows
+
+
+def graph_rows(layers: Iterable[Any]) -> list[tuple[str, str, str]]:
+    """Return name, shape and facts of each layer of a drawing."""
+    return [(layer.name, TIMES.join(map(str, layer.shape)), "; ".join(layer.facts)) for layer in layers]
 
 
 def film_steps(example: Example) -> int:
@@ -115,17 +121,12 @@ def film_steps(example: Example) -> int:
     return 0 if example.spikes is None else min(MAX_FRAMES, len(example.spikes))
 
 
-def _parts(scores: list[float]) -> list[float]:
-    """Return the position of each score between the lowest and the highest, 0..1."""
-    low, high = min(scores), max(scores)
-    return [round((score - low) / (high - low), 4) if high > low else 0.0 for score in scores]
-
-
-def _percent(part: float | None) -> str:
+def part_text(part: float | None) -> str:
+    """Return a part, 0..1, in percent that do not leave their number; a dash for None."""
     return NOTHING if part is None else percent(part).replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def _number(value: float | None, digits: int = 3) -> str:
+def number_text(value: float | None, digits: int = 3) -> str:
     """Format a number with `digits` significant digits, without powers of ten."""
     if value is None:
         return NOTHING

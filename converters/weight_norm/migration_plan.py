@@ -128,11 +128,7 @@ class Step:
 
     @torch.no_grad()
     def apply(self, values: Sequence[Tensor], findings: "Findings") -> list[Tensor]:
-        """Return the outputs for the tensors in `reads`: whole, or the same rows of each.
-
-        Raises:
-            ConversionError: the weight is not defined or out of range, or a twin differs from it.
-        """
+        """Return the outputs for the tensors in `reads`: whole, or the same rows of each."""
         if self.copies:
             return list(values)
         rest = [value.detach() for value in values]
@@ -317,11 +313,7 @@ def plan_migration(
     dim: int | None = 0,
     dtype: torch.dtype | None = None,
 ) -> Plan:
-    """Plan `migrate_state_dict`; tensors may be on the meta device. `dtype` is that of all floating-point outputs.
-
-    Raises:
-        ConversionError: see `migrate_state_dict`, as far as names, dtypes and shapes show it.
-    """
+    """Plan `migrate_state_dict`; tensors may be on the meta device. `dtype` is that of all floating-point outputs."""
     if to not in list(Style):
         raise ConversionError(f"unknown style {to!r}; expected {', '.join(Style)}")
     to = Style(to)

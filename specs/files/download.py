@@ -5,10 +5,12 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from specs.errors import IntegrityError, SnnZooError, TransferError
 
@@ -27,7 +29,6 @@ BACKOFF_S = 0.5
 """Longest pause after the first failure, in seconds; it doubles with each further one."""
 CHUNK_BYTES = 1 << 18
 REDIRECTIONS = 10
-"""Largest number of redirections of a request."""
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 """HTTP status codes after which another attempt may succeed."""
 
@@ -47,11 +48,8 @@ class BrokenOffError(Exception):
 class _Source:
     """File on a server, as the attempts of a transfer have seen it.
 
-    Attributes:
-        url: its URL.
-        headers: headers of the requests.
-        version: its ETag or date in the last answer; empty if the server gives none.
-        has_changed: True if it was another file in a later answer than in the one before.
+    `version` is its ETag or date in the last answer, empty if the server gives none. `has_changed` is True if it was
+    another file in a later answer than in the one before.
     """
 
     url: str
@@ -155,10 +153,7 @@ def download(
     Args:
         url: `http://` or `https://`; redirections are followed within the same scheme and to https.
         file: open for appending, or in memory.
-        size: size of the whole in bytes, if known.
         limit: largest size in bytes if `size` is None; None for any.
-        headers: headers of the requests.
-        progress: called after each chunk.
 
     Raises:
         TransferError: the server refuses, is too slow, the transfer broke off `ATTEMPTS` times in a row, or the file
@@ -166,12 +161,8 @@ def download(
         IntegrityError: the server sends something else: a web page, or a file of another size.
         SnnZooError: the file cannot be written; it is then emptied.
     """
-    from anyio.from_thread import start_blocking_portal
-
-    # An event loop, as only there can a deadline end whatever waits; in a thread, as the caller's may have one, too.
     source = _Source(url, headers or {})
-    with start_blocking_portal() as portal:
-        persist(lambda: portal.call(_receive, source, file, size, limit, progress), file, what=url)
+    persist(lambda: _receive(source, file, size, limit, progress), file, what=url)
 
 
 def persist(attempt: Callable[[], object], file: BinaryIO, *, what: str) -> None:
@@ -183,7 +174,7 @@ def persist(attempt: Callable[[], object], file: BinaryIO, *, what: str) -> None
     """
     began, start = time.monotonic(), file.seek(0, os.SEEK_END)
     furthest, failures = start, 0
-    while True:
+    for tries in count(1):
         try:
             attempt()
             return
@@ -193,7 +184,7 @@ def persist(attempt: Callable[[], object], file: BinaryIO, *, what: str) -> None
             furthest = max(furthest, end)
             gained, taken_s = furthest - start, time.monotonic() - began
             if failures >= ATTEMPTS:
-                raise TransferError(f"{what}: {error}; tried {ATTEMPTS} times") from None
+                raise TransferError(f"{what}: {error}; tried {tries} times") from None
             if taken_s > ATTEMPTS * RATE_WINDOW_S + gained / LOWEST_RATE:
                 raise TransferError(f"{what}: {error}; given up after {gained} bytes in {taken_s:.0f} s") from None
             time.sleep(BACKOFF_S * 2 ** (failures - 1) * random.uniform(0.5, 1))
@@ -208,15 +199,7 @@ def copy_rest(
     what: str,
     progress: Progress = lambda done, total: None,
 ) -> None:
-    """Append the rest of a source to `file`.
-
-    Args:
-        read: called with a number of bytes; returns at most that many, and none at the end.
-        file: open for appending.
-        limit: largest size of the file in bytes; None for any.
-        total: expected size of the file in bytes, for `progress`.
-        what: name of the source in messages.
-        progress: called after each chunk.
+    """Append the rest of a source to `file`; `read` returns at most as many bytes as asked for, and none at the end.
 
     Raises:
         IntegrityError: the file would exceed `limit`; it is emptied, since its bytes are not the expected ones.
@@ -271,9 +254,40 @@ def _fetch_checked(part: Path, fetch: Callable[[BinaryIO], object], check: Calla
             raise
 
 
-async def _receive(source: _Source, file: BinaryIO, size: int | None, limit: int | None, progress: Progress) -> None:
+class _Patience:
+    """Time left for an attempt to wait: each wait takes its seconds, and each byte of the file adds some.
+
+    httpx limits the time of each wait, but a server may send for ever what is not the file.
+    """
+
+    def __init__(self) -> None:
+        self.left_s, self.waited_s, self.received = RATE_WINDOW_S, 0.0, 0
+
+    def add(self, n_bytes: int) -> None:
+        self.received += n_bytes
+        self.left_s = min(self.left_s + n_bytes / LOWEST_RATE, RATE_WINDOW_S)
+
+    def trace(self, event: str, info: dict[str, Any]) -> None:
+        """Limit the reads of each connection that httpcore opens; it calls this with its events."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            stream = info["return_value"]
+            stream.read = partial(self._read, stream.read)
+
+    def _read(self, read: Callable[..., bytes], max_bytes: int, timeout: float) -> bytes:
+        import httpx
+
+        if self.left_s <= 0:
+            raise httpx.ReadTimeout("")
+        began = time.monotonic()
+        try:
+            return read(max_bytes, timeout=min(self.left_s, timeout))
+        finally:
+            waited_s = time.monotonic() - began
+            self.left_s, self.waited_s = self.left_s - waited_s, self.waited_s + waited_s
+
+
+def _receive(source: _Source, file: BinaryIO, size: int | None, limit: int | None, progress: Progress) -> None:
     """Request the bytes that `file` lacks and append them. Raises `BrokenOffError` if another attempt may help."""
-    import anyio
     import httpx
 
     url, start = source.url, file.seek(0, os.SEEK_END)
@@ -281,63 +295,58 @@ async def _receive(source: _Source, file: BinaryIO, size: int | None, limit: int
         start = file.truncate(0)
     if start == size:
         return
-    began, received = anyio.current_time(), 0
+    patience = _Patience()
     try:
-        # httpx limits the time of each read, but a server may send for ever what is not the file
-        with anyio.CancelScope(deadline=began + RATE_WINDOW_S) as patience:
-            async with _client() as client, aclosing(await _request(client, source, start)) as response:
-                first, total = _extent(url, response, size, limit)
-                is_changed = source.is_changed(response, start)
-                if is_changed or first != start:  # the server does not support ranges, or sends another one
-                    file.truncate(0)
-                if is_changed and first:
-                    raise BrokenOffError("the file changed on the server")
-                if first not in (start, 0):
-                    raise BrokenOffError(f"expected bytes from {start} on, the server sends bytes from {first} on")
-                done = first
-                async for chunk in response.aiter_raw():
-                    left_s = patience.deadline - anyio.current_time() + len(chunk) / LOWEST_RATE
-                    done = _append(file, chunk, limit=limit if size is None else size, what=url)
-                    progress(done, total)
-                    received += len(chunk)
-                    patience.deadline = anyio.current_time() + min(left_s, RATE_WINDOW_S)
-                if total is not None and done < total:
-                    raise BrokenOffError(f"the server sent {done} of {total} bytes")
-                return
+        with _client() as client, closing(_request(client, source, start, patience)) as response:
+            first, total = _extent(url, response, size, limit)
+            is_changed = source.is_changed(response, start)
+            if is_changed or first != start:  # the server does not support ranges, or sends another one
+                file.truncate(0)
+            if is_changed and first:
+                raise BrokenOffError("the file changed on the server")
+            if first not in (start, 0):
+                raise BrokenOffError(f"expected bytes from {start} on, the server sends bytes from {first} on")
+            done = first
+            for chunk in response.iter_raw():
+                done = _append(file, chunk, limit=limit if size is None else size, what=url)
+                progress(done, total)
+                patience.add(len(chunk))
+            if total is not None and done < total:
+                raise BrokenOffError(f"the server sent {done} of {total} bytes")
     except httpx.TimeoutException:
-        raise BrokenOffError(f"no byte for {TIMEOUT_S:g} s") from None
+        slow = f"too slow: {patience.received} bytes in {patience.waited_s:.0f} s"
+        raise BrokenOffError(slow if patience.left_s <= 0 else f"no byte for {TIMEOUT_S:g} s") from None
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
         raise TransferError(f"{url}: {error}") from None
     except httpx.HTTPError as error:
         raise BrokenOffError(_reason(error)) from None
-    raise BrokenOffError(f"too slow: {received} bytes in {anyio.current_time() - began:.0f} s")  # the deadline passed
 
 
-def _client() -> "httpx.AsyncClient":
+def _client() -> "httpx.Client":
     """Return a client that uses the proxies of the environment, and the certificates that the system trusts."""
     import ssl
 
     import httpx
 
     try:
-        return httpx.AsyncClient(timeout=TIMEOUT_S, verify=ssl.create_default_context())
+        return httpx.Client(timeout=TIMEOUT_S, verify=ssl.create_default_context())
     except (ValueError, ImportError, httpx.InvalidURL) as error:  # httpx[socks] is missing, or the URL is invalid
         raise TransferError(f"the proxy of the environment cannot be used: {error}") from None
 
 
-async def _request(client: "httpx.AsyncClient", source: _Source, start: int) -> "httpx.Response":
+def _request(client: "httpx.Client", source: _Source, start: int, patience: _Patience) -> "httpx.Response":
     """Return the answer to a request, its body unread; follow redirections within the same scheme and to https.
 
     httpx follows them too, but to any scheme, and would read the bodies of redirections, which may be endless.
     """
     url = source.url
-    request = client.build_request("GET", url, headers=source.rest_from(start))
+    request = client.build_request("GET", url, headers=source.rest_from(start), extensions={"trace": patience.trace})
     for _ in range(REDIRECTIONS + 1):
-        response = await client.send(request, stream=True)
+        response = client.send(request, stream=True)
         if response.next_request is None:
             _check_status(url, response.status_code, start)
             return response
-        await response.aclose()
+        response.close()
         if response.next_request.url.scheme not in (request.url.scheme, "https"):
             raise TransferError(f"{url}: a redirection to {response.next_request.url} is not followed")
         request = response.next_request
@@ -393,5 +402,5 @@ def _reason(error: BaseException) -> str:
     while inner:
         if isinstance(inner, OSError) and inner.errno:
             return str(inner)
-        inner = inner.exceptions[0] if isinstance(inner, BaseExceptionGroup) else inner.__cause__ or inner.__context__
+        inner = inner.__cause__ or inner.__context__
     return str(error) or type(error).__name__

@@ -11,19 +11,12 @@ from specs.words import suggest
 
 HEAD_BYTES = 512
 MOST_NAMES = 1000
-"""Largest number of files in a folder that are compared with a missing name."""
 
 
 def check_given_file(
     path: str | Path, *, limit: int | None = None, error: type[SnnZooError] = SnnZooError, what: str = ""
 ) -> int:
     """Return the size of a file in bytes; refuse pipes and devices, which may never end. Links are followed.
-
-    Args:
-        path: path of the file.
-        limit: largest size in bytes.
-        error: type of the exception.
-        what: text before the path in messages.
 
     Raises:
         SnnZooError: the file is missing, unreadable, larger than `limit`, or not a regular file.

@@ -24,7 +24,6 @@ def open_zip(path: Path | str, data: bytes | None = None) -> Iterator[zipfile.Zi
     """Open a zip archive. Errors of the archive, also inside the `with` block, become `IntegrityError`.
 
     Args:
-        path: path of the file.
         data: the file's bytes, if they have been read; `path` is then only a name for messages.
 
     Raises:
@@ -33,7 +32,7 @@ def open_zip(path: Path | str, data: bytes | None = None) -> Iterator[zipfile.Zi
     """
     size = check_given_file(path) if data is None else len(data)
     try:
-        with _opened(path, data) as file:
+        with io.BytesIO(data) if data is not None else Path(path).open("rb") as file:
             _refuse_long_directory(path, file)
             with zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
@@ -56,10 +55,6 @@ def open_zip(path: Path | str, data: bytes | None = None) -> Iterator[zipfile.Zi
     except Exception as error:  # zipfile raises about ten types of errors for damaged files
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise IntegrityError(f"{path} is a damaged zip archive, perhaps cut short: {reason}") from None
-
-
-def _opened(path: Path | str, data: bytes | None) -> IO[bytes]:
-    return Path(path).open("rb") if data is None else io.BytesIO(data)
 
 
 def _refuse_long_directory(path: Path | str, file: IO[bytes]) -> None:

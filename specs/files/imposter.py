@@ -30,14 +30,7 @@ IMPOSTERS = {
 def refuse_imposter(
     head: bytes, path: Path, *, wanted: str = "model", error: type[SnnZooError] = IntegrityError
 ) -> None:
-    """Raise `error` for an empty file, or one that begins like one of `IMPOSTERS`.
-
-    Args:
-        head: first bytes of the file.
-        path: path of the file, for the message.
-        wanted: kind of file that was expected, for the message.
-        error: type of the exception.
-    """
+    """Raise `error` for an empty file, or one that begins like one of `IMPOSTERS`."""
     if not head:
         raise error(f"{path} is empty")
     start = head.lstrip().lower()

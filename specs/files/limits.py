@@ -7,7 +7,6 @@ SPEC_BYTES = 1 << 16
 SPEC_DEPTH = 32
 """Largest depth of nested mappings and lists; a spec has about six levels."""
 SPEC_PROBLEMS = 20
-"""Largest number of problems reported for one spec."""
 
 DOCUMENT_VALUES = 1 << 18
 """Largest number of values in a JSON document: each may be a problem, and all are found before a few are reported."""
@@ -19,12 +18,10 @@ INDEX_BYTES = 1 << 24
 CARD_BYTES = 1 << 20
 """Largest card in a model file, in bytes of JSON; a card has some hundreds, or some thousands with many classes."""
 CARD_IMAGE_BYTES = 1 << 24
-"""Largest size of the golden images in a card, in bytes, unpacked."""
 
 # --- networks from files of any format
 
 TIME_STEPS = 4096
-"""Largest number of time steps of a network."""
 NETWORK_BLOCKS = 4096
 NETWORK_WEIGHTS = 1 << 31
 """Largest number of weights in all blocks together: a short spec could ask for more than a machine can hold."""
@@ -38,7 +35,6 @@ SPARE_WEIGHTS = 1 << 22
 SAFETENSORS_HEADER_BYTES = 1 << 24
 """Largest header in bytes: names, shapes and metadata. It has room for 100,000 tensors."""
 STATE_DICT_DEPTH = 4
-"""Largest depth of nested dicts in a checkpoint."""
 TORCH_PICKLE_BYTES = 1 << 24
 """Largest pickle in a checkpoint in bytes, without the data of tensors."""
 TORCH_PICKLE_OPERATIONS = 1 << 20
@@ -49,11 +45,9 @@ ZIP_ENTRIES = 200_000
 
 HDF5_DEPTH = 16
 HDF5_OBJECTS = 20_000
-"""Largest number of groups and datasets in a file."""
 HDF5_TEXTS = 100_000
 """Largest number of strings in one dataset, and of values in one attribute."""
 HDF5_HEADER_BYTES = 1 << 16
-"""Largest header of a group or dataset in bytes."""
 HDF5_NAME_BYTES = 1 << 10
 HDF5_STRUCTURE_BYTES = 1 << 23
 """Most bytes of a file that are read besides numbers: headers, names, texts, indices of chunks; 4 s of reading."""
@@ -85,7 +79,6 @@ TAR_ENTRIES = 1 << 18
 TAR_HEADER_BYTES = 1 << 16
 """Largest header of a file in a tar beyond its 512 bytes: a long name, for example."""
 IMAGE_FILE_BYTES = 1 << 28
-"""Largest image file within a tar, in bytes."""
 IMAGE_PIXELS = 1 << 26
 """Largest number of pixels in an image file: 8192 x 8192."""
 SOUND_BYTES = 1 << 24

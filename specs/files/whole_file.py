@@ -8,6 +8,7 @@ import errno
 import glob
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import BinaryIO
 from specs.errors import SnnZooError
 
 N_RANDOM = 8
-"""Number of random bytes in the name of a temporary file."""
 
 
 @contextmanager
@@ -54,23 +54,23 @@ def refuse_file_as_folder(folder: str | Path) -> None:
 
 
 def write_whole(path: str | Path, data: bytes) -> Path:
-    """Write a file that appears whole or not at all; return its path.
-
-    Raises:
-        SnnZooError: the file cannot be written; no temporary file is left behind.
-    """
+    """Write a file that appears whole or not at all; return its path."""
     with whole_file(path) as file:
         file.write(data)
     return Path(path)
+
+
+def copy_whole(source: Path, target: Path) -> Path:
+    """Copy a file so that the copy appears whole or not at all; return the copy."""
+    with source.open("rb") as opened, whole_file(target) as file:
+        shutil.copyfileobj(opened, file)
+    return target
 
 
 def write_together(files: Mapping[Path, bytes]) -> None:
     """Write files that belong together: none gets its name before all are complete on disk.
 
     The last file gets its name first. A process that is killed between two names leaves new files beside old ones.
-
-    Raises:
-        SnnZooError: a file cannot be written; then all old files are kept.
     """
     with ExitStack() as staged:
         for path, data in files.items():

@@ -17,7 +17,19 @@ from pydantic import (
     model_serializer,
 )
 
-from specs.fields import MAX_DELAY, Flag, Integer, Number, Padding, Positive, PositivePair, Shape, StrictModel
+from specs.fields import (
+    MAX_DELAY,
+    Flag,
+    Integer,
+    Name,
+    Number,
+    Padding,
+    Positive,
+    PositivePair,
+    Shape,
+    Source,
+    StrictModel,
+)
 from specs.layers.input import InputSpec
 from specs.layers.layer import Layer, Role
 from specs.layers.neuron import CubaSpec, NeuronSpec, SigmaDeltaSpec
@@ -34,9 +46,9 @@ class Norm(StrEnum):
 
 
 class _Skip(StrictModel):
-    source: Annotated[Integer, Field(ge=0)]
-    """Index of the earlier block that the skip reads: 0 is the input (not with `encoding: graded`), 1 the first of
-    `blocks`, whatever its kind."""
+    source: Source
+    """Earlier block that the skip reads, whatever its kind: its name or its index; `input` or 0 is the input (not with
+    `encoding: graded`), 1 the first of `blocks`."""
 
     def as_layer(self, before: Shape, after: Shape) -> tuple["ConvSpec | DenseSpec", Shape]:
         """Return the layer that computes a skip from shape `before` to `after`, and the input shape of that layer.
@@ -101,7 +113,24 @@ SkipSpec = Annotated[IdentitySkip | DenseSkip | ConvSkip, Field(discriminator="k
 """Skip connection: synapses from an earlier block."""
 
 
-class _Synapse(Layer):
+class _Block(Layer):
+    name: Name | None = None
+    """Name of the block, by which other blocks read it; unique in the network."""
+    source: Source | None = None
+    """Earlier block that this one reads: its name or its index; `input` or 0 is the input, 1 the first of `blocks`. The
+    default is the block before."""
+
+    @model_serializer(mode="wrap")
+    def _without_new_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out newer fields that have their default, so that files of networks without them stay as they were."""
+        document: dict[str, Any] = dump(self)
+        for name in ("name", "source", "recurrent", "delays"):
+            if name in document and getattr(self, name) == type(self).model_fields[name].default:
+                del document[name]
+        return document
+
+
+class _Synapse(_Block):
     weight_norm: Flag = False
     """Weight normalization, as in `torch.nn.utils.weight_norm`: trains direction and length of each output's weights
     separately."""
@@ -112,7 +141,7 @@ class _Synapse(Layer):
     neuron: NeuronSpec | None = None
     """Neurons of this block; by default the network's `neuron`, which this replaces as a whole."""
     skips: tuple[SkipSpec, ...] = ()
-    """Synapses from earlier blocks (skip connections). Their weighted inputs are added to the block's own, before norm,
+    """Synapses from further blocks (skip connections). Their weighted inputs are added to the block's own, before norm,
     bias and neurons; a norm `batch` leaves them out. Where shapes differ, use `kind: conv` with a stride. netx cannot
     express them."""
 
@@ -176,15 +205,6 @@ class _Hidden(_Synapse):
         if self.delays is not None and self.delays.learn:
             of_channel += before[0] if self.delays.per is DelayTarget.SYNAPSE else 1
         return super().n_parameters(before) + self.output_shape(before)[0] * of_channel
-
-    @model_serializer(mode="wrap")
-    def _without_new_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out delays and recurrence where there are none, so that files of other networks stay as they were."""
-        document: dict[str, Any] = dump(self)
-        for name in ("recurrent", "delays"):
-            if not document.get(name):
-                document.pop(name, None)
-        return document
 
     @property
     def extras(self) -> tuple[str, ...]:
@@ -296,7 +316,7 @@ class ConvSpec(_Hidden):
             yield "delays", "per: synapse is for dense blocks; a conv block has one delay for each channel: per: neuron"
 
 
-class AvgPoolSpec(Layer):
+class AvgPoolSpec(_Block):
     """Average pooling followed by neurons: a grouped convolution with one fixed weight, `gain / (kernel area)`."""
 
     kind: Literal["avg_pool"] = "avg_pool"
@@ -377,7 +397,7 @@ class AvgPoolSpec(Layer):
             )
 
 
-class FlattenSpec(Layer):
+class FlattenSpec(_Block):
     """Flatten `[channels, height, width]` to `[features]`, in C order. It has no neurons."""
 
     kind: Literal["flatten"] = "flatten"
@@ -414,7 +434,7 @@ class AffineSpec(_Synapse):
         return ([self.features],)
 
 
-class AverageSpec(Layer):
+class AverageSpec(_Block):
     """Readout: the mean rate of groups of neurons. Each class has equally many consecutive neurons of a flat input."""
 
     kind: Literal["average"] = "average"
@@ -460,6 +480,16 @@ def has_neurons(layer: LayerSpec) -> bool:
 def skips_of(layer: LayerSpec) -> tuple[SkipSpec, ...]:
     """Return the skips of a layer; empty if its kind has none."""
     return layer.skips if isinstance(layer, _Synapse) else ()
+
+
+def synapses_of(layer: LayerSpec, read: Sequence[Shape], after: Shape) -> Iterator[tuple[Layer, Shape]]:
+    """Yield a block of output shape `after` and then each skip as a layer, with the shape of the input of each.
+
+    `read` are the shapes of the blocks that it reads: its own source, then those of its skips.
+    """
+    own, *others = read
+    yield layer, own
+    yield from (skip.as_layer(before, after) for skip, before in zip(skips_of(layer), others, strict=True))
 
 
 def _dense_shape(layer: DenseSpec | AffineSpec, before: Shape) -> Shape:

@@ -14,7 +14,6 @@ few tenths of a second each, and the table has the median of all calls. All use 
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,15 +24,17 @@ from typing import Any
 
 from programs import (
     PEERS,
-    RESULTS,
     Program,
     WorkerError,
+    arguments,
     base_request,
     busy_cores,
     commands,
     header,
     make_weights,
+    run_main,
     running,
+    write_report,
 )
 from workload import NETWORKS
 
@@ -257,59 +258,46 @@ def agreement(programs: dict[str, Program], weights: dict[str, str]) -> dict[str
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"))
-    parser.add_argument("--lava-python", default=os.environ.get("LAVA_PYTHON"))
-    parser.add_argument("--threads", type=int, default=2)
+    parser = arguments(__doc__, output="bench.json", threads=2, peers=True, lava=True)
     parser.add_argument("--repeats", type=int, default=7, help="rounds, each of which measures all programs in turn")
     parser.add_argument("--only", default="", help="measure only rows that contain this word; keep the others")
-    parser.add_argument("--output", type=Path, default=RESULTS / "bench.json")
     return parser.parse_args()
 
 
 def main() -> int:
     options = parse_arguments()
-    chosen = commands(options.peer_python, options.lava_python)
-    try:
-        busy = busy_cores()
-        with tempfile.TemporaryDirectory() as folder, running(chosen, options.threads) as programs:
-            report = header(programs, options.threads, busy)
-            before = json.loads(options.output.read_text("utf-8")) if options.only and options.output.exists() else None
-            conditions = ("cpu", "threads", "kernel", "versions")
-            if before is not None and (other := [key for key in conditions if before[key] != report[key]]):
-                raise WorkerError(f"{options.output} was measured with another {' and '.join(other)}: leave out --only")
-            weights = {network: str(Path(folder) / f"{network}.npz") for network in NETWORKS}
-            report["rates"] = {
-                network: make_weights(programs["snnzoo"], network, Path(path)) for network, path in weights.items()
-            }
-            report["agreement"] = agreement(programs, weights)
-            rows = []
-            for row in ROWS:
-                if options.only in row.what:
-                    print(row.what, file=sys.stderr)
-                    rows.append(measure_row(row, programs, weights, options.repeats))
-            if options.only in "while another process keeps a core busy":
-                print("busy", file=sys.stderr)
-                rows += measure_busy(programs, weights, options.repeats)
-            if options.only in "first call":
-                print("first calls", file=sys.stderr)
-                rows += measure_first_calls(chosen, weights, options.threads)
-            if options.only in "memory":
-                print("memory", file=sys.stderr)
-                rows += measure_memory(chosen, weights, options.threads, base_request())
-    except WorkerError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+    chosen, busy = commands(options.peer_python, options.lava_python), busy_cores()
+    with tempfile.TemporaryDirectory() as folder, running(chosen, options.threads) as programs:
+        report = header(programs, options.threads, busy)
+        before = json.loads(options.output.read_text("utf-8")) if options.only and options.output.exists() else None
+        same = ("cpu", "threads", "kernel", "versions")
+        if before is not None and (other := [key for key in same if before[key] != report[key]]):
+            raise WorkerError(f"{options.output} was measured with another {' and '.join(other)}: leave out --only")
+        weights = {network: str(Path(folder) / f"{network}.npz") for network in NETWORKS}
+        report["rates"] = {
+            network: make_weights(programs["snnzoo"], network, Path(path)) for network, path in weights.items()
+        }
+        report["agreement"] = agreement(programs, weights)
+        rows = []
+        for row in ROWS:
+            if options.only in row.what:
+                print(row.what, file=sys.stderr)
+                rows.append(measure_row(row, programs, weights, options.repeats))
+        if options.only in "while another process keeps a core busy":
+            rows += measure_busy(programs, weights, options.repeats)
+        if options.only in "first call":
+            rows += measure_first_calls(chosen, weights, options.threads)
+        if options.only in "memory":
+            rows += measure_memory(chosen, weights, options.threads, base_request())
     report["notes"] = [f"memory of the other programs: of one process, after {OTHERS_BATCHES} batches"]
     report["busy_cores"] = round(max(busy, busy_cores()), 2)  # before and after
     rows = [row | {"date": report["date"], "commit": report["commit"]} for row in rows]
     if before is not None:
         measured, when = {row["what"]: row for row in rows}, {"date": before["date"], "commit": before.get("commit")}
         rows = [measured.pop(row["what"], when | row) for row in before["rows"]] + list(measured.values())
-    options.output.parent.mkdir(exist_ok=True)
-    options.output.write_text(json.dumps({**report, "rows": rows}, indent=1) + "\n", "utf-8")
+    write_report(options.output, {**report, "rows": rows})
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -13,8 +13,6 @@ Needs MNIST in D, $ZOO_DATA_DIR or the cache. Takes minutes for snnzoo and about
 """
 
 import argparse
-import json
-import os
 import sys
 import tempfile
 import time
@@ -23,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from programs import RESULTS, WorkerError, busy_cores, commands, header, running
+from programs import arguments, busy_cores, commands, header, run_main, running, write_report
 from snnzoo_worker import RECIPE
 
 from bootstrap_core import build_network
@@ -74,29 +72,22 @@ def time_lava(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lava-python", default=os.environ.get("LAVA_PYTHON"))
+    parser = arguments(__doc__, output="accuracy.json", threads=2, lava=True)
     parser.add_argument("--data-dir", type=Path, help="folder with MNIST; default: $ZOO_DATA_DIR, then the cache")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--accuracy", type=float, default=0.987)
     parser.add_argument("--epochs", type=int, default=100, help="stop after this many epochs")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=RESULTS / "accuracy.json")
     return parser.parse_args()
 
 
 def main() -> int:
     options = parse_arguments()
-    try:
-        busy = busy_cores()
-        with running(commands(None, options.lava_python), options.threads) as programs:
-            report = header(programs, options.threads, busy)
-        found = {"snnzoo": time_ours(options)}
-        if options.lava_python:
-            found["lava-dl"] = time_lava(options)
-    except WorkerError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+    busy = busy_cores()
+    with running(commands(None, options.lava_python), options.threads) as programs:
+        report = header(programs, options.threads, busy)
+    found = {"snnzoo": time_ours(options)}
+    if options.lava_python:
+        found["lava-dl"] = time_lava(options)
     reached = {name: run for name, run in found.items() if run["epochs"][-1]["accuracy"] >= options.accuracy}
     notes = [
         f"time to {options.accuracy:.1%} SNN validation accuracy: {name} "
@@ -115,10 +106,9 @@ def main() -> int:
         **{clock: {name: run["epochs"][-1][clock] for name, run in found.items()} for clock in ("wall", "cpu")},
     }
     report |= {"rows": [row] if "snnzoo" in reached else [], "notes": notes, "epochs": found}
-    options.output.parent.mkdir(exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    write_report(options.output, report)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -14,7 +14,6 @@ figures. `python tests/make_readme_tables.py --print convert` prints the results
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from check_onnx import normalisation, said_of
-from programs import RESULTS, WorkerError, busy_cores, cpu_model, has_module, run_once, stamp
+from programs import WorkerError, arguments, conditions, has_module, run_once, write_report
 
 from bootstrap_core.data.datasets import load_dataset
 from bootstrap_core.data.splits import Dataset
@@ -44,16 +43,13 @@ def save_images(dataset: Dataset, path: Path) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, output="convert.json", threads=2, peers=True)
     parser.add_argument("--folder", type=Path, required=True, help="folder with .onnx files, optionally a README.md")
     parser.add_argument("--data", type=Path, help="folder with MNIST; default: as `zoo` finds it")
-    parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"))
     parser.add_argument("--epochs", type=int, default=2, help="epochs of tuning")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--limit", type=float, default=1800.0, help="time limit of a conversion in seconds")
     parser.add_argument("--only", default="", help="measure only files whose names contain this text")
     parser.add_argument("--ours", action="store_true", help="measure only snnzoo; keep the other figures")
-    parser.add_argument("--output", type=Path, default=RESULTS / "convert.json")
     return parser.parse_args()
 
 
@@ -72,14 +68,7 @@ def main() -> int:
     before = json.loads(options.output.read_text("utf-8")) if options.output.exists() else {"rows": [], "versions": {}}
     rows = {row["file"]: row for row in before["rows"]}
     report = {"targets": TARGETS, "versions": before["versions"]}
-    conditions = {
-        **stamp(),
-        "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": options.threads,
-        "busy_cores": round(busy_cores(), 2),
-    }
-    options.output.parent.mkdir(exist_ok=True)
+    measured = conditions(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "images.npz"
         save_images(load_dataset(DATASET, data_dir=options.data), images)
@@ -90,9 +79,9 @@ def main() -> int:
                 row["spikingjelly"] = rows[path.name]["spikingjelly"]
             for part in (row["snnzoo"], *row["spikingjelly"].values()):
                 report["versions"] |= part.pop("versions", {})
-            rows[path.name] = {**row, "conditions": conditions}
+            rows[path.name] = {**row, "conditions": measured}
             ordered = [rows[name] for name in sorted(rows)]
-            options.output.write_text(json.dumps({**report, "rows": ordered}, indent=1) + "\n", "utf-8")
+            write_report(options.output, {**report, "rows": ordered})
     return 0
 
 

@@ -2,11 +2,10 @@
 
     python tests/benchmarks/bench_deep.py FILE.onnx --data cifar-10-jpeg --data-dir DIR [--raw]
 
-All test images are scored, in the integer engine. `results/deep.json` is
-written after each T, and keeps the rows of other files.
+All test images are scored, in the integer engine. `results/deep.json` is written after each T, and keeps the rows
+of other files.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -14,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from programs import RESULTS, busy_cores, cpu_model, environment, stamp
+from programs import arguments, conditions, environment, write_report
 
 TIME_STEPS = [16, 8, 4]
 GIB = 1 << 30
@@ -44,24 +43,21 @@ def convert(path: Path, steps: int, data: str, options: list[str], threads: int)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, output="deep.json", threads=1)
     parser.add_argument("file", type=Path)
     parser.add_argument("--data", default="cifar-10-jpeg")
     parser.add_argument("--data-dir", type=Path, help="folder with the data; default: as `zoo` finds it")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--time-steps", type=int, nargs="+", default=TIME_STEPS)
-    parser.add_argument("--output", type=Path, default=RESULTS / "deep.json")
     parser.add_argument("--raw", action="store_true", help="the network takes pixels from 0 to 255")
     given = parser.parse_args()
     options = (["--raw"] if given.raw else []) + ([] if given.data_dir is None else ["--data-dir", str(given.data_dir)])
     rows = json.loads(given.output.read_text("utf-8"))["rows"] if given.output.exists() else []
     for steps in given.time_steps:
-        conditions = {**stamp(), "cpu": cpu_model(), "threads": given.threads, "busy_cores": round(busy_cores(), 2)}
-        row = {"file": given.file.name, "data": given.data, "conditions": conditions}
+        row = {"file": given.file.name, "data": given.data, "conditions": conditions(given.threads)}
         row |= convert(given.file, steps, given.data, options, given.threads)
         rows = [one for one in rows if (one["file"], one["time_steps"]) != (given.file.name, steps)] + [row]
         rows.sort(key=lambda one: (one["file"], -one["time_steps"]))
-        given.output.write_text(json.dumps({"rows": rows}, indent=1) + "\n", "utf-8")
+        write_report(given.output, {"rows": rows})
         print(json.dumps(row), file=sys.stderr)
 
 

@@ -7,12 +7,10 @@ each channel, up to a step early or late; the start is random. Neurons keep noth
 see only spikes that arrive together. Writes `results/delays.json`.
 """
 
-import argparse
-import json
 from typing import Any
 
 import torch
-from programs import RESULTS, stamp
+from programs import RESULTS, arguments, stamp, write_report
 
 from bootstrap_core import build_network, evaluate, fit
 from bootstrap_core.data.splits import Split
@@ -64,7 +62,7 @@ def accuracy(delays: dict[str, Any], neurons: int, *, seed: int, epochs: int = 1
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="number of networks for each figure")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -76,7 +74,7 @@ def main() -> None:
         for neurons in SIZES
     }
     report = {**stamp(), "classes": CLASSES, "channels": CHANNELS, "longest": LONGEST, "accuracies": found}
-    (RESULTS / "delays.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    write_report(RESULTS / "delays.json", report)
 
 
 if __name__ == "__main__":

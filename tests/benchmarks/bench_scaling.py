@@ -9,16 +9,26 @@ fastest one in `results/bench.json`. Programs are measured in turn; figures are 
 ten minutes.
 """
 
-import argparse
 import json
 import math
-import os
 import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from programs import PEERS, RESULTS, Program, WorkerError, base_request, busy_cores, commands, header, running
+from programs import (
+    PEERS,
+    RESULTS,
+    Program,
+    arguments,
+    base_request,
+    busy_cores,
+    commands,
+    header,
+    run_main,
+    running,
+    write_report,
+)
 from workload import RANDOM, dense
 
 AXES = {
@@ -115,10 +125,8 @@ def plot(report: dict[str, Any], folder: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"))
+    parser = arguments(__doc__, threads=2, peers=True)
     parser.add_argument("--peer", choices=PEERS, help="default: the fastest program for each kind of work")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=RESULTS)
     parser.add_argument("--plot-only", action="store_true", help="plot earlier results, do not measure")
@@ -126,23 +134,17 @@ def main() -> int:
     path = options.folder / "scaling.json"
     if not options.plot_only:
         chosen = commands(options.peer_python, None)
-        peers = [name for name in PEERS if name in chosen]
-        try:
-            busy = busy_cores()
-            with running({n: c for n, c in chosen.items() if n != "relu"}, options.threads) as programs:
-                report = header(programs, options.threads, busy) | {"found": {}}
-                for work in WORKS:
-                    peer = options.peer or fastest_peer(work, RESULTS / "bench.json", peers)
-                    names = ["snnzoo", *([peer] if peer else []), "products"]
-                    report["found"][work] = measure(programs, work, names, options.rounds)
-        except WorkerError as error:
-            print(f"Error: {error}", file=sys.stderr)
-            return 1
-        options.folder.mkdir(exist_ok=True)
-        path.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        peers, busy = [name for name in PEERS if name in chosen], busy_cores()
+        with running({n: c for n, c in chosen.items() if n != "relu"}, options.threads) as programs:
+            report = header(programs, options.threads, busy) | {"found": {}}
+            for work in WORKS:
+                peer = options.peer or fastest_peer(work, RESULTS / "bench.json", peers)
+                names = ["snnzoo", *([peer] if peer else []), "products"]
+                report["found"][work] = measure(programs, work, names, options.rounds)
+        write_report(path, report)
     plot(json.loads(path.read_text("utf-8")), options.folder)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -7,15 +7,11 @@ weights are those of `bench.py`. Each runs one step at a time: the other program
 computed once, snnzoo on an image (spikes or graded input) or on the events of each step.
 """
 
-import argparse
-import json
-import os
-import sys
 import tempfile
 from pathlib import Path
 
 from bench import Row, measure_row
-from programs import RESULTS, WorkerError, busy_cores, commands, header, make_weights, running
+from programs import arguments, busy_cores, commands, header, make_weights, run_main, running, write_report
 
 TARGET = {"seconds": 50e-6}
 OTHERS = ("norse", "snntorch")
@@ -38,26 +34,20 @@ ROWS = [
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"))
+    parser = arguments(__doc__, output="stream.json", peers=True)
     parser.add_argument("--repeats", type=int, default=15, help="rounds, each of which measures all programs in turn")
-    parser.add_argument("--output", type=Path, default=RESULTS / "stream.json")
     options = parser.parse_args()
     chosen = {name: it for name, it in commands(options.peer_python, None).items() if name in ("snnzoo", *OTHERS)}
-    try:
-        busy = busy_cores()
-        with tempfile.TemporaryDirectory() as folder, running(chosen, 1) as programs:
-            report = header(programs, 1, busy)
-            weights = {"dense": str(Path(folder) / "dense.npz")}
-            report["rates"] = {"dense": make_weights(programs["snnzoo"], "dense", Path(weights["dense"]))}
-            rows = [measure_row(row, programs, weights, options.repeats) for row in ROWS]
-    except WorkerError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
+    busy = busy_cores()
+    with tempfile.TemporaryDirectory() as folder, running(chosen, 1) as programs:
+        report = header(programs, 1, busy)
+        weights = {"dense": str(Path(folder) / "dense.npz")}
+        report["rates"] = {"dense": make_weights(programs["snnzoo"], "dense", Path(weights["dense"]))}
+        rows = [measure_row(row, programs, weights, options.repeats) for row in ROWS]
     report["busy_cores"] = round(max(busy, busy_cores()), 2)  # before and after
-    options.output.write_text(json.dumps({**report, "rows": rows}, indent=1) + "\n", "utf-8")
+    write_report(options.output, {**report, "rows": rows})
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

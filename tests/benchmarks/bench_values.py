@@ -6,7 +6,6 @@ Spec and data are those of the README; each threshold is one run of its commands
 recordings, of the epoch that is best on the validation recordings. Writes `results/values.json`.
 """
 
-import json
 import re
 import time
 from contextlib import chdir
@@ -14,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from programs import RESULTS, stamp
+from programs import RESULTS, stamp, write_report
 
 from bootstrap_core import Evaluation, IntegerNetwork, build_network, evaluate, fit
 from bootstrap_core.data.frames import load_frames
@@ -66,7 +65,7 @@ def main() -> None:
     deviation = float(data.train.targets.std())
     ann = evaluate(network, data.test.last, mode=Mode.ANN).score
     report = {**stamp(), "ann": ann, "deviation": deviation, "macs": macs, "seconds": seconds}
-    (RESULTS / "values.json").write_text(json.dumps({**report, "rows": rows}, indent=1) + "\n", "utf-8")
+    write_report(RESULTS / "values.json", {**report, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ models also run their self-test on a Cortex-M4, where memory is measured and ins
 riscv64-linux-gnu-gcc and qemu-riscv64, on a RISC-V processor. Exits with 1 if a single answer differs.
 """
 
-import argparse
 import json
 import re
 import resource
@@ -23,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from programs import RESULTS, cpu_model, stamp
+from programs import arguments, cpu_model, stamp, write_report
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -167,14 +166,11 @@ def compare(source: str, few: int, whole: list[str], data_dir: Path | None, fold
 
 def main() -> None:
     """Compare each model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, output="c.json")
     parser.add_argument("models", nargs="*", help="default: all packaged models")
     parser.add_argument("--few", type=int, default=300, help="images for other builds; default: 300")
     parser.add_argument("--whole", nargs="*", default=["gcc -O2", "clang -O2"], help="builds that score the whole set")
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument(
-        "--output", type=Path, default=RESULTS / "c.json", help="file of results, which keeps other models"
-    )
     options = parser.parse_args()
     rows: dict[str, Any] = {}
     for name in options.models or [name for name in model_names() if not load_spec(name).input.is_events]:
@@ -183,7 +179,7 @@ def main() -> None:
         print(f"{name}: {json.dumps(row)}", flush=True)
     known = json.loads(options.output.read_text("utf-8"))["models"] if options.output.exists() else {}
     report = {**stamp(), "cpu": cpu_model(), "models": dict(sorted((known | rows).items()))}
-    options.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    write_report(options.output, report)
     sys.exit(any(map(is_wrong, rows.values())))
 
 

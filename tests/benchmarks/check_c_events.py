@@ -9,7 +9,6 @@ one thread. Small networks also run their self-test in qemu, where memory is mea
 Exits with 1 if a single answer differs, or if a layer of a network never spikes.
 """
 
-import argparse
 import json
 import resource
 import shutil
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 from check_c import ARM, BUILDS, QEMU, RISCV64, on_cortex_m4, on_riscv64
-from programs import RESULTS, cpu_model, stamp
+from programs import RESULTS, arguments, cpu_model, stamp, write_report
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -132,7 +131,7 @@ def compare(model: Model, events: Tensor, folder: Path, *, on_boards: bool) -> d
 
 def main() -> None:
     """Compare each network."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("models", nargs="*", type=Path, help="default: small networks of each kind")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of a recording; default: {STEPS}")
     parser.add_argument("--density", type=float, default=0.03, help="part of the places with events; default: 0.03")
@@ -152,7 +151,7 @@ def main() -> None:
     output = options.output or (None if options.models else RESULTS / "c_events.json")
     if output is not None:
         report = {**stamp(), "cpu": cpu_model(), "networks": rows}
-        output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        write_report(output, report)
     sys.exit(any(map(is_wrong, rows.values())))
 
 

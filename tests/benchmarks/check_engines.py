@@ -7,15 +7,13 @@ and the logits of `run`, then the logits and counts of the calls that keep no sp
 differs.
 """
 
-import argparse
-import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from programs import RESULTS, stamp
+from programs import arguments, stamp, write_report
 from torch import Tensor
 
 from bootstrap_core import IntegerNetwork, load_dataset
@@ -67,11 +65,10 @@ def compare(source: str, data: str | None, data_dir: Path | None) -> dict[str, A
 
 def main() -> None:
     """Compare the engines on each model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, output="engines.json")
     parser.add_argument("models", nargs="*", help="default: all packaged models; only then the results are written")
     parser.add_argument("--data", help="dataset; default: the model's training data")
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--output", type=Path, default=RESULTS / "engines.json", help="results of all packaged models")
     options = parser.parse_args()
     rows = {}
     for name in options.models or model_names():
@@ -83,7 +80,7 @@ def main() -> None:
         )
     if not options.models:
         report = {**stamp(), "kernels": describe(), "models": rows}
-        options.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        write_report(options.output, report)
     sys.exit(any(row["different"] for row in rows.values()))
 
 

@@ -13,7 +13,6 @@ Temporary files of a killed process must be gone after the next process has writ
 `results/kills.json`, and stops at the first loss.
 """
 
-import argparse
 import contextlib
 import json
 import multiprocessing
@@ -31,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from programs import RESULTS
+from programs import arguments, write_report
 
 from converters import read_model
 from specs import load_spec
@@ -251,11 +250,10 @@ CAMPAIGNS = {"train": train, "convert": convert, "pull": pull, "publish": publis
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, output="kills.json")
     parser.add_argument("--tries", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=sorted(CAMPAIGNS))
-    parser.add_argument("--output", type=Path, default=RESULTS / "kills.json")
     options = parser.parse_args()
     report, today = {}, date.today().isoformat()
     with contextlib.suppress(FileNotFoundError):
@@ -267,7 +265,7 @@ def main() -> None:
                 found.append(counts)
                 sums = {key: sum(counts[key] for counts in found) for key in counts}
                 report[name] = {"tries": len(found), **sums, "lost": 0, "date": today}  # a loss would have stopped it
-                options.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+                write_report(options.output, report)
         print(name, report[name])
 
 

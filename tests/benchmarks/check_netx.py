@@ -1,33 +1,30 @@
-"""Run a netx file in Lava's bit-accurate simulation and compare every spike with a recorded reference.
+"""Export models with `write_netx`, run the files in Lava, and compare every spike with the integer engine.
 
-    python tests/benchmarks/check_netx.py --lava-python PY FILE.net REFERENCE.npz [--steps S]
+    python tests/benchmarks/check_netx.py --lava-python PY MODEL... [--images N] [--data NAME] [--data-dir DIR]
 
-REFERENCE.npz has the layout of `lava_simulation.npz` in tests/golden. For image n it contains `n/input_bias_mant` (or
-`n/input_graded`: integers injected into the first synapse at each step), `n/spikes/k` `[C, steps]` of layer k and,
-optionally, `n/readout_voltage`. With a scalar `reset_interval` the images run one after another, in windows of that
-many steps. In the golden files the last column was never written: they ran for T + layers - 1 steps (19 for dense, 16
-for conv), one less than their columns. Pass that number as --steps; later columns are not compared.
-PY is a Python with lava-dl and lava-nc; default: $LAVA_PYTHON. Slow: each Lava process is a system process.
-
-Exit code 0: no difference; 1: a difference, or Lava failed; 2: wrong usage.
+MODEL is an argument as for `zoo eval`. Runs images or recordings, evenly spaced in its test set, one window of T steps
+after another with `reset_interval=T`. Exits with 1 if anything differs.
 """
 
-import argparse
-import os
-import subprocess
-import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from programs import arguments, output_of, run_main
+from torch import Tensor
 
-WORKER = Path(__file__).with_name("netx_worker.py")
-STYLES = {"input_bias_mant": "spike", "input_graded": "graded"}
-"""Style of input for the worker, by the name of the input in a reference."""
-
-
-class LavaError(Exception):
-    """Lava could not be run; the message gives the reason."""
+from bootstrap_core import IntegerNetwork, Mode, Network, load_dataset
+from bootstrap_core.data.events.binning import EventBins
+from bootstrap_core.fixed_point import MANT
+from bootstrap_core.network.blocks import EventInputBlock, FlattenBlock, GradedInputBlock
+from bootstrap_core.network.inputs import as_input, count_steps
+from bootstrap_core.network.sigma_delta import DeltaInputBlock
+from converters import write_netx
+from converters.report.network_figures import spread_out
+from zoo.cli.given_model import usual_data
+from zoo.sources import read_source
 
 
 def run_netx(
@@ -43,100 +40,129 @@ def run_netx(
 ) -> dict[str, np.ndarray]:
     """Simulate `net_path` in Lava's `fixed_pt` models; return the arrays that `netx_worker.py` describes.
 
-    Args:
-        lava_python: path of a Python that has lava-dl and lava-nc.
-        net_path: the netx file.
-        inputs: integers `[n, ...]`, in netx's axis order: bias mantissas ("spike") or pixel levels ("graded").
-        steps: time steps of each image.
-        style: "spike" or "graded".
-        reset_interval: None runs each image from rest; otherwise it must be `steps`.
-        message_bits: bits of a graded input.
-        timeout_s: time limit of the whole run in seconds.
-
-    Raises:
-        LavaError: the Python is missing, it has no Lava, or the simulation failed.
+    The integers in `inputs` `[n, ...]` are in netx's axis order. With `reset_interval`, which must be `steps`, images
+    run one after another; otherwise each runs from rest. Raises WorkerError.
     """
     with tempfile.TemporaryDirectory() as folder:
         images, out = Path(folder, "images.npy"), Path(folder, "out.npz")
         np.save(images, inputs)
-        command = [lava_python, "-W", "ignore", str(WORKER), str(net_path), str(images), str(out)]
+        worker = Path(__file__).with_name("netx_worker.py")
+        command = [lava_python, "-W", "ignore", str(worker), str(net_path), str(images), str(out)]
         command += ["--steps", str(steps), "--style", style, "--message-bits", str(message_bits)]
         if reset_interval is not None:
             command += ["--reset-interval", str(reset_interval)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
-        except OSError as error:
-            raise LavaError(f"cannot start {lava_python}: {error.strerror}") from error
-        except subprocess.TimeoutExpired as error:
-            raise LavaError(f"the simulation of {net_path} took more than {timeout_s:g} s") from error
-        if done.returncode != 0:
-            raise LavaError(f"the simulation of {net_path} failed:\n{_tail(done.stderr)}")
+        output_of(f"the simulation of {net_path}", command, timeout_s)
         with np.load(out) as arrays:
             return dict(arrays)
 
 
-def _tail(text: str, n_lines: int = 12) -> str:
-    return "\n".join(f"  {line}" for line in text.strip().splitlines()[-n_lines:])
+def to_netx(array: np.ndarray) -> np.ndarray:
+    """Move `[..., C, H, W]` to the order of netx, `[..., W, H, C]`; return arrays of fewer than 4 axes as they are."""
+    return array.swapaxes(-1, -3) if array.ndim >= 4 else array
 
 
-def compare(reference: dict[str, np.ndarray], found: dict[str, np.ndarray], steps: int) -> list[tuple[str, int, int]]:
-    """Return (array name, elements that differ, elements) for each output in `reference`, up to step `steps`.
+def compare(
+    network: Network,
+    images: Tensor,
+    lava_python: str,
+    *,
+    write: Callable[[Network, Path], Path] = write_netx,
+    timeout_s: float = 900,
+) -> tuple[int, int]:
+    """Return how many spikes and final readout voltages were compared, and how many of them differ.
 
-    All elements of an array differ if it is missing or has another shape.
+    `images` are images `[N, ...]`, or events or frames `[T, N, ...]`. They follow each other with `reset_interval=T`;
+    through recurrent networks and those with delays, each in a simulation of its own. With `delay_shift`, each runs
+    from rest for T steps, or one more if it is injected, and Lava's spikes are those of the next step; layer k of a
+    recurrent or delayed network then acts k steps late. Of sigma-delta networks, messages and all sigmas of the readout
+    are compared.
     """
-    rows = []
-    for name, array in reference.items():
-        if "/" not in name or name.split("/")[1] in STYLES:
-            continue
-        expected = array[..., :steps] if "/spikes/" in name else array
-        actual = found.get(name)
-        if actual is None or actual.shape != expected.shape:
-            n_different = expected.size
+    spec, first = network.spec, network.blocks[0]
+    steps = count_steps(spec, None, images)
+    pixels = as_input(images, spec)
+    style = spec.input.encoding
+    with torch.no_grad():
+        if isinstance(first, DeltaInputBlock):
+            entering = pixels
+        elif isinstance(first, EventInputBlock):
+            flat = spec.blocks[0].kind == "flatten"  # Lava takes the input of a first flatten flat, in C order
+            entering = pixels.flatten(2) if flat else pixels
+        elif isinstance(first, GradedInputBlock):
+            entering = first(pixels, Mode.ANN, steps)
         else:
-            n_different = int(np.count_nonzero(actual != expected))
-        rows.append((name, n_different, expected.size))
-    return rows
+            entering = first.current(pixels) * MANT
+    given = to_netx(entering.double().round().int().numpy())
+    given = np.moveaxis(given, 0, -1) if spec.input.is_timed else given  # time last
+    n_images = len(given)
+    _, trace = IntegerNetwork(network).run(images)
+    expected = [
+        to_netx(spikes.numpy())
+        for spikes, block in zip(trace.spikes[:-1], network.blocks[:-1], strict=True)
+        if not isinstance(block, FlattenBlock | GradedInputBlock | EventInputBlock)
+    ]
+    carries = any(layer.extras for layer in spec.blocks)  # spikes beyond a reset
+    late = carries and spec.delay_shift  # layer k acts k steps late
+    lag = int(not spec.input.has_neurons and spec.delay_shift)
+    extra = lag + late * len(expected)
+    if late and spec.input.is_events:
+        given = np.concatenate([given, np.zeros((*given.shape[:-1], extra), given.dtype)], axis=-1)
+    with tempfile.TemporaryDirectory() as folder:
+        file = write(network, Path(folder) / "model.net")
+        apart = carries and not spec.delay_shift
+        runs = [
+            run_netx(
+                lava_python,
+                file,
+                inputs,
+                steps + extra,
+                style,
+                reset_interval=None if spec.delay_shift else steps,
+                message_bits=spec.input.bits,
+                timeout_s=timeout_s,
+            )
+            for inputs in (np.split(given, n_images) if apart else [given])
+        ]
+    n, different = 0, 0
+    for image in range(n_images):
+        found, number = (runs[image], 0) if apart else (runs[0], image)
+        for layer, spikes in enumerate(expected):
+            ours = np.moveaxis(spikes[:, image], 0, -1)[..., int(spec.delay_shift) :]  # time last
+            theirs = found[f"{number}/spikes/{layer}"][..., lag + late * layer :][..., : ours.shape[-1]]
+            n += ours.size
+            different += int((ours != theirs).sum()) if ours.shape == theirs.shape else ours.size
+        voltage, name = trace.readout_voltage[-1, image].numpy(), "readout_voltage"
+        if spec.gives_values:
+            voltage, name = np.moveaxis(to_netx(trace.readout_voltage[:, image].numpy()), 0, -1), "voltage"
+        n += voltage.size
+        different += int((voltage != found[f"{number}/{name}"]).sum())
+    return n, different
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lava-python", default=os.environ.get("LAVA_PYTHON"), help="default: $LAVA_PYTHON")
-    parser.add_argument("net", type=Path)
-    parser.add_argument("reference", type=Path)
-    parser.add_argument("--steps", type=int, help="steps that the reference ran; default: its number of columns")
+    """Compare each model with Lava."""
+    parser = arguments(__doc__, lava=True)
+    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--data", help="dataset; default: the model's training data")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("models", nargs="+")
     options = parser.parse_args()
     if not options.lava_python:
         parser.error("no Python with lava-dl: name one with --lava-python or $LAVA_PYTHON")
-    for path in (options.net, options.reference):
-        if not path.is_file():
-            parser.error(f"{path}: no such file")
-
-    with np.load(options.reference) as arrays:
-        reference = dict(arrays)
-    key = next((key for key in STYLES if f"0/{key}" in reference), None)
-    if key is None or "0/spikes/0" not in reference:
-        parser.error(f"{options.reference} lacks 0/spikes/0, or one of {', '.join(f'0/{key}' for key in STYLES)}")
-    n_images = sum(name.endswith(f"/{key}") for name in reference)
-    inputs = np.stack([reference[f"{n}/{key}"] for n in range(n_images)])
-    reset = int(reference["reset_interval"]) if "reset_interval" in reference else None
-    n_columns = reference["0/spikes/0"].shape[-1]
-    steps = n_columns if options.steps is None else options.steps
-    if not 0 < steps <= n_columns or reset not in (None, steps):
-        parser.error(f"--steps {steps}: the reference has {n_columns} columns, reset_interval {reset}")
-    try:
-        found = run_netx(options.lava_python, options.net, inputs, steps, STYLES[key], reset_interval=reset)
-    except LavaError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    rows = compare(reference, found, steps)
-    for name, n_different, size in rows:
-        spikes = f", {np.count_nonzero(reference[name][..., :steps])} spikes" if "/spikes/" in name else ""
-        print(f"{name}: {n_different} of {size} differ{spikes}")
-    n_different = sum(row[1] for row in rows)
-    verdict = "no difference" if n_different == 0 else f"{n_different} DIFFER"
-    print(f"{n_images} images, {len(rows)} arrays, {steps} of {n_columns} steps: {verdict}")
-    return int(n_different > 0)
+    failed = False
+    for name in options.models:
+        model, _ = read_source(name)
+        log_mel, bins = model.spec.input.log_mel, EventBins.of(model.spec, model.image_shape)
+        data = options.data or usual_data(model)
+        dataset = load_dataset(data, data_dir=options.data_dir, log_mel=log_mel, events=bins)
+        inputs = spread_out(dataset.test, options.images).inputs(slice(None))
+        n, different = compare(model.build(), inputs, options.lava_python)
+        print(
+            f"{name}: {options.images} images of {dataset.name}, {n:,} spike places and readout voltages, {different} "
+            "differ from Lava"
+        )
+        failed |= different > 0
+    return int(failed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -9,16 +9,14 @@ run all the same, to see whether Lava fails or differs; it need not, as a layer 
 that is not refused differs.
 """
 
-import argparse
-import os
 import random
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from check_export import compare
-from check_netx import LavaError
+from check_netx import compare
+from programs import WorkerError, arguments
 
 from bootstrap_core import IntegerNetwork, Network, build_network
 from converters.formats.netx.lava_limits import limit_problems
@@ -147,8 +145,7 @@ def describe(network: Network) -> str:
 
 def main() -> int:
     """Compare random networks with Lava."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lava-python", default=os.environ.get("LAVA_PYTHON"), help="default: $LAVA_PYTHON")
+    parser = arguments(__doc__, lava=True)
     parser.add_argument("--networks", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=300, help="limit of each simulation; default: 300")
@@ -169,7 +166,7 @@ def main() -> int:
         try:
             n, different = compare(network, pixels, options.lava_python, write=_write, timeout_s=options.seconds)
             found = f"{n:,} places, {different} differ"
-        except LavaError as error:
+        except WorkerError as error:
             n, different, found = 0, 1, str(error).splitlines()[-1].strip()
         failed = different > 0 and not problems
         n_networks, n_failed = n_networks + 1, n_failed + failed

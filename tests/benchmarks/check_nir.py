@@ -13,7 +13,6 @@ difference or failure that is not listed below as known. `--keep` writes the fil
 spikes, to FOLDER, as in `tests/golden/nir`.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from programs import arguments
 
 from bootstrap_core import IntegerNetwork, Network, build_network
 from bootstrap_core.network.blocks import AffineBlock, SpikingBlock
@@ -159,8 +159,7 @@ def compare_ours(folder: Path, expected: dict[str, np.ndarray]) -> Iterator[tupl
 
 def main() -> int:
     """Compare in both directions, and print a row for each file and reader."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"), help="default: $PEER_PYTHON")
+    parser = arguments(__doc__, peers=True)
     parser.add_argument(
         "--snntorch-python", default=os.environ.get("SNNTORCH_PYTHON"), help="default: $SNNTORCH_PYTHON"
     )

@@ -9,13 +9,13 @@ is `x/255`. Exits with 1 if an imported file differs by more than 1e-4, or its a
 images near a decision boundary (0.1 points where the import leaves out the rounding of a quantised model).
 """
 
-import argparse
 import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from programs import arguments
 from torch import Tensor
 
 from bootstrap_core.data.datasets import load_dataset
@@ -86,7 +86,7 @@ def score(path: Path, said: dict[str, str], images: Tensor, labels: Tensor) -> R
 
 def main() -> int:
     """Print a row for each file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="folder with .onnx files, optionally a README.md")
     parser.add_argument("--data", type=Path, help="folder with MNIST; default: as `zoo` finds it")
     parser.add_argument("--json", action="store_true")

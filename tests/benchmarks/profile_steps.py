@@ -1,28 +1,26 @@
-"""Print where the time of a step goes, as Markdown tables: SNN training, ANN training, exact inference.
+"""Measure where the time of a step goes: SNN training, ANN training, exact inference.
 
-    python tests/benchmarks/profile_steps.py [--network dense|conv] [--threads 1] [--batch 256] [--repeats 20] [--ops]
+    python tests/benchmarks/profile_steps.py [--threads 1] [--batch 256] [--repeats 20]
 
 Writes `results/profile.json`; `python tests/make_readme_tables.py --print profile` prints it as a table. The weights
 are random, scaled so that all layers spike. Training: self time of torch's operators under its profiler, each added to
 the snnzoo operator that calls it, or else to the first group in `GROUPS` whose pattern matches its name or the name of
 an operator around it. Inference: self time of functions under Python's profiler; time in the native library counts for
-the function that calls it. Each table also has the median time of the step without a profiler. `--ops` lists operators.
+the function that calls it. Each column also has the median time of the step without a profiler.
 """
 
-import argparse
 import cProfile
-import json
 import pstats
 import re
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from programs import RESULTS, base_request, cpu_model, stamp
+from programs import arguments, base_request, conditions, write_report
 from snnzoo_worker import Program
 from torch.profiler import ProfilerActivity, profile
 from workload import NETWORKS, RANDOM, prepare
@@ -59,21 +57,7 @@ def group(event: Any) -> str:
     return "other operators"
 
 
-Found = tuple[Counter[str], dict[str, Counter[str]]]
-"""Seconds of each group, and seconds of the operators in each group."""
-
-
-def time_calls(call: Callable[[], object], repeats: int) -> float:
-    """Return the median seconds of a call."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return median(seconds)
-
-
-def by_operator(call: Callable[[], object], repeats: int) -> Found:
+def by_operator(call: Callable[[], object], repeats: int) -> Counter[str]:
     """Profile with torch's profiler."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         start = time.perf_counter()
@@ -81,16 +65,13 @@ def by_operator(call: Callable[[], object], repeats: int) -> Found:
             call()
         whole = (time.perf_counter() - start) / repeats
     groups: Counter[str] = Counter()
-    operators: dict[str, Counter[str]] = defaultdict(Counter)
     for event in profiler.events():
-        part = event.self_cpu_time_total / 1e6 / repeats
-        groups[group(event)] += part
-        operators[group(event)][event.name] += part
+        groups[group(event)] += event.self_cpu_time_total / 1e6 / repeats
     groups["Python, between operators"] = max(0.0, whole - sum(groups.values()))
-    return groups, operators
+    return groups
 
 
-def by_function(call: Callable[[], object], repeats: int) -> Found:
+def by_function(call: Callable[[], object], repeats: int) -> Counter[str]:
     """Profile with Python's profiler."""
     profiler = cProfile.Profile()
     profiler.enable()
@@ -104,7 +85,7 @@ def by_function(call: Callable[[], object], repeats: int) -> Found:
                 groups[place_of(*caller)] += part / repeats
         else:
             groups[place_of(*function)] += own / repeats
-    return groups, {}
+    return groups
 
 
 def place_of(file: str, line: int, name: str) -> str:
@@ -112,56 +93,35 @@ def place_of(file: str, line: int, name: str) -> str:
     return f"{Path(file).stem}: {name}" if "bootstrap_core" in file else name.strip("<>")
 
 
-def table(what: str, seconds: float, found: Found, *, ops: bool) -> Iterator[str]:
-    """Yield the lines of a Markdown table, largest part first."""
-    groups, operators = found
-    whole = sum(groups.values())
-    yield f"| {what}: {1e3 * seconds:.2f} ms ({1e3 * whole:.2f} under the profiler) | ms | part |"
-    yield "|---|---|---|"
-    for name, part in groups.most_common():
-        if part >= 0.01 * whole:
-            yield f"| {name} | {1e3 * part:.2f} | {part / whole:.0%} |"
-            for operator, own in operators.get(name, Counter()).most_common(6) if ops else ():
-                yield f"| - `{operator}` | {1e3 * own:.2f} | {own / whole:.0%} |"
-    yield ""
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=list(NETWORKS), help="default: each")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--ops", action="store_true")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    report: dict[str, Any] = {
-        **stamp(),
-        "cpu": cpu_model(),
-        "kernel": describe(),
-        "threads": options.threads,
-        "batch": options.batch,
-        "networks": {},
-    }
-    for network in [options.network] if options.network else NETWORKS:
-        print(f"{network}, batch {options.batch}, T = 16, {options.threads} threads, {describe()}\n")
-        works = report["networks"][network] = {}
-        for work, what in WORKS.items():
-            seconds, found = measure(network, work, options.batch, options.repeats)
-            print("\n".join(table(what, seconds, found, ops=options.ops)))
-            works[what] = {"seconds": seconds, "parts": dict(found[0].most_common())}
-    if not (options.network or options.ops):
-        (RESULTS / "profile.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-
-
-def measure(network: str, work: str, batch: int, repeats: int) -> tuple[float, Found]:
+def measure(network: str, work: str, batch: int, repeats: int) -> dict[str, Any]:
     """Return the median seconds of a step, and the seconds of its parts."""
     request = {**base_request(), "batch": batch, "layers": NETWORKS[network], "work": work, "weights": RANDOM}
     call, _ = prepare(Program(request), request)
     for _ in range(3):
         call()
-    seconds = time_calls(call, repeats)
-    return seconds, (by_function if work == "infer" else by_operator)(call, repeats)
+    seconds = median(time_call(call) for _ in range(repeats))
+    parts = (by_function if work == "infer" else by_operator)(call, repeats)
+    return {"seconds": seconds, "parts": dict(parts.most_common())}
+
+
+def time_call(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = arguments(__doc__, output="profile.json", threads=1)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=20)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    networks = {
+        network: {what: measure(network, work, options.batch, options.repeats) for work, what in WORKS.items()}
+        for network in NETWORKS
+    }
+    report = {**conditions(options.threads), "kernel": describe(), "batch": options.batch, "networks": networks}
+    write_report(options.output, report)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Start the programs that the benchmarks compare, each in a process that answers requests (`workload.serve`)."""
 
+import argparse
 import json
 import os
 import platform
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
 from importlib.util import find_spec
@@ -24,6 +25,9 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 PEERS = ("snntorch", "norse", "spikingjelly", "sinabs")
 REFERENCES = ("relu", "products")
+
+
+Parser = argparse.ArgumentParser
 
 
 class WorkerError(Exception):
@@ -72,6 +76,35 @@ class Program:
         self.errors.close()
 
 
+def arguments(
+    doc: str | None, *, output: str = "", threads: int = 0, peers: bool = False, lava: bool = False
+) -> Parser:
+    """Return a parser with the options that scripts share; `output` names a file in `results/`."""
+    parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("peer",) * peers + ("lava",) * lava:
+        variable = f"{name.upper()}_PYTHON"
+        parser.add_argument(f"--{name}-python", default=os.environ.get(variable), help=f"default: ${variable}")
+    if threads:
+        parser.add_argument("--threads", type=int, default=threads)
+    if output:
+        parser.add_argument("--output", type=Path, default=RESULTS / output)
+    return parser
+
+
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    """Write the results that a table is made of."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+
+
+def run_main(main: Callable[[], int]) -> None:
+    """Run a script; end it with 1 if a worker failed."""
+    try:
+        sys.exit(main())
+    except WorkerError as error:
+        sys.exit(f"Error: {error}")
+
+
 def environment(threads: int) -> dict[str, str]:
     """Return environment variables for a worker with this number of threads, which wait as those of commands do."""
     variables = ("OMP", "MKL", "OPENBLAS")
@@ -84,27 +117,22 @@ def last_lines(text: str, n: int = 8) -> str:
 
 
 def run_once(name: str, command: list[str], request: dict[str, Any], *, threads: int, seconds: float) -> dict[str, Any]:
-    """Run a worker that takes one request as its last argument; return the JSON of its last line.
+    """Run a worker that takes one request as its last argument; return the JSON of its last line."""
+    worker = [command[0], "-W", "ignore", str(HERE / command[1]), *command[2:], json.dumps(request)]
+    return dict(json.loads(output_of(name, worker, seconds, environment(threads)).splitlines()[-1]))
 
-    Raises:
-        WorkerError: the worker failed, or was stopped after `seconds`.
-    """
+
+def output_of(name: str, command: list[str], seconds: float, variables: dict[str, str] | None = None) -> str:
+    """Run a command and return its output; raise WorkerError if it fails or takes longer than `seconds`."""
     try:
-        done = subprocess.run(
-            [command[0], "-W", "ignore", str(HERE / command[1]), *command[2:], json.dumps(request)],
-            capture_output=True,
-            text=True,
-            env=environment(threads),
-            timeout=seconds,
-            check=False,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=seconds, check=False)
     except subprocess.TimeoutExpired as error:
-        raise WorkerError(f"not done after {seconds:g} s") from error
+        raise WorkerError(f"{name}: not done after {seconds:g} s") from error
     except OSError as error:
         raise WorkerError(f"cannot start {command[0]}: {error.strerror}") from error
     if done.returncode:
         raise WorkerError(f"{name} failed:\n{last_lines(done.stderr)}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return done.stdout
 
 
 def commands(peer_python: str | None, lava_python: str | None) -> dict[str, list[str]]:
@@ -169,14 +197,21 @@ def header(programs: dict[str, Program], threads: int, busy: float) -> dict[str,
     told = {name: program.ask(work="describe") for name, program in programs.items()}
     told = {name: answer for name, answer in told.items() if name not in REFERENCES}
     return {
+        **conditions(threads, busy),
+        "kernel": told["snnzoo"]["kernel"],
+        "versions": {name: answer["version"] for name, answer in told.items()},
+        "under": {name: f"Python {answer['python']}, torch {answer['torch']}" for name, answer in told.items()},
+    }
+
+
+def conditions(threads: int, busy: float | None = None) -> dict[str, Any]:
+    """Return the conditions of a measurement that hold for all programs."""
+    return {
         **stamp(),
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": threads,
-        "kernel": told["snnzoo"]["kernel"],
-        "versions": {name: answer["version"] for name, answer in told.items()},
-        "under": {name: f"Python {answer['python']}, torch {answer['torch']}" for name, answer in told.items()},
-        "busy_cores": round(busy, 2),
+        "busy_cores": round(busy_cores() if busy is None else busy, 2),
     }
 
 

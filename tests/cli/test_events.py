@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from c_programs import compile_c, needs_compiler
 from c_programs import run as run_program
+from event_files import bs2
 
 from bootstrap_core.data.events.binning import EventBins
-from bootstrap_core.data.events.recordings import Events, write_bs2
+from bootstrap_core.data.events.recordings import Events
 from bootstrap_core.data.image_files import load_images
 
 SIDE, LAST_US = 8, 60_000
@@ -49,7 +50,7 @@ def moves(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, direction in DIRECTIONS.items():
             (folder / part / name).mkdir(parents=True)
             for i in range(n):
-                (folder / part / name / f"{i:02}.bin").write_bytes(write_bs2(moving(direction, rng)))
+                (folder / part / name / f"{i:02}.bin").write_bytes(bs2(moving(direction, rng)))
     return folder
 
 
@@ -83,7 +84,7 @@ def test_recordings_train_a_network_that_names_others(run, spec, moves, tmp_path
     new.mkdir()
     for i, direction in enumerate(DIRECTIONS.values()):
         events = moving(direction, rng)
-        (new / f"{i}.bs2").write_bytes(write_bs2(events))
+        (new / f"{i}.bs2").write_bytes(bs2(events))
         np.savez(new / f"{i + 3}.npz", **events._asdict())
     told = run("predict", model, new, "--json")
     rows = json.loads(told.stdout)["predictions"]
@@ -158,8 +159,8 @@ def test_a_network_without_weights_goes_through_every_command_but_training(run, 
 
 def test_what_is_no_recording_is_told(run, spec, tmp_path) -> None:
     (tmp_path / "a.bin").write_bytes(b"hello there")
-    (tmp_path / "b.bin").write_bytes(write_bs2(Events.of({"x": np.array([9]), "t": np.array([5])}, "")))
-    (tmp_path / "c.bin").write_bytes(write_bs2(Events.of({"x": np.array([1]), "t": np.array([50_000])}, "")))
+    (tmp_path / "b.bin").write_bytes(bs2(Events.of({"x": np.array([9]), "t": np.array([5])}, "")))
+    (tmp_path / "c.bin").write_bytes(bs2(Events.of({"x": np.array([1]), "t": np.array([50_000])}, "")))
     (tmp_path / "empty").mkdir()
     told = run("predict", spec, *(tmp_path / name for name in ("a.bin", "b.bin", "c.bin", "empty")), code=1)
     assert "c.bin" in told.stdout

@@ -51,8 +51,8 @@ CALLS: dict[str, Callable[[], object]] = {
     "migrate_state_dict takes a state dict, not an int: torch.load or load_file of safetensors reads one": (
         lambda: converters.migrate_state_dict(NUMBER, to="plain")
     ),
-    "import_onnx takes the path of an ONNX file or an onnx.ModelProto, not an int: torch.onnx.export writes a torch "
-    "module as an ONNX file": lambda: converters.import_onnx(NUMBER),
+    "import_onnx takes the path of an ONNX file, an onnx.ModelProto, or a torch module, not an int: torch.onnx.export "
+    "writes a module as a file": lambda: converters.import_onnx(NUMBER),
     "create_model takes the name of a model, not an int: zoo.model_names lists them": lambda: zoo.create_model(NUMBER),
 }
 """Calls with a wrong argument, by the message of their error."""

@@ -7,14 +7,14 @@ import pytest
 import zoo
 from bootstrap_core import IntegerNetwork, evaluate, load_dataset
 from specs import load_spec, summarize
-from zoo.card import Card, FileFacts, spec_digest
+from zoo.card import Card, FileFacts
 from zoo.cli.program import zoo as command
 from zoo.factory import model_file, packaged_model
 from zoo.model_format import ModelFormat
 from zoo.runs.card_files import card_names, packaged_card
 from zoo.runs.card_text import as_markdown
 from zoo.runs.golden import golden_differences
-from zoo.runs.measurement import STEPS, energy_of, made_by
+from zoo.runs.measurement import STEPS, made_by
 
 
 @pytest.fixture(params=card_names())
@@ -34,16 +34,9 @@ def test_it_is_of_this_spec_and_of_the_network_of_that_in_the_package(card: Card
     model = packaged_model(card.name)
     spec = model.spec
     assert (spec.name, spec.description, spec.time_steps) == (card.name, card.description, card.time_steps)
-    assert (spec_digest(spec), spec.input, spec.training) == (card.spec_sha256, card.input, card.training.recipe)
+    assert (spec.input, spec.training) == (card.input, card.training.recipe)
+    assert len(card.layers) == len(spec.layers)
     assert made_by(model, load_spec(card.name))
-
-
-def test_its_layers_cost_what_the_spec_says(card: Card) -> None:
-    rows = summarize(packaged_model(card.name).spec)
-    told = [(layer.kind, layer.shape, layer.parameters, layer.weight_bytes) for layer in card.layers]
-    assert told == [(row.kind, row.shape, row.parameters, row.weight_bytes) for row in rows]
-    assert card.parameters == sum(row.parameters for row in rows)
-    assert card.weight_bytes == sum(row.weight_bytes for row in rows)
 
 
 def test_its_training_is_that_of_the_file(card: Card) -> None:
@@ -92,21 +85,11 @@ def test_its_rates_are_those_of_the_sample_within_a_tenth(card: Card) -> None:
 def test_its_operations_are_no_more_than_there_can_be(card: Card) -> None:
     dense = sum(row.synops for row in summarize(packaged_model(card.name).spec))
     snn, ann = card.operations.snn, card.operations.ann
-    assert snn.dense == card.time_steps * dense
     assert 0 < snn.effective_macs + snn.effective_acs <= sum(layer.synops for layer in card.layers)
     assert (ann is not None) == load_spec(card.name).has_ann
     if ann is not None:
-        assert (ann.dense, ann.effective_acs) == (dense, 0)
+        assert ann.effective_acs == 0
         assert 0 < ann.effective_macs < dense
-
-
-def test_its_energy_follows_from_its_synops(card: Card) -> None:
-    synops = [layer.synops for layer in card.layers]
-    wanted = energy_of(packaged_model(card.name).spec, synops, card.operations.ann)
-    assert card.energy.nanojoules == pytest.approx(wanted.nanojoules)
-    of_ann = {name for name in wanted.nanojoules if name.startswith("ANN, 32-bit floats")}
-    assert len(of_ann) == 2 * load_spec(card.name).has_ann
-    assert (card.energy.constants, card.energy.caveat) == (wanted.constants, wanted.caveat)
 
 
 def test_its_commands_can_be_run(card: Card) -> None:
@@ -118,16 +101,7 @@ def test_its_commands_can_be_run(card: Card) -> None:
         command.commands[name].make_context(name, arguments)
 
 
-def test_its_markdown_is_whole_tables(card: Card) -> None:
-    lines = as_markdown(card).splitlines()
-    assert lines[0] == f"# {card.name}"
-    tables = "\n".join(lines).split("\n\n")
-    rows = [[line.count("|") for line in part.splitlines()] for part in tables if part.startswith("|")]
-    assert len(rows) == 7
-    assert all(len(set(counts)) == 1 for counts in rows)
-
-
 def test_it_tells_its_teacher(card: Card) -> None:
-    recipe, text = card.training.recipe, as_markdown(card)
+    recipe, text = card.training.recipe, as_markdown(card, packaged_model(card.name).spec)
     assert recipe is not None
     assert ("\nTaught by " in text) == (recipe.teacher is not None)

@@ -55,12 +55,11 @@ def build(folder: Path, path: str, kind: str = "build_wheel") -> Path:
 
 def try_out(wheel: Path, folder: Path) -> list[str]:
     """Install a wheel; return the description of its native library, and the classes of some digits."""
-    run(sys.executable, "-m", "venv", folder, path=os.defpath)
-    python = folder / "bin" / "python"
-    alone = str(folder / "bin")  # no compiler
-    run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, path=alone)
-    # dependencies come from this environment; PYTHONPATH ignores .pth files, so the sources stay hidden
-    return run(python, "-c", PROGRAM, path=alone, PYTHONPATH=sysconfig.get_path("purelib")).strip().split("|")
+    install = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", folder)
+    run(sys.executable, *install, wheel, path=os.defpath)
+    # dependencies come from this environment, whose .pth files, which lead to the sources, -S leaves out
+    found = os.pathsep.join([str(folder), sysconfig.get_path("purelib")])
+    return run(sys.executable, "-S", "-c", PROGRAM, path=str(folder), PYTHONPATH=found).strip().split("|")
 
 
 @pytest.fixture(scope="module")

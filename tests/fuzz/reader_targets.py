@@ -104,13 +104,16 @@ def _index(path: Path) -> None:
 
 
 def _card(path: Path) -> None:
+    from valid_files import DENSE
+
+    from specs import NetworkSpec
     from zoo.card import dump_card, load_card
     from zoo.runs.card_text import as_markdown
     from zoo.runs.golden import golden_images
     from zoo.runs.learning_curves import reports_of
 
     card = load_card(path)
-    as_markdown(card)
+    as_markdown(card, NetworkSpec.model_validate(DENSE))
     dump_card(card)
     golden_images(card.golden)
     reports_of(card.training)

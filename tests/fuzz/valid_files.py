@@ -207,8 +207,7 @@ def image(kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (9, 7)) 
 
 def card(folder: Path) -> bytes:
     """Write a model file to `folder` and return a short card for it."""
-    from specs import NetworkSpec
-    from zoo.card import Card, Curves, FileFacts, dump_card, load_card, revision_of, spec_digest
+    from zoo.card import Card, Curves, FileFacts, dump_card, load_card, revision_of
     from zoo.runs.card_files import card_file
 
     file = folder / "tiny.safetensors"
@@ -225,7 +224,6 @@ def card(folder: Path) -> bytes:
     short = {
         "name": "tiny",
         "revision": revision_of(facts.sha256),
-        "spec_sha256": spec_digest(NetworkSpec.model_validate(DENSE)),
         "files": {"safetensors": facts},
         "golden": golden,
         "training": measured.training.model_copy(update={"curves": curves}),

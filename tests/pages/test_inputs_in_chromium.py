@@ -8,10 +8,11 @@ from pathlib import Path
 import click.testing
 import numpy as np
 import pytest
+from event_files import bs2
 from PIL import Image
 from sounds import save_wav, tone
 
-from bootstrap_core.data.events.recordings import Events, write_bs2
+from bootstrap_core.data.events.recordings import Events
 from zoo.cli.program import zoo
 
 PLACE = 96
@@ -56,7 +57,7 @@ def recordings(height: int, width: int):
             for i in range(10):
                 sizes = {"x": width, "y": height, "p": 2, "t": 60_000}
                 events = Events.of({key: RNG.integers(0, size, 400) for key, size in sizes.items()}, "")
-                (folder / "events" / name / f"{i}.bin").write_bytes(write_bs2(events))
+                (folder / "events" / name / f"{i}.bin").write_bytes(bs2(events))
         return folder / "events"
 
     return write

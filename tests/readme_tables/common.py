@@ -5,19 +5,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "BUSY",
-    "RESULTS",
-    "bullets",
-    "dated",
-    "markdown_table",
-    "number",
-    "paragraphs",
-    "percent",
-    "read_results",
-    "table_of",
-]
-
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 """Folder of the files that the targets of `make` write."""
 BUSY = 0.2

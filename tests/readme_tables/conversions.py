@@ -8,16 +8,6 @@ from readme_tables.common import BUSY, bullets, markdown_table, paragraphs, perc
 from specs.dataset_sources import dataset_title
 from specs.words import counted
 
-__all__ = [
-    "conversion_details",
-    "expectation",
-    "render_conversion_notes",
-    "render_conversions",
-    "render_deep",
-    "render_small",
-    "targets_met",
-]
-
 STEPS = ("16", "8", "4")
 EACH = f"T = {' / '.join(STEPS)}"
 NOT_CONVERTED = "not converted"

@@ -1,10 +1,8 @@
-"""Tables of comparisons that must find no difference, and of how the simulated camera differs from a real one."""
+"""Tables of comparisons that must find no difference."""
 
 from typing import Any
 
 from readme_tables.common import dated, markdown_table, paragraphs
-
-__all__ = ["render_c", "render_c_events", "render_camera", "render_engines"]
 
 
 def render_engines(report: dict[str, Any]) -> str:
@@ -16,6 +14,25 @@ def render_engines(report: dict[str, Any]) -> str:
     )
     table = markdown_table("model | images | T | spikes | values compared | different", rows)
     return paragraphs(f"On {report['kernels']}; {dated(report)}.", table)
+
+
+def render_graphs(report: dict[str, Any]) -> str:
+    """Return the table of a report by `check_graphs.py`."""
+    rows = []
+    for name, row in report["models"].items():
+        numbers = [f"{row[key]:,}" if key in row else "-" for key in ("blocks", "neurons", "weights", "different")]
+        reason = row.get("refused") or row.get("failed") or ""
+        error = f"{row['error']:.0e}" if "error" in row else "-"
+        rows.append((f"`{name}`", row["side"], f"{row['parameters']:,}", error, *numbers, first_reasons(reason)))
+    header = "model | side | parameters | error | layers | neurons | weights | different | refused"
+    intro = f"torchvision {report['torchvision']}, {report['images']} images; {dated(report)}."
+    return paragraphs(intro, markdown_table(header, rows))
+
+
+def first_reasons(text: str) -> str:
+    """Return the reasons of a refusal without the number of all nodes before them; at most 160 characters."""
+    text = text.split("cannot become spiking layers: ")[-1].replace("|", "/")
+    return text if len(text) <= 160 else f"{text[:157]}..."
 
 
 def render_c(report: dict[str, Any]) -> str:
@@ -75,22 +92,3 @@ def render_c_events(report: dict[str, Any]) -> str:
         "Cortex-M4, compiled with -O2."
     )
     return paragraphs(intro, markdown_table(header, rows))
-
-
-def render_camera(report: dict[str, Any]) -> str:
-    """Return the table of a report by `check_camera.py`."""
-    forms = {
-        "events per recording, mean and standard deviation": "{events:,.0f} and {deviation:,.0f}",
-        "ON events": "{on:.1%}",
-        "events in the first, second and third 100 ms": "{saccades[0]:.0%}, {saccades[1]:.0%}, {saccades[2]:.0%}",
-        "pixels with events": "{pixels:,.0f}",
-    }
-    rows = ((name, *(form.format(**report[key]) for key in ("simulated", "real"))) for name, form in forms.items())
-    text = paragraphs(
-        f"On the first {report['images']:,} training images:",
-        markdown_table("| simulated | real", rows),
-        f"The numbers of events of single images correlate by {report['correlation']:.2f}; of the events, "
-        f"{report['profile_distance']:.0%} come in another step of 10 ms. An image takes\n"
-        f"{report['cpu_ms_per_image']:.1f} ms of CPU.",
-    )
-    return text.replace("%", " %")

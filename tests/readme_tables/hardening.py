@@ -4,8 +4,6 @@ from typing import Any
 
 from readme_tables.common import markdown_table, paragraphs
 
-__all__ = ["faults_table", "render_fuzz", "render_kills", "render_readers"]
-
 
 def render_fuzz(report: dict[str, Any]) -> str:
     """Return the table of a report by `fuzz.py`."""

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 
 from readme_tables.common import markdown_table, percent
+from specs.summary import summarize
 from zoo.card import Card, seed_accuracies
+from zoo.factory import packaged_model
 from zoo.model_format import ModelFormat
 from zoo.runs.card_files import card_names, packaged_card
-
-__all__ = ["SHORT", "models_table"]
 
 SHORT = ("model", "layers", "T", "test accuracy", "as ANN", "synops/image", "size")
 """Columns of the table of models in the main README."""
@@ -25,18 +25,18 @@ def models_table(columns: Sequence[str] = ()) -> str:
 
 def model_cells(card: Card) -> dict[str, str]:
     """Return the cells of a model, by column."""
-    training, n = card.training, card.data.test_images
+    training, n, rows = card.training, card.data.test_images, summarize(packaged_model(card.name).spec)
     few = f" of {n}" if n < MANY else ""
     return {
         "model": f"`{card.name}`",
-        "layers": "-".join("x".join(map(str, layer.shape)) for layer in card.layers),
+        "layers": "-".join("x".join(map(str, row.shape)) for row in rows),
         "T": str(card.time_steps),
         "test accuracy": f"{percent(card.test.accuracy)} %{few}",
         "over seeds": over_seeds(card),
         "as ANN": "-" if card.test.ann is None else f"{percent(card.test.ann)} %",
         "rates": " ".join(f"{layer.rate:.2f}" for layer in card.layers if layer.rate is not None),
         "synops/image": f"{sum(layer.synops for layer in card.layers):,.0f}",
-        "parameters": f"{card.parameters:,}",
+        "parameters": f"{sum(row.parameters for row in rows):,}",
         "size": f"{card.files[ModelFormat.SAFETENSORS].bytes / 1e6:.1f} MB",
         "chosen": "-" if training.epoch is None else f"epoch {training.epoch + 1} of {training.recipe.epochs}",
     }

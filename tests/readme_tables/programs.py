@@ -5,8 +5,6 @@ from typing import Any
 
 from readme_tables.common import BUSY, bullets, dated, markdown_table, number, paragraphs, read_results
 
-__all__ = ["met", "others_table", "render_benchmark"]
-
 PROGRAMS = ("snnzoo", "lava-dl", "snntorch", "norse", "spikingjelly", "sinabs")
 COLUMNS = ("work", *PROGRAMS, "reference", "vs lava-dl", "vs best peer", "target", "met")
 
@@ -29,9 +27,9 @@ def machine(report: dict[str, Any]) -> str:
     )
 
 
-def ratios(row: dict[str, Any], clock: str = "wall") -> dict[str, float]:
+def ratios(row: dict[str, Any]) -> dict[str, float]:
     """Return the values that targets bound: "lava-dl", "peer" (theirs over ours), "reference" (inverse), "seconds"."""
-    values = row[clock]
+    values = row["wall"]
     ours = values["snnzoo"]
     peers = [values[name] for name in PROGRAMS[2:] if name in values]
     found = {"seconds": ours}
@@ -96,47 +94,14 @@ def notes(report: dict[str, Any]) -> Iterator[str]:
             older.setdefault(dated(report | row), []).append(row["what"])
     for when, rows in older.items():
         yield f"measured {when}: {', '.join(rows)}"
-    yield from notebook_notes(report)
     for network, programs in report.get("agreement", {}).items():
         if programs:
             parts = ", ".join(f"{name} {part}" for name, part in programs.items())
             yield f"digits of the batch with the same class as in snnzoo, {network} network: {parts}"
     for network, rates in report.get("rates", {}).items():
         yield f"mean spike rates of the {network} network, from input to last block: {', '.join(map(str, rates))}"
-    first = [(row["what"], row["first_call"]["snnzoo"]) for row in report["rows"] if "first_call" in row]
-    slow = [f"{what} {seconds:.2g} s" for what, seconds in first if seconds > 0.1 and "epoch" not in what]
-    if slow:
-        yield f"first call in a process, which also loads code: {', '.join(slow)}"
     if report["busy_cores"] > BUSY:
-        compared = []
-        for row in report["rows"]:
-            found = ratios(row, "cpu") if "cpu" in row else {}
-            names = {"lava-dl": "lava-dl", "peer": "best peer", "reference": row["reference"]}
-            parts = [f"{found[key]:.2g}x {names[key]}" for key in row["target"] if key in names and key in found]
-            compared += [f"{row['what']} {', '.join(parts)}"] if parts else []
-        yield (
-            f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so wall times are too long; "
-            f"ratios of CPU times: {'; '.join(compared)}"
-        )
-
-
-NOTEBOOK = {10: 0.9846, 20: 0.9895}
-"""Accuracy as SNN on the test images after some epochs, counted from 0, in the output of lava-dl's tutorial notebook,
-`tutorials/lava/lib/dl/bootstrap/mnist/train.ipynb`, as it was published."""
-
-
-def notebook_notes(report: dict[str, Any]) -> Iterator[str]:
-    """Yield a note if lava-dl's tutorial was published with better figures than it reached here."""
-    epochs = report.get("epochs", {}).get("lava-dl", {}).get("epochs", [])
-    if len(epochs) > max(NOTEBOOK):
-        published = " and ".join(f"{accuracy:.2%} in epoch {epoch}" for epoch, accuracy in NOTEBOOK.items())
-        wall = epochs[max(NOTEBOOK)]["wall"]
-        ratio = wall / report["rows"][0]["wall"]["snnzoo"]
-        yield (
-            f"the notebook was published with {published} (epochs from 0, test images), which it did not reach here; "
-            f"with the {wall:.0f} s that these epochs took, the ratio would be {ratio:.1f}x. Our recipe has larger "
-            "batches and learning rates"
-        )
+        yield f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so times are too long"
 
 
 OTHERS = {

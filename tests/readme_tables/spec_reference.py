@@ -9,8 +9,6 @@ from readme_tables.common import markdown_table, paragraphs
 from specs import json_schema
 from specs.layers.block import BLOCK_KINDS, kind_of
 
-__all__ = ["spec_reference"]
-
 Schema = Mapping[str, Any]
 
 TITLES = {

@@ -1,61 +1,11 @@
-"""Tables of training: several processes, delays, values, and the parts of a step."""
+"""Tables of training: delays, values, and the parts of a step."""
 
 from fractions import Fraction
 from statistics import mean
 from typing import Any
 
-from readme_tables.common import BUSY, bullets, dated, markdown_table, paragraphs
+from readme_tables.common import dated, markdown_table, paragraphs
 from specs.words import counted
-
-__all__ = ["render_cluster", "render_delays", "render_estimate", "render_profile", "render_values"]
-
-
-def render_cluster(report: dict[str, Any]) -> str:
-    """Return the table of a report by `bench_cluster.py`."""
-    alone, parted = report["seconds"]["1"], report["largest_difference"]
-    rows = []
-    for n, seconds in report["seconds"].items():
-        cells = [f"{seconds[mode]:.2f} ({alone[mode] / seconds[mode]:.2f}x)" for mode in ("ann", "snn")]
-        rows.append((n, *cells, *("-" if n == "1" else f"{part:.1e}" for part in parted.values())))
-    table = markdown_table(f"processes | ANN epoch, s | SNN epoch, s | {' | '.join(differences(parted))}", rows)
-    intro = (
-        f"{report['cpu']}, {report['cores']} cores, one thread for each process; {dated(report)}. "
-        f"`{report['network']}` without dropout on {report['dataset']}, {report['epochs']} epochs "
-        f"of {report['images']:,} images, the last as SNN. "
-        f"The loss of the last batch ({report['batches']}) is {report['losses']['1'][-1]:.4f}."
-    )
-    busy = f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy: the times are unreliable"
-    return paragraphs(intro, table, bullets([busy] if report["busy_cores"] > BUSY else []))
-
-
-def differences(parted: dict[str, float]) -> list[str]:
-    """Return the headers of the columns with the largest difference of losses after some batches."""
-    return [f"loss difference, {n} batch{'es' if n != '1' else ''}" for n in parted]
-
-
-def render_estimate(report: dict[str, Any]) -> str:
-    """Return the table of a report by `estimate_cluster.py`."""
-    assumed, price = report["assumed"], report["assumed"]["dollars_per_hour"]
-    intro = (
-        f"ResNet-50 as a spec: {report['products'] / 1e9:.2f} billion multiplications per image and time step, "
-        f"{report['parameters'] / 1e6:.1f} million parameters. {assumed['epochs']} epochs of {assumed['images']:,} "
-        f"images, {assumed['images'] * assumed['image_bytes'] / 1e9:.0f} GB as uint8."
-    )
-    rows = []
-    for row in report["rows"]:
-        cells = [row["time_steps"], row["gpus"], row["batch"], f"{row['hours']:.1f}"]
-        rows.append((*cells, f"{100 * row['meeting_part']:.1f} %", f"{row['dollars']} $"))
-    header = f"T | {assumed['gpu']} | images on each | hours | of it communication | at {price:g} $ an hour"
-    notes = (
-        f"Assumed: {assumed['products_per_second'] / 1e12:g} tera multiplications per second, of which "
-        f"{assumed['part_of_peak']:.0%} are reached; three times the multiplications of a forward pass; "
-        f"{assumed['bytes_per_second'] / 1e12:g} TB/s of memory bandwidth, {assumed['neuron_bytes']:g} bytes moved and "
-        f"{assumed['kept_bytes']:g} stored for each neuron and step, {assumed['memory_bytes'] / 1e9:g} GB for them; "
-        f"{assumed['network_bytes_per_second'] / 1e9:g} GB/s between hosts.",
-        "No network of this size has been converted. Dozens of layers lose accuracy; whether two epochs recover it "
-        "is unknown.",
-    )
-    return paragraphs(intro, markdown_table(header, rows), bullets(notes))
 
 
 def render_delays(report: dict[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """The code of the benchmarks runs, and their tables show the measured figures. No test measures time."""
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
@@ -73,16 +72,6 @@ def programs(workload, monkeypatch):
     return load("programs", TESTS / "benchmarks", monkeypatch)
 
 
-@pytest.fixture
-def bench_convert(programs, monkeypatch):
-    load("check_onnx", TESTS / "benchmarks", monkeypatch)
-    module = load("bench_convert", TESTS / "benchmarks", monkeypatch)
-    monkeypatch.setattr(module, "DATASET", SAMPLE_NAME)
-    monkeypatch.setattr(module, "busy_cores", lambda: 0.0)
-    monkeypatch.setattr(module, "has_module", lambda python, name: True)
-    return module
-
-
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -100,65 +89,6 @@ def test_a_worker_answers_in_time_or_says_why_not(programs, tmp_path, text, told
     else:
         with pytest.raises(programs.WorkerError, match=f"(?s){told}"):
             programs.run_once("peer", command, {"n": 1}, threads=1, seconds=2)
-
-
-def test_rows_are_written_as_they_come_and_redone_by_name(bench_convert, monkeypatch, tmp_path) -> None:
-    for name in ("a.onnx", "b.onnx"):
-        (tmp_path / name).touch()
-    (tmp_path / "README.md").write_text(
-        "| file | preprocessing |\n|---|---|\n| b.onnx | (x/255-.1307)/.3081 |\n", "utf-8"
-    )
-    output, asked = tmp_path / "convert.json", []
-
-    def answer(name, command, request, *, threads, seconds):
-        asked.append((name, Path(request["path"]).name, request.get("recipe"), request["mean"]))
-        if (name, asked[-1][1]) == ("snnzoo", "b.onnx") and len(asked) < 10:
-            raise KeyboardInterrupt
-        if request.get("recipe") == "max":
-            raise bench_convert.WorkerError("not done")
-        steps = request["time_steps"]
-        stages = {} if name != "snnzoo" else {"untuned": {str(steps): steps / 20, "1": 0.0}, "tuned": {}}
-        return {"call": len(asked), "versions": {name: "1"}, **stages}
-
-    def rows():
-        return {row["file"]: row for row in json.loads(output.read_text("utf-8"))["rows"]}
-
-    monkeypatch.setattr(bench_convert, "run_once", answer)
-    arguments = ["bench_convert.py", "--folder", str(tmp_path), "--output", str(output)]
-    monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(KeyboardInterrupt):
-        bench_convert.main()
-    first = rows()
-    assert list(first) == ["a.onnx"]
-    assert first["a.onnx"]["spikingjelly"]["max"] == {"error": "not done"}
-    assert first["a.onnx"]["snnzoo"]["untuned"] == {"16": 0.8, "8": 0.4, "4": 0.2}  # each from its own conversion
-    asked += [("",) * 4] * 10
-    monkeypatch.setattr(sys, "argv", [*arguments, "--only", "b."])
-    assert bench_convert.main() == 0
-    assert asked[-6:] == [("snnzoo", "b.onnx", None, 0.1307)] * 3 + [
-        ("spikingjelly", "b.onnx", recipe, 0.1307) for recipe in bench_convert.RECIPES
-    ]
-    assert rows()["a.onnx"] == first["a.onnx"]
-    assert json.loads(output.read_text("utf-8"))["versions"] == {"snnzoo": "1", "spikingjelly": "1"}
-    assert list(rows()) == ["a.onnx", "b.onnx"]
-    peers, n_asked = rows()["b.onnx"]["spikingjelly"], len(asked)
-    monkeypatch.setattr(sys, "argv", [*arguments, "--only", "b.", "--ours"])
-    assert bench_convert.main() == 0
-    assert len(asked) == n_asked + 3
-    assert rows()["b.onnx"]["spikingjelly"] == peers
-
-
-def test_spikingjelly_calibrates_on_images_of_the_training_set(bench_convert, tmp_path) -> None:
-    from bootstrap_core.data.datasets import load_dataset
-    from converters.ann_to_snn.best_candidate import MOST
-
-    dataset = load_dataset(SAMPLE_NAME)
-    bench_convert.save_images(dataset, tmp_path / "images.npz")
-    with np.load(tmp_path / "images.npz") as arrays:
-        seen, test = arrays["calibration"], arrays["test"]
-    assert len(seen) == min(MOST, len(dataset.train))
-    assert {image.tobytes() for image in seen} <= {image.tobytes() for image in dataset.train.images.numpy()}
-    assert (test == dataset.test.images.numpy()).all()
 
 
 def test_a_file_is_converted_scored_and_run_again_from_its_export(workload, monkeypatch, tmp_path) -> None:

@@ -40,11 +40,18 @@ def complete_specs(context: click.Context, parameter: click.Parameter, incomplet
     return complete_from(network_names(), incomplete)
 
 
+def _reads(index: int, sources: "tuple[int, ...]") -> str:
+    """Return what a layer reads, if it is more or other than the layer before."""
+    own = f" < {sources[0]}" if sources and sources[0] != index - 1 else ""
+    return own + "".join(f" + {source}" for source in sources[1:])
+
+
 def print_layers(network: "NetworkSpec") -> None:
     """Print the layer table of a spec.
 
-    `5 conv + 2` is layer 5 with a skip from layer 2; `0 input, graded, 3 bits` takes pixels as integers of 3 bits; `1
-    dense, recurrent` has synapses to itself.
+    `5 conv + 2` is layer 5 with a skip from layer 2; `5 conv wide < 1 + 2` is called wide, and reads layers 1 and 2
+    instead of layer 4; `0 input, graded, 3 bits` takes pixels as integers of 3 bits; `1 dense, recurrent` has synapses
+    to itself.
     """
     from specs.layers.input import Encoding
     from specs.summary import summarize
@@ -54,6 +61,7 @@ def print_layers(network: "NetworkSpec") -> None:
         () if entering.encoding is Encoding.SPIKE else (entering.form,),
         *(block.extras for block in network.blocks),
     ]
+    names = ["", *("" if block.name is None else f" {block.name}" for block in network.blocks)]
     total = [
         "total",
         "",
@@ -63,7 +71,7 @@ def print_layers(network: "NetworkSpec") -> None:
         ["layer", "shape", "parameters", "weight bytes", "synops/step"],
         [
             [
-                " + ".join([", ".join((f"{i} {row.kind}", *special[i])), *map(str, row.skips)]),
+                ", ".join((f"{i} {row.kind}{names[i]}", *special[i])) + _reads(i, row.sources),
                 "x".join(map(str, row.shape)),
                 f"{row.parameters:,}",
                 f"{row.weight_bytes:,}",

@@ -405,10 +405,10 @@ def _say_chance(model: "Model", accuracy: float, *, own_images: bool) -> None:
 
 
 def _plot_scores(path: Path, scores: "list[Evaluation]", ann: "Evaluation | None") -> None:
-    from bootstrap_core.analysis.plots import plot_accuracy
+    from bootstrap_core.analysis.plots import draw_accuracy, save_png
 
     by_steps = {score.time_steps: score.accuracy for score in scores}
-    say(str(plot_accuracy(by_steps, path, ann=None if ann is None else ann.accuracy)))
+    say(str(save_png(draw_accuracy(by_steps, ann=None if ann is None else ann.accuracy), path)))
 
 
 def _named(score: "Evaluation", engine: str) -> str:

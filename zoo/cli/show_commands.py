@@ -151,10 +151,10 @@ def _draw(source: str, path: Path, force: bool, as_json: bool) -> None:
 
 def _show_model(model: "Model", card: "Card | None", as_json: bool) -> None:
     from converters.report.card_rows import card_rows
-    from zoo.runs.card_text import c_section, costs_in_c, sections
+    from zoo.runs.card_text import c_section, costs_in_c, document, sections
 
     if as_json:
-        measured = None if card is None else card.model_dump(mode="json")
+        measured = None if card is None else document(card, model.spec)
         costs = costs_in_c(model.spec, card)
         found = {"card": model.card, "measured": measured, "c": None if costs is None else asdict(costs)}
         echo(json_text({"spec": model.spec.model_dump(mode="json"), **found}))
@@ -201,32 +201,33 @@ def _show_sections(sections: "Iterable[Section]") -> None:
 
 
 def _plot_curves(card: "Card", path: Path) -> Path:
-    from bootstrap_core.analysis.plots import plot_curves
+    from bootstrap_core.analysis.plots import draw_curves, save_png
     from zoo.runs.learning_curves import reports_of
 
     if not (reports := reports_of(card.training)):
         raise SnnZooError(f"the card of {card.name} has no learning curves: its run did not keep them")
-    return plot_curves([report.record() for report in reports], path, kept=card.training.epoch)
+    return save_png(draw_curves([report.record() for report in reports], kept=card.training.epoch), path)
 
 
 def _show_netx(source: str, as_json: bool) -> None:
+    from converters.formats.netx import netx_report
     from converters.formats.netx.lava_limits import how_lava_runs, limit_problems
     from converters.formats.netx.netx_reader import carried_spec, file_problems
-    from converters.formats.netx.netx_report import describe_layer, layer_header, layer_row, neuron_header, neuron_rows
     from zoo.sources import layers_of
 
     file = layers_of(source)
     if as_json:
-        layers = [describe_layer(layer) for layer in file.layers]
+        layers = [netx_report.describe_layer(layer) for layer in file.layers]
         try:
             spec = None if file.spec is None else json.loads(file.spec)
         except (ValueError, RecursionError) as error:
             raise IntegrityError(f"{source}: the spec in it is not JSON: {error}") from None
         echo(json_text({"time_steps": file.time_steps, "spec": spec, "layers": layers}))
         return
-    print_table(layer_header(), [layer_row(i, layer) for i, layer in enumerate(file.layers)])
+    rows = [netx_report.layer_row(i, layer) for i, layer in enumerate(file.layers)]
+    print_table(netx_report.LAYER_COLUMNS, rows)
     echo()
-    print_table(neuron_header(), neuron_rows(file), words=True)
+    print_table(netx_report.NEURON_COLUMNS, netx_report.neuron_rows(file), words=True)
     echo(f"\ntime steps: {file.time_steps or 'not in the file'}")
     if problems := file_problems(file):
         echo(f"not a network that snnzoo can run: {'; '.join(problems)}")

@@ -6,16 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import resources
-from io import BytesIO
 from pathlib import Path
 
 from specs.errors import IntegrityError, SnnZooError, TransferError
 from specs.files.download import cache_folder
 from specs.words import suggest
 from zoo.card import REVISION_DIGITS
-from zoo.hub.index import INDEX_NAME, IndexedModel, ZooIndex, parse_index, parse_reference
+from zoo.hub.index import INDEX_NAME, IndexedModel, ZooIndex, parse_reference
 from zoo.hub.publish import read_index
-from zoo.hub.transport import FolderTransport, Transport, is_remote, open_transport
+from zoo.hub.transport import FolderTransport, Transport, fetch_index, is_remote, open_transport
 
 PACKAGE, CACHE = "package", "cache"
 """Names of the two catalogs that every installation has."""
@@ -179,8 +178,4 @@ def _read_catalog(transport: Transport, *, name: str = "") -> Catalog:
         place = transport.folder / INDEX_NAME
         if not os.path.exists(place):  # noqa: PTH110 - False for an invalid name
             raise TransferError(f"no index in {transport.folder}: {place} is missing; zoo publish makes one")
-    raw = BytesIO()
-    transport.fetch(INDEX_NAME, raw)
-    return Catalog(
-        name or transport.url, transport, parse_index(raw.getvalue(), origin=f"{transport.url}/{INDEX_NAME}")
-    )
+    return Catalog(name or transport.url, transport, fetch_index(transport))

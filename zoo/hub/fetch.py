@@ -1,7 +1,6 @@
 """Fetch models: check them, cache them, and copy or convert them to where the user wants them."""
 
 import filecmp
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,10 +8,10 @@ from tempfile import TemporaryDirectory
 
 from specs.errors import IntegrityError, SnnZooError, SpecError
 from specs.files.download import Progress, fetch_whole
-from specs.files.whole_file import whole_file
+from specs.files.whole_file import copy_whole
 from zoo.card import load_card
 from zoo.hub.catalog import CACHE, PACKAGE, Found, model_cache
-from zoo.hub.index import CARD_SUFFIX, IndexedFile, IndexedModel, ZooIndex
+from zoo.hub.index import CARD_SUFFIX, IndexedFile, ZooIndex
 from zoo.hub.publish import update_index
 from zoo.hub.transport import FolderTransport, no_progress
 from zoo.model_format import ModelFormat
@@ -34,12 +33,9 @@ def pull(
     file.
 
     Args:
-        found: the model.
-        formats: formats to return.
         folder: folder that gets copies of the files and of the card; by default files stay in the package or the cache.
         cache_dir: as in `cache_folder`.
         force: overwrite files in `folder` that differ.
-        progress: called for each file with the bytes received so far and in total.
 
     Raises:
         TransferError: a file cannot be fetched.
@@ -57,7 +53,7 @@ def pull(
     for format in dict.fromkeys(formats):
         name = f"{found.name}{format.suffix}"
         if format not in here:
-            target = (folder or _cached(found, ModelFormat.SAFETENSORS, cache_dir).parent) / name
+            target = (folder or (model_cache(cache_dir) / _cached_path(found, None)).parent) / name
             paths.append(_convert(here[ModelFormat.SAFETENSORS], target, force=force or folder is None))
         else:
             paths.append(_copy(here[format], folder / name, force=force) if folder else here[format])
@@ -69,19 +65,14 @@ def pull(
 def local_file(
     found: Found, format: ModelFormat | None, *, cache_dir: Path | None = None, progress: Progress = no_progress
 ) -> Path:
-    """Return the path of a model's file on this machine, fetched if needed, and checked.
-
-    Args:
-        found: the model.
-        format: format of the file; None for the card.
-        cache_dir: as in `cache_folder`.
-        progress: called with the bytes received so far and in total.
+    """Return the path of a model's file on this machine, fetched if needed, and checked; of the card without a format.
 
     Raises:
         TransferError: the file cannot be fetched.
         IntegrityError: the file is not the one that the index describes.
     """
-    file, transport = _facts(found.model, format), found.catalog.transport
+    transport = found.catalog.transport
+    file = found.model.card if format is None else found.model.files[format]
     if found.catalog.name in (PACKAGE, CACHE) and isinstance(transport, FolderTransport):
         path = transport.folder / file.path
         try:
@@ -95,7 +86,7 @@ def local_file(
             ) from error
         return path
     return fetch_whole(
-        _cached(found, format, cache_dir),
+        model_cache(cache_dir) / _cached_path(found, format),
         partial(transport.fetch, file.path, size=file.bytes, progress=progress),
         partial(file.check, what=f"{transport.url}/{file.path}"),
     )
@@ -115,14 +106,6 @@ def _check_card(path: Path, found: Found) -> None:
             f"{found.catalog.transport.url}: expected the card of {found.name}@{found.model.revision}, got that of "
             f"{card.name}@{card.revision}"
         )
-
-
-def _facts(model: IndexedModel, format: ModelFormat | None) -> IndexedFile:
-    return model.card if format is None else model.files[format]
-
-
-def _cached(found: Found, format: ModelFormat | None, cache_dir: Path | None) -> Path:
-    return model_cache(cache_dir) / _cached_path(found, format)
 
 
 def _cached_path(found: Found, format: ModelFormat | None) -> str:
@@ -168,6 +151,4 @@ def _copy(source: Path, target: Path, *, force: bool) -> Path:
         raise SnnZooError(f"cannot write {target}: {error.strerror or error}") from None
     if exists and not force:
         raise SnnZooError(f"{target} exists with other content; choose another place, or overwrite it with --force")
-    with source.open("rb") as opened, whole_file(target) as file:
-        shutil.copyfileobj(opened, file)
-    return target
+    return copy_whole(source, target)

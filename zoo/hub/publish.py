@@ -1,16 +1,14 @@
 """Publish models to an index in a folder or on a hub: files first, index.json last; existing files never change."""
 
-import shutil
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 
 from specs.dataset_sources import dataset_names
 from specs.errors import IntegrityError, SnnZooError, SpecError, TransferError
-from specs.files.whole_file import whole_file, write_whole
-from zoo.card import Card, is_card, load_card, spec_digest
-from zoo.hub.index import CARD_SUFFIX, INDEX_NAME, IndexedFile, IndexedModel, ZooIndex, dump_index, parse_index
-from zoo.hub.transport import FolderTransport, HubTransport, open_transport
+from specs.files.whole_file import copy_whole, write_whole
+from zoo.card import Card, is_card, load_card
+from zoo.hub.index import CARD_SUFFIX, INDEX_NAME, IndexedFile, IndexedModel, ZooIndex, dump_index
+from zoo.hub.transport import FolderTransport, HubTransport, fetch_index, open_transport
 from zoo.model_format import ModelFormat
 
 Change = Callable[[ZooIndex], ZooIndex]
@@ -61,15 +59,14 @@ def publish(file: Path, card_file: Path, url: str, *, own_data: bool = False) ->
 
 def read_index(folder: Path) -> ZooIndex:
     """Return the index in a folder; an empty one if the folder has none. Raises `IntegrityError` if it is damaged."""
-    path, raw = folder / INDEX_NAME, BytesIO()
+    path = folder / INDEX_NAME
     try:
         path.stat()
     except FileNotFoundError:
         return ZooIndex.empty()
     except OSError as error:
         raise SnnZooError(f"cannot read {path}: {error.strerror or error}") from None
-    FolderTransport(folder).fetch(INDEX_NAME, raw)
-    return parse_index(raw.getvalue(), origin=str(path))
+    return fetch_index(FolderTransport(folder))
 
 
 def update_index(folder: Path, change: Change, files: Sequence[tuple[IndexedFile, Path]] = ()) -> None:
@@ -89,8 +86,7 @@ def update_index(folder: Path, change: Change, files: Sequence[tuple[IndexedFile
             changed = change(read_index(folder))
             for facts, source in files:
                 facts.check(source)
-                with source.open("rb") as opened, whole_file(folder / facts.path) as file:
-                    shutil.copyfileobj(opened, file)
+                copy_whole(source, folder / facts.path)
                 facts.check(folder / facts.path)
             write_whole(folder / INDEX_NAME, dump_index(changed))
     except OSError as error:
@@ -115,11 +111,8 @@ def _update_hub(
     api = HfApi()
     try:
         repository = api.model_info(transport.repository, revision=transport.revision)
-        index = ZooIndex.empty()
-        if any(file.rfilename == f"{prefix}{INDEX_NAME}" for file in repository.siblings or ()):
-            raw = BytesIO()
-            transport.fetch(INDEX_NAME, raw)
-            index = parse_index(raw.getvalue(), origin=f"{transport.url}/{INDEX_NAME}")
+        is_new = all(file.rfilename != f"{prefix}{INDEX_NAME}" for file in repository.siblings or ())
+        index = ZooIndex.empty() if is_new else fetch_index(transport)
         if (changed := change(index)) == index:
             return
         for facts, source in files:
@@ -139,10 +132,10 @@ def _update_hub(
 
 
 def _check_card(file: Path, card_file: Path, card: Card) -> ModelFormat:
-    """Return the format of `file`. Raises `IntegrityError` unless the card has its sha256 and that of its spec."""
+    """Return the format of `file`. Raises `IntegrityError` unless it is a model and the card has its sha256."""
     from converters.formats.model_files import read_model
 
-    spec = read_model(file).spec
+    read_model(file)
     found = IndexedFile.of(file, file.name)
     known = {facts.sha256: format for format, facts in card.files.items() if facts.bytes == found.bytes}
     if (format := known.get(found.sha256)) is None:
@@ -154,10 +147,6 @@ def _check_card(file: Path, card_file: Path, card: Card) -> ModelFormat:
         )
         raise IntegrityError(
             f"{card_file} is the card of another file: it lacks the sha256 of {file}, {found.sha256}; {remedy}"
-        )
-    if format is ModelFormat.SAFETENSORS and spec_digest(spec) != card.spec_sha256:
-        raise IntegrityError(
-            f"{card_file}: spec_sha256 is {card.spec_sha256}, but the spec in {file} has {spec_digest(spec)}"
         )
     return format
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol
 from urllib.parse import quote, urlsplit
@@ -11,6 +12,7 @@ from specs.errors import IntegrityError, SnnZooError, TransferError
 from specs.files.download import BrokenOffError, Progress, copy_rest, download, expand_user, persist
 from specs.files.given_file import check_given_file
 from specs.files.limits import INDEX_BYTES
+from zoo.hub.index import INDEX_NAME, ZooIndex, parse_index
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 HERE = {"", "file", "memory"}
@@ -33,9 +35,7 @@ class Transport(Protocol):
 
         Args:
             path: path relative to the index.
-            file: open for appending, or in memory.
             size: size of the whole in bytes; if unknown, `INDEX_BYTES` is the limit.
-            progress: called with the bytes received so far and in total.
 
         Raises:
             TransferError: the index's file is missing, or cannot be read.
@@ -59,6 +59,13 @@ def open_transport(url: str) -> Transport:
         raise
     except Exception as error:  # URLs, hubs and file systems raise many types
         raise SnnZooError(f"{url}: {error}") from error
+
+
+def fetch_index(transport: Transport) -> ZooIndex:
+    """Read the index behind `transport`. Raises as `Transport.fetch`, and `IntegrityError` if it is damaged."""
+    raw = BytesIO()
+    transport.fetch(INDEX_NAME, raw)
+    return parse_index(raw.getvalue(), origin=f"{transport.url}/{INDEX_NAME}")
 
 
 def _scheme(url: str) -> str:

@@ -1,17 +1,21 @@
 """Text of a card for people: sections of tables, and a page of Markdown."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import mean
+from typing import Any
 
 from bootstrap_core.network.build import build_network
 from converters.chip.from_network import form_of_network
 from converters.formats.c.c_plan import CCosts, c_costs
 from converters.formats.c.c_writer import c_problems
+from converters.report.energy import CAVEAT, COSTS, estimate_energy
 from specs.dataset_sources import dataset_title
+from specs.errors import IntegrityError
 from specs.network import NetworkSpec
+from specs.summary import LayerSummary, summarize
 from specs.training import TrainingSpec
 from specs.words import counted, percent
-from zoo.card import Card, OperationsOf, Training, Versions, seed_accuracies
+from zoo.card import Card, Training, Versions, seed_accuracies
 from zoo.model_format import ModelFormat
 
 SAME_LAYERS = (
@@ -38,16 +42,48 @@ class Section:
     words: bool = False
 
 
-def sections(card: Card, spec: NetworkSpec | None = None) -> list[Section]:
+def _costs(card: Card, spec: NetworkSpec) -> list[LayerSummary]:
+    rows = summarize(spec)
+    if len(rows) != len(card.layers):
+        raise IntegrityError(f"the card of {card.name} has {len(card.layers)} layers, the model {len(rows)}")
+    return rows
+
+
+def energies(card: Card, spec: NetworkSpec) -> dict[str, float]:
+    """Return estimates of the energy of one inference, in nJ, for each way to run the network."""
+    synops, ann = [layer.synops for layer in card.layers], card.operations.ann
+    macs = sum(row.synops for row in summarize(spec)) if spec.has_ann else None
+    effective = None if ann is None else ann.effective_macs
+    return {one.program: one.nanojoules for one in estimate_energy(spec, synops, macs, effective)}
+
+
+def document(card: Card, spec: NetworkSpec) -> dict[str, Any]:
+    """Return a card as a JSON document, with what follows from the spec in its model file."""
+    found, rows = card.model_dump(mode="json"), [asdict(row) for row in _costs(card, spec)]
+    kept = ("kind", "shape", "parameters", "weight_bytes")
+    found["layers"] = [
+        {**{key: row[key] for key in kept}, **layer} for row, layer in zip(rows, found["layers"], strict=True)
+    ]
+    dense = sum(row["synops"] for row in rows)
+    for name, steps in (("snn", spec.time_steps), ("ann", 1)):
+        if found["operations"][name] is not None:
+            found["operations"][name]["dense"] = steps * dense
+    constants = [asdict(cost) for cost in COSTS]
+    energy = {"nanojoules": energies(card, spec), "constants": constants, "caveat": CAVEAT}
+    return {**found, **{key: sum(row[key] for row in rows) for key in kept[2:]}, "energy": energy}
+
+
+def sections(card: Card, spec: NetworkSpec) -> list[Section]:
     """Return the sections of a card, the most important first; without learning curves and golden images.
 
-    With the spec of the network, one of them is `c_section`.
+    `spec` is that of the model file.
     """
-    file = card.files[ModelFormat.SAFETENSORS]
+    file, rows = card.files[ModelFormat.SAFETENSORS], _costs(card, spec)
+    parameters, weight_bytes = sum(row.parameters for row in rows), sum(row.weight_bytes for row in rows)
     facts = {
         "revision": card.revision,
         "sha256": file.sha256,
-        "size": f"{file.bytes:,} bytes; {card.parameters:,} parameters, {card.weight_bytes:,} bytes of 8-bit weights",
+        "size": f"{file.bytes:,} bytes; {parameters:,} parameters, {weight_bytes:,} bytes of 8-bit weights",
         "input": _input_words(card),
         "licence": card.licence,
         "golden": _golden_words(card),
@@ -88,21 +124,24 @@ def sections(card: Card, spec: NetworkSpec | None = None) -> list[Section]:
             ("layer", "shape", "parameters", "rate", f"synops/{sample}"),
             tuple(
                 (
-                    f"{i} {layer.kind}",
-                    "x".join(map(str, layer.shape)),
-                    f"{layer.parameters:,}",
+                    f"{i} {row.kind}",
+                    "x".join(map(str, row.shape)),
+                    f"{row.parameters:,}",
                     rate_words(layer.rate),
                     f"{layer.synops:,.0f}",
                 )
-                for i, layer in enumerate(card.layers)
+                for i, (row, layer) in enumerate(zip(rows, card.layers, strict=True))
             ),
         ),
         Section(
             f"Synaptic operations per {sample}, as NeuroBench counts them",
             ("", "dense", "effective MACs", "effective ACs"),
             tuple(
-                (name, *_operations(found))
-                for name, found in ((f"SNN, T = {card.time_steps}", card.operations.snn), ("ANN", card.operations.ann))
+                (name, f"{steps * sum(row.synops for row in rows):,}", *(f"{count:,.0f}" for _, count in found))
+                for name, steps, found in (
+                    (f"SNN, T = {card.time_steps}", card.time_steps, card.operations.snn),
+                    ("ANN", 1, card.operations.ann),
+                )
                 if found is not None
             ),
             note=SAME_LAYERS,
@@ -110,10 +149,10 @@ def sections(card: Card, spec: NetworkSpec | None = None) -> list[Section]:
         Section(
             f"Estimated energy per {sample}",
             ("", "nJ"),
-            tuple((program, f"{value:,.0f}") for program, value in card.energy.nanojoules.items()),
-            note=card.energy.caveat,
+            tuple((program, f"{value:,.0f}") for program, value in energies(card, spec).items()),
+            note=CAVEAT,
         ),
-        *([] if spec is None else c_section(spec, card)),
+        *c_section(spec, card),
         Section("Training", ("", ""), tuple(how.items()), words=True),
         Section(
             COMMANDS,
@@ -152,7 +191,7 @@ def c_section(spec: NetworkSpec, card: Card | None = None) -> list[Section]:
     return [Section("As C source, by zoo convert -o FILE.c", ("", ""), tuple(rows.items()), note=CYCLES, words=True)]
 
 
-def as_markdown(card: Card, spec: NetworkSpec | None = None) -> str:
+def as_markdown(card: Card, spec: NetworkSpec) -> str:
     """Return the card as a page of Markdown; `spec` as for `sections`."""
     lines = [f"# {card.name}", "", card.description]
     for section in sections(card, spec):
@@ -165,7 +204,7 @@ def as_markdown(card: Card, spec: NetworkSpec | None = None) -> str:
         lines += [_row((name, *(f"`{cell}`" if command else cell for cell in cells))) for name, *cells in section.rows]
         if section.note:
             lines += ["", section.note]
-    constants = [f"{one.operation}: {one.picojoules:g} pJ ({one.source})" for one in card.energy.constants]
+    constants = [f"{one.operation}: {one.picojoules:g} pJ ({one.source})" for one in COSTS]
     lines += ["", "Energy of one operation:", "", *(f"- {line}" for line in constants)]
     return "\n".join(lines) + "\n"
 
@@ -210,10 +249,6 @@ def seed_words(card: Card) -> str:
 
 def _number(part: float | None) -> str:
     return "-" if part is None else f"{100 * part:.2f}"
-
-
-def _operations(found: OperationsOf) -> tuple[str, str, str]:
-    return f"{found.dense:,}", f"{found.effective_macs:,.0f}", f"{found.effective_acs:,.0f}"
 
 
 def _versions(versions: Versions) -> str:

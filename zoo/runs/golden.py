@@ -22,10 +22,7 @@ LOGITS = 2000
 def golden_of(exact: IntegerNetwork, split: Split, *, seed: int | None = None) -> Golden:
     """Run the first images of a split, as many as fit into a card, at the network's T.
 
-    Args:
-        exact: the network.
-        split: the images.
-        seed: seed for drawing random images of the same shape instead, for images that cards must not contain.
+    With a seed, random images of the same shape are drawn instead, for data that cards must not contain.
 
     Raises:
         StateOverflowError: a state leaves the hardware's 24 bits on one of them.

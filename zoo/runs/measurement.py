@@ -3,15 +3,16 @@
 import math
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import accuracy_by_steps, evaluate
-from bootstrap_core.analysis.synaptic_operations import ActivityCounter, effective_operations
+from bootstrap_core.analysis.synaptic_operations import count_as_ann, effective_operations
 from bootstrap_core.data.splits import Dataset
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
@@ -19,21 +20,17 @@ from bootstrap_core.network.network import Network
 from converters.formats.model_files import Hints, option_name
 from converters.formats.safetensors_file import read_safetensors
 from converters.model import Model, without_weight_norm
-from converters.report.energy import CAVEAT, COSTS, estimate_energy
 from converters.report.network_figures import spread_out
 from specs.dataset_sources import comma_list, dataset_names
 from specs.errors import IntegrityError, SnnZooError
 from specs.io import load_spec, network_names
 from specs.network import NetworkSpec
-from specs.summary import summarize
 from specs.training import Precision, TrainingSpec
 from zoo.card import (
     Card,
     Commands,
     Curves,
     Data,
-    Energy,
-    EnergyConstant,
     FileFacts,
     Layer,
     Operations,
@@ -43,7 +40,6 @@ from zoo.card import (
     Training,
     Versions,
     revision_of,
-    spec_digest,
 )
 from zoo.model_format import ModelFormat
 from zoo.runs.golden import golden_of
@@ -84,11 +80,8 @@ def measure_card(
     """Measure the model in a safetensors file on all test images of `dataset`.
 
     Args:
-        path: the model file.
         dataset: the dataset that the model was trained on.
-        name: name of the model; by default the name of its spec.
         licence: licence of the weights, as SPDX names it.
-        curves: learning curves of the training.
         other_seeds: results of `measure_seed` for other runs.
         progress: called with the name of the next score.
 
@@ -123,21 +116,22 @@ def measure_card(
     seed = None if dataset.in_cards else GOLDEN_SEED
     golden = golden_of(exact, spread_out(dataset.test, N_GOLDEN), seed=seed)
 
-    as_snn, as_ann = ActivityCounter(exact), ActivityCounter(network)
     progress(f"T = {spec.time_steps}")
-    own = evaluate(as_snn, dataset.test, also_after=[t for t in STEPS if t < spec.time_steps])
+    own = evaluate(exact, dataset.test, also_after=[t for t in STEPS if t < spec.time_steps])
     progress(f"T up to {max(STEPS)}")
     longest = own.time_steps if spec.input.is_events else max(STEPS)  # a recording has no further steps
     longer = accuracy_by_steps(exact, dataset.test, [t for t in STEPS if spec.time_steps < t <= longest])
     by_steps = {**own.by_steps, **longer}
     progress("ANN")
-    ann = evaluate(as_ann, dataset.test, mode=Mode.ANN) if network.fitted else None
+    ann = evaluate(network, dataset.test, mode=Mode.ANN) if network.fitted else None
 
     operations = Operations(
-        snn=_operations(network, as_snn, len(dataset.test), steps=spec.time_steps),
-        ann=None if ann is None else _operations(network, as_ann, len(dataset.test)),
+        snn=_operations(network, own.counts, len(dataset.test)),
+        ann=None
+        if ann is None
+        else _operations(network, count_as_ann(network, dataset.test), len(dataset.test), is_ann=True),
     )
-    rows, facts = summarize(spec), FileFacts.of_file(path)
+    facts = FileFacts.of_file(path)
     assert own.synops is not None
     return Card(
         name=name,
@@ -146,10 +140,7 @@ def measure_card(
         licence=licence,
         date=date.today(),
         time_steps=spec.time_steps,
-        spec_sha256=spec_digest(spec),
         files={ModelFormat.SAFETENSORS: facts},
-        parameters=sum(row.parameters for row in rows),
-        weight_bytes=sum(row.weight_bytes for row in rows),
         input=spec.input,
         data=Data(
             name=dataset.name,
@@ -162,20 +153,9 @@ def measure_card(
             test_images=len(dataset.test),
         ),
         training=training,
-        layers=tuple(
-            Layer(
-                kind=row.kind,
-                shape=row.shape,
-                parameters=row.parameters,
-                weight_bytes=row.weight_bytes,
-                rate=rate,
-                synops=synops,
-            )
-            for row, rate, synops in zip(rows, own.rates, own.synops, strict=True)
-        ),
+        layers=tuple(Layer(rate=rate, synops=synops) for rate, synops in zip(own.rates, own.synops, strict=True)),
         test=Scores(accuracy=own.accuracy, loss=own.loss, by_steps=by_steps, ann=None if ann is None else ann.accuracy),
         operations=operations,
-        energy=energy_of(spec, own.synops, operations.ann),
         commands=_commands(name, by_steps, model, training, dataset.name),
         versions=Versions.here(),
         golden=golden,
@@ -183,12 +163,7 @@ def measure_card(
 
 
 def measure_seed(path: Path, model: Model, dataset: Dataset) -> SeedScore:
-    """Score a run that differs from the run of `model` only in its seed.
-
-    Args:
-        path: model file of the run.
-        model: the model that the card describes.
-        dataset: the dataset that both were trained on.
+    """Score the run in the file `path`, which differs from the run of `model`, on the same data, only in its seed.
 
     Raises:
         SnnZooError: the run has another spec, recipe or teacher, or the same seed.
@@ -292,27 +267,11 @@ def _believed(path: Path, kind: type[Typed], **facts: object) -> Typed:
         raise IntegrityError(f"{path}: the file's record of its training is wrong: {where}: {problem['msg']}") from None
 
 
-def _operations(network: Network, counter: ActivityCounter, n_images: int, *, steps: int | None = None) -> OperationsOf:
-    """Return the operations per image, as SNN of `steps` time steps, or as ANN if `steps` is None."""
-    found = effective_operations(network, counter.counts)
-    macs = sum(found) if steps is None else found[1] if network.spec.input.is_graded else 0.0
-    return OperationsOf(
-        dense=(steps or 1) * sum(row.synops for row in summarize(network.spec)),
-        effective_macs=macs / n_images,
-        effective_acs=(sum(found) - macs) / n_images,
-    )
-
-
-def energy_of(spec: NetworkSpec, synops: Sequence[float], ann: OperationsOf | None) -> Energy:
-    """Estimate the energy per image from synaptic operations per layer, and from the ANN's operations if counted."""
-    macs, effective = None, None if ann is None else ann.effective_macs
-    if spec.has_ann:
-        macs = sum(row.synops for row in summarize(spec))
-    return Energy(
-        nanojoules={one.program: one.nanojoules for one in estimate_energy(spec, synops, macs, effective)},
-        constants=tuple(EnergyConstant(**asdict(cost)) for cost in COSTS),
-        caveat=CAVEAT,
-    )
+def _operations(network: Network, counts: Sequence[Tensor], n_images: int, *, is_ann: bool = False) -> OperationsOf:
+    """Return the operations per image."""
+    found = effective_operations(network, counts)
+    macs = sum(found) if is_ann else found[1] if network.spec.input.is_graded else 0.0
+    return OperationsOf(effective_macs=macs / n_images, effective_acs=(sum(found) - macs) / n_images)
 
 
 def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, training: Training, data: str) -> Commands:
@@ -327,7 +286,7 @@ def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, tra
             calibrated = {"data": data} if conversion.get("data") is not None else {}
             given = {**calibrated, "time_steps": model.spec.time_steps, **given}
         if "spec" in given:
-            given["spec"] = _spec_source(str(given["spec"]))
+            given["spec"] = given["spec"] if given["spec"] in network_names() else f"{given['spec']}.yaml"
         words = [str(conversion.get("source", "ANN.onnx")), *(_option(*option) for option in given.items())]
         train = f"zoo convert {shlex.join(words)} -o {name}.safetensors"
     elif model.spec.training is not None:
@@ -339,11 +298,6 @@ def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, tra
         eval=f"zoo eval {name}{data_option} --engine integer --time-steps {steps}",
         card=f"zoo card {name}{data_option} --check",
     )
-
-
-def _spec_source(name: str) -> str:
-    """Return the argument by which a command finds a spec: the name of a packaged spec, else a file name."""
-    return name if name in network_names() else f"{name}.yaml"
 
 
 def _option(name: str, value: object) -> str:

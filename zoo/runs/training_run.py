@@ -253,9 +253,9 @@ class TrainingRun:
 
     def plot(self) -> Path:
         """Draw `curves.png`. Raises `SnnZooError` without matplotlib."""
-        from bootstrap_core.analysis.plots import plot_curves
+        from bootstrap_core.analysis.plots import draw_curves, save_png
 
-        return plot_curves(self.trainer.stats, self.folder / CURVES, kept=self.best.epoch)
+        return save_png(draw_curves(self.trainer.stats, kept=self.best.epoch), self.folder / CURVES)
 
     def _write(self, model: Model) -> None:
         write_model(model, self.model_path, overwrite=True)

@@ -20,8 +20,7 @@ from converters.model import Model
 from specs.errors import IntegrityError, SnnZooError, StateOverflowError, UnsupportedError
 from specs.files.given_file import suggest_file
 from specs.network import NetworkSpec
-from zoo.card import Card, FileFacts, is_card, load_card, revision_of, spec_digest
-from zoo.model_format import ModelFormat
+from zoo.card import Card, FileFacts, is_card, load_card, revision_of
 from zoo.runs.card_files import card_of
 from zoo.runs.golden import golden_differences
 from zoo.sources import is_netx, layers_of, model_path, read_source
@@ -77,10 +76,14 @@ def verify_model(source: str, against: Path | None = None) -> list[Check]:
     others = [against] if against else [other for other in beside if other.suffix in with_integers and other != path]
     asked = against is not None
     for other in others:
-        if other.suffix == C_SOURCE:
-            checks += _check_c(model, other, asked=asked)
-        else:
-            checks.append(_check_same(source, other, network.spec, asked=asked))
+        name = f"the integers of {other.name}"
+        try:
+            is_c = other.suffix == C_SOURCE
+            checks += _check_c(model, other) if is_c else _check_same(source, other, network.spec)
+        except IntegrityError as error:
+            checks.append(Check(name, False, _first_line(error)))
+        except SnnZooError as error:  # a file that was not asked for is skipped
+            checks.append(Check(name, not asked, f"not compared: {_first_line(error)}", skipped=not asked))
     return checks
 
 
@@ -124,7 +127,7 @@ def _compare_spikes(name: str, spec: NetworkSpec, expected: Trace, found: Trace)
 
 
 def _check_card(card: Card, path: Path, network: Network) -> list[Check]:
-    """Check the bytes of a file, if the card has their digest, its spec, and its output on the golden images."""
+    """Check the bytes of a file, if the card has their digest, and its output on the golden images."""
     checks = []
     wanted = [file for kind, file in card.files.items() if kind.suffix == path.suffix]
     if wanted:
@@ -133,11 +136,6 @@ def _check_card(card: Card, path: Path, network: Network) -> list[Check]:
         if facts not in wanted:
             found = f"{_bytes(facts)}; card: {_bytes(wanted[0])}"
         checks.append(Check("bytes, by the card", facts in wanted, found))
-    if path.suffix == ModelFormat.SAFETENSORS.suffix:
-        digest = spec_digest(network.spec)
-        same = digest == card.spec_sha256
-        found = "the same" if same else f"{revision_of(digest)}; card: {revision_of(card.spec_sha256)}"
-        checks.append(Check("spec, by the card", same, found))
     try:
         differing = golden_differences(IntegerNetwork(network), card.golden)
     except SnnZooError as error:
@@ -151,32 +149,22 @@ def _bytes(facts: FileFacts) -> str:
     return f"{revision_of(facts.sha256)}, {facts.bytes:,} bytes"
 
 
-def _check_same(source: str, other: Path, spec: NetworkSpec, *, asked: bool) -> Check:
-    """Compare the integers of two models. If not `asked` for, a file that cannot be compared is skipped."""
-    name = f"the integers of {other.name}"
+def _check_same(source: str, other: Path, spec: NetworkSpec) -> list[Check]:
+    """Compare the integers of two models; their spikes if netx, whose layers are compared, cannot express one."""
     try:
         ours, theirs = layers_of(source), _layers_beside(other, spec)
-    except IntegrityError as error:
-        return Check(name, False, _first_line(error))
-    except UnsupportedError:  # netx, whose layers are compared, cannot express one of the networks
-        return _check_same_spikes(source, other, spec, asked=asked)
-    except SnnZooError as error:
-        return _not_compared(name, error, asked)
+    except UnsupportedError:
+        return [_check_same_spikes(source, other, spec)]
     found = [f"{d.place} {d.what}: {d.text}".strip() for d in differences(ours, theirs)]
-    return Check(name, not found, "; ".join(found) or "the same")
+    return [Check(f"the integers of {other.name}", not found, "; ".join(found) or "the same")]
 
 
-def _check_c(model: Model, source: Path, *, asked: bool) -> list[Check]:
+def _check_c(model: Model, source: Path) -> list[Check]:
     """Compare the integers and the code of C source with those of the model; run its self-test if they are the same."""
-    name = f"the integers of {source.name}"
-    try:
-        compared = compare_c(model, source)
-    except IntegrityError as error:
-        return [Check(name, False, _first_line(error))]
-    except SnnZooError as error:
-        return [_not_compared(name, error, asked)]
+    compared = compare_c(model, source)
     found = "; ".join(compared.differences)
-    checks = [Check(name, not found, found or "the same, and the code is as snnzoo writes it")]
+    what = found or "the same, and the code is as snnzoo writes it"
+    checks = [Check(f"the integers of {source.name}", not found, what)]
     if not found:
         name = f"the self-test of {source.name}"
         try:
@@ -186,23 +174,14 @@ def _check_c(model: Model, source: Path, *, asked: bool) -> list[Check]:
     return checks
 
 
-def _check_same_spikes(source: str, other: Path, spec: NetworkSpec, *, asked: bool) -> Check:
+def _check_same_spikes(source: str, other: Path, spec: NetworkSpec) -> Check:
     name = f"the spikes of {other.name}"
-    try:
-        ours, theirs = read_source(source)[0].build(), _network_beside(other, spec)
-        if ours.spec.shapes != theirs.spec.shapes:
-            return Check(name, False, "the layers have other shapes")
-        inputs, steps = _random_inputs(ours.spec), ours.spec.time_steps
-        traces = [IntegerNetwork(network).run(inputs, time_steps=steps)[1] for network in (ours, theirs)]
-    except IntegrityError as error:
-        return Check(name, False, _first_line(error))
-    except SnnZooError as error:
-        return _not_compared(name, error, asked)
+    ours, theirs = read_source(source)[0].build(), _network_beside(other, spec)
+    if ours.spec.shapes != theirs.spec.shapes:
+        return Check(name, False, "the layers have other shapes")
+    inputs, steps = _random_inputs(ours.spec), ours.spec.time_steps
+    traces = [IntegerNetwork(network).run(inputs, time_steps=steps)[1] for network in (ours, theirs)]
     return _compare_spikes(name, spec, *traces)
-
-
-def _not_compared(name: str, error: SnnZooError, asked: bool) -> Check:
-    return Check(name, not asked, f"not compared: {_first_line(error)}", skipped=not asked)
 
 
 def _layers_beside(other: Path, spec: NetworkSpec) -> ChipForm:

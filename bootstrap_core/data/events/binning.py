@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from tempfile import SpooledTemporaryFile
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,6 @@ class EventBins:
         shape: `(2, H, W)` with OFF as channel 0 and ON as channel 1; `(1, H, W)` with both in one; `(features,)` for
             recordings of neurons, which have no rows.
         time_steps: number of bins; None takes as many as the recording needs.
-        bin_us: width of a bin in microseconds.
         bits: number of bits of a count, at most 8; a larger number of events counts as `2**bits - 1`.
 
     Raises `DataError` for other values.
@@ -63,7 +62,6 @@ class EventBins:
         """Return the bins that a network takes; None for a network of images.
 
         Args:
-            spec: the network.
             shape: shape of a frame, if the network's input is flat; by default that of the input.
         """
         entering = spec.input
@@ -82,15 +80,7 @@ class EventBins:
         return self.time_steps or int(events.t.max(initial=0)) // self.bin_us + 1
 
     def counts(self, events: Events, where: str) -> tuple[npt.NDArray[np.void], int]:
-        """Return the counts of a recording, in the order of their cells, and its number of events after the last bin.
-
-        Args:
-            events: the recording.
-            where: its name, for errors.
-
-        Raises:
-            DataError: an event is outside the sensor, or all are after the last bin.
-        """
+        """Return the counts of a recording by rising cell, and its number of events after the last bin."""
         channels, height, width = self.frame
         for name, array, size in (("x", events.x, width), ("y", events.y, height)):
             if array.max(initial=0) >= size:
@@ -147,10 +137,6 @@ class BinnedRecordings:
     beyond `STORED_FROM` bytes, in a temporary file that ends with the process. Frames are made for the rows asked for.
 
     Args:
-        place: path of the recordings, for errors.
-        n_recordings: their number.
-        read_all: function that yields them with their names.
-        bins: how they become frames; `time_steps` is needed.
         progress: function that is called with the number of recordings read and of all; by default that of the
             `file_progress` in which this is made.
     """
@@ -177,26 +163,30 @@ class BinnedRecordings:
         refuse_beyond_memory(len(rows) * prod(self.shape[1:]), f"{self.place}: {len(rows):,} recordings")
         found = np.zeros((len(rows), *self.shape[1:]), np.uint8)
         flat = found.reshape(len(rows), -1)
+        file, ends, _, _ = self._kept
         for place, row in enumerate(rows.tolist()):
-            counts = self._kept.of(row)
+            start, end = map(int, ends[row : row + 2])
+            file.seek(start * COUNT.itemsize)
+            counts = np.frombuffer(file.read((end - start) * COUNT.itemsize), COUNT)
             flat[place, counts["cell"]] = counts["count"]
         return found
 
     @cached_property
     def left_out(self) -> str | None:
         """Note for people on events after the last bin; None if there are none. Reads all recordings."""
-        late = self._kept.n_after
+        _, _, late, n_kept = self._kept
         n_events, n_longer = int(late.sum()), int((late > 0).sum())
         if not n_events:
             return None
         end = self.shape[1] * self.bins.bin_us / 1000
         return (
             f"{n_longer:,} of {self.n_recordings:,} recordings go on after {end:,.0f} ms, the last time step: their "
-            f"last {n_events:,} events ({n_events / (n_events + self._kept.n_events):.2%} of all) are left out"
+            f"last {n_events:,} events ({n_events / (n_events + n_kept):.2%} of all) are left out"
         )
 
     @cached_property
-    def _kept(self) -> "_Counts":
+    def _kept(self) -> tuple[IO[bytes], npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
+        """Counts of all recordings in a file, where each begins, numbers of events after the last bin, of others."""
         file: IO[bytes] = SpooledTemporaryFile(max_size=STORED_FROM)  # noqa: SIM115 - open as long as this is in use
         weakref.finalize(self, file.close)
         ends, after, n_events = [0], [], 0
@@ -208,31 +198,9 @@ class BinnedRecordings:
             after.append(n_after)
             n_events += len(events) - n_after
             self.progress(len(after), self.n_recordings)
-        return _Counts(file, np.array(ends), np.array(after), n_events)
+        return file, np.array(ends), np.array(after), n_events
 
 
 def recorded_files(place: str, files: Sequence[ExampleFile], bins: EventBins) -> BinnedRecordings:
     """Return the recordings in files, which are read when they are first used; `place` is for errors."""
     return BinnedRecordings(place, len(files), lambda: ((str(file), read_events(file)) for file in files), bins)
-
-
-class _Counts(NamedTuple):
-    """Counts of all recordings, one after another.
-
-    Attributes:
-        file: the counts.
-        ends: number of counts before each recording, and of all.
-        n_after: number of events of each recording that are after the last bin.
-        n_events: number of all other events.
-    """
-
-    file: IO[bytes]
-    ends: npt.NDArray[np.int64]
-    n_after: npt.NDArray[np.int64]
-    n_events: int
-
-    def of(self, row: int) -> npt.NDArray[np.void]:
-        """Return the counts of a recording."""
-        start, end = map(int, self.ends[row : row + 2])
-        self.file.seek(start * COUNT.itemsize)
-        return np.frombuffer(self.file.read((end - start) * COUNT.itemsize), COUNT)

@@ -95,7 +95,6 @@ def simulate(images: Tensor, camera: Camera = Camera(), *, seed: int = 0) -> Ite
 
     Args:
         images: grey images, uint8 `[N, 1, H, W]`; one of their pixels is as large as one of the sensor.
-        camera: the camera.
         seed: seed of noise, thresholds and starting points.
 
     >>> digit = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
@@ -105,13 +104,14 @@ def simulate(images: Tensor, camera: Camera = Camera(), *, seed: int = 0) -> Ite
     (True, True)
     """
     generator = torch.Generator().manual_seed(seed)
+    mean_noise = camera.noise_hz * camera.end_ms / 1000 * math.prod(camera.size)
     for part in images.split(CHUNK):
         signs = _signs(_scene(part, camera, generator), camera, generator).numpy()  # [N, steps, H, W]
         for own in signs:
             places = np.flatnonzero(own != 0)  # of bools in NumPy, which is several times faster than other ways
             steps, pixels = np.divmod(places, math.prod(camera.size))
             within = torch.rand(len(places), generator=generator).numpy()  # times within a step are drawn
-            n_noise = int(torch.poisson(torch.tensor(_mean_noise(camera)), generator))
+            n_noise = int(torch.poisson(torch.tensor(mean_noise), generator))
             noise = torch.rand(3, n_noise, generator=generator).numpy()
             pixels = np.concatenate([pixels, (noise[0] * math.prod(camera.size)).astype(np.int64)])
             polarity = np.concatenate([own.reshape(-1)[places] > 0, noise[1] < 0.5])
@@ -119,10 +119,6 @@ def simulate(images: Tensor, camera: Camera = Camera(), *, seed: int = 0) -> Ite
             order = ms.argsort(kind="stable")
             y, x = np.divmod(pixels[order], camera.size[1])
             yield Events(x, y, polarity[order].astype(np.int64), (ms[order] * 1000).astype(np.int64))
-
-
-def _mean_noise(camera: Camera) -> float:
-    return camera.noise_hz * camera.end_ms / 1000 * math.prod(camera.size)
 
 
 def _signs(scene: Tensor, camera: Camera, generator: torch.Generator) -> Tensor:

@@ -3,7 +3,6 @@
 #include <vector>
 
 #include "library.h"
-#include "threads.h"
 #include "vectors.h"
 
 namespace snn {
@@ -135,14 +134,14 @@ int64_t snn_weight_gradient(const WeightGradient* work, int threads) {
     const int64_t parts = work->parts, n = work->pixels * work->channels;
     std::vector<Trains> trains(work->images);
     std::vector<std::vector<float>> scratches(std::max(threads, 1));
-    bool done = true;
-    for (int64_t first = 0; first < work->steps && done; first += WORD_STEPS) {
+    int64_t failed = 0;
+    for (int64_t first = 0; first < work->steps && !failed; first += WORD_STEPS) {
         const int64_t steps = std::min<int64_t>(WORD_STEPS, work->steps - first);
         const uint32_t* word = work->trains + first / WORD_STEPS * work->images * n;
-        done = for_each(work->images, threads, [&](int64_t image, int) {
+        failed = for_each(work->images, threads, [&](int64_t image, int) {
             trains[image].take(word + image * n, work->pixels, work->channels);
         });
-        done = done && for_each(blocks * parts, threads, [&](int64_t item, int worker) {
+        failed = failed ? failed : for_each(blocks * parts, threads, [&](int64_t item, int worker) {
             const int64_t output = item % blocks * LANES, part = item / blocks;
             auto& totals = scratches[worker];
             totals.assign(inputs * LANES, 0.0f);
@@ -155,7 +154,7 @@ int64_t snn_weight_gradient(const WeightGradient* work, int threads) {
             write_rows(totals.data(), inputs, some, work->out + (part * work->outputs + output) * inputs);
         });
     }
-    return done ? 0 : OUT_OF_MEMORY;
+    return failed;
 }
 
 namespace snn {
@@ -281,8 +280,8 @@ int64_t snn_steady_gradient(const SteadyGradient* work, int threads) {
     std::vector<WeightBlock> weights(blocks);
     const int64_t shares = std::max<int64_t>(1, std::min(blocks, LEAST_ITEMS / parts));  // of the blocks
     std::vector<double> sums(2 * parts * shares);
-    bool done = for_each(blocks, threads, [&](int64_t block, int) { weights[block].take(*work, block * LANES); });
-    done = done && for_each(parts * shares, threads, [&](int64_t item, int) {
+    int64_t failed = for_each(blocks, threads, [&](int64_t block, int) { weights[block].take(*work, block * LANES); });
+    failed = failed ? failed : for_each(parts * shares, threads, [&](int64_t item, int) {
         const int64_t first = item / shares * TOGETHER, share = item % shares, n = std::min(TOGETHER, work->images - first);
         std::vector<Foreground> images(n);
         for (int64_t i = 0; i < n; ++i) images[i].take(*work, first + i, of_background);
@@ -297,12 +296,12 @@ int64_t snn_steady_gradient(const SteadyGradient* work, int threads) {
         }
     });
     for (size_t i = 0; i < sums.size(); ++i) work->sums[i % 2] += sums[i];
-    return done ? 0 : OUT_OF_MEMORY;
+    return failed;
 }
 
 int64_t snn_fold(const Fold* fold, int threads) {
     const int64_t columns = fold->places * fold->taps * fold->channels, n = fold->pixels * fold->channels;
-    const bool done = for_each(fold->images, threads, [=](int64_t image, int) {
+    return for_each(fold->images, threads, [=](int64_t image, int) {
         const auto add = [=](const auto* given, auto* out) {
             std::vector<float> total(n);
             for (int64_t at = 0; at < fold->places * fold->taps; ++at) {
@@ -321,5 +320,4 @@ int64_t snn_fold(const Fold* fold, int threads) {
         else
             add(static_cast<const float*>(fold->columns), static_cast<float*>(fold->out));
     });
-    return done ? 0 : OUT_OF_MEMORY;
 }

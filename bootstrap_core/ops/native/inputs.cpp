@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "library.h"
-#include "threads.h"
 #include "vectors.h"
 
 namespace {
@@ -12,10 +11,9 @@ constexpr int64_t PART = 1 << 15;  // numbers that a thread processes at a time
 
 template <typename Body>
 int64_t in_parts(int64_t n, int threads, const Body& body) {
-    const bool done = snn::for_each((n + PART - 1) / PART, threads, [&](int64_t part, int) {
+    return snn::for_each((n + PART - 1) / PART, threads, [&](int64_t part, int) {
         body(part * PART, std::min(n, (part + 1) * PART));
     });
-    return done ? 0 : OUT_OF_MEMORY;
 }
 
 }  // namespace
@@ -24,7 +22,7 @@ int64_t snn_input_currents(const float* pixels, int64_t n, const InputScaling* s
                            int threads) {
     const InputScaling s = *scaling;
     std::vector<int32_t> lows(threads + 1, INT32_MAX), highs(threads + 1, INT32_MIN);
-    const bool done = snn::for_each((n + PART - 1) / PART, threads, [&](int64_t part, int worker) {
+    const int64_t failed = snn::for_each((n + PART - 1) / PART, threads, [&](int64_t part, int worker) {
         int32_t low = lows[worker], high = highs[worker];
         for (int64_t i = part * PART; i < std::min(n, (part + 1) * PART); ++i) {
             double current = (s.weight * ((static_cast<double>(pixels[i]) - s.mean) / s.std) + s.bias) * s.unit;
@@ -37,13 +35,13 @@ int64_t snn_input_currents(const float* pixels, int64_t n, const InputScaling* s
         lows[worker] = low;
         highs[worker] = high;
     });
+    if (failed) return failed;
     const int32_t low = *std::min_element(lows.begin(), lows.end());
     range[0] = low;
     range[1] = *std::max_element(highs.begin(), highs.end()) + 1 - low;
-    const int64_t counted = in_parts(n, threads, [=](int64_t begin, int64_t end) {
+    return in_parts(n, threads, [=](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) out[i] -= low;
     });
-    return done ? counted : OUT_OF_MEMORY;
 }
 
 int64_t snn_piecewise(const float* z, int64_t n, const Curve* curve, float* rates, float* gradients, int threads) {
@@ -86,7 +84,7 @@ int64_t snn_pack_weight(const float* weight, int64_t outputs, int64_t row, const
     typedef int32_t Ints __attribute__((vector_size(FOUR * 4)));
     typedef int8_t Bytes __attribute__((vector_size(FOUR)));
     const int64_t vectors = (outputs + LANES - 1) / LANES;
-    const bool done = snn::for_each(vectors, threads, [=](int64_t vector, int) {
+    return snn::for_each(vectors, threads, [=](int64_t vector, int) {
         int8_t* of_vector = out + vector * n_source * LANES;
         const int n = static_cast<int>(std::min<int64_t>(LANES, outputs - vector * LANES));
         for (int64_t k = 0; k < n_source; k += FOUR) {
@@ -107,7 +105,6 @@ int64_t snn_pack_weight(const float* weight, int64_t outputs, int64_t row, const
                         static_cast<int8_t>(weight[(vector * LANES + j) * row + source[k + b]] * per_unit);
         }
     });
-    return done ? 0 : OUT_OF_MEMORY;
 }
 
 int64_t snn_look_up(const int32_t* table, int64_t rows, int64_t width, const int32_t* places, int64_t n, int32_t* out,
@@ -135,7 +132,7 @@ int64_t snn_unpack(const uint32_t* trains, int64_t images, int64_t steps, int64_
     constexpr int64_t TOGETHER = 8;   // images that are written together, so that their steps fill whole cache lines
     words step_of_lane;
     for (int j = 0; j < LANES; ++j) step_of_lane[j] = j;
-    const bool done = for_each((images + TOGETHER - 1) / TOGETHER, threads, [=](int64_t part, int) {
+    return for_each((images + TOGETHER - 1) / TOGETHER, threads, [=](int64_t part, int) {
         for (int64_t i = 0; i < n; ++i)
             for (int64_t image = part * TOGETHER; image < std::min(images, (part + 1) * TOGETHER); ++image)
                 for (int64_t t = 0; t < steps; t += LANES) {
@@ -145,7 +142,6 @@ int64_t snn_unpack(const uint32_t* trains, int64_t images, int64_t steps, int64_
                                static_cast<int>(std::min<int64_t>(LANES, steps - t)));
                 }
     });
-    return done ? 0 : OUT_OF_MEMORY;
 }
 
 namespace {
@@ -171,7 +167,7 @@ void add_input_gradient(const Gradient* grad, const int32_t* currents, const flo
 int64_t snn_input_gradient(const void* grad, const int32_t* currents, const float* pixels, const float* slopes,
                            int64_t images, int64_t steps, int64_t inputs, int in_half, double* sums, int threads) {
     std::vector<double> of_images(2 * images);
-    const bool done = snn::for_each(images, threads, [&](int64_t image, int) {
+    const int64_t failed = snn::for_each(images, threads, [&](int64_t image, int) {
         const int64_t first = image * steps * inputs, at = image * inputs;
         double* own = &of_images[2 * image];
         if (in_half)
@@ -182,5 +178,5 @@ int64_t snn_input_gradient(const void* grad, const int32_t* currents, const floa
                                inputs, own);
     });
     for (size_t i = 0; i < of_images.size(); ++i) sums[i % 2] += of_images[i];  // the same for any number of threads
-    return done ? 0 : OUT_OF_MEMORY;
+    return failed;
 }

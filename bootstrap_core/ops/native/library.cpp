@@ -1,7 +1,5 @@
 #include "library.h"
 
-#include "threads.h"
-
 int snn_kind() {
 #if defined(__AVX512VNNI__)
     return 2;
@@ -23,4 +21,6 @@ int snn_best_kind() {
     return 0;
 }
 
-void snn_set_parallel_region(void* gomp_parallel) { snn::set_parallel_region(gomp_parallel); }
+void snn_set_parallel_region(void* gomp_parallel) {
+    snn::open_region = reinterpret_cast<decltype(snn::open_region)>(gomp_parallel);
+}

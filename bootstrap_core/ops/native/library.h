@@ -10,8 +10,7 @@
 
 #include "neurons.h"
 #include "synapses.h"
-
-constexpr int64_t OUT_OF_MEMORY = -1;
+#include "threads.h"
 
 // Output of a layer of n = height * width * channels neurons. All pointers but `trains` may be null.
 //
@@ -96,7 +95,7 @@ extern "C" {
 int snn_kind();
 // Returns the best kind for this CPU.
 int snn_best_kind();
-// See `threads.h`.
+// Sets `open_region` of `threads.h`.
 void snn_set_parallel_region(void* gomp_parallel);
 
 // Runs synapses and their neurons. Returns the bitwise or of all magnitudes of states. From 2^30 on, states

@@ -7,7 +7,6 @@
 
 #include "library.h"
 #include "synapses.h"
-#include "threads.h"
 
 namespace snn {
 
@@ -159,7 +158,7 @@ int64_t run_layer(const Neurons& neurons, const Layer& layer, int threads, const
     std::vector<ints> reached(std::max(threads, 1));
     std::vector<decltype(make_worker())> workers(std::max(threads, 1));
     std::vector<std::vector<int32_t>> memory(std::max(threads, 1));
-    const bool done = for_each(layer.images, threads, [&](int64_t image, int worker) {
+    const int64_t failed = for_each(layer.images, threads, [&](int64_t image, int worker) {
         if (!workers[worker]) {
             workers[worker] = make_worker();
             if (!layer.after) memory[worker].resize(3 * n);
@@ -177,7 +176,7 @@ int64_t run_layer(const Neurons& neurons, const Layer& layer, int threads, const
                 workers[worker]->run(states, image, word, y, steps, reached[worker]);
         }
     });
-    return done ? largest(reached) : OUT_OF_MEMORY;
+    return failed ? failed : largest(reached);
 }
 
 // Worker that computes the weighted input from all synapses of a layer, row by row.
@@ -322,7 +321,7 @@ int64_t snn_weigh(const Layer* layer, const Synapse* synapses, int64_t n_synapse
     const Neurons none = {};
     std::vector<std::unique_ptr<Weighing>> workers(std::max(threads, 1));
     const int64_t channels = layer->channels, width = padded(channels), n = layer->height * layer->width * channels;
-    const bool done = for_each(layer->images, threads, [&](int64_t image, int worker) {
+    return for_each(layer->images, threads, [&](int64_t image, int worker) {
         auto& weighing = workers[worker];
         if (!weighing) weighing = std::make_unique<Weighing>(none, *layer, synapses, n_synapses);
         for (int64_t first = 0; first < layer->steps; first += WORD_STEPS) {
@@ -339,11 +338,10 @@ int64_t snn_weigh(const Layer* layer, const Synapse* synapses, int64_t n_synapse
             }
         }
     });
-    return done ? 0 : OUT_OF_MEMORY;
 }
 
 int64_t snn_neurons_backward(const Backward* back, int threads) {
-    const bool done = for_each(back->parts, threads, [&](int64_t part, int) {
+    return for_each(back->parts, threads, [&](int64_t part, int) {
         const int64_t width = padded(back->channels);
         float* bias = back->bias ? back->bias + part * width : nullptr;
         float* decays = back->decays ? back->decays + part * 2 * width : nullptr;
@@ -353,5 +351,4 @@ int64_t snn_neurons_backward(const Backward* back, int threads) {
         for (int64_t image = back->images * part / back->parts; image < back->images * (part + 1) / back->parts; ++image)
             run(*back, image, bias, decays);
     });
-    return done ? 0 : OUT_OF_MEMORY;
 }

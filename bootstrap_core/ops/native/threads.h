@@ -7,15 +7,15 @@
 
 namespace snn {
 
-// Sets the function that opens a parallel region: `GOMP_parallel` of torch's OpenMP library. Without it, the calling
-// thread does all work.
-void set_parallel_region(void* gomp_parallel);
-void run_region(void (*body)(void*), void* data, int threads);
+constexpr int64_t OUT_OF_MEMORY = -1;
+
+// `GOMP_parallel` of torch's OpenMP library, which opens a parallel region. Without it, the calling thread does all work.
+inline void (*open_region)(void (*)(void*), void*, unsigned, unsigned) = nullptr;
 
 // Runs `body(item, worker)` for each item below n. A thread takes the next item when it has finished one, so that slow
-// threads do not delay the others. Returns false if a thread ran out of memory.
+// threads do not delay the others. Returns 0, or OUT_OF_MEMORY if a thread got no memory.
 template <typename Body>
-bool for_each(int64_t n, int threads, const Body& body) {
+int64_t for_each(int64_t n, int threads, const Body& body) {
     struct Shared {
         const Body* body;
         int64_t n;
@@ -33,11 +33,11 @@ bool for_each(int64_t n, int threads, const Body& body) {
         }
     };
     const int team = static_cast<int>(threads < n ? threads : n);
-    if (team > 1)
-        run_region(work, &shared, team);
+    if (team > 1 && open_region)
+        open_region(work, &shared, static_cast<unsigned>(team), 0);
     else if (n > 0)
         work(&shared);
-    return !shared.failed;
+    return shared.failed ? OUT_OF_MEMORY : 0;
 }
 
 }  // namespace snn

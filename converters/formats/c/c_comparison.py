@@ -53,13 +53,7 @@ class CComparison:
 
 
 def compare_c(model: Model, path: Path) -> CComparison:
-    """Compare a C source and its header with those that the model gives, apart from comments.
-
-    Raises:
-        UnsupportedError: the file is not a source of snnzoo, or the model has none.
-        IntegrityError: the source is empty, or the header cannot be read.
-        SnnZooError: the source cannot be read.
-    """
+    """Compare a C source and its header with those that the model gives, apart from comments."""
     check_c_name(path)  # as it stands in the code that is compiled
     source = without_comments(_read(path))
     if not source.split():
@@ -81,9 +75,6 @@ def run_self_test(compared: CComparison, stem: str) -> tuple[bool, str]:
     """Compile the texts of a comparison with the compiler of `$CC`, or of the system, and run their self-test.
 
     Returns whether it passed, and what was found.
-
-    Raises:
-        UnsupportedError: there is no compiler, its programs do not run here, or it takes too long.
     """
     compiler = (
         shlex.split(os.environ.get("CC", "")) or [found for name in COMPILERS if (found := shutil.which(name))][:1]

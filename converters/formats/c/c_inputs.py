@@ -23,22 +23,9 @@ def write_inputs(split: Split, spec: NetworkSpec, path: Path, *, labelled: bool 
     """Write the inputs of a split for a program made with -DPREFIX_STDIN, and their labels beside them.
 
     Images are bytes in the order channel, row, column; recordings have such a frame for each step. Counts of events of
-    more than 8 bits are numbers of 16 bits, in this machine's byte order. Labels are a text file, a number a line.
-
-    Args:
-        split: images or recordings.
-        spec: the network that takes them.
-        path: file to write; it and the file of labels are overwritten.
-        labelled: False if the labels mean nothing: they are not written, and a file of older ones is removed.
-
-    Returns:
-        `path`.
-
-    Raises:
-        DataError: the network takes inputs of another kind or shape, or `path` is that of the labels.
+    more than 8 bits are numbers of 16 bits, in this machine's byte order. Labels are a text file, a number a line; if
+    they mean nothing (`labelled=False`), a file of older ones is removed. Files that are there are overwritten.
     """
-    if labels_path(path) == path:
-        raise DataError(f"{path}: the inputs need another suffix than {path.suffix}, which the labels get")
     frame = tuple(split.images.shape[-3:])
     if split.has_events != spec.input.is_events or not fit_input(frame, spec.input.shape):
         kind = "recordings of events" if spec.input.is_events else "images"
@@ -60,14 +47,6 @@ def write_frames(given: Frames, spec: NetworkSpec, path: Path) -> Path:
 
     Pixels have 8 bits with sign, or 16 if the network's have more than 8, in this machine's byte order, in the order
     step, channel, row, column.
-
-    Args:
-        given: recordings as `read_frames` returns them for this network.
-        spec: the network that takes them.
-        path: file to write; it is overwritten.
-
-    Returns:
-        `path`.
     """
     number = torch.int16 if spec.input.bits > 8 else torch.int8
     with whole_file(path) as file:

@@ -172,16 +172,8 @@ class Example:
 def examples_of(exact: IntegerNetwork, plan: Plan, images: Tensor | None) -> list[Example]:
     """Return the examples of the self-test: the first of `images`, or noise if they are None or do not fit.
 
-    Recordings are cut to as many steps as fit. Examples on which a state leaves 24 bits are left out; if none is left,
-    a black one is taken.
-
-    Args:
-        exact: the network.
-        plan: its plan.
-        images: uint8 `[N, ...]`; recordings of events or frames `[N, T, ...]`, integers.
-
-    Raises:
-        StateOverflowError: a state leaves 24 bits even then.
+    Images are uint8 `[N, ...]`. Recordings of events or frames, integers `[N, T, ...]`, are cut to as many steps as
+    fit. Examples on which a state leaves 24 bits are left out; if none is left, a black one is taken.
     """
     size = plan.n_inputs
     steps = max(1, min(plan.time_steps, EXAMPLE_BYTES // size)) if plan.is_timed else 1
@@ -216,28 +208,16 @@ def _noise(plan: Plan, n: int, steps: int) -> Tensor:
 
 def _example(exact: IntegerNetwork, plan: Plan, inputs: Tensor) -> Example:
     """Return the example of one picture `[1, ...]`, or of one recording `[T, ...]`."""
-    logits = integer_logits(exact, inputs[:, None] if plan.is_timed else inputs, plan)
+    logits = logits_over_time(exact, inputs[:, None] if plan.is_timed else inputs, plan)[-1]
     return Example(inputs.flatten().tolist(), logits.flatten().tolist())
 
 
-def integer_logits(exact: IntegerNetwork, inputs: Tensor, plan: Plan) -> Tensor:
-    """Return logits as the source computes them, int64 `[N, classes]`, in units of 1/(`step_unit` x steps).
-
-    Values of sigma-delta neurons, and logits of the last step, are in units of 1/`step_unit`.
-
-    Args:
-        exact: the network.
-        inputs: images `[N, ...]`, or events or frames `[T, N, ...]`.
-        plan: its plan.
-
-    Raises:
-        StateOverflowError: a state leaves the hardware's 24 bits.
-    """
-    return logits_over_time(exact, inputs, plan)[-1]
-
-
 def logits_over_time(exact: IntegerNetwork, inputs: Tensor, plan: Plan) -> Tensor:
-    """Return the logits after each step, int64 `[T, N, classes]`; see `integer_logits`."""
+    """Return the logits after each step as the source computes them, int64 `[T, N, classes]`.
+
+    Their unit is 1/(`step_unit` x steps); that of values of sigma-delta neurons, and of logits of the last step alone,
+    is 1/`step_unit`. Inputs are images `[N, ...]`, or events or frames `[T, N, ...]`.
+    """
     _, trace = exact.run(inputs)
     if trace.values is not None:
         return (trace.values.double() * plan.step_unit).round().long().flatten(2)

@@ -162,7 +162,7 @@ class Stage:
 
     @property
     def own(self) -> Synapses:
-        """Synapses from the layer before, which delays apply to."""
+        """Synapses from the layer's own source, which delays apply to."""
         return self.synapses[0]
 
     @property
@@ -313,7 +313,17 @@ class Plan:
 
     def is_driven(self, stage: Stage) -> bool:
         """Return whether a stage's own synapses weigh graded pixels, once for a picture."""
-        return self.is_graded and stage is self.stages[0]
+        return self.is_graded and stage.own.source is self.input
+
+    @property
+    def drives(self) -> dict[str, Stage]:
+        """Stages whose own synapses weigh graded pixels, by the names of these sums in the state."""
+        driven = (stage for stage in self.stages if self.is_driven(stage))
+        return {f"drive{stage.outputs.index if i else ''}": stage for i, stage in enumerate(driven)}
+
+    def drive_of(self, stage: Stage) -> str:
+        """Return the name of the weighted pixels of a driven stage."""
+        return next(name for name, driven in self.drives.items() if driven is stage)
 
     def sums_in_readout(self, stage: Stage) -> bool:
         """Return whether weighted inputs are added to the readout at once, without a check of 24 bits."""
@@ -342,7 +352,7 @@ class Plan:
             return SIGMA if self.affine else MESSAGE
         if self.affine is None:
             return self.group
-        return MANT * (self.entering.levels if self.affine.outputs.index == 1 else 1)
+        return MANT * (self.entering.levels if self.affine.own.source is self.input else 1)
 
     @property
     def logit_unit(self) -> int:
@@ -358,7 +368,7 @@ class Plan:
         """Size of the state in RAM, without the stack."""
         total = 2 * WORD + self.sum_bytes * self.largest + WORD * self.n_classes
         if self.is_graded:
-            total += WORD * self.stages[0].outputs.size
+            total += WORD * sum(stage.outputs.size for stage in self.drives.values())
         elif not self.is_timed:
             total += _aligned(self.n_inputs)
         for each in self.spiking:

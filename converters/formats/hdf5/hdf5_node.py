@@ -157,12 +157,7 @@ class Budget:
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[Hdf5Node]:
-    """Open a file and yield its root group.
-
-    Raises:
-        SnnZooError: the file cannot be read.
-        IntegrityError: the file is not HDF5, is damaged, or has a form of HDF5 that is not supported.
-    """
+    """Open a file and yield its root group."""
     budget = Budget(unpacked_bytes(check_given_file(path)))
     from converters.formats.hdf5.hdf5_file import BoundedFile, open_group
 

@@ -13,8 +13,8 @@ from converters.chip.form import (
     SIGMA_DELTA,
     ChipForm,
     ChipLayer,
+    ChipSynapses,
     form_problems,
-    problems_by_place,
 )
 from converters.chip.from_network import form_of_network
 from converters.chip.to_model import conv_of, model_of_form, spec_document, with_common_neuron
@@ -88,11 +88,15 @@ def netx_problems(form: ChipForm) -> list[str]:
 
 
 def _inexpressible(form: ChipForm) -> list[str]:
-    return [*form_problems(form, KINDS, FEATURES), *problems_by_place("block", map(_problems, form.layers))]
+    found = (_problems(form, i, layer) for i, layer in enumerate(form.layers))
+    return [*form_problems(form, KINDS, FEATURES), *form.problems_by_block(found)]
 
 
-def _problems(layer: ChipLayer) -> Iterator[str]:
+def _problems(form: ChipForm, index: int, layer: ChipLayer) -> Iterator[str]:
     """Yield the features of a layer that netx cannot express."""
+    if index and (source := layer.sources[0].source) != index - 1:
+        read = f"{source} {form.layers[source].name}".rstrip()
+        yield f"it reads block {read}, not the block before it (a .net is a chain of layers)"
     if layer.skips:
         yield "skips (a .net is a chain of layers)"
     if layer.window is not None and layer.delay is not None:
@@ -250,13 +254,14 @@ def _completed(file: ChipForm, path: Path, input_bits: int | None, notes: list[s
     for layer in layers:
         before = found[-1].shape
         if len(before) > 1 and (layer.kind == "flatten" or (layer.kind == "dense" and prod(before[1:]) == 1)):
-            found.append(ChipLayer("flatten", (prod(before),)))
+            found.append(ChipLayer("flatten", (prod(before),), (ChipSynapses(len(found) - 1),)))
         if layer.kind == "flatten":
             continue
         after = layer.shape if layer.kind == "conv" else (prod(layer.shape),)
         kind = "affine" if _is_readout(layer, is_last=layer is file.synaptic[-1]) else layer.kind
         neurons = None if kind == "average" else layer.neurons or INTEGRATOR
-        found.append(replace(layer, kind=kind, shape=after, neurons=neurons, shift=shift))
+        sources = (replace(layer.sources[0] if layer.sources else ChipSynapses(0), source=len(found) - 1),)
+        found.append(replace(layer, kind=kind, shape=after, sources=sources, neurons=neurons, shift=shift))
     entering = InputSpec.model_construct(shape=shape, encoding=encoding, bits=bits)
     return replace(file, layers=tuple(found), name=name_from(path.stem), input=entering)
 

@@ -62,12 +62,7 @@ FOREIGN_DATASETS = {"weight/imag": "complex weights"}
 
 
 def load_netx(path: Path) -> ChipForm:
-    """Read a netx file, in its current or an old form, with neurons of any type.
-
-    Raises:
-        SnnZooError: the file cannot be read.
-        IntegrityError: the file is not HDF5, not a netx file, or damaged.
-    """
+    """Read a netx file, in its current or an old form, with neurons of any type."""
     with open_hdf5(path) as root:
         layers = root.child("layer")
         if layers is None:

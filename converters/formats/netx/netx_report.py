@@ -82,38 +82,26 @@ def _numbers(mants: Numbers) -> dict[str, Any]:
     }
 
 
-def layer_header() -> list[str]:
-    """Return the column titles of `layer_row`."""
-    return ["layer", "shape", "kernel", "weights", "range", "levels", "histogram", "bias"]
+LAYER_COLUMNS = ["layer", "shape", "kernel", "weights", "range", "levels", "histogram", "bias"]
+NEURON_COLUMNS = ["neurons of layers", "type", "threshold", "current decay", "voltage decay"]
 
 
 def layer_row(index: int, layer: ChipLayer) -> list[str]:
-    """Return one row of the table of layers; of a recurrent layer, with its recurrent weights."""
-    weight, bias = layer.weight, layer.bias
+    """Return one row of `LAYER_COLUMNS`; of a recurrent layer, with its recurrent weights."""
+    weight, bias, kind, cells = layer.weight, layer.bias, layer.kind, [""] * 4
     if weight is not None and layer.recurrent is not None:
-        weight = np.concatenate([weight.ravel(), layer.recurrent.ravel()])
-    return [
-        f"{index} {_kind_text(layer)}",
-        "x".join(map(str, layer.shape)),
-        geometry_text(layer),
-        *(["", "", "", ""] if weight is None else _weight_cells(weight)),
-        "" if bias is None else f"{bias.min()}..{bias.max()}",
-    ]
-
-
-def _kind_text(layer: ChipLayer) -> str:
-    """Return the kind of a layer with its extras, such as `dense, recurrent`."""
-    delays = "" if layer.delay is None else f", delays up to {layer.delay.max()}"
-    return layer.kind + (", recurrent" if layer.recurrent is not None else "") + delays
-
-
-def neuron_header() -> list[str]:
-    """Return the column titles of `neuron_rows`."""
-    return ["neurons of layers", "type", "threshold", "current decay", "voltage decay"]
+        weight, kind = np.concatenate([weight.ravel(), layer.recurrent.ravel()]), f"{kind}, recurrent"
+    if layer.delay is not None:
+        kind += f", delays up to {layer.delay.max()}"
+    if weight is not None:
+        levels = str(len(np.unique(weight)))
+        cells = [f"{weight.size:,}", f"{weight.min()}..{weight.max()}", levels, _sparkline(weight)]
+    bias_range = "" if bias is None else f"{bias.min()}..{bias.max()}"
+    return [f"{index} {kind}", "x".join(map(str, layer.shape)), geometry_text(layer), *cells, bias_range]
 
 
 def neuron_rows(file: ChipForm) -> list[list[str]]:
-    """Return one row for all layers with equal neurons: mantissas, and their values in float units."""
+    """Return one row of `NEURON_COLUMNS` for all layers with equal neurons: mantissas, and their values."""
     layers_with: dict[tuple[str, ...], list[str]] = {}
     for i, layer in enumerate(file.layers):
         if layer.neurons is not None:
@@ -129,10 +117,6 @@ def _neuron_text(neuron: ChipNeurons) -> str:
     if not neuron.is_sigma_delta:
         return neuron.kind
     return "sigma alone: the output is a value" if neuron.sigma_output else "sigma-delta"
-
-
-def _weight_cells(weight: Numbers) -> list[str]:
-    return [f"{weight.size:,}", f"{weight.min()}..{weight.max()}", str(len(np.unique(weight))), _sparkline(weight)]
 
 
 def geometry_text(layer: ChipLayer) -> str:
@@ -203,10 +187,8 @@ def _layer_differences(i: int, a: ChipLayer, b: ChipLayer) -> Iterator[LayerDiff
         yield LayerDifference(i, "shape", f"{list(a.shape)} and {list(b.shape)}")
     if a.window != b.window:
         yield LayerDifference(i, "geometry", f"{geometry_text(a)} and {geometry_text(b)}")
-    yield from _number_differences(i, "weight", a.weight, b.weight)
-    yield from _number_differences(i, "bias", a.bias, b.bias)
-    yield from _number_differences(i, "recurrent weight", a.recurrent, b.recurrent)
-    yield from _number_differences(i, "delay", a.delay, b.delay)
+    for what, name in (("weight",) * 2, ("bias",) * 2, ("recurrent weight", "recurrent"), ("delay",) * 2):
+        yield from _number_differences(i, what, getattr(a, name), getattr(b, name))
     if a.neurons is None and b.neurons is None:
         return
     left, right = a.neurons or INTEGRATOR, b.neurons or INTEGRATOR

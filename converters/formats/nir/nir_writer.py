@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from bootstrap_core.fixed_point import DECAY_ONE, MANT
-from converters.chip.form import ChipForm, ChipLayer, ChipSynapses, Numbers, Window, form_problems, problems_by_place
+from converters.chip.form import ChipForm, ChipLayer, ChipSynapses, Numbers, Window, form_problems
 from converters.chip.from_network import form_of_network
 from converters.formats.nir.nir_file import Graph, Node, edges_digest, graph_bytes, node_digest
 from converters.formats.nir.nir_neurons import neuron_node
@@ -110,7 +110,7 @@ def nir_problems(form: ChipForm) -> list[str]:
     """Return what the nodes of a graph cannot express of a network."""
     delays = "delays per synapse (Delay nodes hold back whole signals; write a .safetensors or a .net)"
     of_weights = ([delays] if layer.delay is not None and layer.delay.ndim > 1 else [] for layer in form.layers)
-    problems = [*form_problems(form, KINDS, FEATURES), *problems_by_place("block", of_weights)]
+    problems = [*form_problems(form, KINDS, FEATURES), *form.problems_by_block(of_weights)]
     return [f"NIR cannot express {'; '.join(problems)}"] if problems else []
 
 

@@ -24,8 +24,10 @@ from specs.errors import IntegrityError, UnsupportedError
 from specs.files.limits import ONNX_INPUT, ONNX_NODES, ONNX_OUTPUTS
 
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
-ENTERING: dict[int, float] = {**dict.fromkeys(FLOATS, 1.0), TensorProto.UINT8: 255.0}
-"""Element types that an input may have, and the value that stands for a pixel of 1.0."""
+ENTERING: dict[int, tuple[float, float]] = {
+    **dict.fromkeys(FLOATS, (0.0, 1.0)), TensorProto.UINT8: (0.0, 255.0), TensorProto.INT8: (-128.0, 127.0)
+}  # fmt: skip
+"""Element types that an input may have, and the values that stand for pixels of 0.0 and 1.0."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,14 @@ class GraphInput:
     element_type: int
 
     @property
+    def black(self) -> float:
+        """Value that stands for a pixel of 0.0: -128 if the input takes signed bytes, otherwise 0."""
+        return ENTERING[self.element_type][0]
+
+    @property
     def gain(self) -> float:
-        """Value that stands for a pixel of 1.0: 255 if the input takes bytes, otherwise 1."""
-        return ENTERING[self.element_type]
+        """Difference of the values that stand for pixels of 1.0 and 0.0: 255 if the input takes bytes, otherwise 1."""
+        return ENTERING[self.element_type][1] - self.black
 
 
 @dataclass(frozen=True)
@@ -188,7 +195,8 @@ def _graph_node(row: int, proto: NodeProto, opsets: dict[str, int], path: Path) 
         version = onnx.defs.get_schema(proto.op_type, opset, domain).since_version if opset else 0
     except onnx.defs.SchemaError:
         version = 0
-    if version:
+    if version and not any(attribute.HasField("g") or attribute.graphs for attribute in proto.attribute):
+        # onnx would look for tensors from outside in the bodies of If, Loop and Scan, which are not read
         context = onnx.checker.C.CheckerContext()
         context.ir_version, context.opset_imports = onnx.IR_VERSION, {domain: opset}
         try:
@@ -231,7 +239,9 @@ def _image_input(model: ModelProto, graph: Graph, entering: list[str], path: Pat
     tensor = used[0].type.tensor_type
     if tensor.elem_type not in ENTERING:
         kind = TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type in TensorProto.DataType.values() else "?"
-        raise UnsupportedError(f"{path}: the input {used[0].name!r} has type {kind}; expected a float type or UINT8")
+        raise UnsupportedError(
+            f"{path}: the input {used[0].name!r} has type {kind}; expected a float type, UINT8 or INT8"
+        )
     sides = [(side.dim_value, side.dim_param) for side in tensor.shape.dim]
     if not 2 <= len(sides) <= 4:
         raise UnsupportedError(

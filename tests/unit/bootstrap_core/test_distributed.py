@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from bootstrap_core.distributed import ALONE, Group, Share, join_group, local_device
+from bootstrap_core.distributed import ALONE, Group, join_group, local_device
 from specs.errors import SnnZooError
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
@@ -174,19 +174,6 @@ def test_parts_are_all_rows_once_and_of_one_size_but_for_one(n: int, size: int) 
     parts = [range(n)[Group(rank, size).part(n)] for rank in range(size)]
     assert [row for part in parts for row in part] == list(range(n))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
-def test_fewer_rows_than_processes_are_computed_by_all() -> None:
-    shares = [Group(rank, 3).share(2) for rank in range(3)]
-    assert shares == [Share(slice(0, 2), 2, 3)] * 3
-    assert sum(share.weight for share in shares) == pytest.approx(1)
-
-
-@pytest.mark.parametrize("n", [3, 7, 8])
-def test_weights_are_parts_of_one(n: int) -> None:
-    shares = [Group(rank, 3).share(n) for rank in range(3)]
-    assert [share.weight * n for share in shares] == pytest.approx([len(range(n)[share.rows]) for share in shares])
-    assert sum(share.weight for share in shares) == pytest.approx(1)
 
 
 # --- Joining

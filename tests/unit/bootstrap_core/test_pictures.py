@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bootstrap_core.pictures import film_uri, image_uri, png, raster_uri
+from bootstrap_core.pictures import image_uri, png, raster_uri
 
 
 def decoded(uri: str) -> np.ndarray:
@@ -32,11 +32,3 @@ def test_a_raster_runs_to_the_right() -> None:
     spikes = torch.zeros(4, 2, dtype=torch.int8)  # [T, neurons]
     spikes[3, 0] = 1
     assert decoded(raster_uri(spikes)).tolist() == [[255, 255, 255, 0], [255] * 4]
-
-
-def test_the_frames_of_a_film_stand_side_by_side() -> None:
-    frames = torch.arange(36, dtype=torch.uint8).reshape(3, 2, 2, 3)  # [T, H, W, 3]
-    pixels = decoded(film_uri(frames))
-    assert pixels.shape == (2, 6, 3)
-    for t in range(3):
-        assert np.array_equal(pixels[:, 2 * t : 2 * t + 2], frames[t].numpy())

@@ -1,6 +1,5 @@
 """The JSON Schema for editors accepts the specs that the loader accepts, as far as a schema can express it."""
 
-import json
 import re
 from importlib import resources
 from typing import Any
@@ -96,10 +95,6 @@ def test_a_dumped_network_is_of_the_schema(name: str) -> None:
     assert problems(yaml.safe_load(dump_spec(load_spec(name))), SCHEMA) == []
 
 
-def test_a_network_of_maps_is_of_the_schema() -> None:
-    assert problems(TINY, SCHEMA) == []
-
-
 @pytest.mark.parametrize("field", ["kernel", "stride", "padding", "dilation"])
 def test_one_number_for_both_axes_is_of_the_schema(field: str) -> None:
     conv = {**TINY["blocks"][0], field: 1}
@@ -129,26 +124,9 @@ def test_the_schema_asks_for_what_a_network_needs(key: str) -> None:
     assert f".{key}: missing" in problems({k: v for k, v in TINY.items() if k != key}, SCHEMA)
 
 
-def test_the_schema_names_its_dialect() -> None:
-    assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-
-
-def test_the_schema_is_json() -> None:
-    assert json.loads(json.dumps(SCHEMA)) == SCHEMA
-
-
 @pytest.mark.parametrize("kind", ["identity", "dense", "conv"])
 def test_skips_are_of_the_schema(kind: str) -> None:
     readout = {**TINY["blocks"][-1], "skips": [{"source": 1, "kind": kind}]}
     assert problems({**TINY, "blocks": [*TINY["blocks"][:-1], readout]}, SCHEMA) == []
     readout["skips"][0]["source"] = -1
     assert problems({**TINY, "blocks": [*TINY["blocks"][:-1], readout]}, SCHEMA)
-
-
-def test_every_field_is_described() -> None:
-    models = {"NetworkSpec": SCHEMA, **SCHEMA["$defs"]}
-    fields = {
-        (name, field): part for name, model in models.items() for field, part in model.get("properties", {}).items()
-    }
-    assert len(fields) > 100
-    assert [path for path, part in fields.items() if path[1] != "kind" and "description" not in part] == []

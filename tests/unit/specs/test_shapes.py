@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specs import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, InputSpec
+from specs import AvgPoolSpec, ConvSpec
 from specs.shapes import Axis, ShapeError
 
 axis = st.fixed_dictionaries(
@@ -74,41 +74,7 @@ def test_fanout_is_the_number_of_outputs_that_an_input_changes(size, axis) -> No
     assert Axis(**axis).fanout(size) == lit.sum((1, 2)).int().tolist()
 
 
-def test_a_last_step_that_does_not_fit_is_dropped() -> None:
-    assert Axis(kernel=3, stride=2).output(8) == 3
-
-
-def test_height_and_width_are_not_mixed_up() -> None:
-    conv = ConvSpec(channels=1, kernel=(1, 3), stride=(2, 1), padding=(0, 2), dilation=(1, 2))
-    assert conv.output_shape((1, 6, 10)) == (1, 3, 10)
-
-
-@pytest.mark.parametrize(("shape", "flat"), [((2, 3, 4), 24), ((5,), 5)])
-def test_flatten_keeps_every_number(shape: tuple[int, ...], flat: int) -> None:
-    assert FlattenSpec().output_shape(shape) == (flat,)
-
-
-@pytest.mark.parametrize("layer", [DenseSpec(features=7), AffineSpec(features=7)])
-def test_dense_and_affine_give_their_features(layer) -> None:
-    assert layer.output_shape((3,)) == (7,)
-
-
-def test_the_input_has_its_own_shape() -> None:
-    assert InputSpec(shape=(1, 2, 3)).output_shape(()) == (1, 2, 3)
-
-
 def test_a_shape_error_names_the_field_to_blame() -> None:
     with pytest.raises(ShapeError) as caught:
         ConvSpec(channels=4, kernel=1, groups=3).output_shape((3, 2, 2))
     assert caught.value.field == "groups"
-
-
-def test_a_pool_is_a_conv_of_one_group_a_channel() -> None:
-    pool = AvgPoolSpec(kernel=(2, 3), stride=(1, 2), padding=(1, 0), delay_shift=True)
-    assert pool.as_conv(5) == ConvSpec(
-        channels=5, kernel=(2, 3), stride=(1, 2), padding=(1, 0), groups=5, delay_shift=True
-    )
-
-
-def test_a_pool_strides_by_its_kernel_by_default() -> None:
-    assert AvgPoolSpec(kernel=(2, 3)).as_conv(5).stride == (2, 3)

@@ -197,6 +197,8 @@ def test_coloured_images_are_read_as_for_training(saved, shape: list[int]) -> No
     assert one.done == f"40x30, resized to {width}x{height}"
     (light,) = predict_files(network, [path], data="fruit", invert=True)
     assert torch.equal(light.image, 1 - wanted)
+    (grey,) = predict_files(network, [saved(pixels[:, :, 0])], data="fruit")
+    assert grey.done == f"40x30, resized to {width}x{height}, grey, where the network takes colours"
 
 
 @pytest.mark.parametrize("shape", [[2, 8, 8], [50]])

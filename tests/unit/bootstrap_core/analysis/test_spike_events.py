@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from bootstrap_core.analysis.spike_events import Events, animate, film, signed_events, to_events, to_tensor
+from bootstrap_core.analysis.spike_events import Events, animate, to_events, to_tensor
 from specs.errors import SnnZooError
 
 SHAPES = st.one_of(st.tuples(*[st.integers(0, 5)] * 2), st.tuples(*[st.integers(0, 4)] * 4))
@@ -49,16 +49,6 @@ def test_events_come_by_rising_time_and_return_in_any_order() -> None:
     assert events.payload.tolist() == [1, 2, 3, 4]
     shuffled = Events(events.t.flip(0), events.place.flip(0), events.payload.flip(0))
     assert torch.equal(to_tensor(shuffled, (2, 2)), spikes)
-
-
-def test_columns_of_a_picture_appear_from_left_to_right() -> None:
-    picture = torch.tensor([[1, 2, 3], [4, 5, 6]])  # [bands, columns]
-    drawn = signed_events(picture.t()[:, None, :, None])
-    assert drawn.tolist() == [[[[1, 0, 0], [4, 0, 0]]], [[[1, 2, 0], [4, 5, 0]]], [[[1, 2, 3], [4, 5, 6]]]]
-
-
-def test_events_carry_no_gradient() -> None:
-    assert not to_events(torch.ones(1, 1, requires_grad=True)).payload.requires_grad
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3, 4), (1, 1, 1, 1, 1)])
@@ -133,73 +123,6 @@ def test_each_step_is_a_frame_and_each_neuron_a_square(tmp_path) -> None:
     ]
 
 
-def test_equal_frames_are_all_kept(tmp_path) -> None:
-    assert len(read_frames(animate(torch.zeros(300, 2), tmp_path / "a.gif"))) == 300
-    assert len(read_frames(animate(torch.ones(7, 1), tmp_path / "b.gif"))) == 7
-    assert len(read_frames(animate(torch.ones(40, 1, 300, 2), tmp_path / "c.gif"))) == 40
-
-
-def test_the_bar_below_shows_the_time(tmp_path) -> None:
-    frames = read_frames(animate(torch.zeros(4, 4), tmp_path / "a.gif"))
-    bar = frames[0].shape[0] - 12 - 4
-    elapsed = (205, 210, 220)
-    colours = [[tuple(frame[bar, 12 + 64 * step + 8].tolist()) for step in range(4)] for frame in frames]
-    assert colours == [[elapsed if step <= now else SILENT for step in range(4)] for now in range(4)]
-
-
-def test_a_hairline_parts_the_squares(tmp_path) -> None:
-    frame = read_frames(animate(torch.ones(1, 4), tmp_path / "a.gif"))[0]
-    lit = (frame[12:268, 12:268] == AMBER).all(axis=2)
-    assert np.flatnonzero(~lit.any(axis=0)).tolist() == np.flatnonzero(~lit.any(axis=1)).tolist() == [127, 255]
-
-
-def test_a_larger_payload_is_brighter(tmp_path) -> None:
-    frames = read_frames(animate(torch.tensor([[1, 50, 100, 0]]), tmp_path / "a.gif"))
-    (first, second), (third, silent) = squares(frames[0], 2, 2)
-    assert silent == SILENT
-    assert third == AMBER
-    assert sum(first) < sum(second) < sum(third)
-    assert first != SILENT
-
-
-@pytest.mark.parametrize(
-    ("channels", "options", "columns", "rows"),
-    [
-        (10, {}, 5, 2),
-        (7, {}, 3, 3),
-        (12, {"width": 6}, 6, 2),
-        (12, {"height": 3}, 4, 3),
-        (12, {"width": 5, "height": 4}, 5, 4),
-    ],
-)
-def test_layout_of_a_dense_layer(tmp_path, channels, options, columns, rows) -> None:
-    frame = read_frames(animate(torch.ones(1, channels), tmp_path / "a.gif", **options))[0]
-    scale = 256 // max(columns, rows)
-    assert frame.shape[:2] == (12 + rows * scale + 12 + 6 + 12, 12 + columns * scale + 12)
-    colours = [colour for row in squares(frame, columns, rows) for colour in row]
-    assert colours == [AMBER] * channels + [PAGE] * (columns * rows - channels)
-
-
-def test_maps_lie_side_by_side_unmixed(tmp_path) -> None:
-    spikes = torch.zeros(1, 2, 3, 4)
-    spikes[0, 1, 2, 0] = 1  # the second map, at the bottom left
-    frame = read_frames(animate(spikes, tmp_path / "a.gif"))[0]
-    cells = squares(frame, 10, 4)  # 2 maps of (4 + 1) columns, 3 + 1 rows
-    assert [(row, column) for row in range(4) for column in range(10) if cells[row][column] == AMBER] == [(2, 5)]
-    assert cells[0][4] == cells[3][0] == PAGE
-    assert cells[2][4] == PAGE
-
-
-def test_the_image_stands_to_the_left(tmp_path) -> None:
-    image = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
-    frames = read_frames(animate(torch.ones(2, 4), tmp_path / "a.gif", image=image))
-    for frame in frames:
-        assert squares(frame, 2, 2) == [[(0, 0, 0), (255, 255, 255)], [(0, 0, 0), (0, 0, 0)]]
-        assert squares(frame, 2, 2, left=12 + 256 + 12) == [[AMBER, AMBER], [AMBER, AMBER]]
-    with_channel = animate(torch.ones(2, 4), tmp_path / "b.gif", image=image.unsqueeze(0))
-    assert with_channel.read_bytes() == (tmp_path / "a.gif").read_bytes()
-
-
 def test_events_of_a_camera_are_shown_as_they_arrive(tmp_path) -> None:
     events = torch.zeros(2, 2, 2, 2)
     events[0, 1, 0, 1] = 1  # ON, right at the top
@@ -214,22 +137,6 @@ def test_events_of_a_camera_are_shown_as_they_arrive(tmp_path) -> None:
         assert sum(shade == SILENT for line in middle for shade in line) == 3
 
 
-def test_the_more_frequent_polarity_is_drawn() -> None:
-    events = torch.tensor([[[[0, 2, 1, 0]], [[3, 1, 1, 0]]]], dtype=torch.uint8)
-    assert signed_events(events).tolist() == [[[[3, -2, 1, 0]]]]
-    assert signed_events(events[:, :1]).tolist() == [[[[0, 2, 1, 0]]]]
-
-
-def test_a_colour_image_stays_in_colour(tmp_path) -> None:
-    image = torch.tensor([[[1.0, 0.0], [0.0, 0.2]], [[0.0, 1.0], [0.0, 0.4]], [[0.0, 0.0], [1.0, 0.6]]])
-    frame = read_frames(animate(torch.ones(2, 4), tmp_path / "a.gif", image=image))[0]
-    assert squares(frame, 2, 2) == [[(255, 0, 0), (0, 255, 0)], [(0, 0, 255), (51, 102, 153)]]
-    assert squares(frame, 2, 2, left=12 + 256 + 12) == [[AMBER, AMBER], [AMBER, AMBER]]
-    noise = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
-    shown = read_frames(animate(torch.ones(2, 4), tmp_path / "b.gif", image=noise))[0][12:268:8, 12:268:8]
-    assert abs(shown / 255 - noise.permute(1, 2, 0).numpy()).mean() < 0.1
-
-
 def test_the_bytes_are_deterministic_and_the_animation_loops(tmp_path) -> None:
     spikes = (torch.arange(60).view(6, 10) % 7 == 0).float()
     first = animate(spikes, tmp_path / "a.gif").read_bytes()
@@ -238,13 +145,6 @@ def test_the_bytes_are_deterministic_and_the_animation_loops(tmp_path) -> None:
     assert b"NETSCAPE2.0\x03\x01\x00\x00" in first
     assert first != animate(spikes.flip(0), tmp_path / "c.gif").read_bytes()
     assert len(list(tmp_path.iterdir())) == 3
-
-
-@pytest.mark.parametrize(("options", "milliseconds"), [({}, 200), ({"frames_per_second": 50}, 20)])
-def test_the_time_of_a_frame(tmp_path, options, milliseconds) -> None:
-    image_module = pytest.importorskip("PIL.Image")
-    with image_module.open(animate(torch.ones(3, 2), tmp_path / "a.gif", **options)) as gif:
-        assert gif.info["duration"] == milliseconds
 
 
 ONES = torch.ones(2, 6)
@@ -257,10 +157,6 @@ ONES = torch.ones(2, 6)
         (ONES, "a.gif", {"frames_per_second": 0}, "frames_per_second = 0"),
         (ONES, "a.gif", {"frames_per_second": 0.001}, "frames_per_second = 0.001"),
         (ONES, "a.gif", {"frames_per_second": 51}, "to 50"),
-        (ONES, "a.gif", {"width": 0}, "width = 0"),
-        (ONES, "a.gif", {"height": -1}, "height = -1"),
-        (ONES, "a.gif", {"width": 2, "height": 2}, "hold 4 neurons, but the layer has 6"),
-        (torch.ones(2, 1, 2, 2), "a.gif", {"width": 2}, "lay out a dense layer"),
         (torch.ones(2, 3, 4), "a.gif", {}, "must be one sample"),
         (torch.ones(0, 3), "a.gif", {}, "are empty"),
         (ONES * torch.nan, "a.gif", {}, "not finite"),
@@ -279,11 +175,3 @@ def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(SnnZooError, match=r"needs Pillow: pip install pillow"):
         animate(ONES, tmp_path / "a.gif")
-
-
-def test_a_film_has_the_frames_of_the_animation(tmp_path) -> None:
-    spikes = (torch.arange(24).reshape(4, 6) % 5 == 0).byte()
-    frames = film(spikes)
-    assert (frames.dtype, len(frames)) == (torch.uint8, 4)
-    animated = read_frames(animate(spikes, tmp_path / "a.gif"))
-    assert np.array_equal(frames.numpy(), np.stack(animated))

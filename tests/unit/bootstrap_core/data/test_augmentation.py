@@ -11,9 +11,9 @@ from torch import Tensor
 
 from bootstrap_core.data import augmentation as augmentation_module
 from bootstrap_core.data.augmentation import (
-    RandomAffine,
-    augmentation,
+    augment,
     bend,
+    draw_affine,
     erase,
     flip,
     inverse_affine,
@@ -24,6 +24,8 @@ from bootstrap_core.data.augmentation import (
 from bootstrap_core.distributed import Group
 from specs.errors import DataError, SpecError
 from specs.training import AugmentSpec
+
+PLAIN = {"degrees": 0, "translate": 0, "scale": (1, 1), "shear": 0}
 
 
 def one(angle: float = 0, x: float = 0, y: float = 0, scale: float = 1, shear: float = 0) -> Tensor:
@@ -103,7 +105,7 @@ def test_positive_shear_moves_the_top_right() -> None:
 
 def test_each_image_and_not_each_channel_has_its_own_transform() -> None:
     image = torch.rand(1, 1, 28, 28)
-    found = RandomAffine()(image.expand(3, 2, 28, 28), torch.Generator().manual_seed(0))
+    found = augment(image.expand(3, 2, 28, 28), AugmentSpec(), torch.Generator().manual_seed(0))
     torch.testing.assert_close(found[:, 0], found[:, 1], rtol=0, atol=0)
     assert (found[0] - found[1]).abs().max() > 0.1
     assert (found[1] - found[2]).abs().max() > 0.1
@@ -111,22 +113,21 @@ def test_each_image_and_not_each_channel_has_its_own_transform() -> None:
 
 def test_a_seed_determines_the_result() -> None:
     images = torch.rand(4, 1, 28, 28)
-    augment = RandomAffine()
-    first, again, other = (augment(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    first, again, other = (augment(images, AugmentSpec(), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
-    RandomAffine()(torch.rand(2, 1, 28, 28, generator=torch.Generator()), torch.Generator())
+    augment(torch.rand(2, 1, 28, 28, generator=torch.Generator()), AugmentSpec(), torch.Generator())
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_draws_fill_their_ranges_and_stay_inside() -> None:
     height, width = 20, 40
-    augment = RandomAffine(degrees=30, translate=0.1, scale=(0.5, 2.0), shear=15)
-    inverse = augment.draw(4096, height, width, torch.Generator().manual_seed(0)).double()
+    spec = AugmentSpec(degrees=30, translate=0.1, scale=(0.5, 2.0), shear=15)
+    inverse = draw_affine(spec, 4096, (height, width), torch.Generator().manual_seed(0)).double()
     forward = torch.linalg.inv(inverse[:, :, :2])  # scale * R @ K
     x, y = -(forward @ inverse[:, :, 2:]).squeeze(-1).T
     angle = torch.rad2deg(torch.atan2(forward[:, 1, 0], forward[:, 0, 0]))
@@ -151,67 +152,40 @@ def test_all_zero_is_the_identity_and_draws_nothing() -> None:
     images = torch.rand(2, 1, 28, 28)
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
-    augment = RandomAffine(degrees=0, translate=0, scale=(1, 1), shear=0)
-    assert augment.is_identity
-    assert torch.equal(augment(images, generator), images)
+    assert augment(images, AugmentSpec(**PLAIN), generator) is images
     assert torch.equal(generator.get_state(), before)
 
 
-@pytest.mark.parametrize(
-    "augment",
-    [
-        RandomAffine(degrees=1, translate=0, scale=(1, 1), shear=0),
-        RandomAffine(degrees=0, translate=0.1, scale=(1, 1), shear=0),
-        RandomAffine(degrees=0, translate=0, scale=(1, 1.1), shear=0),
-        RandomAffine(degrees=0, translate=0, scale=(1, 1), shear=1),
-    ],
-)
-def test_one_parameter_is_enough_to_change_an_image(augment: RandomAffine) -> None:
+@pytest.mark.parametrize("one", [{"degrees": 1}, {"translate": 0.1}, {"scale": (1, 1.1)}, {"shear": 1}])
+def test_one_parameter_is_enough_to_change_an_image(one: dict) -> None:
     images = torch.rand(16, 1, 28, 28)
-    assert not augment.is_identity
-    assert (augment(images, torch.Generator().manual_seed(0)) - images).abs().max() > 0.01
+    changed = augment(images, AugmentSpec(**PLAIN | one), torch.Generator().manual_seed(0))
+    assert (changed - images).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_shape_and_dtype_are_kept(dtype: torch.dtype) -> None:
     images = torch.rand(3, 2, 8, 12, dtype=dtype)
-    found = RandomAffine()(images, torch.Generator().manual_seed(0))
+    found = augment(images, AugmentSpec(), torch.Generator().manual_seed(0))
     assert (found.shape, found.dtype) == (images.shape, dtype)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("degrees", -1.0),
-        ("degrees", math.nan),
-        ("translate", 1.5),
-        ("shear", 90.0),
-        ("scale", (0.0, 1.0)),
-        ("scale", (1.1, 0.9)),
-        ("scale", (1.0, math.inf)),
-    ],
-)
-def test_a_parameter_outside_its_range_names_itself(name: str, value: object) -> None:
-    with pytest.raises(SpecError, match=rf"{name} = \(?{value if isinstance(value, float) else ''}"):
-        RandomAffine(**{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 1, 30), (4, 1, 30, 1)])
 def test_numbers_in_a_row_are_no_picture_to_turn(shape: tuple[int, ...]) -> None:
     images = torch.rand(shape)
     for spec in (AugmentSpec(), AugmentSpec(elastic=0.1, shift=2, flip=True, erase=0.5)):
-        assert torch.equal(augmentation(spec)(images, torch.Generator().manual_seed(0)), images)
+        assert torch.equal(augment(images, spec, torch.Generator().manual_seed(0)), images)
 
 
 def test_a_shear_that_a_spec_may_say_is_drawn() -> None:
     images = torch.rand(2, 1, 28, 28)
-    assert augmentation(AugmentSpec(shear=89.9))(images, torch.Generator().manual_seed(0)).isfinite().all()
+    assert augment(images, AugmentSpec(shear=89.9), torch.Generator().manual_seed(0)).isfinite().all()
 
 
 @pytest.mark.parametrize("images", [torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.zeros(1, 28, 28)])
 def test_integer_or_unbatched_images_are_refused(images: Tensor) -> None:
     with pytest.raises(DataError, match="float images"):
-        RandomAffine()(images, torch.Generator())
+        augment(images, AugmentSpec(), torch.Generator())
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -276,25 +250,22 @@ def test_a_square_is_erased_wherever_its_centre_falls() -> None:
 
 def test_all_that_is_asked_for_is_done_and_nothing_else() -> None:
     images = torch.rand(64, 1, 28, 28)
-    plain = {"degrees": 0, "translate": 0, "scale": (1, 1), "shear": 0}
-    assert augmentation(AugmentSpec(**plain))(images, seeded()) is images
     for one, function in (
-        ({"degrees": 10}, lambda x, g: RandomAffine(10, 0, (1, 1), 0)(x, g)),
         ({"shift": 3}, lambda x, g: shift(x, 3, g)),
         ({"flip": True}, flip),
         ({"elastic": 0.05}, lambda x, g: bend(x, 0.05, g)),
         ({"erase": 0.25}, lambda x, g: erase(x, 0.25, g)),
     ):
-        assert torch.equal(augmentation(AugmentSpec(**plain | one))(images, seeded()), function(images, seeded()))
+        assert torch.equal(augment(images, AugmentSpec(**PLAIN | one), seeded()), function(images, seeded()))
 
 
 @pytest.mark.parametrize("options", [{}, {"shift": 3}, {"flip": True}, {"elastic": 0.05}, {"erase": 0.25}])
 def test_processes_that_share_a_batch_make_its_images(options) -> None:
-    augment = augmentation(AugmentSpec(**options))
+    spec = AugmentSpec(**options)
     images = torch.rand(7, 1, 8, 9, generator=torch.Generator().manual_seed(0))
-    whole = augment(images, torch.Generator().manual_seed(1))
+    whole = augment(images, spec, torch.Generator().manual_seed(1))
     shares = [Group(rank, 3).share(7) for rank in range(3)]
-    parts = [augment(images[share.rows], torch.Generator().manual_seed(1), share) for share in shares]
+    parts = [augment(images[share.rows], spec, torch.Generator().manual_seed(1), share) for share in shares]
     assert torch.equal(torch.cat(parts), whole)
 
 
@@ -313,7 +284,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def test_all_steps_of_a_recording_are_shifted_alike() -> None:
     frames = recordings(40)
-    found = augmentation(AugmentSpec(shift=2))(frames, generator())
+    found = augment(frames, AugmentSpec(shift=2), generator())
     assert (found.dtype, found.shape) == (torch.uint8, frames.shape)
     as_images = shift(frames.flatten(1, 2), 2, generator()).view_as(frames)
     assert torch.equal(found, as_images)
@@ -322,7 +293,7 @@ def test_all_steps_of_a_recording_are_shifted_alike() -> None:
 
 def test_recordings_are_mirrored_along_their_columns() -> None:
     frames = recordings(40)
-    found = augmentation(AugmentSpec(flip=True))(frames, generator())
+    found = augment(frames, AugmentSpec(flip=True), generator())
     is_flipped = [torch.equal(a, b.flip(-1)) for a, b in zip(found, frames, strict=True)]
     assert 8 < sum(is_flipped) < 32
     assert all(torch.equal(a, b) for a, b, flipped in zip(found, frames, is_flipped, strict=True) if not flipped)
@@ -366,9 +337,9 @@ def test_pictures_in_columns_change_as_pictures_do() -> None:
     pictures = torch.randint(16, (6, 1, 12, 10), generator=generator(), dtype=torch.uint8)  # [N, C, bands, T]
     columns = pictures.permute(0, 3, 1, 2)[..., None]
     for fields in ({"translate": 0.2, "erase": 0.3}, {"shift": 2, "degrees": 0, "translate": 0}):
-        augment = augmentation(AugmentSpec(**fields))
-        found = augment(columns, generator(1))
-        wanted = augment(pictures.float(), generator(1)).round().to(torch.uint8)
+        spec = AugmentSpec(**fields)
+        found = augment(columns, spec, generator(1))
+        wanted = augment(pictures.float(), spec, generator(1)).round().to(torch.uint8)
         assert found.dtype == torch.uint8
         assert not torch.equal(found, columns)
         assert torch.equal(found[..., 0].permute(0, 2, 3, 1), wanted)
@@ -376,7 +347,7 @@ def test_pictures_in_columns_change_as_pictures_do() -> None:
 
 def test_what_does_not_apply_to_events_is_left_out_or_refused() -> None:
     frames = recordings()
-    assert torch.equal(augmentation(AugmentSpec())(frames, generator()), frames)
+    assert torch.equal(augment(frames, AugmentSpec(), generator()), frames)
     AugmentSpec(shift=2, flip=True, drop=0.5, jitter=1).check(events=True)
     for field, value in (("degrees", 3.0), ("scale", (1.0, 1.0)), ("erase", 0.1)):
         with pytest.raises(
@@ -393,9 +364,9 @@ def test_what_does_not_apply_to_events_is_left_out_or_refused() -> None:
 
 def test_processes_that_share_a_batch_make_its_recordings() -> None:
     frames, spec = recordings(7, most=3), AugmentSpec(shift=1, flip=True, drop=0.5, jitter=2)
-    whole = augmentation(spec)(frames, generator(5))
+    whole = augment(frames, spec, generator(5))
     parts = []
     for rank in range(3):
         share = Group(rank=rank, size=3).share(7)
-        parts.append(augmentation(spec)(frames[share.rows], generator(5), share))
+        parts.append(augment(frames[share.rows], spec, generator(5), share))
     assert torch.equal(torch.cat(parts), whole)

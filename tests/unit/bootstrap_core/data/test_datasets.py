@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from known_datasets import find_dataset, load_dataset, pull_dataset
 from valid_files import cifar_pickle, image, tar
 
 from bootstrap_core.data import datasets, idx_files
-from bootstrap_core.data.datasets import find_dataset, load_dataset, pull_dataset
 from specs.dataset_sources import DatasetFiles, DatasetSource, FileFormat, dataset_names, sources
 from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.files.download import cache_folder
@@ -232,7 +232,8 @@ def oversized(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"), [(damaged_digest, "expected"), (truncated, "truncated"), (oversized, "more than the limit")]
+    ("damage", "words"),
+    [(damaged_digest, "expected"), (truncated, "damaged gzip file"), (oversized, "more than the limit")],
 )
 def test_damaged_download_leaves_nothing_and_the_next_mirror_serves(
     tmp_path: Path, server, monkeypatch: pytest.MonkeyPatch, damage: object, words: str

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from event_files import bs2
+from known_datasets import find_dataset, load_dataset, pull_dataset
 from valid_files import tar
 
-from bootstrap_core.data.datasets import find_dataset, load_dataset, pull_dataset
 from bootstrap_core.data.events.binning import EventBins, bin_events
 from bootstrap_core.data.events.camera import simulate
-from bootstrap_core.data.events.recordings import Events, write_bs2
+from bootstrap_core.data.events.recordings import Events
 from bootstrap_core.data.image_files import load_images
 from specs.dataset_sources import DatasetFiles, DatasetSource, FileFormat, doubts, sources
 from specs.errors import DataError, IntegrityError
@@ -37,7 +38,7 @@ def official(folder: Path, n_train: int = 3) -> Path:
             (folder / part / str(digit)).mkdir(parents=True)
             for i in range(n):
                 number = 1000 * (part == "Test") + 10 * i + digit
-                (folder / part / str(digit) / f"{number:05}.bin").write_bytes(write_bs2(recording(number)))
+                (folder / part / str(digit) / f"{number:05}.bin").write_bytes(bs2(recording(number)))
     return folder
 
 
@@ -71,7 +72,7 @@ def test_a_part_of_the_official_folders_is_refused(tmp_path: Path) -> None:
 def listed(folder: Path) -> dict[str, DatasetSource]:
     """Write a tar with lists of labels; return its registry."""
     numbers = {"train": [1, 2, 3], "test": [60001, 60002]}
-    members = {f"{part}/{n}.bs2": write_bs2(recording(n)) for part, every in numbers.items() for n in every}
+    members = {f"{part}/{n}.bs2": bs2(recording(n)) for part, every in numbers.items() for n in every}
     for part, name in (("train", "train1K.txt"), ("test", "test100.txt")):
         lines = ["#sample\tlabel", *(f"{n}\t{n % 10}" for n in numbers[part])]
         members[name] = "\r\n".join([*lines, ""]).encode()

@@ -1,6 +1,5 @@
 """Frames in files: one recording, a still frame, or many with targets."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -83,19 +82,6 @@ def test_more_steps_than_there_are_are_refused(tmp_path) -> None:
         read_frames(path, SPEC, time_steps=6)
 
 
-def test_a_scalar_is_refused(tmp_path) -> None:
-    with pytest.raises(DataError, match=r"a\.npy: frames must have the shape \[2, 3, 3\] in their last axes"):
-        read_frames(saved(tmp_path / "a.npy", np.float64(1.0)), SPEC)
-
-
-def test_as_many_recordings_as_time_steps_are_no_reason_to_warn(tmp_path) -> None:
-    path = saved(tmp_path / "a.npz", x=np.concatenate([X, X[:1]]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = read_frames(path, SPEC)
-    assert found.frames.shape == (5, 4, 2, 3, 3)
-
-
 def test_still_frames_are_held_for_any_number_of_steps(tmp_path) -> None:
     still = read_frames(saved(tmp_path / "a.npz", x=X[:, 0]), SPEC)
     assert still.are_still
@@ -146,12 +132,3 @@ def test_a_file_may_have_a_test_set_of_its_own(tmp_path) -> None:
 def test_files_without_targets_are_not_learnt_from(name: str, arrays, told: str, tmp_path) -> None:
     with pytest.raises(DataError, match=told):
         load_frames(saved(tmp_path / name, **arrays), SPEC)
-
-
-def test_still_frames_stay_held_when_some_are_taken(tmp_path) -> None:
-    still = read_frames(saved(tmp_path / "a.npz", x=X[:, 0]), SPEC)
-    some = still.take(torch.tensor([2, 0]))
-    assert some.frames.stride()[0] == 0
-    assert np.array_equal(some.frames.numpy(), np.broadcast_to(X[[2, 0], 0], (4, 2, 2, 3, 3)))
-    assert some.last.frames.shape == (1, 2, 2, 3, 3)
-    assert some.held(7).frames.shape[0] == 7

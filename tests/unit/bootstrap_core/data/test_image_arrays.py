@@ -51,12 +51,6 @@ def test_rows_of_numbers_are_the_pictures_that_a_network_takes(tmp_path) -> None
         assert load_images(path, shape=shape).test.images.shape[1:] == (1, 1, 30)
 
 
-def test_whether_test_images_were_drawn_is_known(tmp_path) -> None:
-    assert load_images(save(tmp_path / "a.npz", x=PIXELS, y=LABELS)).is_drawn
-    parts = {"x_train": PIXELS[:15], "y_train": LABELS[:15], "x_test": PIXELS[15:], "y_test": LABELS[15:]}
-    assert not load_images(save(tmp_path / "b.npz", **parts)).is_drawn
-
-
 def test_the_test_images_are_drawn_by_the_seed(tmp_path) -> None:
     path = save(tmp_path / "a.npz", x=PIXELS, y=LABELS)
     again, other = load_images(path), load_images(path, seed=1)
@@ -69,12 +63,6 @@ def test_train_and_test_of_the_file_are_kept(tmp_path) -> None:
     dataset = load_images(path)
     assert torch.equal(dataset.test.images, torch.from_numpy(PIXELS[15:]))
     assert dataset.train.labels.tolist() == LABELS[:15].tolist()
-
-
-def test_train_and_test_of_the_file_are_kept_beside_all_images(tmp_path) -> None:
-    parts = {"x_train": PIXELS[:15], "y_train": LABELS[:15], "x_test": PIXELS[15:], "y_test": LABELS[15:]}
-    dataset = load_images(save(tmp_path / "a.npz", x=PIXELS, y=LABELS, **parts))
-    assert torch.equal(dataset.test.images, torch.from_numpy(PIXELS[15:]))
 
 
 def test_labels_may_be_one_hot_or_missing(tmp_path) -> None:
@@ -92,12 +80,6 @@ def test_arrays_may_have_names_in_full(tmp_path) -> None:
     parts = {"train_images": PIXELS, "train_labels": LABELS[:, None], "test_images": PIXELS[:3]}
     found = load_images(save(tmp_path / "c.npz", **parts, test_labels=LABELS[:3, None]))
     assert (len(found.train), found.test.labels.tolist(), found.is_drawn) == (20, [0, 1, 2], False)
-
-
-def test_own_names_of_arrays_come_before_names_in_full(tmp_path) -> None:
-    other = {"images": np.zeros(3), "labels": np.array(["a text"])}
-    found = load_images(save(tmp_path / "a.npz", **other, x=PIXELS, y=LABELS))
-    assert found.classes == ("0", "1", "2", "3")
 
 
 @pytest.mark.parametrize("names", [[*"abcd"], [*"abcde"], [10, 20, 30, 40]])

@@ -13,7 +13,6 @@ from bootstrap_core.data import image_files
 from bootstrap_core.data.events.binning import EventBins
 from bootstrap_core.data.image_files import load_images
 from bootstrap_core.data.stored_images import StoredImages
-from bootstrap_core.progress import file_progress
 from specs.errors import DataError, SnnZooError
 from specs.layers.input import LogMelSpec
 
@@ -65,21 +64,6 @@ def test_files_that_the_network_does_not_take_are_refused(tmp_path, suffix, take
         load_images(tmp_path, **taken)
 
 
-def test_each_file_that_is_read_is_reported(tmp_path) -> None:
-    far = []
-    with file_progress(lambda *done: far.append(done)):
-        load_images(folder(tmp_path / "own"))
-    load_images(tmp_path / "own")
-    assert far == [(done, 10) for done in range(1, 11)]
-
-
-def test_a_folder_with_train_and_test(tmp_path) -> None:
-    folder(tmp_path / "own" / "train")
-    folder(tmp_path / "own" / "test")
-    dataset = load_images(tmp_path / "own", shape=(3, 4, 4))
-    assert (len(dataset.train), dataset.test.images.shape) == (10, (10, 3, 4, 4))
-
-
 def test_classes_are_those_of_train_also_where_test_has_not_all_of_them(tmp_path) -> None:
     folder(tmp_path / "own" / "train")
     folder(tmp_path / "own" / "test")
@@ -88,12 +72,6 @@ def test_classes_are_those_of_train_also_where_test_has_not_all_of_them(tmp_path
     assert dataset.test.labels.tolist() == [1] * 5
     (tmp_path / "own" / "test" / "light").rename(tmp_path / "own" / "test" / "bright")
     with pytest.raises(DataError, match=r"has classes that are missing in .*train: bright"):
-        load_images(tmp_path / "own")
-
-
-def test_one_class_is_refused(tmp_path) -> None:
-    shutil.rmtree(folder(tmp_path / "own") / "dark")
-    with pytest.raises(DataError, match="has one class, light"):
         load_images(tmp_path / "own")
 
 
@@ -193,24 +171,6 @@ def test_a_large_folder_is_decoded_as_it_is_used_with_the_same_images_in_the_sam
     assert stored.classes == loaded.classes == ("0", "1", "2")
 
 
-def test_of_a_large_folder_only_what_is_asked_for_is_decoded(tmp_path, monkeypatch) -> None:
-    for part in ("train", "test"):
-        patterns(tmp_path / "own" / part)
-    monkeypatch.setattr("bootstrap_core.data.image_files.STORED_FROM", 12 * 6 * 8)
-    read, decoded = image_files.read_pixels, []
-
-    def counted(path: Path, **size: int) -> torch.Tensor:
-        decoded.append(f"{path.parent.name}/{path.name}")
-        return read(path, **size)
-
-    monkeypatch.setattr(image_files, "read_pixels", counted)
-    images = load_images(tmp_path / "own").train.images
-    assert decoded == ["0/0.png", "0/0.png"]  # the first of each part sets the shape of all
-    decoded.clear()
-    assert images[[11, 4]].shape == (2, 1, 6, 8)
-    assert decoded == ["2/8.png", "1/1.png"]
-
-
 def test_a_large_folder_is_refused_at_once_by_its_heads_and_later_by_a_body(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("bootstrap_core.data.image_files.STORED_FROM", 0)
     path = patterns(tmp_path / "own")
@@ -229,14 +189,8 @@ def test_a_batch_that_does_not_fit_is_refused(tmp_path, monkeypatch) -> None:
     images = load_images(patterns(tmp_path / "own")).train.images
     monkeypatch.setattr("specs.files.memory.free_memory", lambda: 2 * 3 * 6 * 8)
     assert len(images[:3]) == 3
-    with pytest.raises(SnnZooError, match=r"own: 4 images of 6 x 8 pixels takes about 0 MiB of memory"):
+    with pytest.raises(SnnZooError, match=r"4 images of 6 x 8 pixels in .*own takes about 0 MiB of memory"):
         images[:4]
-
-
-def test_it_is_named_by_its_path_so_that_it_is_found_again(tmp_path) -> None:
-    np.savez(tmp_path / "mnist.npz", x=np.zeros((4, 1, 6, 5), np.uint8), y=np.arange(4) % 2)
-    for made in (tmp_path / "mnist.npz", folder(tmp_path / "mnist")):
-        assert load_images(made).name == str(made)
 
 
 INK = np.repeat(np.linspace(0, 255, 6, dtype=np.uint8)[:, None], 5, 1)

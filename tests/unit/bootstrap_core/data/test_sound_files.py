@@ -7,7 +7,7 @@ from sounds import save_wav, tone, wav
 from valid_files import tar
 
 from bootstrap_core.data import sound_files
-from bootstrap_core.data.sound_files import picture_columns, read_sound, sound_inputs, sound_picture
+from bootstrap_core.data.sound_files import read_sound, sound_picture
 from specs.errors import DataError
 from specs.files.given_tar import tar_members
 from specs.layers.input import LogMelSpec
@@ -23,26 +23,6 @@ def test_samples_are_those_of_the_file(tmp_path) -> None:
 def test_channels_are_averaged(tmp_path) -> None:
     path = save_wav(tmp_path / "a.wav", np.stack([np.full(9, 0.5), np.full(9, -0.25)], 1))
     assert read_sound(path)[0].numpy() == pytest.approx(np.full(9, 0.125), abs=1e-4)
-
-
-def test_a_picture_hardly_depends_on_the_rate_of_the_file(tmp_path) -> None:
-    slow = sound_picture(save_wav(tmp_path / "a.wav", tone(700)), LogMelSpec())
-    fast = sound_picture(save_wav(tmp_path / "b.wav", tone(700, rate=48_000), rate=48_000), LogMelSpec())
-    loud = slow > 100
-    assert loud.any()
-    assert int((slow[loud].int() - fast[loud].int()).abs().max()) <= 8
-
-
-def test_columns_follow_each_other_in_time(tmp_path) -> None:
-    files = [save_wav(tmp_path / f"{i}.wav", np.concatenate([tone(300), tone(2500)])) for i in range(2)]
-    spec = LogMelSpec(bands=8, frames=40)
-    whole, steps = sound_inputs(files, spec), sound_inputs(files, spec, bits=3)
-    assert (whole.shape, steps.shape, steps.dtype) == ((2, 1, 8, 40), (2, 40, 1, 8, 1), torch.uint8)
-    assert torch.equal(steps[1], picture_columns(whole[1], bits=3))
-    assert int(steps.max()) == 7
-    assert torch.equal(steps[0, :, 0, :, 0].t(), (whole[0, 0] * (7 / 255)).round().to(torch.uint8))
-    early, late = (steps[0, t, 0, :, 0].argmax() for t in (10, 30))
-    assert early > late  # the highest band is first
 
 
 def test_a_file_in_a_tar_gives_the_same_picture(tmp_path) -> None:

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -49,23 +48,6 @@ def test_an_index_of_several_returns_matching_images_and_labels(chosen) -> None:
     assert torch.equal(labels, split.labels[chosen])
 
 
-@pytest.mark.parametrize("chosen", [2, -5, np.int64(2), torch.tensor(2)])
-def test_an_index_of_one_returns_an_image_and_its_label(chosen) -> None:
-    split = make_split([3, 4])
-    image, label = split[chosen]
-    assert torch.equal(image, split.images[2])
-    assert label == split.labels[2]
-
-
-def test_take_keeps_the_order_and_the_pairs() -> None:
-    split = make_split([3, 4])
-    for indices in ([5, 0, 2], torch.tensor([5, 0, 2])):
-        taken = split.take(indices)
-        assert numbers(taken) == [5, 0, 2]
-        assert taken.labels.tolist() == split.labels[[5, 0, 2]].tolist()
-    assert numbers(split.take(slice(2, 4))) == [2, 3]
-
-
 def test_validation_split_is_stratified_and_disjoint() -> None:
     split = make_split([40, 20, 60])
     train, validation = train_validation_split(split, n_validation=30, seed=0)
@@ -99,20 +81,6 @@ def test_validation_split_refuses_to_leave_a_part_empty(n_validation: int) -> No
         train_validation_split(make_split([10]), n_validation=n_validation, seed=0)
 
 
-@pytest.mark.parametrize(
-    ("images", "labels"),
-    [
-        (torch.zeros(2, 28, 28, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)),
-        (torch.zeros(2, 1, 28, 28), torch.zeros(2, dtype=torch.int64)),
-        (torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)),
-        (torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.zeros(2, dtype=torch.uint8)),
-    ],
-)
-def test_split_refuses_other_shapes_and_dtypes(images: torch.Tensor, labels: torch.Tensor) -> None:
-    with pytest.raises(DataError, match="must be"):
-        Split(images, labels)
-
-
 def test_a_split_holds_recordings_and_gives_them_time_first() -> None:
     events = torch.randint(0, 2, (4, 7, 2, 5, 6), dtype=torch.uint8)
     split = Split(events, torch.tensor([0, 1, 2, 1]))
@@ -121,12 +89,6 @@ def test_a_split_holds_recordings_and_gives_them_time_first() -> None:
     assert torch.equal(split.inputs(torch.tensor([3, 1]))[6, 0], events[3, 6])
     assert split.inputs(slice(1, 3)).shape == (7, 2, 2, 5, 6)
     assert split.take([2]).inputs(slice(None)).shape == (7, 1, 2, 5, 6)
-
-
-def test_images_are_given_as_they_are() -> None:
-    split = make_split([2, 2])
-    assert not split.has_events
-    assert torch.equal(split.inputs(torch.tensor([3, 0])), split.images[[3, 0]])
 
 
 @pytest.mark.parametrize("arrays", [{"images"}, {"labels"}])

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from known_datasets import find_dataset, load_dataset
 from sounds import save_wav, tone
 from valid_files import tar
 
 from bootstrap_core.data import sound_files
-from bootstrap_core.data.datasets import find_dataset, load_dataset, pull_dataset
 from bootstrap_core.data.events.binning import EventBins
 from bootstrap_core.data.sound_files import picture_columns, sound_picture
-from specs.dataset_sources import DatasetSource, doubts, sources
-from specs.errors import DataError, IntegrityError
+from specs.dataset_sources import DatasetSource, sources
+from specs.errors import IntegrityError
 from specs.layers.input import LogMelSpec
 
 INDICES = (0, 4, 5, 12)
@@ -103,18 +103,3 @@ def test_it_is_found_where_people_have_it(recordings, tmp_path, monkeypatch) -> 
     assert find_dataset(NAME) == clone
     monkeypatch.setenv("ZOO_DATA_DIR", str(clone))
     assert find_dataset(NAME) == clone
-
-
-def test_it_is_never_downloaded(tmp_path) -> None:
-    with pytest.raises(
-        DataError, match=r"Put a clone of github\.com/Jakobovski/free-spoken-digit-dataset, or its fold"
-    ):
-        load_dataset(NAME, data_dir=tmp_path)
-    with pytest.raises(DataError, match=r"spoken-digits cannot be downloaded; zoo/README\.md says where it comes from"):
-        pull_dataset(NAME)
-
-
-def test_its_images_have_the_shape_that_the_network_takes() -> None:
-    assert doubts(NAME, (1, 12, 10), 10) is None
-    assert "the network has 9 outputs" in str(doubts(NAME, (1, 12, 10), 9))
-    assert sources()[NAME].image_shape == LogMelSpec().picture

@@ -60,14 +60,6 @@ def test_stored_images_are_taken_as_tensors_are(tmp_path) -> None:
         assert len(ours) == len(ours.images) == len(theirs)
 
 
-@pytest.mark.usefixtures("_all_stored")
-@pytest.mark.parametrize(("x", "message"), [(PIXELS * 2.0, "divide by 255"), (PIXELS[..., None], "images of shape")])
-def test_stored_images_are_checked_as_loaded_ones_are(x, message, tmp_path) -> None:
-    np.savez(tmp_path / "a.npz", x=x, y=LABELS)
-    with pytest.raises(DataError, match=message):
-        load_images(tmp_path / "a.npz")
-
-
 @pytest.mark.parametrize(
     "x", [np.asfortranarray(PIXELS), PIXELS.astype(">f4"), PIXELS.astype(np.int16), np.uint8(3)],
     ids=["Fortran order", "byte order", "type", "no axes"],
@@ -77,17 +69,12 @@ def test_what_cannot_be_read_in_place_is_left_to_be_loaded(x, tmp_path) -> None:
     assert opened(tmp_path / "a.npz") is None
 
 
-def test_compressed_arrays_are_loaded(tmp_path) -> None:
-    np.savez_compressed(tmp_path / "a.npz", x=PIXELS)
-    assert opened(tmp_path / "a.npz") is None
-
-
 def test_an_array_that_is_longer_than_its_header_says_is_not_read_in_place(tmp_path) -> None:
     np.save(tmp_path / "x.npy", PIXELS)
-    for extra in (b"", b"more"):
-        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
-            archive.writestr("x.npy", (tmp_path / "x.npy").read_bytes() + extra)
-        assert (opened(tmp_path / "a.npz") is None) is bool(extra)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", (tmp_path / "x.npy").read_bytes() + b"more")
+    with pytest.raises(DataError, match=r"x\.npy is not a plain array: shape .* but 1,932 bytes"):
+        opened(tmp_path / "a.npz")
 
 
 @pytest.mark.usefixtures("_all_stored")

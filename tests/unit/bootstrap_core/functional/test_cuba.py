@@ -22,18 +22,6 @@ def values(x: Tensor) -> list[float]:
     return x.flatten().tolist()
 
 
-def test_current_loses_its_decay_each_step() -> None:
-    assert values(run([1, 0, 0], current_decay=0.25).current) == [1.0, 0.75, 0.5625]
-
-
-def test_voltage_loses_its_decay_each_step() -> None:
-    assert values(run([0.5, 0, 0], voltage_decay=0.5).voltage) == [0.5, 0.25, 0.125]
-
-
-def test_current_of_this_step_enters_the_voltage_of_this_step() -> None:
-    assert values(run([0.25, 0.25], threshold=9.0, current_decay=0.5).voltage) == [0.25, 0.25 + 0.375]
-
-
 @pytest.mark.parametrize("sign", [1, -1])
 def test_leaks_truncate_toward_zero(sign: int) -> None:
     out = run([3 * sign * STATE, 0, 0], current_decay=0.5, voltage_decay=1.0)
@@ -51,29 +39,6 @@ def test_a_voltage_at_the_threshold_does_not_fire() -> None:
 
 def test_the_least_voltage_above_the_threshold_fires() -> None:
     assert values(run([1.0 + STATE]).spikes) == [1]
-
-
-def test_a_spike_sets_the_voltage_to_zero_and_leaves_the_current() -> None:
-    out = run([1.5, 0, 0], current_decay=0.5)
-    assert values(out.voltage) == [1.5, 0.75, 0.75 + 0.375]
-    assert values(out.spikes) == [1, 0, 1]
-
-
-def test_subtracting_reset_keeps_what_is_above_the_threshold() -> None:
-    out = run([2.5, 0, 0], subtract=True)
-    assert values(out.voltage) == [2.5, 1.5, 0.5]
-    assert values(out.spikes) == [1, 1, 0]
-
-
-def test_bias_enters_the_voltage_and_not_the_current() -> None:
-    out = run([0, 0], current_decay=0.5, bias=torch.tensor([0.25]))
-    assert values(out.current) == [0, 0]
-    assert values(out.voltage) == [0.25, 0.5]
-
-
-def test_neurons_start_at_rest_in_each_call() -> None:
-    assert values(run([0.5, 0.25]).voltage)[0] == 0.5
-    assert values(run([0.75]).voltage) == [0.75]
 
 
 @pytest.mark.parametrize("space", [(), (3, 4)])
@@ -94,12 +59,6 @@ def test_decays_and_bias_are_those_of_the_channel(space: tuple[int, ...]) -> Non
     assert out.voltage[1, :, 1].unique().tolist() == [0.625]
 
 
-def test_a_step_that_stands_for_all_is_as_good_as_its_copies() -> None:
-    step = torch.tensor([[0.4, 0.7]])
-    decay = {"current_decay": torch.tensor([0.5]), "voltage_decay": torch.tensor([0.25]), "threshold": 1.0}
-    assert torch.equal(cuba(step.expand(6, 1, 2), **decay).spikes, cuba(step.repeat(6, 1, 1), **decay).spikes)
-
-
 def test_outputs_are_float32_whatever_the_input() -> None:
     out = cuba(
         torch.ones(2, 1, 1, dtype=torch.float64),
@@ -108,12 +67,6 @@ def test_outputs_are_float32_whatever_the_input() -> None:
         threshold=0.5,
     )
     assert {x.dtype for x in out} == {torch.float32}
-
-
-def test_only_spikes_have_a_gradient() -> None:
-    z = torch.ones(2, 1, 1, requires_grad=True)
-    out = cuba(z, current_decay=torch.ones(1), voltage_decay=torch.ones(1), threshold=0.5)
-    assert [x.requires_grad for x in out] == [True, False, False]
 
 
 def test_tau_and_scale_reach_the_surrogate_gradient() -> None:
@@ -153,20 +106,6 @@ def test_spikes_of_a_step_drive_the_next_one_by_the_recurrent_weights() -> None:
     out = cuba(z, current_decay=one, voltage_decay=one, threshold=1.0, recurrent=own)
     assert out.spikes[:, 0].tolist() == [[1, 0], [0, 0], [0, 1], [0, 0]]
     assert out.current[:, 0].tolist() == [[2, 0], [0, -0.25], [0, 3], [0.5, 0]]
-
-
-def test_recurrent_weights_of_zero_change_neither_spikes_nor_gradients() -> None:
-    generator = torch.Generator().manual_seed(0)
-    z = torch.randn(12, 3, 4, generator=generator).mul(2).requires_grad_()
-    decays = {"current_decay": torch.full((4,), 0.25), "voltage_decay": torch.full((1,), 0.125)}
-    leaves = [z, *(x.requires_grad_() for x in decays.values())]
-    grad = torch.randn(12, 3, 4, generator=generator)
-    plain = cuba(z, **decays, threshold=1.0, tau_grad=0.01).spikes
-    again = cuba(z, **decays, threshold=1.0, tau_grad=0.01, recurrent=torch.zeros(4, 4)).spikes
-    assert torch.equal(plain, again)
-    assert 0 < plain.mean() < 1
-    for a, b in zip(torch.autograd.grad(plain, leaves, grad), torch.autograd.grad(again, leaves, grad), strict=True):
-        assert torch.allclose(a, b, atol=1e-6)
 
 
 def test_the_gradient_goes_back_through_the_recurrent_synapses() -> None:

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -76,27 +75,9 @@ def test_logits_are_those_of_the_float_network() -> None:
     assert torch.equal(IntegerNetwork(network)(images), network(images))
 
 
-def test_spikes_are_small_integers() -> None:
-    _, trace = IntegerNetwork(make(DENSE, AFFINE)).run(torch.ones(1, 1))
-    assert [spikes.dtype for spikes in trace.spikes] == [torch.int8, torch.int8, torch.float32]
-
-
-def test_rates_are_the_mean_over_time() -> None:
-    _, trace = IntegerNetwork(make(DENSE, AFFINE)).run(torch.full((1, 1), 0.3))
-    for spikes, rates in zip(trace.spikes, trace.rates, strict=True):
-        assert torch.equal(spikes.float().mean(0), rates)
-
-
 def test_time_steps_overrule_those_of_the_spec() -> None:
     _, trace = IntegerNetwork(make(DENSE, AFFINE)).run(torch.ones(1, 1), time_steps=3)
     assert [len(spikes) for spikes in (*trace.spikes, trace.readout_voltage)] == [3] * 4
-
-
-def test_numpy_s_integers_count_steps(native: bool) -> None:
-    integer, images = IntegerNetwork(make(DENSE, AFFINE)), torch.rand(3, 1, generator=torch.Generator().manual_seed(0))
-    logits, tally = integer.tally(images, time_steps=np.int64(5), also_after=[np.int64(3)])
-    assert torch.equal(logits, integer(images, time_steps=5))
-    assert torch.equal(tally.earlier[0], integer(images, time_steps=3))
 
 
 def test_logits_of_many_and_of_no_images_are_those_of_a_run(native: bool) -> None:
@@ -110,11 +91,6 @@ def test_logits_of_many_and_of_no_images_are_those_of_a_run(native: bool) -> Non
 def test_other_modes_than_snn_are_refused(mode: Mode) -> None:
     with pytest.raises(SnnZooError, match=rf"runs only Mode\.SNN, not {mode}"):
         IntegerNetwork(make(AFFINE)).run(torch.ones(1, 1), mode)
-
-
-def test_snn_mode_may_be_named() -> None:
-    integer = IntegerNetwork(make(AFFINE))
-    assert torch.equal(integer.run(torch.ones(1, 1), Mode.SNN)[0], integer(torch.ones(1, 1)))
 
 
 @pytest.mark.parametrize(
@@ -136,15 +112,6 @@ def test_a_network_on_a_gpu_runs_on_the_cpu_and_stays_where_it_was() -> None:
     expected = IntegerNetwork(network)(images)
     assert torch.equal(IntegerNetwork(network.to("cuda"))(images), expected)
     assert network.device.type == "cuda"
-
-
-def test_the_float_network_is_left_as_it_was() -> None:
-    network = make({**DENSE, "weight_norm": True}, AFFINE)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    IntegerNetwork(network)(torch.ones(1, 1))
-    after = network.state_dict()
-    assert set(after) == set(before)
-    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 ONE_ROW_OR_COLUMN = {
@@ -221,11 +188,6 @@ def test_sums_of_more_than_32_bits_leave_24() -> None:
         IntegerNetwork(network).run(torch.full((1, 16), 32768 / 65535))
 
 
-def test_a_step_of_graded_pixels_stands_for_all() -> None:
-    exact = IntegerNetwork(make(DENSE, AFFINE, input={**GRADED, "bits": 3}))
-    assert exact.run(torch.rand(3, 1))[1].spikes[0].stride(0) == 0
-
-
 def test_of_many_images_the_worst_is_told() -> None:
     exact = integer_neuron({"current_decay": 1.0, "voltage_decay": 1.0})
     with pytest.raises(StateOverflowError, match=rf"reaches {4095 * 4096} at step 0"):
@@ -273,12 +235,6 @@ def test_a_voltage_that_leaves_24_bits_names_state_block_and_step() -> None:
         IntegerNetwork(network).run(pixel(1000))
 
 
-def test_an_overflow_of_the_readout_names_its_block() -> None:
-    network = make(AFFINE, input=GRADED, neuron={"threshold": 0.5, "voltage_decay": 0.0})
-    with pytest.raises(StateOverflowError, match=r"the voltage of block 1 reaches 12288000 at step 2;"):
-        IntegerNetwork(network).run(pixel(1000))
-
-
 def test_states_up_to_24_bits_are_held() -> None:
     neuron = {"current_decay": 1.0, "voltage_decay": 1.0}
     integer_neuron(neuron).run(pixel(2047))
@@ -295,11 +251,6 @@ def test_states_down_to_24_bits_are_held(native: bool) -> None:
     integers.run(pixel(2047))
     with pytest.raises(StateOverflowError, match="of block 1 reaches -8388608 at step 0"):
         integers.run(pixel(2048))  # -2^23, which Lava wraps to 2^23 as a current and clips as a voltage
-
-
-def test_no_images_give_no_logits() -> None:
-    assert IntegerNetwork(make(AFFINE))(torch.zeros(0, 1)).shape == (0, 1)
-    assert IntegerNetwork(make(DENSE, AFFINE, input={**GRADED, "bits": 3}))(torch.zeros(0, 1)).shape == (0, 1)
 
 
 def test_skips_reach_the_neurons_in_both_engines(native: bool) -> None:
@@ -354,11 +305,6 @@ def test_the_network_goes_on_as_it_was() -> None:
     pickle.loads(pickle.dumps(IntegerNetwork(network)))
     assert torch.equal(network(images), logits)
     assert set(network.state_dict()) == names
-
-
-def test_a_name_is_no_network() -> None:
-    with pytest.raises(SnnZooError, match=r"takes a Network, not a str: .* zoo\.create_model from the name"):
-        IntegerNetwork("mnist-dense")
 
 
 def test_states_that_leave_24_bits_go_on_as_on_the_chip_where_that_is_wanted() -> None:

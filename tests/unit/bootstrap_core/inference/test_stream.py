@@ -202,17 +202,6 @@ def test_steps_of_several_threads_run_one_after_another(encoding: str) -> None:
 INPUTS = [({"encoding": "spike"}, ()), ({"encoding": "graded", "bits": 3}, ()), ({"encoding": "events"}, (T,))]
 
 
-@pytest.mark.parametrize(("given", "timed"), INPUTS)
-def test_an_input_that_requires_a_gradient_is_a_step_like_any(given: dict[str, Any], timed: tuple[int, ...]) -> None:
-    exact = make({"kind": "conv", "channels": 3, "kernel": 3}, {"kind": "flatten"}, *READOUTS["affine"], **given)
-    x = torch.randint(0, 2, (3, 2, 6, 6)).float()
-    stream, leaf = exact.stream(), x.clone().requires_grad_()
-    for t in range(1, 4):
-        found = stream.step(leaf if t < 3 else leaf * 1)
-        assert torch.equal(found, exact(x.expand(t, *x.shape) if timed else x, time_steps=t))
-        assert not found.requires_grad
-
-
 @pytest.mark.parametrize("change", [Tensor.to_sparse, lambda x: x.to("meta")], ids=["sparse", "meta"])
 @pytest.mark.parametrize(("given", "timed"), INPUTS)
 def test_tensors_that_do_not_hold_their_values_are_told(given, timed, change) -> None:
@@ -224,26 +213,6 @@ def test_tensors_that_do_not_hold_their_values_are_told(given, timed, change) ->
     for engine, wrong in ((network, change(x)), (exact, change(x)), (fresh.step, step), (used.step, step)):
         with pytest.raises(DataError, match="sensed takes a dense tensor"):
             engine(wrong)
-
-
-def test_streams_are_apart_and_start_again_from_rest() -> None:
-    exact, x = make(*BLOCKS["recurrent"], *READOUTS["affine"]), events()
-    one, other = exact.stream(), exact.stream()
-    first = [one.step(step) for step in x]
-    other.step(x[3])
-    one.reset()
-    assert one.steps == 0
-    again = [one.step(step) for step in x]
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-
-
-def test_a_stream_keeps_its_number_of_inputs() -> None:
-    stream = make(*BLOCKS["plain"], *READOUTS["affine"]).stream()
-    stream.step(events()[0])
-    with pytest.raises(DataError, match="a stream of 3 inputs got 2"):
-        stream.step(events()[0, :2])
-    with pytest.raises(DataError, match="sensed takes events"):
-        stream.step(torch.zeros(2, 6, 6))
 
 
 def test_a_state_that_leaves_24_bits_stops_a_stream() -> None:
@@ -258,18 +227,6 @@ def test_a_state_that_leaves_24_bits_stops_a_stream() -> None:
         stream.step(ones)
     stream.reset()
     assert torch.equal(stream.step(ones), exact(ones[None]))
-
-
-@pytest.mark.parametrize("readout", ["affine", "dense"])
-def test_a_stream_may_overflow_in_inference_mode_and_go_on_without(readout: str) -> None:
-    kept = {"threshold": 1000.0, "current_decay": 0.0}
-    exact = make({"kind": "flatten"}, {**DENSE, "neuron": kept}, *READOUTS[readout], raised=4.0, overflow=Overflow.CHIP)
-    x, stream = events(), exact.stream()
-    for t in range(T):
-        with torch.inference_mode(t < T - 2):
-            found = stream.step(x[t])
-        assert exact.overflows[2] > 0 or t < T - 2
-    assert torch.equal(found, exact(x))
 
 
 def test_a_stream_may_overflow_as_the_chip_does() -> None:
@@ -302,24 +259,6 @@ def test_states_may_leave_24_bits_in_the_middle_of_a_stream(kind: str, more: dic
     assert torch.equal(exact(x), found)
     assert +exact.overflows == counted
     assert first
-
-
-@pytest.mark.parametrize("encoding", ["events", "frames"])
-def test_a_stream_leaves_its_inputs_as_they_are(encoding: str) -> None:
-    more = {"neuron": {"kind": "sigma_delta", "threshold": 0.5}} if encoding == "frames" else {}
-    exact = make({"kind": "flatten"}, *READOUTS["affine"], encoding=encoding, bits=3, raised=0.0, **more)
-    x, stream = events(2).double(), exact.stream()
-    kept = x.clone()
-    for step in x:
-        stream.step(step)
-    assert torch.equal(x, kept)
-
-
-@pytest.mark.parametrize("readout", READOUTS)
-def test_a_stream_of_no_inputs_gives_no_logits(readout: str) -> None:
-    exact = make({"kind": "flatten"}, *READOUTS[readout])
-    assert exact.stream().step(events()[0][:0]).shape == (0, 4)
-    assert exact(events()[:, :0]).shape == (0, 4)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from bootstrap_core.functional.cuba import cuba
 from bootstrap_core.functional.quantize import quantize_bias, quantize_weight
@@ -14,7 +13,6 @@ from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.spikes import Spikes
-from specs.errors import SnnZooError
 from specs.network import NetworkSpec
 
 T = 5
@@ -93,25 +91,6 @@ def test_only_an_inexact_input_piles_up_in_the_current(exact: bool, expected: li
     assert fired(block, torch.full((1, 6), 0.5))[:, 0, 0].tolist() == expected
 
 
-def test_the_input_current_is_the_same_each_step() -> None:
-    block = input_block(weight=2.0, neuron={"voltage_decay": 1.0})
-    assert fired(block, torch.tensor([[0.0, 0.4, 0.6, 1.0, 0.0, 0.0]]))[:, 0, :4].tolist() == [[0, 0, 1, 1]] * T
-
-
-def test_the_empty_step_of_an_input_comes_first_and_the_last_one_is_lost() -> None:
-    x = torch.linspace(0, 1, 6)[None]
-    plain, shifted = (fired(input_block(delay_shift=shift), x) for shift in (False, True))
-    assert not shifted[0].any()
-    assert torch.equal(shifted[1:], plain[:-1])
-
-
-def test_gradients_reach_weight_and_bias_of_the_input() -> None:
-    block = input_block()
-    fired(block, torch.rand(3, 6)).sum().backward()
-    assert block.weight.grad.item() > 0
-    assert block.bias.grad.item() > block.weight.grad.item()  # pixels are below 1
-
-
 def test_the_input_samples_its_current_and_its_rate() -> None:
     block = input_block(weight=0.7)
     x = torch.linspace(0, 1, 12).reshape(2, 6)
@@ -153,11 +132,6 @@ def test_graded_spikes_are_one_step_that_stands_for_all() -> None:
 # --- Flatten
 
 
-def test_flatten_keeps_c_order_and_the_axis_before() -> None:
-    x = torch.rand(2, 3, 4, 5)
-    assert torch.equal(FlattenBlock(3)(x, Mode.ANN, T), x.reshape(2, 60))
-
-
 @pytest.mark.parametrize("packed", [False, True])
 def test_flatten_keeps_c_order_and_the_axes_before(packed: bool) -> None:
     x = spikes(T, 2, 3, 4, 5)
@@ -194,11 +168,6 @@ def test_the_empty_step_of_a_block_comes_first_and_the_last_one_is_lost() -> Non
     assert torch.equal(shifted[1:], plain[:-1])
 
 
-def test_ann_mode_before_a_fit_raises() -> None:
-    with pytest.raises(SnnZooError, match="needs fitted activations"):
-        block_of()(torch.zeros(3, 6), Mode.ANN, T)
-
-
 def test_rates_are_the_activation_of_the_weighted_input() -> None:
     block, x = block_of(), torch.rand(3, 6)
     fit_line(block)
@@ -210,22 +179,6 @@ def test_sampling_records_the_mean_weighted_input_and_the_mean_rate() -> None:
     out = fired(block, x, Mode.SAMPLE)
     z = F.linear(x, quantize_weight(block.synapse.weight)).mean(0)
     assert torch.equal(block.sampler.pairs, torch.stack([z.flatten(), out.mean(0).flatten()], 1).detach())
-
-
-def test_sampling_counts_the_empty_step_in_the_rate() -> None:
-    block = block_of(delay_shift=True)
-    with torch.no_grad():
-        block.synapse.weight.fill_(1.0)
-    block(torch.ones(T, 1, 6), Mode.SAMPLE, T)
-    assert block.sampler.pairs[:, 1].tolist() == pytest.approx([(T - 1) / T] * 4)
-
-
-def test_only_sampling_records() -> None:
-    block = block_of()
-    fit_line(block)
-    block(spikes(T, 3, 6), Mode.SNN, T)
-    block(torch.rand(3, 6), Mode.ANN, T)
-    assert len(block.sampler.pairs) == 0
 
 
 def test_fit_mode_fits_clears_and_runs_on_rates() -> None:
@@ -256,26 +209,10 @@ def test_the_bias_counts_current_decay_times_in_ann_mode() -> None:
     assert torch.equal(block(x, Mode.ANN, T), block.sampler(z + 0.125))
 
 
-def test_a_steady_input_and_a_bias_of_the_same_drive_give_the_same_rate() -> None:
-    """A steady weighted input z drives a neuron of current decay d as a bias z / d does, which the rule above uses."""
-    decays = {"current_decay": torch.tensor([0.25]), "voltage_decay": torch.tensor([0.5]), "threshold": 1.0}
-    steady = cuba(torch.full((400, 1, 1), 0.5), **decays).spikes.mean().item()
-    biased = cuba(torch.zeros(400, 1, 1), bias=torch.tensor([2.0]), **decays).spikes.mean().item()
-    assert steady == pytest.approx(biased, abs=0.01)
-
-
 def test_a_mean_only_norm_leaves_as_a_bias_of_the_mean_over_the_current_decay_on_the_weight_grid() -> None:
     block = block_of(norm="mean_only", neuron={"current_decay": 0.5})
     block.norm.running_mean.copy_(torch.tensor([0.3, -0.3, 0.0, 50.0]))
     assert (64 * block.quantized_bias()).tolist() == [-38, 38, 0, -4096]
-
-
-def test_a_mean_only_norm_adds_up_with_a_bias() -> None:
-    block = block_of(norm="mean_only", bias=True, neuron={"current_decay": 0.5})
-    block.norm.running_mean.copy_(torch.tensor([0.3, -0.3, 0.0, -0.3]))
-    with torch.no_grad():
-        block.bias.copy_(torch.tensor([0.25, 0.25, 0.25, 70.0]))
-    assert (64 * block.quantized_bias()).tolist() == [16 - 38, 16 + 38, 16, 4095]
 
 
 def test_spikes_of_a_mean_only_norm_are_those_of_its_bias() -> None:
@@ -286,14 +223,6 @@ def test_spikes_of_a_mean_only_norm_are_those_of_its_bias() -> None:
         plain.bias.copy_(normed.quantized_bias())
     x = spikes(T, 8, 6)
     assert torch.equal(fired(normed, x), fired(plain, x))
-
-
-def test_rates_of_a_mean_only_norm_are_those_of_the_weighted_input_less_the_mean() -> None:
-    block, x = block_of(norm="mean_only", neuron={"current_decay": 0.5}), torch.rand(3, 6)
-    block.norm.running_mean.fill_(0.5)
-    fit_line(block)
-    z = F.linear(x, quantize_weight(block.synapse.weight))
-    assert torch.equal(block(x, Mode.ANN, T), block.sampler(z - 0.5))
 
 
 @pytest.mark.parametrize("mode", [Mode.SNN, Mode.ANN])
@@ -319,15 +248,6 @@ def test_what_moves_a_whole_channel_gives_a_mean_only_norm_no_gradient(mode: Mod
         gradient = block.synapse.weight.grad
         assert gradient[:, 1:].abs().max() > 0
         assert bool(gradient[:, 0].abs().max() < 1e-5) is alike
-
-
-@pytest.mark.parametrize("norm", ["mean_only", "weight_scale"])
-def test_norms_stand_still_in_evaluation(norm: str) -> None:
-    block = block_of(norm=norm)
-    before = {name: tensor.clone() for name, tensor in block.norm.state_dict().items()}
-    block(spikes(T, 3, 6), Mode.SNN, T)
-    for name, tensor in block.norm.state_dict().items():
-        assert torch.equal(tensor, before[name])
 
 
 def test_a_weight_scale_multiplies_the_weights_before_they_are_quantized() -> None:
@@ -366,18 +286,6 @@ def test_dropout_takes_one_mask_for_all_steps_and_scales_survivors_up() -> None:
     assert (dropped[0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.08)
 
 
-def test_dropout_draws_a_mask_for_each_image_and_input() -> None:
-    mask = weighed_alone(torch.ones(50, 6), Mode.ANN, dropout=0.5)
-    assert 0 < (mask.std(dim=0) > 0).float().mean() <= 1
-    assert bool((mask.std(dim=1) > 0).any())
-
-
-@pytest.mark.parametrize("mode", [Mode.SNN, Mode.ANN])
-def test_dropout_does_nothing_in_evaluation(mode: Mode) -> None:
-    x = spikes(T, 3, 6) if mode is Mode.SNN else torch.rand(3, 6)
-    assert torch.equal(weighed_alone(x, mode, training=False, dropout=0.5), x)
-
-
 def test_dropout_reaches_the_weighted_input_of_block_and_readout() -> None:
     network = make({"kind": "dense", "features": 4, "dropout": 0.5}).train()
     readout = build_network(
@@ -406,14 +314,6 @@ def test_a_pool_is_a_grouped_convolution_of_its_weight() -> None:
     assert torch.equal(fired(pool, x), expected)
 
 
-def test_the_weights_of_networks_with_pools_are_averaged_by_torch() -> None:
-    network = pool_network()
-    average = AveragedModel(network, use_buffers=True)
-    for _ in range(2):
-        average.update_parameters(network)
-    assert torch.equal(average.module.blocks[1].quantized_weight(), network.blocks[1].quantized_weight())
-
-
 def test_the_drive_of_a_pool_is_the_average_times_its_gain() -> None:
     pool, x = pool_network(gain=2.0).blocks[1], torch.rand(2, 3, 4, 4)
     fit_line(pool)
@@ -425,10 +325,6 @@ def test_without_a_gain_four_weights_of_a_pool_just_pass_the_threshold_of_its_ne
     assert pool_network(kernel=[1, 4]).blocks[1].quantized_weight().unique().tolist() == [13 / 32]
     own = pool_network(neuron={"threshold": 0.5}).blocks[1]
     assert own.quantized_weight().unique().tolist() == [5 / 32]
-
-
-def test_a_pool_whose_inputs_all_fire_fires_too() -> None:
-    assert fired(pool_network().blocks[1], torch.ones(T, 1, 3, 4, 4)).all()
 
 
 # --- Graded blocks
@@ -457,23 +353,11 @@ def test_the_drive_of_graded_input_is_in_units_of_an_input_of_one() -> None:
     torch.testing.assert_close(block(pixels, Mode.ANN, T), block.sampler(z + 0.5 * 0.3))
 
 
-def test_a_graded_step_that_stands_for_all_runs_as_all() -> None:
-    block = graded_block()
-    step = torch.randint(0, 16, (1, 3, 6)).double()
-    assert torch.equal(fired(block, step.expand(T, 3, 6)), fired(block, step.repeat(T, 1, 1)))
-
-
 def test_graded_sampling_records_drives_in_units_of_an_input_of_one() -> None:
     block = graded_block()
     block(torch.full((1, 1, 6), 15.0).double().expand(T, 1, 6), Mode.SAMPLE, T)
     expected = quantize_weight(block.synapse.weight).sum(1).detach()
     torch.testing.assert_close(block.sampler.pairs[:, 0], expected)
-
-
-def test_a_mean_only_norm_of_graded_input_subtracts_its_mean() -> None:
-    block = graded_block(norm="mean_only")
-    block.norm.running_mean.fill_(10 / 15)  # 10 levels of 15
-    assert block.quantized_bias().tolist() == [-20.0] * 4  # divided by the current decay of 0.5
 
 
 def test_a_weight_scale_of_graded_input_is_that_of_an_input_of_one() -> None:

@@ -6,7 +6,6 @@ import torch
 
 from bootstrap_core.network.batch_norm import MeanOnly, WeightScale
 from bootstrap_core.network.blocks import (
-    BUILDERS,
     AffineBlock,
     FlattenBlock,
     GradedInputBlock,
@@ -17,8 +16,6 @@ from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, PoolSynapse
 from specs.io import load_spec, network_names
-from specs.layers.block import BLOCK_KINDS
-from specs.layers.input import InputSpec
 from specs.network import NetworkSpec
 
 
@@ -43,22 +40,8 @@ def test_every_kind_has_its_block_in_the_order_of_the_layers() -> None:
     assert synapses == [ConvSynapse, PoolSynapse, DenseSynapse, DenseSynapse]
 
 
-def test_every_kind_has_a_builder() -> None:
-    assert set(BUILDERS) == {InputSpec, *BLOCK_KINDS}
-
-
 def test_the_encoding_chooses_the_input_block() -> None:
     assert isinstance(make(*ALL, input={"shape": [2, 6, 6], "encoding": "graded"}).blocks[0], GradedInputBlock)
-
-
-def test_weights_have_the_shapes_of_the_spec() -> None:
-    shapes = {name: tuple(tensor.shape) for name, tensor in make(*ALL).state_dict().items() if "weight" in name}
-    assert shapes == {
-        "blocks.0.weight": (1,),
-        "blocks.1.synapse.weight": (4, 2, 3, 3),
-        "blocks.4.synapse.weight": (5, 16),
-        "blocks.5.synapse.weight": (3, 5),
-    }
 
 
 def test_the_state_dict_keys_of_the_tutorial_s_network() -> None:
@@ -82,11 +65,6 @@ def test_every_network_in_the_package_builds_and_gives_its_logits(name: str) -> 
         assert network(silence, time_steps=1).shape == (1, spec.n_classes)
 
 
-def test_a_fresh_network_is_in_eval_mode() -> None:
-    assert not make(*ALL).training
-    assert not any(module.training for module in make(*ALL, seed=None).modules())
-
-
 def test_one_seed_gives_one_network_and_another_another() -> None:
     first, same, other = (make(*ALL, seed=seed).blocks[1].synapse.weight for seed in (1, 1, 2))
     assert torch.equal(first, same)
@@ -101,22 +79,40 @@ def test_a_seed_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_without_a_seed_weights_come_from_the_global_generator() -> None:
-    torch.manual_seed(7)
-    first = make(*ALL, seed=None)
-    assert torch.equal(first.blocks[1].synapse.weight, make(*ALL, seed=7).blocks[1].synapse.weight)
+def test_decays_learnt_per_channel_are_one_for_each_channel_of_the_layer() -> None:
+    network = make(*ALL, neuron={"learn_decays": "per_channel"})
+    sizes = [len(network.blocks[i].neuron.current_decay) for i in (0, 1, 2, 4)]
+    assert sizes == [2, 4, 4, 5]
 
 
-def test_the_input_starts_with_the_weight_and_bias_of_the_spec() -> None:
-    block = make(*ALL, input={"shape": [2, 6, 6], "weight": 1.5, "bias": -0.25}).blocks[0]
-    assert (block.weight.item(), block.bias.item()) == (1.5, -0.25)
+def test_only_the_first_block_counts_in_levels_of_a_graded_input() -> None:
+    network = make(*ALL, input={"shape": [2, 6, 6], "encoding": "graded", "bits": 3}, neuron={"threshold": 1.0})
+    assert [network.blocks[i].levels for i in (1, 2, 4, 5)] == [7, 1, 1, 1]
+    assert [network.blocks[i].neuron.threshold_mant for i in (1, 2, 4, 5)] == [7 * 64, 64, 64, 64]
 
 
-def test_a_bias_starts_at_zero_and_is_there_only_if_asked_for() -> None:
-    network = make({**CONV, "bias": True}, FLATTEN, DENSE, {**AFFINE, "bias": True})
-    assert network.blocks[1].bias.tolist() == [0] * 4
-    assert network.blocks[3].bias is None
-    assert network.blocks[4].bias.tolist() == [0] * 3
+def test_norm_and_dropout_are_those_of_the_block() -> None:
+    network = make(
+        {**CONV, "norm": "mean_only", "dropout": 0.25},
+        FLATTEN,
+        {**DENSE, "norm": "weight_scale"},
+        {**AFFINE, "dropout": 0.5},
+    )
+    assert isinstance(network.blocks[1].norm, MeanOnly)
+    assert network.blocks[1].norm.running_mean.shape == (4,)
+    assert isinstance(network.blocks[3].norm, WeightScale)
+    assert [network.blocks[i].dropout for i in (1, 3, 4)] == [0.25, 0.0, 0.5]
+
+
+def test_a_seed_gives_the_same_network_while_other_threads_build_and_draw() -> None:
+    expected = {seed: make(*ALL, seed=seed).state_dict() for seed in range(8)}
+    torch.manual_seed(0)
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    with ThreadPoolExecutor(8) as pool:
+        for seed, network in zip(expected, pool.map(lambda seed: make(*ALL, seed=seed), expected), strict=True):
+            assert all(torch.equal(expected[seed][name], tensor) for name, tensor in network.state_dict().items())
+    assert torch.equal(torch.rand(1), after)
 
 
 def test_a_block_has_its_own_neuron_or_the_network_s() -> None:
@@ -133,65 +129,3 @@ def test_a_block_has_its_own_empty_step_or_the_network_s() -> None:
     assert shifted == [True, False, True, None, True, None]
     alone = make(CONV, {**POOL, "delay_shift": True}, FLATTEN, DENSE, AFFINE).blocks
     assert [getattr(block, "delay_shift", None) for block in alone] == [False, False, True, None, False, None]
-
-
-def test_decays_learnt_per_channel_are_one_for_each_channel_of_the_layer() -> None:
-    network = make(*ALL, neuron={"learn_decays": "per_channel"})
-    sizes = [len(network.blocks[i].neuron.current_decay) for i in (0, 1, 2, 4)]
-    assert sizes == [2, 4, 4, 5]
-
-
-def test_only_the_first_block_counts_in_levels_of_a_graded_input() -> None:
-    network = make(*ALL, input={"shape": [2, 6, 6], "encoding": "graded", "bits": 3}, neuron={"threshold": 1.0})
-    assert [network.blocks[i].levels for i in (1, 2, 4, 5)] == [7, 1, 1, 1]
-    assert [network.blocks[i].neuron.threshold_mant for i in (1, 2, 4, 5)] == [7 * 64, 64, 64, 64]
-
-
-def test_a_spike_input_has_one_level() -> None:
-    assert {block.levels for block in make(*ALL).blocks if hasattr(block, "levels")} == {1}
-
-
-def test_norm_and_dropout_are_those_of_the_block() -> None:
-    network = make(
-        {**CONV, "norm": "mean_only", "dropout": 0.25},
-        FLATTEN,
-        {**DENSE, "norm": "weight_scale"},
-        {**AFFINE, "dropout": 0.5},
-    )
-    assert isinstance(network.blocks[1].norm, MeanOnly)
-    assert network.blocks[1].norm.running_mean.shape == (4,)
-    assert isinstance(network.blocks[3].norm, WeightScale)
-    assert [network.blocks[i].dropout for i in (1, 3, 4)] == [0.25, 0.0, 0.5]
-
-
-def test_a_dense_block_has_no_norm_by_default() -> None:
-    assert make(*ALL).blocks[4].norm is None
-
-
-def test_weight_norm_is_there_only_if_asked_for() -> None:
-    network = make({**CONV, "weight_norm": True}, FLATTEN, DENSE, {**AFFINE, "weight_norm": True})
-    split = [hasattr(network.blocks[i].synapse, "parametrizations") for i in (1, 3, 4)]
-    assert split == [True, False, True]
-
-
-def test_a_network_can_begin_with_its_readout() -> None:
-    network = make(AFFINE, input={"shape": [6]})
-    assert network(torch.zeros(2, 6)).shape == (2, 3)
-
-
-def test_building_does_not_share_weights_between_networks() -> None:
-    first, second = make(*ALL), make(*ALL)
-    with torch.no_grad():
-        first.blocks[1].synapse.weight.zero_()
-    assert second.blocks[1].synapse.weight.any()
-
-
-def test_a_seed_gives_the_same_network_while_other_threads_build_and_draw() -> None:
-    expected = {seed: make(*ALL, seed=seed).state_dict() for seed in range(8)}
-    torch.manual_seed(0)
-    after = torch.rand(1)
-    torch.manual_seed(0)
-    with ThreadPoolExecutor(8) as pool:
-        for seed, network in zip(expected, pool.map(lambda seed: make(*ALL, seed=seed), expected), strict=True):
-            assert all(torch.equal(expected[seed][name], tensor) for name, tensor in network.state_dict().items())
-    assert torch.equal(torch.rand(1), after)

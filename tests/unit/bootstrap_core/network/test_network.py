@@ -60,13 +60,6 @@ def test_logits_are_the_mean_of_the_readout_over_time() -> None:
     torch.testing.assert_close(logits, trace.spikes[-1].mean(0))
 
 
-def test_the_rates_of_all_blocks_are_counted() -> None:
-    _, trace = make().run(images(), Mode.SNN)
-    for spikes, rate in zip(trace.spikes, trace.rates, strict=True):
-        assert torch.equal(rate, spikes.float().mean(0))
-        assert rate.abs().sum() > 0
-
-
 def test_no_step_is_empty_unless_told() -> None:
     """Input neurons, and neurons with a strong input from them, fire in the first step, unless `delay_shift` is set."""
     for options, first in (({}, True), ({"delay_shift": True}, False)):
@@ -86,11 +79,6 @@ def test_each_block_runs_on_the_output_of_the_one_before() -> None:
         x = block(x, Mode.SNN, T)
         assert torch.equal(x.tensor(), trace.spikes[i])
     assert torch.equal(network.readout.over_time(x), trace.spikes[-1])
-
-
-def test_running_gives_the_logits_of_calling() -> None:
-    network = make()
-    assert torch.equal(network.run(images(), Mode.SNN)[0], network(images(), Mode.SNN))
 
 
 def test_the_default_mode_is_snn_in_evaluation_and_ann_in_training(fitted: Network) -> None:
@@ -136,10 +124,6 @@ def test_blocks_before_the_crossover_run_all_steps_and_their_mean_rate_enters_th
     assert [spikes is not None for spikes in trace.spikes] == [i < crossover for i in range(5)]
 
 
-def test_a_crossover_past_the_last_block_is_snn(fitted: Network) -> None:
-    assert torch.equal(fitted(images(), LayerModes(Mode.ANN, 99)), fitted(images(), Mode.SNN))
-
-
 def test_graded_pixels_enter_ann_mode_as_they_are() -> None:
     network = make(input={"shape": [1, 4, 4], "encoding": "graded"})
     network(images(50), Mode.SAMPLE)
@@ -183,12 +167,6 @@ def test_graded_input_is_weighed_as_it_is_for_any_number_of_steps(steps: int) ->
     assert torch.equal(IntegerNetwork(network)(images()), logits)
 
 
-def test_a_trace_shows_graded_input_at_every_step() -> None:
-    _, trace = make(input={"shape": [1, 4, 4], "encoding": "graded"}).run(images(), Mode.SNN)
-    assert trace.spikes[0].shape == (T, 5, 1, 4, 4)
-    assert torch.equal(trace.rates[0], torch.round(255 * images().double()).float())
-
-
 def test_a_readout_right_on_graded_input_gives_the_logits_of_its_one_step() -> None:
     network = make(
         input={"shape": [16], "encoding": "graded"}, blocks=[{"kind": "affine", "features": 2}], time_steps=9
@@ -198,32 +176,10 @@ def test_a_readout_right_on_graded_input_gives_the_logits_of_its_one_step() -> N
     torch.testing.assert_close(network(images()), expected)
 
 
-def test_time_steps_overrule_those_of_the_spec() -> None:
-    logits, trace = make().run(images(), Mode.SNN, time_steps=3)
-    assert {len(spikes) for spikes in trace.spikes} == {3}
-    assert torch.equal(make()(images(), Mode.SNN, time_steps=3), logits)
-
-
 def test_empty_steps_add_up_from_block_to_block() -> None:
     _, trace = make(delay_shift=True).run(torch.ones(1, 1, 4, 4), Mode.SNN)
     first = [int(trace.spikes[i].flatten(1).any(1).float().argmax()) for i in (0, 1, 2, 3)]
     assert first == [1, 2, 2, 3]
-
-
-def test_sampling_and_fitting_make_ann_mode_defined() -> None:
-    network = make()
-    assert not network.fitted
-    network(images(50), Mode.SAMPLE)
-    assert not network.fitted
-    network(images(50), Mode.FIT)
-    assert network.fitted
-
-
-def test_a_network_is_fitted_when_every_activation_is() -> None:
-    network = make()
-    network.blocks[0].sampler.add(torch.rand(50), torch.rand(50))
-    network.blocks[0].sampler.fit()
-    assert not network.fitted
 
 
 def test_ann_mode_before_a_fit_raises() -> None:
@@ -402,42 +358,6 @@ def test_floats_that_were_not_divided_are_told_by_both_engines() -> None:
         runnable(whole * 2 - 1)  # no warning: normalised as in lava-dl
 
 
-def test_gradients_of_images_are_asked_for_in_silence() -> None:
-    pixels = images().requires_grad_()
-    make()(pixels, Mode.SNN).sum().backward()
-    assert pixels.grad is not None
-
-
-def test_a_mode_may_be_named() -> None:
-    assert torch.equal(make()(images(), "snn"), make()(images(), Mode.SNN))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_images_of_half_precision_are_taken(dtype) -> None:
-    few = (images() * 4).round() / 4  # exact in both types
-    for runnable in (make(), IntegerNetwork(make())):
-        assert torch.equal(runnable(few.to(dtype)), runnable(few))
-
-
-def test_no_images_give_no_logits() -> None:
-    assert make()(torch.zeros(0, 1, 4, 4)).shape == (0, 2)
-
-
-def test_a_number_is_no_image() -> None:
-    with pytest.raises(DataError):
-        make()(torch.tensor(0.5))
-
-
-def test_the_readout_is_the_last_block() -> None:
-    network = make()
-    assert network.readout is network.blocks[-1]
-
-
-def test_the_device_is_that_of_the_weights() -> None:
-    assert make().device == torch.device("cpu")
-    assert make().to("meta").device == torch.device("meta")
-
-
 @pytest.mark.parametrize("steps", [0, -1, 1.5, "2"])
 def test_a_run_of_no_whole_number_of_steps_is_refused_by_both_engines(steps: Any) -> None:
     network = make()
@@ -612,13 +532,6 @@ def test_a_skip_over_the_crossover_takes_the_mean_rate(crossover: int) -> None:
     assert torch.equal(network(images(), modes), logits)
 
 
-def test_skips_are_in_the_state_dict_by_number() -> None:
-    names = [name for name in residual().state_dict() if "skips" in name]
-    assert names == [
-        "blocks.2.skips.0.weight", "blocks.2.skips.1.weight", "blocks.4.skips.0.weight", "blocks.5.skips.0.weight",
-    ]  # fmt: skip
-
-
 @pytest.mark.skipif(not is_installed(), reason="needs the native library")
 @pytest.mark.parametrize("options", [{}, {"norm": "weight_scale"}, {"delay_shift": True}, {"dropout": 0.2}])
 def test_packed_spikes_with_skips_give_the_same_logits_and_gradients(options: dict[str, Any]) -> None:
@@ -678,13 +591,6 @@ def test_spikes_are_exact_where_a_caller_lets_torch_round(run: str) -> None:
     assert torch.equal(found if run == "__call__" else found[0], expected)
 
 
-def test_modes_go_by_their_names_in_any_case() -> None:
-    assert Mode("SNN") is Mode("snn") is Mode.SNN
-    for name in ("spikes", 3):
-        with pytest.raises(SnnZooError, match="one of sample, fit, ann, snn, got"):
-            Mode(name)
-
-
 @pytest.mark.parametrize("convert", [lambda n: n.half(), lambda n: n.bfloat16(), lambda n: n.to(torch.float16)])
 def test_types_that_round_weights_are_refused_and_nothing_changes(convert) -> None:
     network = make()
@@ -693,3 +599,10 @@ def test_types_that_round_weights_are_refused_and_nothing_changes(convert) -> No
         with pytest.raises(SnnZooError, match=r"weights cannot be b?float16, .* network is float32 or float64"):
             convert(module)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_skips_are_in_the_state_dict_by_number() -> None:
+    names = [name for name in residual().state_dict() if "skips" in name]
+    assert names == [
+        "blocks.2.skips.0.weight", "blocks.2.skips.1.weight", "blocks.4.skips.0.weight", "blocks.5.skips.0.weight",
+    ]  # fmt: skip

@@ -5,7 +5,7 @@ from torch import nn
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.ops.library import is_installed
 from bootstrap_core.ops.neurons import fire
-from specs.layers.neuron import CubaSpec, LearnDecays, Reset
+from specs.layers.neuron import CubaSpec, LearnDecays
 
 DECAYS = {"current_decay": 0.37, "voltage_decay": 0.03}
 
@@ -21,15 +21,6 @@ def test_decays_are_one_for_the_layer_or_one_for_each_channel(learn: LearnDecays
     neuron = make(learn)
     for name, value in DECAYS.items():
         assert torch.equal(getattr(neuron, name).detach(), torch.full((size,), value))
-
-
-@pytest.mark.parametrize("learn", LearnDecays)
-def test_decays_are_in_the_state_dict_learnt_or_not(learn: LearnDecays) -> None:
-    assert set(make(learn).state_dict()) == {"current_decay", "voltage_decay"}
-
-
-def test_decays_that_are_not_learnt_are_buffers() -> None:
-    assert dict(make().named_parameters()) == {}
 
 
 @pytest.mark.parametrize("learn", [LearnDecays.SHARED, LearnDecays.PER_CHANNEL])
@@ -54,11 +45,6 @@ def test_decays_run_on_the_grid_of_4096() -> None:
     assert (4096 * voltage_decay).tolist() == [123]
 
 
-def test_the_quantized_decays_are_what_runs() -> None:
-    out = make(threshold=9.0).constants().define(torch.tensor([1.0, 0.0]).reshape(2, 1, 1))
-    assert out.current[1].item() == (4096 - 1516) / 4096
-
-
 @pytest.mark.skipif(not is_installed(), reason="needs the native library")
 def test_the_quantized_decays_are_what_the_native_library_runs() -> None:
     neuron = make(LearnDecays.SHARED, threshold=9.0)
@@ -76,24 +62,6 @@ def test_a_direct_input_enters_the_voltage_past_the_current() -> None:
 )
 def test_the_threshold_is_truncated_to_64ths_after_the_levels_of_its_input(threshold, levels, mant) -> None:
     assert make(threshold=threshold, levels=levels).threshold_mant == mant
-
-
-def test_the_truncated_threshold_is_what_fires() -> None:
-    just_above = torch.full((1, 1, 1), 6 / 64 + 1 / 4096)
-    assert make(threshold=0.1).constants().define(just_above).spikes.item() == 1
-    assert make(threshold=0.1).constants().define(just_above - 1 / 4096).spikes.item() == 0
-
-
-def test_the_reset_is_that_of_the_spec() -> None:
-    z = torch.tensor([2.5, 0.0, 0.0]).reshape(3, 1, 1)
-    options = {"current_decay": 1.0, "voltage_decay": 0.0}
-    assert make(**options).constants().define(z).spikes.flatten().tolist() == [1, 0, 0]
-    assert make(**options, reset=Reset.SUBTRACT).constants().define(z).spikes.flatten().tolist() == [1, 1, 0]
-
-
-def test_the_bias_reaches_the_voltage() -> None:
-    out = make(threshold=9.0).constants(torch.tensor([0.25, 0.5, 0.75])).define(torch.zeros(1, 2, 3))
-    assert out.voltage[0, 1].tolist() == [0.25, 0.5, 0.75]
 
 
 @pytest.mark.parametrize(("option", "factor"), [("scale_grad", 3.0), ("tau_grad", 1 / 3)])

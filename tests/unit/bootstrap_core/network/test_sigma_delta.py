@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from bootstrap_core.inference.integer_network import IntegerNetwork
-from bootstrap_core.inference.overflow import Overflow
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.network import Network
@@ -133,12 +132,6 @@ def test_a_block_as_ann_reads_what_messages_before_it_add_up_to() -> None:
     assert torch.allclose(mixed, expected, atol=1e-3)
 
 
-def test_a_pool_is_a_mean() -> None:
-    network = make({"kind": "avg_pool", "kernel": 2}, shape=(1, 2, 2))
-    x = torch.tensor([[[[[64, 0], [32, 0]]]]])
-    assert network(x).tolist() == [[0.375]]
-
-
 def test_a_frozen_copy_has_the_same_messages_and_checks_24_bits() -> None:
     network = make(CONV, {"kind": "flatten"}, DENSE, VALUES)
     x, exact = frames(2, 6, 6), IntegerNetwork(network)
@@ -174,11 +167,6 @@ def test_a_bias_alone_may_leave_24_bits() -> None:
     network.block(1).bias.fill_(33.0)
     with pytest.raises(StateOverflowError, match="the activation of block 1 reaches 8650752 at step 0"):
         IntegerNetwork(network)(torch.zeros(2, 1, 1))
-
-
-def test_going_on_beyond_24_bits_is_refused() -> None:
-    with pytest.raises(SnnZooError, match="overflow: must be refuse for sigma-delta networks"):
-        IntegerNetwork(only([[1.0]]), overflow=Overflow.CHIP)
 
 
 @pytest.mark.parametrize(

@@ -63,14 +63,6 @@ def test_pool_synapses_are_torch_s_avg_pool2d_times_their_gain(padding: tuple[in
     torch.testing.assert_close(PoolSynapse(pool, 1.25 / 8)(x), expected)
 
 
-def test_the_weight_of_a_pool_is_on_the_grid_one_for_all_and_not_learnt() -> None:
-    synapse = PoolSynapse(AvgPoolSpec(kernel=(2, 3)).as_conv(4), 0.3)
-    assert synapse.weight.shape == (4, 1, 2, 3)
-    assert (64 * synapse.weight).unique().tolist() == [20]  # 19.2 rounded to an even mantissa
-    assert list(synapse.parameters()) == []
-    assert synapse.state_dict() == {}
-
-
 @pytest.mark.parametrize(
     "make", [lambda: DenseSynapse(6, 4, normalize=False), lambda: ConvSynapse(CONV, 6, normalize=False)]
 )
@@ -115,8 +107,3 @@ def test_gradients_pass_straight_through_the_quantizer(make) -> None:
     synapse = make()
     synapse.quantized_weight().sum().backward()
     assert torch.equal(synapse.weight.grad, torch.ones_like(synapse.weight))
-
-
-def test_double_inputs_stay_double() -> None:
-    assert DenseSynapse(6, 4, normalize=False)(rand(5, 6).double()).dtype == torch.float64
-    assert ConvSynapse(CONV, 6, normalize=False)(rand(5, 6, 8, 9).double()).dtype == torch.float64

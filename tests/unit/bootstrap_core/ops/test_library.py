@@ -5,7 +5,6 @@ import ctypes.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,8 +29,6 @@ from bootstrap_core.ops.library import (
     describe,
     is_installed,
     n_threads,
-    pad_lanes,
-    pointer,
     runs_native,
     without_native,
 )
@@ -124,15 +121,6 @@ def test_tensors_elsewhere_and_compilers_have_the_definitions(monkeypatch) -> No
     assert not runs_native(x)
 
 
-def test_what_runs_is_described(monkeypatch) -> None:
-    if is_installed():
-        assert re.fullmatch(r"native library( \((avx2|avx512)\))?", describe())
-    monkeypatch.setattr(library, "_library", lambda: None)
-    assert describe() == "torch alone (the native library is not installed)"
-    assert not is_installed()
-    assert not runs_native(torch.zeros(1))
-
-
 def test_a_missing_library_changes_no_result(drawn_spikes, drawn_weight, hold_close, monkeypatch) -> None:
     expected = run_all(drawn_spikes, drawn_weight)
     monkeypatch.setattr(library, "_library", lambda: None)
@@ -217,66 +205,11 @@ def test_without_openmp_one_thread_does_all(
     hold_same(run_all(drawn_spikes, drawn_weight), expected, hold_close)
 
 
-def test_torch_s_threads_are_found() -> None:
-    if sys.platform == "linux" and torch.backends.openmp.is_available():
-        assert library._parallel_region() is not None
-
-
 def test_threads_are_torch_s_but_one_after_a_fork(monkeypatch, with_threads) -> None:
     with_threads(3)
     assert n_threads() == 3
     monkeypatch.setattr(library, "_STARTED_IN", os.getpid() + 1)
     assert n_threads() == 1
-
-
-def test_the_choice_is_of_the_process_that_imports_it() -> None:
-    code = "from bootstrap_core.ops.library import describe, is_installed; print(is_installed(), describe())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"{is_installed()} {describe()}"
-
-
-def test_a_pointer_is_that_of_contiguous_numbers() -> None:
-    x = torch.zeros(4, 3)
-    assert pointer(None) is None
-    assert pointer(x) == x.data_ptr()
-    assert pointer(x[1]) == x.data_ptr() + 12
-    with pytest.raises(AssertionError):
-        pointer(x.T)
-
-
-@pytest.mark.parametrize(("n", "padded"), [(1, 16), (16, 16), (17, 32)])
-def test_channels_are_padded_with_zeros_to_whole_vectors(n: int, padded: int) -> None:
-    x = torch.arange(1, n + 1, dtype=torch.int32)
-    found = pad_lanes(x, n)
-    assert found.dtype == torch.int32
-    assert found.tolist() == [*range(1, n + 1), *[0] * (padded - n)]
-    assert pad_lanes(torch.tensor([2.5]), n).tolist() == [*[2.5] * n, *[0.0] * (padded - n)]
-    assert padded % LANES == 0
-
-
-class Recorder:
-    """A library whose functions record their arguments."""
-
-    def __init__(self, result: int) -> None:
-        self.given: list[Any] = []
-        self.result = result
-
-    def __getattr__(self, name: str) -> Callable[..., int]:
-        return lambda *arguments: self.given.append((name, *arguments)) or self.result
-
-
-def test_a_call_passes_the_threads_last(monkeypatch, with_threads) -> None:
-    recorder, layer = Recorder(5), Layer(1, 2, 3, 4, 5)
-    monkeypatch.setattr(library, "_library", lambda: recorder)
-    with_threads(2)
-    assert call("snn_something", layer, 7, None) == 5
-    assert recorder.given == [("snn_something", layer, 7, None, 2)]
-
-
-def test_too_little_memory_is_an_error(monkeypatch) -> None:
-    monkeypatch.setattr(library, "_library", lambda: Recorder(-1))
-    with pytest.raises(MemoryError, match="snn_something ran out of memory"):
-        call("snn_something")
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -15,7 +15,7 @@ from torch import Tensor
 from bootstrap_core.fixed_point import STATE, STATE_MAX
 from bootstrap_core.functional.cuba import cuba
 from bootstrap_core.ops.library import LANES, is_installed
-from bootstrap_core.ops.neurons import MOST_REACHED, NeuronConstants, by_image, by_step, fire, map_of
+from bootstrap_core.ops.neurons import MOST_REACHED, NeuronConstants, fire
 from bootstrap_core.ops.spikes import Spikes
 
 SHAPES = [
@@ -361,14 +361,3 @@ def test_the_definition_is_run_with_every_constant() -> None:
     states = torch.stack([expected.current, expected.voltage]) * STATE
     largest = max(int(states.max()), -int(states.min()))
     assert neurons.fire_definition(z).reached == largest
-
-
-@pytest.mark.parametrize("shape", [(9, 2, 5), (9, 2, 5, 4, 3)])
-def test_images_come_first_and_channels_last_and_back(shape: tuple[int, ...]) -> None:
-    x = torch.randn(shape)
-    lying = by_image(x)
-    assert lying.is_contiguous()
-    assert lying.shape == ((2, 9, 5) if len(shape) == 3 else (2, 9, 4, 3, 5))
-    assert torch.equal(by_step(lying), x)
-    assert map_of((5,)) == (1, 1, 5)
-    assert map_of((5, 4, 3)) == (4, 3, 5)

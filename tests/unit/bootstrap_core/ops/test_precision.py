@@ -22,27 +22,11 @@ def test_bfloat16_is_multiplied_where_that_is_faster(monkeypatch, tiles, vectors
     assert precision.multiplies_half.__wrapped__() is faster
 
 
-def test_a_torch_that_does_not_tell_multiplies_float32(monkeypatch) -> None:
-    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        monkeypatch.delattr(torch.cpu, name, raising=False)
-    assert precision.multiplies_half.__wrapped__() is False
-
-
 @pytest.mark.parametrize(("text", "intel"), [("vendor_id : GenuineIntel", True), ("vendor_id : AuthenticAMD", False)])
 def test_intel_is_told_by_the_system(monkeypatch, text, intel) -> None:
     monkeypatch.setattr(precision.platform, "processor", lambda: "x86_64")
     monkeypatch.setattr(Path, "read_text", lambda *args, **options: text)
     assert precision._is_intel() is intel
-
-
-def test_intel_is_told_where_there_is_no_file(monkeypatch) -> None:
-    def fail(*args: object, **options: object) -> str:
-        raise OSError
-
-    monkeypatch.setattr(Path, "read_text", fail)
-    for name, intel in (("Intel64 Family 6, GenuineIntel", True), ("arm", False)):
-        monkeypatch.setattr(precision.platform, "processor", lambda name=name: name)
-        assert precision._is_intel() is intel
 
 
 @pytest.mark.parametrize(

@@ -143,18 +143,6 @@ def test_an_ann_batch_has_the_last_frames_alone(frames: Frames) -> None:
     assert torch.equal(ann.targets, training.targets[indices])
 
 
-def test_still_frames_train_too(frames: Frames) -> None:
-    still = Frames(frames.frames[-1:].expand(STEPS, -1, -1, -1, -1), frames.targets, are_still=True)
-    held, recorded = Trainer(network(), still), Trainer(network(), frames)
-    assert held.training.frames.stride()[0] == 0
-    assert held.run_epoch().training_score == recorded.run_epoch().training_score
-
-
-def test_as_many_recordings_in_a_batch_as_time_steps_are_no_reason_to_warn(frames: Frames) -> None:
-    options = {"batch_size": STEPS, "epochs": 1, "snn_epochs": 1, "snn_gradient": "tandem"}
-    Trainer(network(**options), Frames(frames.frames[1:], frames.targets)).run_epoch()
-
-
 def test_the_task_follows_from_the_network() -> None:
     assert isinstance(task_of(network().spec), Values)
     assert isinstance(task_of(made_network().spec), SpikeTrains)
@@ -258,12 +246,6 @@ def test_fields_that_spike_trains_do_not_need_are_refused(training: dict[str, An
     recipe = TrainingSpec.model_validate({"epochs": 8, "snn_epochs": 8, "validation": 40} | training)
     with pytest.raises(SnnZooError, match=rf"training\.{told}"):
         Trainer(made_network(), made_recordings(60), recipe)
-
-
-def test_the_time_constant_is_of_spike_trains_alone() -> None:
-    told = "spike_tau: applies only to a network with output: spikes"
-    with pytest.raises(SnnZooError, match=told):
-        Trainer(network(), bars(80, seed=0), TrainingSpec(spike_tau=2.0, validation=20))
 
 
 @pytest.mark.parametrize(

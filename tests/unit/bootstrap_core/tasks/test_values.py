@@ -1,7 +1,5 @@
 """Scores of networks of values: errors, messages and synops."""
 
-import warnings
-
 import pytest
 import torch
 
@@ -59,10 +57,3 @@ def test_classes_and_values_are_not_mixed_up(network) -> None:
         evaluate(network, load_dataset("mnist-sample").test)
     with pytest.raises(SnnZooError, match="no recordings to score"):
         evaluate(network, Frames(X[:, :0]))
-
-
-def test_as_many_recordings_as_time_steps_are_no_reason_to_warn(network) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = evaluate(network, Frames(X.repeat(1, 2, 1)))
-    assert found.outputs.flatten().tolist() == [0.0, -1.0, 0.0, -1.0]

@@ -54,19 +54,3 @@ def test_it_keeps_its_decay_in_the_long_run() -> None:
     add(followed, 1.0)
     average.update()
     torch.testing.assert_close(average.network.readout.synapse.weight, before + 0.5)
-
-
-def test_curves_are_its_own() -> None:
-    followed = network()
-    average = MovingAverage(followed, 0.5)
-    add(followed, 1.0)
-    average.update()
-    assert not average.network.blocks[1].sampler.centers.any()
-
-
-def test_it_is_not_trained() -> None:
-    followed = network().train()
-    average = MovingAverage(followed, 0.5)
-    assert not any(module.training for module in average.network.modules())
-    assert not any(parameter.requires_grad for parameter in average.network.parameters())
-    assert all(parameter.requires_grad for parameter in followed.parameters())

@@ -7,7 +7,7 @@ from bootstrap_core import Network, build_network, load_dataset
 from bootstrap_core.network.batch_norm import SPREAD
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.training.initialization import initialize
-from bootstrap_core.training.trainer import Trainer, fit
+from bootstrap_core.training.trainer import Trainer
 from specs import NetworkSpec, TrainingSpec
 
 IMAGES = load_dataset("mnist-sample").train.images[:200]
@@ -102,12 +102,3 @@ def test_a_recipe_asks_for_it() -> None:
         before = net.blocks[1].synapse.weight.clone()
         Trainer(net, split, TrainingSpec(initialize=asked, validation=500))
         assert torch.equal(net.blocks[1].synapse.weight, before) is not asked
-
-
-def test_a_trained_network_is_not_scaled_anew() -> None:
-    split, recipe = load_dataset("mnist-sample").train, TrainingSpec(initialize=True, validation=500, epochs=1)
-    net = network({"bias": True})
-    fit(net, split, recipe)
-    before = net.blocks[1].synapse.weight.clone()
-    Trainer(net, split, recipe)
-    assert torch.equal(net.blocks[1].synapse.weight, before)

@@ -98,21 +98,10 @@ def test_validation_images_are_cut_from_the_training_images(split: Split) -> Non
     assert trainer.n_batches == N_BATCHES
 
 
-def test_the_seed_chooses_the_validation_images(split: Split) -> None:
-    first, same, other = (Trainer(network(), split, recipe(seed=seed)).validation.images for seed in (1, 1, 2))
-    assert torch.equal(first, same)
-    assert not torch.equal(first, other)
-
-
 @pytest.mark.parametrize("validation", [200, 5000])
 def test_more_validation_images_than_there_are_images_are_refused(validation: int, split: Split) -> None:
     with pytest.raises(DataError, match=rf"training.validation: must be below .*200.*, got {validation:,}: lower it"):
         Trainer(network(), split, recipe(validation=validation))
-
-
-def test_images_without_labels_are_no_split(split: Split) -> None:
-    with pytest.raises(DataError, match="images and labels must be a Split, not a Tensor"):
-        Trainer(network(), split.images, recipe())
 
 
 @pytest.mark.parametrize(("shift", "told"), [(1, 10), (-1, -1), (-100, -100)])
@@ -126,12 +115,6 @@ def test_epochs_beyond_the_recipe_are_refused(split: Split) -> None:
     trainer.run_epoch()
     with pytest.raises(SnnZooError, match="1 epoch done, as many as in the recipe"):
         trainer.run_epoch()
-
-
-def test_the_recipe_is_the_spec_s_unless_another_is_given(split: Split) -> None:
-    own = recipe(learning_rate=0.5)
-    assert Trainer(network(training=own), split).recipe == own
-    assert Trainer(network(training=own), split, recipe()).recipe == recipe()
 
 
 def test_the_optimizer_has_the_rate_and_decay_of_the_recipe(split: Split) -> None:
@@ -150,19 +133,6 @@ def test_an_epoch_samples_fits_and_trains_as_ann(split: Split, monkeypatch) -> N
     assert [modes.base for modes in seen] == [Mode.SAMPLE, Mode.SAMPLE, Mode.FIT, Mode.ANN] + [Mode.ANN] * 4
 
 
-def test_an_epoch_with_fewer_batches_than_sampling_takes_still_fits(split: Split) -> None:
-    trainer = Trainer(network(), split, recipe(sample_iterations=10))
-    trainer.run_epoch()
-    assert trainer.network.fitted
-
-
-def test_an_epoch_of_one_batch_trains_too(split: Split) -> None:
-    trainer = Trainer(network(), split, recipe(batch_size=1000))
-    before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
-    trainer.run_epoch()
-    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.network.parameters(), strict=True))
-
-
 def test_crossover_epochs_move_blocks_to_snn(split: Split, monkeypatch) -> None:
     trainer = Trainer(network(), split, recipe(crossover_epochs=(1, 2)))
     trainer.run_epoch()
@@ -172,12 +142,6 @@ def test_crossover_epochs_move_blocks_to_snn(split: Split, monkeypatch) -> None:
     assert [modes.crossover for modes in seen] == [1] * 4 + [2] * 4
 
 
-def test_a_crossover_from_the_first_epoch_on_can_be_scored_as_ann(split: Split) -> None:
-    trainer = Trainer(network(), split, recipe(crossover_epochs=(0,)))
-    report = trainer.run_epoch()
-    assert evaluate(trainer.network, trainer.validation, mode=Mode.ANN).accuracy == report.validation_ann_score
-
-
 def test_the_last_snn_epochs_run_wholly_as_snn(split: Split, monkeypatch) -> None:
     trainer = Trainer(network(), split, recipe(epochs=3, snn_epochs=2))
     seen = modes_of(trainer, monkeypatch)
@@ -185,13 +149,6 @@ def test_the_last_snn_epochs_run_wholly_as_snn(split: Split, monkeypatch) -> Non
         trainer._train(epoch, lambda done, total: None)
     assert {modes.base for modes in seen[:N_BATCHES]} == {Mode.SAMPLE, Mode.FIT, Mode.ANN}
     assert [modes.base for modes in seen[N_BATCHES:]] == [Mode.SNN] * 2 * N_BATCHES
-
-
-def test_all_epochs_may_be_snn_epochs(split: Split, monkeypatch) -> None:
-    trainer = Trainer(network(), split, recipe(epochs=1, snn_epochs=1))
-    seen = modes_of(trainer, monkeypatch)
-    trainer._train(0, lambda done, total: None)
-    assert [modes.base for modes in seen] == [Mode.SNN] * N_BATCHES
 
 
 def test_the_snn_epochs_may_learn_in_tandem_with_the_ann(split: Split, monkeypatch) -> None:
@@ -247,22 +204,6 @@ def test_each_epoch_sees_every_training_image_once_in_another_order(split: Split
     assert not torch.equal(first, second)
     for epoch in (first, second):
         torch.testing.assert_close(epoch.sort().values, expected.sort().values)
-
-
-def test_the_seed_chooses_the_order(split: Split, monkeypatch) -> None:
-    first, second = (Trainer(network(), split, recipe(seed=seed)) for seed in (0, 1))
-    second.training = first.training
-    seen: list[Tensor] = []
-    for trainer in (first, second):
-        forward = trainer.network.forward
-
-        def spy(x: Tensor, mode: LayerModes, forward=forward) -> Tensor:
-            seen.append(x)
-            return forward(x, mode)
-
-        monkeypatch.setattr(trainer.network, "forward", spy)
-        trainer._train(0, lambda done, total: None)
-    assert not torch.equal(seen[0], seen[N_BATCHES])
 
 
 def test_the_loss_is_cross_entropy_of_scaled_logits_with_smoothed_labels(split: Split) -> None:
@@ -356,22 +297,6 @@ def test_the_average_is_trained_on_nothing_and_is_what_is_scored(split: Split) -
         assert evaluate(averaged.trained, averaged.validation, mode=mode).loss == pytest.approx(loss, rel=1e-6)
 
 
-def test_the_average_follows_at_every_batch(split: Split, monkeypatch) -> None:
-    trainer, followed = Trainer(network(), split, recipe(ema_decay=0.9)), []
-    weight = trainer.network.readout.synapse.weight
-    monkeypatch.setattr(trainer.average, "update", lambda: followed.append(weight.sum().item()))
-    trainer.run_epoch()
-    assert len(set(followed)) == N_BATCHES
-
-
-def test_a_network_teaches_itself_by_its_average(split: Split) -> None:
-    trainer = Trainer(network(), split, recipe(epochs=2, snn_epochs=1, self_distillation=0.5, ema_decay=0.9))
-    trainer.run_epoch()
-    expected = {name: tensor.clone() for name, tensor in trainer.trained.state_dict().items()}
-    trainer.run_epoch()
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in trainer.as_ann.state_dict().items())
-
-
 def test_a_recipe_that_names_a_teacher_wants_its_answers(split: Split) -> None:
     with pytest.raises(SnnZooError, match="teacher is 'somebody'"):
         Trainer(network(), split, recipe(teacher="somebody"))
@@ -422,33 +347,6 @@ def test_gradients_of_snn_batches_are_rounded_as_the_recipe_says(norm: str, spli
     assert torch.equal(gradient("auto"), exact)
 
 
-@pytest.mark.parametrize("faster", [False, True])
-def test_a_report_says_what_type_products_had(faster: bool, split: Split, monkeypatch) -> None:
-    monkeypatch.setattr(precision_module, "multiplies_half", lambda: faster)
-    for given, used in {
-        "float32": "float32",
-        "bfloat16": "bfloat16",
-        "auto": "bfloat16" if faster else "float32",
-    }.items():
-        assert Trainer(network(), split, recipe(precision=given)).run_epoch().precision == used
-
-
-def test_convolutions_may_be_rounded_too(split: Split, monkeypatch) -> None:
-    spec = NetworkSpec.model_validate({
-        "name": "conv", "time_steps": 4, "neuron": {"threshold": 1.0, "voltage_decay": 0.1, "tau_grad": 0.1},
-        "input": {"shape": [1, 28, 28]},
-        "blocks": [{"kind": "conv", "channels": 8, "kernel": 3, "stride": 2},
-                   {"kind": "conv", "channels": 8, "kernel": 3, "stride": 2},
-                   {"kind": "flatten"}, {"kind": "affine", "features": 10}],
-    })  # fmt: skip
-    losses = [
-        Trainer(build_network(spec, seed=0), split, recipe(precision=precision)).run_epoch().training_loss
-        for precision in ("float32", "bfloat16")
-    ]
-    assert losses[0] != losses[1]
-    assert losses[1] == pytest.approx(losses[0], rel=0.02)
-
-
 def test_an_epoch_may_be_some_of_the_images_others_each_time(split: Split, monkeypatch) -> None:
     trainer = Trainer(network(), split, recipe(images_per_epoch=70))
     seen: list[Tensor] = []
@@ -461,12 +359,6 @@ def test_an_epoch_may_be_some_of_the_images_others_each_time(split: Split, monke
     assert len(first) > 65
     assert len(second) > 65
     assert first != second
-
-
-def test_training_lowers_the_loss(split: Split) -> None:
-    trainer = Trainer(network(), split, recipe(epochs=6))
-    losses = [trainer.run_epoch().training_loss for _ in range(6)]
-    assert losses[-1] < 0.9 * losses[0]
 
 
 def batches_of(trainer: Trainer, n: int) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -505,26 +397,6 @@ def test_mixup_adds_another_image_and_as_much_of_its_label(split: Split) -> None
     assert parts.mean() == pytest.approx(float(torch.maximum(drawn, 1 - drawn).mean()), abs=0.02)
 
 
-def test_without_mixup_images_are_as_they_are_and_labels_are_learnt(split: Split) -> None:
-    for images, labels, targets in batches_of(trainer := Trainer(network(), split, recipe()), 1):
-        assert targets is labels
-        assert torch.equal(images, _pixels(trainer.training, torch.arange(len(images)), images.device)[0])
-
-
-def test_mixed_images_train(split: Split) -> None:
-    trainer = Trainer(network(), split, recipe(epochs=6, mixup=0.2, label_smoothing=0.1))
-    losses = [trainer.run_epoch().training_loss for _ in range(6)]
-    assert losses[-1] < 0.95 * losses[0]
-
-
-def test_augmented_images_are_what_the_network_sees(split: Split) -> None:
-    plain, turned = (
-        Trainer(network(), split, recipe(augment=augment)).run_epoch().training_loss
-        for augment in (None, {"degrees": 45})
-    )
-    assert plain != turned
-
-
 def test_a_loss_that_is_not_a_number_stops_training_and_says_where(split: Split) -> None:
     trainer = Trainer(network(), split, recipe())
     trainer.run_epoch()
@@ -546,20 +418,6 @@ def test_a_report_has_the_validation_scores_of_both_modes(split: Split) -> None:
     assert (report.validation_snn_score, report.validation_snn_loss) == (snn.accuracy, pytest.approx(snn.loss))
     assert ann.loss != snn.loss
     assert (report.epoch, trainer.epoch) == (1, 2)
-
-
-def test_batches_are_told_as_they_are_done(split: Split) -> None:
-    told: list[tuple[int, int]] = []
-    Trainer(network(), split, recipe()).run_epoch(lambda done, total: told.append((done, total)))
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-
-
-def test_the_network_is_left_in_eval_mode(split: Split) -> None:
-    trainer = Trainer(network(), split, recipe())
-    trained: list[bool] = []
-    trainer.run_epoch(lambda done, total: trained.append(trainer.network.training))
-    assert trained == [True] * N_BATCHES
-    assert not trainer.network.training
 
 
 # --- Determinism
@@ -598,14 +456,6 @@ def test_another_seed_gives_other_bytes(split: Split) -> None:
         trainer.run_epoch()
         found.append(state_bytes(trainer))
     assert found[0] != found[1]
-
-
-def test_training_leaves_the_global_generator_alone(split: Split) -> None:
-    torch.manual_seed(0)
-    expected = torch.rand(1)
-    torch.manual_seed(0)
-    Trainer(network(dropout=0.3), split, recipe()).run_epoch()
-    assert torch.equal(torch.rand(1), expected)
 
 
 def test_dropout_draws_anew_in_each_epoch(split: Split, monkeypatch) -> None:
@@ -695,13 +545,6 @@ def test_a_refused_checkpoint_changes_nothing(split: Split) -> None:
     with pytest.raises(SnnZooError):
         other.load_state_dict(trainer.state_dict())
     assert state_bytes(other) == before
-
-
-def test_a_run_may_go_on_for_more_epochs(split: Split) -> None:
-    trainer, longer = Trainer(network(), split, recipe()), Trainer(network(), split, recipe(epochs=40))
-    trainer.run_epoch()
-    longer.load_state_dict(trainer.state_dict())
-    assert longer.epoch == 1
 
 
 def test_a_checkpoint_that_says_no_best_epoch_has_that_of_its_statistics(split: Split) -> None:
@@ -864,13 +707,6 @@ def test_snn_epochs_keep_the_statistics_of_batch_norms(split: Split) -> None:
         means.append(net.blocks[1].norm.running_mean.clone())
     assert not torch.equal(means[0], means[1])
     assert torch.equal(means[1], means[2])
-
-
-def test_fit_runs_all_epochs_and_gives_their_statistics(split: Split) -> None:
-    epochs: list[int] = []
-    stats = fit(network(), split, recipe(epochs=3), on_epoch=lambda report: epochs.append(report.epoch))
-    assert epochs == [0, 1, 2]
-    assert [len(stat.score_log) for stat in (stats.training, stats.testing, stats.snn)] == [3, 3, 3]
 
 
 # --- events

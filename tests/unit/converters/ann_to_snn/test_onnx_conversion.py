@@ -610,6 +610,26 @@ def test_a_model_in_memory_gives_the_network_of_its_file(mlp) -> None:
     assert all(torch.equal(given.tensors[name], tensor) for name, tensor in read.tensors.items())
 
 
-def test_a_torch_module_is_referred_to_its_export() -> None:
-    with pytest.raises(ConversionError, match=r"not a Linear: torch\.onnx\.export writes"):
-        import_onnx(nn.Linear(2, 2))
+def test_a_torch_module_is_exported_on_the_way_and_stays_as_it_is() -> None:
+    module = nn.Sequential(
+        nn.Flatten(), nn.Linear(49, 20), nn.BatchNorm1d(20), nn.ReLU(), nn.Dropout(0.5), nn.Linear(20, 3)
+    )
+    module[2].eval()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    found = import_onnx(module, example=torch.zeros(1, 1, 7, 7), time_steps=4)
+    images = torch.rand(5, 1, 7, 7)
+    assert torch.allclose(run_ann(found.imported.ann, images)[0], module.eval()(images), atol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    module.train()
+    module[2].eval()
+    import_onnx(module, example=torch.zeros(1, 1, 7, 7), time_steps=4)
+    assert [part.training for part in module] == [True, True, False, True, True, True]
+
+
+def test_what_torch_cannot_export_is_said_with_its_words(mlp) -> None:
+    with pytest.raises(ConversionError, match=r"torch cannot export Linear for images \[1, 5\]: mat1 and mat2 shapes"):
+        import_onnx(nn.Linear(4, 3), example=torch.zeros(1, 5))
+    with pytest.raises(ConversionError, match="takes a torch module and example images together"):
+        import_onnx(nn.Linear(4, 3))
+    with pytest.raises(ConversionError, match="example is only for a torch module"):
+        import_onnx(mlp, example=torch.zeros(1, 784))

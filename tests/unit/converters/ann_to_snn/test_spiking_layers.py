@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.functional.convolution import conv2d
-from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
+from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, prepared, spiking_layers
 from converters.linear import ann as nets
 from converters.linear.ann import Ann, Node, run_ann
 from converters.linear.linear_fold import Conv, Dense
@@ -53,6 +53,7 @@ def forward(layers: list[SpikingLayer], x: Tensor) -> Tensor:
     """Run the layers with ideal neurons."""
     outputs = [x := x.double()]
     for layer in layers:
+        x = outputs[layer.source]
         assert tuple(x.shape[1:]) == layer.before
         assert layer.flattens == (isinstance(layer.linear, Dense) and len(layer.before) > 1)
         linear = layer.linear
@@ -185,9 +186,6 @@ def test_what_has_no_spiking_layers_is_refused() -> None:
     maxima = chain((1, 9, 9), conv(2, 1), nets.Relu(), nets.MaxPool((2, 2), (2, 2)), nets.Flatten(), dense(4, 18))
     with pytest.raises(UnsupportedError, match=r"max pooling is refused \('error' was chosen\): MaxPool2"):
         spiking_layers(maxima, MaxPooling.ERROR)
-    twice = chain((1, 9, 9), conv(2, 1), conv(2, 2), nets.Relu(), nets.Flatten(), dense(4, 50))
-    with pytest.raises(UnsupportedError, match=r"node Conv1 \(Conv\): weights after weights"):
-        spiking_layers(twice, MaxPooling.ANY)
 
 
 # --- sums of branches
@@ -200,8 +198,8 @@ def same(channels: int, inputs: int, **options) -> nets.Conv:
     return conv(channels, inputs, padding=(1, 1), **options)
 
 
-def half(channels: int, inputs: int) -> nets.Conv:
-    return conv(channels, inputs, padding=(1, 1), stride=(2, 2))
+def half(channels: int, inputs: int, **options) -> nets.Conv:
+    return conv(channels, inputs, padding=(1, 1), stride=(2, 2), **options)
 
 
 def head(inputs: int, before: str) -> tuple[tuple[str, nets.Operation, str], ...]:
@@ -342,18 +340,9 @@ def test_a_maximum_of_an_activation_may_be_skipped_from() -> None:
 
 
 REFUSED = {
-    "parallel activations": (
-        (("c1", same(2, 2), "r0"), ("r1", RELU, "c1"), ("c2", same(2, 2), "r0"), ("r2", RELU, "c2"),
-         ("s", ADD, "r1 r2")),
-        r"node r2 \(Relu\) reads r0, but not r1, the layer before it: where the ANN has parallel branches, only one",
-    ),
-    "weights behind a sum with weights": (
-        (("c1", same(2, 2), "r0"), ("s", ADD, "c1 r0"), ("c2", same(2, 2), "s"), ("r1", RELU, "c2")),
-        r"node c2 \(Conv\): weights after weights, with no activation between them, are not supported",
-    ),
-    "maximum of a sum": (
-        (("c1", same(2, 2), "r0"), ("s", ADD, "c1 r0"), ("m", nets.MaxPool((2, 2), (2, 2)), "s")),
-        r"node m \(MaxPool\): max pooling needs an activation just before it, and not a leaky one",
+    "padded maximum of a sum": (
+        (("c1", same(2, 2), "r0"), ("s", ADD, "c1 r0"), ("m", nets.MaxPool((2, 2), (2, 2), (1, 1)), "s")),
+        r"node m \(MaxPool\): max pooling with padding needs an activation just before it, and not a leaky one",
     ),
 }  # fmt: skip
 
@@ -362,7 +351,7 @@ REFUSED = {
 def test_sums_without_spiking_layers_are_refused_by_name(name) -> None:
     nodes, message = REFUSED[name]
     with pytest.raises(UnsupportedError, match=message):
-        spiking_layers(graph((1, 6, 6), *STEM, *nodes), MaxPooling.ANY)
+        spiking_layers(prepared(graph((1, 6, 6), *STEM, *nodes), MaxPooling.ANY), MaxPooling.ANY)
 
 
 def test_a_maximum_stays_before_an_activation_that_falls() -> None:
@@ -401,3 +390,163 @@ def test_a_convolution_becomes_a_dense_layer_in_the_memory_of_its_weights(shape,
     assert sum(max(0, event.self_cpu_memory_usage) for event in profile.events()) < 4 * largest + (32 << 20)
     x = torch.randn(2, *shape, generator=GENERATOR)
     torch.testing.assert_close(forward(layers, x).float(), run_ann(ann, x)[0], rtol=1e-4, atol=1e-2)
+
+
+# --- concatenated channels, and linear nodes with neurons of their own
+
+
+CAT = nets.Concat()
+
+
+def selecting(inputs: int, *channels: int, **options) -> nets.Conv:
+    """Return a convolution that copies channels; -1 stands for zeros."""
+    weight = torch.zeros(len(channels), inputs, 1, 1)
+    for i, channel in enumerate(channels):
+        weight[i, channel] = float(channel >= 0)
+    return nets.Conv(weight, torch.zeros(len(channels)), **options)
+
+
+BRANCHES = (*STEM, ("c1", same(3, 2), "r0"), ("r1", RELU, "c1"), ("c2", same(4, 2), "r0"), ("r2", RELU, "c2"))
+GRAPHS = {
+    "parallel activations": (*BRANCHES, ("c3", same(3, 4), "r2"), ("r3", RELU, "c3"), ("s", ADD, "r1 r3"),
+                             *head(108, "s")),
+    "concatenated rectifiers": (*BRANCHES, ("k", CAT, "r1 r2"), ("c3", same(5, 7), "k"), ("r3", RELU, "c3"),
+                                *head(180, "r3")),
+    "concatenated into dense": (*BRANCHES, ("k", CAT, "r1 r2"), *head(252, "k")),
+    "concatenated features": (*BRANCHES, ("f1", FLATTEN, "r1"), ("f2", FLATTEN, "r2"), ("k", CAT, "f1 f2"),
+                              ("logits", dense(3, 252), "k")),
+    "concatenated, pooled": (*BRANCHES, ("k", CAT, "r1 r2"), ("a", nets.AvgPool((6, 6), (6, 6)), "k"), *head(7, "a")),
+    "concatenated, scaled, active": (
+        *BRANCHES, ("k", CAT, "r1 r0 r2"), ("n", conv(9, 1, 1, groups=9), "k"), ("r3", RELU, "n"),
+        ("c3", conv(3, 9, 1), "r3"), ("k2", CAT, "r3 c3"), ("n2", conv(12, 1, 1, groups=12), "k2"),
+        ("r4", nets.PRelu(torch.linspace(0, 0.5, 12)), "n2"), ("c4", same(2, 12), "r4"), ("r5", RELU, "c4"),
+        *head(72, "r5"),
+    ),
+    "concatenated linear": (*STEM, ("c1", same(3, 2), "r0"), ("k", CAT, "c1 r0 x"), ("r1", RELU, "k"),
+                            ("c2", same(2, 3, groups=2), "r1"), ("r2", RELU, "c2"), *head(72, "r2")),
+    "in groups": (*BRANCHES, ("k", CAT, "r1 r0 r1"), ("c3", same(4, 4, groups=2), "k"), ("r3", RELU, "c3"),
+                  *head(144, "r3")),
+    "shuffled": (
+        *BRANCHES, ("k", CAT, "r2 r0"), ("p", selecting(6, 0, 3, 1, 4, 2, 5), "k"),
+        ("left", selecting(6, 0, 1, 2), "p"), ("right", selecting(6, 3, 4, 5), "p"),
+        ("d", same(3, 1, groups=3), "right"), ("c3", conv(3, 3, 1), "d"), ("r3", RELU, "c3"), ("k2", CAT, "left r3"),
+        ("p2", selecting(6, 0, 2, 4, 1, 3, 5), "k2"), ("d2", half(6, 1, groups=6), "p2"), ("c4", conv(4, 6, 1), "d2"),
+        ("r4", RELU, "c4"), *head(36, "r4"),
+    ),
+    "shuffled, active": (
+        *STEM, ("c1", same(4, 2), "r0"), ("p", selecting(4, 3, 0, 2), "c1"), ("n", conv(3, 1, 1, groups=3), "p"),
+        ("r1", RELU, "n"), ("p1", selecting(3, 2, 0, 1), "r1"), ("c2", same(2, 3), "p1"), ("r2", RELU, "c2"),
+        *head(72, "r2"),
+    ),
+    "copied channels": (*STEM, ("p", selecting(2, 0, 1, 0, -1), "r0"), ("c1", same(3, 4), "p"), ("r1", RELU, "c1"),
+                        *head(108, "r1")),
+    "shortcut without weights": (
+        *STEM, ("c1", half(4, 2), "r0"), ("r1", RELU, "c1"), ("c2", same(4, 4), "r1"),
+        ("p", selecting(2, -1, 0, 1, -1, stride=(2, 2)), "r0"), ("s", ADD, "c2 p"), ("r2", RELU, "s"), *head(36, "r2"),
+    ),
+    "linear bottlenecks": (
+        *STEM, ("e1", conv(8, 2, 1), "r0"), ("r1", nets.Clip(6.0), "e1"), ("d1", same(8, 1, groups=8), "r1"),
+        ("r2", nets.Clip(6.0), "d1"), ("p1", conv(3, 8, 1), "r2"), ("e2", conv(12, 3, 1), "p1"),
+        ("r3", nets.Clip(6.0), "e2"), ("d2", same(12, 1, groups=12), "r3"), ("r4", nets.Clip(6.0), "d2"),
+        ("p2", conv(3, 12, 1), "r4"), ("s", ADD, "p1 p2"), ("e3", conv(9, 3, 1), "s"), ("r5", RELU, "e3"),
+        *head(324, "r5"),
+    ),
+    "bias before padding": (*STEM, ("n", conv(2, 1, 1, groups=2), "r0"), ("c1", same(3, 2), "n"), ("r1", RELU, "c1"),
+                            ("s", ADD, "r1 r1"), *head(108, "s")),
+    "average before padding": (*STEM, ("a", nets.AvgPool((3, 3), (2, 2)), "r0"), ("c1", same(3, 2), "a"),
+                               ("r1", RELU, "c1"), *head(12, "r1")),
+    "activations in a row": (*STEM, ("n", nets.Clip(0.5), "r0"), ("m", RELU, "x"), ("k", CAT, "n m"), *head(108, "k")),
+    "residual of rectifiers": (*BRANCHES[:-2], ("c2", same(3, 3), "r1"), ("n", conv(3, 1, 1, groups=3), "r1"),
+                               ("s", ADD, "c2 n"), *head(108, "s")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("most", [0, 3])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_any_graph_of_linear_nodes_and_rectifiers_is_the_ann(name, most, monkeypatch) -> None:
+    monkeypatch.setattr("converters.ann_to_snn.spiking_layers.MOST_COPIES", most)
+    monkeypatch.setattr("converters.ann_to_snn.spiking_layers.NARROW", 1)
+    ann = graph((1, 6, 6), *GRAPHS[name])
+    layers = spiking_layers(activations_first(ann), MaxPooling.ERROR)
+    x = torch.randn(7, 1, 6, 6, generator=GENERATOR)
+    wanted, outputs = run_ann(ann, x, keep=True)
+    torch.testing.assert_close(forward(layers, x).float(), wanted, rtol=1e-4, atol=1e-4)
+    for layer in layers[:-1]:
+        z = layer.weighed(outputs[layer.weighted].double())
+        assert z.shape[1:] == layer.after
+        activation = nets.Relu() if layer.population is not None else layer.activation
+        assert torch.allclose(layer.wanted(outputs[layer.target]).double(), nets.apply_operation(activation, z),
+                              atol=1e-4)  # fmt: skip
+
+
+def weights_of(layers: list[SpikingLayer]) -> list[int]:
+    return [sum(map(torch.numel, [layer.linear.weight, *(s.linear.weight for s in layer.skips)])) for layer in layers]
+
+
+def test_a_convolution_of_concatenated_channels_has_the_weights_of_each_part() -> None:
+    layers = spiking_layers(graph((1, 6, 6), *GRAPHS["concatenated rectifiers"]), MaxPooling.ERROR)
+    assert weights_of(layers)[3] == 5 * 7 * 9
+    assert layers[3].sources == (3, 2)
+
+
+def test_a_linear_bottleneck_has_neurons_only_where_folding_is_dearer() -> None:
+    layers = spiking_layers(graph((1, 6, 6), *GRAPHS["linear bottlenecks"]), MaxPooling.ERROR)
+    assert [layer.target for layer in layers] == ["r0", "r1", "r2", "p1", "r3", "r4", "s", "r5", "logits"]
+    assert [layer.after[0] for layer in layers if layer.target in "p1 s"] == [6, 6]
+    wide = spiking_layers(
+        chain((4, 6, 6), conv(2, 4, 1), conv(3, 2, 1), RELU, FLATTEN, dense(3, 108)), MaxPooling.ERROR
+    )
+    assert weights_of(wide) == [3 * 4, 3 * 108]  # 12 instead of 8 + 6
+    narrow = chain((4, 6, 6), conv(1, 4, 1), conv(4, 1, 1), RELU, FLATTEN, dense(3, 144))
+    assert weights_of(spiking_layers(narrow, MaxPooling.ERROR)) == [2 * 4, 2 * 4, 3 * 144]  # not 16
+
+
+def test_maxima_of_concatenated_channels_are_those_of_each_part() -> None:
+    pool = nets.MaxPool((3, 3), (2, 2), (1, 1))
+    nodes = (*BRANCHES, ("k", CAT, "r1 r2"), ("m", pool, "k"), ("c3", same(3, 7), "m"), ("r3", RELU, "c3"))
+    ann = graph((1, 6, 6), *nodes, *head(27, "r3"))
+    layers = spiking_layers(ann, MaxPooling.ANY)
+    assert [layer.is_any for layer in layers] == [False, False, False, True, True, False, False]
+    x = torch.randn(7, 1, 6, 6, generator=GENERATOR)
+    torch.testing.assert_close(forward(layers, x).float(), run_ann(ann, x)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_what_many_layers_read_is_computed_once() -> None:
+    nodes = [*STEM, ("c1", same(2, 2), "r0")]
+    for i in range(5):
+        nodes += [(f"n{i}", conv(2, 1, 1, groups=2), "c1"), (f"a{i}", RELU, f"n{i}"), (f"s{i}", ADD, f"a{i} a{i}")]
+    layers = spiking_layers(graph((1, 6, 6), *nodes, ("k", CAT, " ".join(f"s{i}" for i in range(5))), *head(360, "k")),
+                            MaxPooling.ERROR)  # fmt: skip
+    assert [layer.target for layer in layers] == ["r0", "c1", *(f"a{i}" for i in range(5)), "logits"]
+
+
+def test_an_activation_of_channels_that_nothing_reads_has_no_layer() -> None:
+    nodes = (*STEM, ("c1", same(2, 1), "x"), ("k", CAT, "r0 c1"), ("r1", nets.Clip(1.0), "k"))
+    nodes += (("p", selecting(4, 2, 3), "r1"), ("c2", same(2, 2), "p"), ("r2", RELU, "c2"))
+    ann = graph((1, 6, 6), *nodes, *head(72, "r2"))
+    layers = spiking_layers(ann, MaxPooling.ERROR)
+    assert [layer.target for layer in layers] == ["r1", "r2", "logits"]
+    x = torch.randn(7, 1, 6, 6, generator=GENERATOR)
+    torch.testing.assert_close(forward(layers, x).float(), run_ann(ann, x)[0], rtol=1e-4, atol=1e-4)
+
+
+MAXIMA = {
+    "of a leaky activation": (("l", nets.LeakyRelu(0.3), "c0"), ("m", nets.MaxPool((2, 2), (2, 2)), "l"),
+                              *head(18, "m")),
+    "of a sum": (("r0", RELU, "c0"), ("s", ADD, "c0 r0"), ("m", nets.MaxPool((3, 2), (1, 2)), "s"),
+                 ("c1", same(3, 2), "m"), ("r1", RELU, "c1"), *head(36, "r1")),
+    "of the image": (("m", nets.MaxPool((2, 2), (1, 1)), "x"), ("c1", same(3, 1), "m"), ("r1", RELU, "c1"),
+                     *head(75, "r1")),
+    "of linear parts": (("k", CAT, "c0 x"), ("m", nets.MaxPool((2, 1), (2, 1)), "k"), *head(54, "m")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MAXIMA)
+def test_maxima_of_what_is_not_rectified_are_sums_of_rectifiers(name) -> None:
+    ann = graph((1, 6, 6), STEM[0], *MAXIMA[name])
+    ready = prepared(ann, MaxPooling.ANY)
+    x = torch.randn(7, 1, 6, 6, generator=GENERATOR)
+    wanted, _ = run_ann(ann, x)
+    torch.testing.assert_close(run_ann(ready, x)[0], wanted)
+    layers = spiking_layers(ready, MaxPooling.ANY)
+    torch.testing.assert_close(forward(layers, x).float(), wanted, rtol=1e-4, atol=1e-4)

@@ -94,14 +94,6 @@ def test_a_lone_dense_checkpoint_needs_time_steps_and_threshold(name, tmp_path) 
     assert torch.equal(again.build()(images), logits)
 
 
-def test_a_lone_convolutional_checkpoint_needs_a_spec(tmp_path) -> None:
-    path = Path(shutil.copy(GOLDEN / "conv" / "network.pt", tmp_path / "lone.pt"))
-    images, logits = recorded("conv")
-    model = read_model(path, Hints(spec=parse_spec(CONV_SPEC)))
-    assert torch.equal(model.build()(images), logits)
-    assert [getattr(block, "weight_norm", None) for block in model.spec.blocks] == [True, True, None, True, False]
-
-
 @pytest.mark.parametrize("name", ["dense", "dense_meanonly", "conv"])
 def test_stripped_checkpoints_run_alike(name, tmp_path) -> None:
     shutil.copy(GOLDEN / name / "network.net", tmp_path / "network.net")
@@ -217,12 +209,6 @@ def test_bits_of_pixels_may_be_said_for_a_net_beside_without_input_neurons(tmp_p
     events = read_model(path)
     assert (events.spec.input.encoding, events.spec.input.bits) == ("events", 1)
     assert any("for still images, give the bits of a pixel" in note for note in events.notes)
-
-
-def test_of_a_lone_checkpoint_the_last_block_is_said_to_be_taken_for_a_readout(tmp_path) -> None:
-    lone = Path(shutil.copy(GOLDEN / "dense" / "network.pt", tmp_path / "lone.pt"))
-    assert any("read as an affine readout" in note for note in read_model(lone, DENSE).notes)
-    assert not any("read as an affine" in note for note in read_model(GOLDEN / "dense" / "network.pt").notes)
 
 
 def test_mean_and_std_are_asked_for_where_no_spec_says_them() -> None:
@@ -354,14 +340,6 @@ def test_a_spec_with_skips_is_told() -> None:
         model_of_checkpoint(checkpoint("conv"), origin="a.pt", spec=NetworkSpec.model_validate(document))
 
 
-def test_a_spec_with_more_blocks_is_told() -> None:
-    document = parse_spec(CONV_SPEC).model_dump()
-    document["blocks"] += ({"kind": "affine", "features": 5},)
-    document["blocks"] = (*document["blocks"][:4], {"kind": "dense", "features": 5}, *document["blocks"][5:])
-    with pytest.raises(IntegrityError, match=r"an input block and 4 blocks with synapses.* and 5 blocks"):
-        model_of_checkpoint(checkpoint("conv"), origin="a.pt", spec=NetworkSpec.model_validate(document))
-
-
 @pytest.mark.parametrize(
     ("input_bits", "taken"), [(None, {"encoding": "events", "bits": 1}), (3, {"encoding": "graded", "bits": 3})]
 )
@@ -392,18 +370,6 @@ def test_bits_of_pixels_that_nothing_takes_are_refused(tmp_path) -> None:
         read_checkpoint(lone, time_steps=16, threshold=1.25, input_bits=4)
     with pytest.raises(ConversionError, match="those of the spec; leave out --input-bits"):
         read_checkpoint(GOLDEN / "conv" / "network.pt", spec=parse_spec(CONV_SPEC), input_bits=4)
-
-
-def test_a_draft_without_an_input_block_says_that_it_takes_events() -> None:
-    with pytest.raises(ConversionError, match=r"takes events; for still images, give --input-bits:\n\n(.*\n)*.*events"):
-        read_checkpoint(GOLDEN / "pool" / "network.pt", time_steps=12, threshold=1.0)
-
-
-def test_training_goes_on_from_a_checkpoint() -> None:
-    network = read_model(GOLDEN / "conv" / "network.pt").build().train()
-    images, _ = recorded("conv")
-    torch.nn.functional.cross_entropy(network(images, Mode.SNN), torch.arange(len(images)) % 5).backward()
-    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
 def test_the_checkpoint_itself_is_left_as_it_was() -> None:

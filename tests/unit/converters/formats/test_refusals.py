@@ -8,20 +8,15 @@ import pytest
 
 from bootstrap_core import build_network
 from bootstrap_core.network.blocks import BUILDERS
+from converters import write_model
 from converters.chip.form import form_problems
 from converters.chip.from_network import form_of_network
 from converters.formats.lava_checkpoint import read_checkpoint
-from converters.formats.netx.netx_model import netx_of
-from converters.formats.nir.nir_writer import write_nir
-from converters.model import Model
 from specs import DenseSpec, NetworkSpec, UnsupportedError, load_spec
 
 
 class GateSpec(DenseSpec):
     kind: Literal["gate"] = "gate"  # type: ignore[assignment]
-
-
-KNOWN = "(only dense, conv, avg_pool, flatten, affine; replace the block, or write a .safetensors, which holds every"
 
 
 @pytest.fixture
@@ -33,25 +28,11 @@ def spec(monkeypatch: pytest.MonkeyPatch) -> NetworkSpec:
     return spec.model_copy(update={"blocks": blocks})
 
 
-def test_a_kind_is_named_once_with_all_its_blocks(spec: NetworkSpec) -> None:
-    form = form_of_network(build_network(spec, seed=0))
-    (problem,) = form_problems(form, ["dense", "affine"])
-    assert problem.startswith("blocks 1, 2: kind gate (only dense, affine; replace the block")
-    assert form_problems(form, ["gate", "affine"]) == []
-
-
-def test_netx_refuses_it(spec: NetworkSpec) -> None:
-    with pytest.raises(UnsupportedError) as caught:
-        netx_of(build_network(spec, seed=0))
-    assert str(caught.value).startswith(
-        f"netx cannot express blocks 1, 2: kind gate {KNOWN.replace('affine', 'affine, average')}"
-    )
-
-
-def test_nir_refuses_it(spec: NetworkSpec, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError) as caught:
-        write_nir(Model.of(build_network(spec, seed=0)), tmp_path / "net.nir")
-    assert str(caught.value).startswith(f"NIR cannot express blocks 1, 2: kind gate {KNOWN}")
+@pytest.mark.parametrize("suffix", [".net", ".nir", ".c"])
+def test_a_kind_is_named_once_with_all_its_blocks(suffix: str, spec: NetworkSpec, tmp_path: Path) -> None:
+    told = r"cannot express blocks 1, 2: kind gate \(only dense, conv, .*; replace the block, or write a .safetensors"
+    with pytest.raises(UnsupportedError, match=told):
+        write_model(build_network(spec, seed=0), tmp_path / f"net{suffix}")
     assert list(tmp_path.iterdir()) == []
 
 

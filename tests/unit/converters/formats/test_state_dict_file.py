@@ -104,15 +104,6 @@ def test_a_stride_or_a_conjugate_makes_no_difference(tmp_path) -> None:
     assert all(torch.equal(found[name], value.resolve_conj()) for name, value in state.items())
 
 
-def test_pieces_read_are_pieces_of_the_tensor(tmp_path) -> None:
-    big = {"w": torch.arange(10.0), "n": torch.arange(5)}
-    safetensors.torch.save_file(big, tmp_path / "a.safetensors")
-    for path in (tmp_path / "a.safetensors", saved(tmp_path / "a.pt", big)):
-        with open_state_dict(path) as opened:
-            assert torch.equal(opened.read("w", 2, 7), big["w"][2:7])
-            assert torch.equal(opened.read("n", 4, 5), big["n"][4:])
-
-
 # --- torch
 
 

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from bootstrap_core.functional.convolution import conv2d
-from converters.linear.linear_fold import Conv, Dense, fold_conv, fold_dense, follow, pool
+from converters.linear.linear_fold import Conv, Dense, fold_conv, fold_dense, follow, n_weights_folded, pool
 from specs import UnsupportedError
 
 SHAPE = (2, 9, 10)
@@ -61,9 +63,14 @@ def test_padding_after_a_bias_is_refused() -> None:
         fold_conv(depthwise(1, 2, kernel=(1, 1)), conv(2, padding=(1, 0)), SHAPE)
 
 
-def test_two_full_convolutions_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="no neurons between"):
-        fold_conv(conv(1), conv(2, channels=4), SHAPE)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_two_full_convolutions_become_one(groups) -> None:
+    first, second = replace(conv(1), bias=torch.zeros(4).double()), conv(2, channels=4, groups=groups, padding=(1, 0))
+    first = replace(first, weight=first.weight[:, :, :1, :1], stride=(2, 1))
+    x = torch.randn(3, *SHAPE).double()
+    both = fold_conv(first, second, SHAPE)
+    assert torch.allclose(run(both, x), run(second, run(first, x)))
+    assert n_weights_folded(first, second) == both.weight.numel()
 
 
 @pytest.mark.parametrize(

@@ -389,3 +389,51 @@ def test_a_dense_layer_on_an_image_with_channels_last(write) -> None:
     found = import_ann(write("f = Flatten(x) y = MatMul(f, W)", {"W": weight}, shape="N,7,5,3"))
     wanted = weight.T.reshape(2, 7, 5, 3).transpose(0, 3, 1, 2).reshape(2, -1)  # [out, H, W, C] -> [out, C, H, W]
     assert np.allclose(operations(found, Dense)[0].weight, wanted)
+
+
+# --- values picked from maps, and joined
+
+JOINED = {
+    "channels": "a = Conv(x, K) b = Neg(a) c = Conv(x, K) h = Concat<axis=1>(a, b, c)",
+    "with the same twice": "a = Relu(x) j = Concat<axis=1>(a, x, a) h = Conv(j, W6)",
+    "channels last": "a = Conv(x, K) r = Relu(a) t = Transpose<perm=[0,2,3,1]>(r) u = Transpose<perm=[0,2,3,1]>(a) "
+                     "j = Concat<axis=3>(t, u) v = Transpose<perm=[0,3,1,2]>(j) h = Conv(v, W8)",
+    "features": "a = Conv(x, K) f = Flatten(a) g = Flatten(x) h = Concat<axis=1>(g, f)",
+    "with zeros": "a = Relu(x) j = Concat<axis=1>(ZEROS, a, ZEROS) h = Conv(j, W6)",
+    "split": "a = Conv(x, K) b, c = Split<axis=1>(a, SIZES) d = Relu(c) j = Concat<axis=1>(d, b) h = Conv(j, W4)",
+    "sliced": "a = Conv(x, K) b = Slice(a, ONE, THREE, ONE) r = Relu(b) h = Conv(r, W2)",
+    "shuffled": "a = Conv(x, K) b = Reshape(a, GROUPS) c = Transpose<perm=[0,2,1,3,4]>(b) d = Reshape(c, MAPS) "
+                "h = Conv<group=4>(d, EACH)",
+    "every other place": "a = Slice(x, FIRST, LAST, AXES, STEPS) h = Conv(a, W2)",
+    "cropped": "a = Slice(x, FROM, TO, AXES) h = Conv<pads=[1,1,1,1]>(a, W2)",
+    "space to depth": "a = SpaceToDepth<blocksize=2>(x) h = Conv(a, W8)",
+    "shortcut without weights": "c = Conv<strides=[2,2],pads=[0,0,1,1]>(x, K) "
+                                "s = Slice(x, FIRST, LAST, AXES, STEPS) p = Pad(s, MORE) h = Add(c, p)",
+    "shortcut by pooling": "c = Conv<strides=[2,2],pads=[0,0,1,1]>(x, K) "
+                           "s = AveragePool<kernel_shape=[1,1],strides=[2,2]>(x) q = Mul(s, NOUGHT) "
+                           "p = Concat<axis=1>(s, q) h = Add(c, p)",
+    "a shift after padding": "p = Pad(x, AROUND) h = Add(p, BOTH)",
+    "a sum with what was padded": "c = Conv<pads=[2,2,2,2]>(x, SAME) p = Pad(x, AROUND) h = Add(c, p)",
+    "pooled": "a = Relu(x) j = Concat<axis=1>(a, x) h = GlobalAveragePool(j)",
+    "a maximum": "a = Relu(x) b = Conv<pads=[1,1,1,1]>(x, K) r = Relu(b) j = Concat<axis=1>(a, r) "
+                 "h = MaxPool<kernel_shape=[3,3],strides=[2,2],pads=[1,1,1,1]>(j)",
+    "normalized": "a = Relu(x) m = Mul(a, BOTH) b = Conv<pads=[1,1,1,1]>(x, K) j = Concat<axis=1>(m, b) "
+                  "n = BatchNormalization(j, SIX, SIX, SIX, SIX) r = Relu(n) h = Conv(r, W6)",
+    "mean of tensors": "a = Relu(x) b = Conv<pads=[1,1,1,1]>(x, SAME) h = Mean(a, b, x)",
+    "repeated channels": "a = Tile(x, TWICE) h = Conv(a, W4)",
+}  # fmt: skip
+INTEGERS = {
+    "SIZES": [1, 3], "ONE": [1], "THREE": [3], "FIRST": [0, 0], "LAST": [6, 6], "AXES": [2, 3], "STEPS": [2, 2],
+    "FROM": [1, 1], "TO": [5, 4], "GROUPS": [1, 2, 2, 4, 4], "MAPS": [1, 4, 4, 4], "MORE": [0, 1, 0, 0, 0, 1, 0, 0],
+    "AROUND": [0, 0, 1, 1, 0, 0, 1, 1], "TWICE": [1, 2, 1, 1],
+}  # fmt: skip
+FLOATS = {
+    "K": numbers(4, 2, 3, 3), "SAME": numbers(2, 2, 3, 3), "EACH": numbers(4, 1, 2, 2), "BOTH": numbers(1, 2, 1, 1),
+    "ZEROS": np.zeros((1, 2, 6, 6), np.float32), "NOUGHT": np.zeros((1, 1, 1, 1), np.float32),
+    "SIX": np.abs(numbers(6)) + 0.5, **{f"W{n}": numbers(3, n, 2, 2) for n in (2, 4, 6, 8)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_joined_and_picked_values_are_read(classify, name) -> None:
+    classify(JOINED[name], FLOATS | {key: np.array(values, np.int64) for key, values in INTEGERS.items()})

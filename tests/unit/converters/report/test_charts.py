@@ -1,13 +1,7 @@
-from dataclasses import replace
-
 import pytest
 import torch
 
-from converters.report.charts import BOTTOM, TOP, Axis, accuracy_chart, learning_charts, output_chart, ticks
-
-
-def test_an_axis_runs_from_its_low_to_its_high_end() -> None:
-    assert [Axis(2.0, 4.0, 200.0, 100.0, "y").at(value) for value in (2, 2.5, 4)] == [200, 175, 100]
+from converters.report.charts import BOTTOM, TOP, accuracy_chart, learning_charts, output_chart, ticks
 
 
 @pytest.mark.parametrize(
@@ -35,10 +29,6 @@ def test_accuracy_rises_upwards_with_doublings_evenly_spaced_and_gaps() -> None:
     assert chart.description == "ANN: 90.00 %. SNN: 20.00 % at T=1, 60.00 % at T=2, 100.00 % at T=8."
 
 
-def test_accuracy_without_an_ann_is_one_line() -> None:
-    assert [line.name for line in accuracy_chart({1: 0.5, 2: 0.75}).lines] == ["SNN"]
-
-
 def test_the_answer_and_the_label_stand_out_of_the_output() -> None:
     over_time = torch.tensor([[0.0, 2.0, 1.0, 0.0], [0.5, 1.0, 1.5, 0.0], [0.5, 1.0, 2.0, 0.0]])
     chart = output_chart(over_time, "abcd", 1)
@@ -51,19 +41,6 @@ def test_the_answer_and_the_label_stand_out_of_the_output() -> None:
     right = output_chart(over_time, "abcd", 2)
     assert [line.style for line in right.lines].count("other") == 3
     assert right.lines[-1].style == "snn"
-
-
-def test_an_accuracy_of_all_is_the_top_of_its_axis(reports) -> None:
-    perfect = [
-        replace(report, training_score=1.0, validation_ann_score=1.0, validation_snn_score=1.0) for report in reports
-    ]
-    for chart in (learning_charts(perfect)[0], accuracy_chart({1: 1.0, 2: 1.0})):
-        assert chart.y.labels[-1] == (TOP, "100 %")
-
-
-def test_the_epoch_that_is_told_is_the_one_that_was_kept(reports) -> None:
-    told = [replace(report, best=report.epoch == 0) for report in reports]
-    assert "37.50 %, in epoch 1 of 3" in learning_charts(told)[0].description
 
 
 def test_learning_curves_run_over_the_epochs_with_gaps_where_a_loss_is_not_finite(reports) -> None:

@@ -84,9 +84,3 @@ def test_both_programs_run_on_the_same_images(conversion) -> None:
     assert [row["dead"] for row in added][1::2] == [None, None]
     assert added[2]["dead"] >= 1  # the neuron that is always 0
     assert added[2]["correlation"] == figures.correlations[2]
-
-
-def test_without_data_there_is_nothing_to_compare(onnx_file) -> None:
-    from converters.ann_to_snn.onnx_conversion import import_onnx
-
-    assert measure_conversion(import_onnx(onnx_file)) is None

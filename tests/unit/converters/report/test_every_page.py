@@ -48,18 +48,6 @@ def test_every_picture_has_words(page) -> None:
         assert drawing.get("aria-hidden") == "true" or (drawing["role"] == "img" and drawing["aria-labelledby"])
 
 
-def test_tables_scroll_by_keyboard_in_named_regions(page) -> None:
-    regions = [attributes for attributes in page.all("div") if attributes.get("class") == "scroll"]
-    assert len(regions) == len(page.all("table")) == len(page.all("caption"))
-    assert all((r["role"], r["tabindex"]) == ("region", "0") and r["aria-labelledby"] for r in regions)
-
-
-def test_it_is_a_document_for_phones_and_for_the_dark(page, html) -> None:
-    assert html.startswith('<!DOCTYPE html>\n<html lang="en">')
-    assert any(meta.get("name") == "viewport" and "width=device-width" in meta["content"] for meta in page.all("meta"))
-    assert "@media (prefers-color-scheme: dark)" in html
-
-
 def test_what_files_say_is_text(page, html) -> None:
     assert HOSTILE not in html
     if page.all("article"):

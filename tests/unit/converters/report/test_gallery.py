@@ -90,46 +90,12 @@ def test_every_figure_is_on_the_page(page, model, gallery, reports) -> None:
         assert f"{i} {model.spec.layers[i].kind}, " in said  # from the drawing
 
 
-def test_each_image_has_its_spikes_beside_it_frame_by_frame(page, model, gallery) -> None:
-    films = [image for image in page.all("img") if image.get("class") == "film"]
-    assert len(films) == len(gallery.examples) == len(page.all("article"))
-    n_neurons = model.spec.shapes[2][0]
-    for film, example in zip(films, gallery.examples, strict=True):
-        assert film["style"].startswith(f"--steps: {model.spec.time_steps};")
-        assert (
-            f"{int(example.spikes.sum())} spikes of {n_neurons} neurons in {model.spec.time_steps} steps" in film["alt"]
-        )
-    playheads = [line for line in page.all("line") if line.get("class") == "playhead"]
-    assert len(playheads) == len(films)
-    rasters = [image for image in page.all("img") if image.get("class") == "raster"]
-    assert len(rasters) == sum(len(example.rasters) for example in gallery.examples)
-
-
-def test_what_moves_can_be_stopped_and_waits_where_motion_is_unwanted(page, gallery_html) -> None:
-    assert [(box["type"], box["id"]) for box in page.all("input")] == [("checkbox", "pause"), ("checkbox", "play")]
-    assert "body:has(#pause:checked)" in gallery_html
-    assert "@media (prefers-reduced-motion: reduce)" in gallery_html
-
-
 def test_of_a_long_run_the_first_frames_are_shown(model, gallery, parse) -> None:
     example = gallery.examples[0]
     long = replace(example, spikes=torch.cat([example.spikes] * 9), over_time=torch.cat([example.over_time] * 9))
     page = parse(gallery_page(model, replace(gallery, examples=[long]), source="x", command="c"))
     assert f"the first {MAX_FRAMES}" in page.text
     assert [line for line in page.all("line") if line.get("class") == "playhead"] == []
-
-
-def test_without_a_run_beside_it_the_page_says_where_curves_come_from(model, gallery, parse) -> None:
-    bare = replace(model, card={})
-    text = parse(gallery_page(bare, gallery, source="x", command="c")).text
-    assert "neither the model's card nor a metrics.jsonl file, which zoo train writes" in text
-    assert "Card of the model file" not in text
-
-
-def test_of_one_epoch_every_line_is_a_dot(model, gallery, reports) -> None:
-    html = gallery_page(model, gallery, source="x", command="c", reports=reports[:1])
-    figure = html.partition('id="learning-1-title"')[2].partition("</svg>")[0]
-    assert [figure.count(f'<circle class="{style}"') for style in ("other", "ann", "snn")] == [1, 1, 1]
 
 
 def test_a_network_without_neurons_has_no_film(model, gallery, parse) -> None:

@@ -8,7 +8,6 @@ from bootstrap_core.data.splits import Dataset, Split
 from converters.report.network_figures import (
     TIME_STEPS,
     Confusion,
-    class_names,
     count_confusions,
     dead_units,
     measure_network,
@@ -101,5 +100,6 @@ def test_an_example_shows_the_output_up_to_each_step(exact, split) -> None:
     assert torch.equal(example.spikes, raster.spikes)
 
 
-def test_classes_are_numbers_where_the_dataset_names_others(split) -> None:
-    assert class_names(Dataset("x", split, split, ("unlabelled",), ""), 3) == ("0", "1", "2")
+def test_classes_are_numbers_where_the_dataset_names_others(exact, split) -> None:
+    dataset = Dataset("x", split, split, ("unlabelled",), "")
+    assert measure_network(exact, dataset, evaluate(exact, split)).classes == ("0", "1", "2")

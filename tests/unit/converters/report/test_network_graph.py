@@ -77,7 +77,7 @@ def test_facts_are_those_of_the_spec_and_of_the_weights(model, graph) -> None:
     assert wanted <= set(readout.facts)
     assert graph.layers[0].facts[0] == "current 1 x + 0"
     assert graph.layers[0].facts[-1] == "x = (pixel - 0.5) / 0.25"
-    assert [layer.sources for layer in graph.layers] == [(), (), (1,), (), (), (0, 1)]
+    assert [layer.sources for layer in graph.layers] == [(), (0,), (1, 1), (2,), (3,), (4, 0, 1)]
     assert graph.about == "T = 6, 196 parameters"
 
 
@@ -138,15 +138,34 @@ def _weights():
 
 def test_skips_bend_around_the_boxes_from_source_to_layer(graph) -> None:
     drawing = draw(graph)
-    assert [end for _, (_, end) in drawing.skips] == [
+    assert [end for _, (_, end) in drawing.curves] == [
         drawing.boxes[2].middle,
         drawing.boxes[5].middle,
         drawing.boxes[5].middle + 10,
     ]
-    for (path, _), source in zip(drawing.skips, (1, 0, 1), strict=True):
+    for (path, _), source in zip(drawing.curves, (1, 0, 1), strict=True):
         assert path.startswith(f"M{drawing.left},{drawing.boxes[source].middle:g} ")
         start, *bends, end = (float(pair.split(",")[0]) for pair in path.replace("C", "").removeprefix("M").split())
         assert 0 < (start + 3 * sum(bends) + end) / 8 < drawing.left - 12  # half-way along the curve
+
+
+def test_branches_are_curves_and_no_arrow_leads_to_a_block_that_does_not_read_the_one_above() -> None:
+    spec = parse_spec("""
+name: two-branches
+time_steps: 4
+input: {shape: [6]}
+blocks:
+  - {kind: dense, features: 5, name: left}
+  - {kind: dense, features: 4, source: input, name: right}
+  - {kind: affine, features: 3, source: left, skips: [{source: right, kind: dense}]}
+""")
+    graph = graph_of_model(Model.of(build_network(spec, seed=0)))
+    assert [layer.name for layer in graph.layers] == ["0 input", "1 dense left", "2 dense right", "3 affine"]
+    assert {"reads 1 left", "skip from 2 right: dense, 12 weights"} < set(graph.layers[3].facts)
+    drawing = draw(graph)
+    assert [box.follows for box in drawing.boxes] == [False, True, False, True]
+    starts = [float(path.removeprefix("M").split()[0].split(",")[1]) for path, _ in drawing.curves]
+    assert starts == [drawing.boxes[0].middle, drawing.boxes[1].middle]
 
 
 def test_a_netx_file_is_drawn_whatever_its_neurons_are() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from specs import AffineSpec, AverageSpec, AvgPoolSpec, ConvSpec, CubaSpec, DenseSpec, FlattenSpec
 from specs.layers.block import BLOCK_KINDS
-from specs.layers.layer import Layer, Role
+from specs.layers.layer import Layer
 
 MAPS, FLAT = (4, 9, 8), (6,)
 LAYERS = [
@@ -29,17 +29,6 @@ def test_operations_are_the_sum_of_the_fan_out(layer: Layer, before: tuple[int, 
     sums = [sum(axis) * (side if len(axis) == 1 else 1) for axis, side in zip(factors, before, strict=True)]
     assert layer.n_synops(before) == prod(sums)
     assert all(len(axis) in {1, side} for axis, side in zip(factors, before, strict=True))
-
-
-@pytest.mark.parametrize(("layer", "before"), LAYERS)
-def test_a_layer_has_neurons_if_it_gives_spikes(layer: Layer, before: tuple[int, ...]) -> None:
-    assert layer.has_neurons == (layer.role is Role.SPIKES)
-    assert layer.n_parameters(before) == (0 if isinstance(layer, AvgPoolSpec) else layer.n_weights(before))
-
-
-def test_bias_and_weight_norm_are_parameters() -> None:
-    assert DenseSpec(features=5, bias=True, weight_norm=True).n_parameters(FLAT) == 5 * 6 + 5 + 5
-    assert ConvSpec(channels=8, kernel=1, bias=True).n_parameters(MAPS) == 8 * 4 + 8
 
 
 def test_problems_depend_on_the_neuron() -> None:

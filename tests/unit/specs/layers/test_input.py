@@ -9,12 +9,6 @@ from specs.layers.input import LogMelSpec
 FLAT = (6,)
 
 
-def test_an_input_has_two_parameters_only_with_neurons() -> None:
-    assert InputSpec(shape=FLAT).n_parameters(FLAT) == 2
-    graded = InputSpec.model_validate({"shape": FLAT, "encoding": "graded"})
-    assert (graded.n_parameters(FLAT), graded.has_neurons) == (0, False)
-
-
 def test_recordings_become_images_of_the_inputs_shape() -> None:
     picture = {"bands": 12, "frames": 10}
     for shape in ((1, 12, 10), (120,)):

@@ -94,25 +94,10 @@ def test_publishing_again_changes_nothing(carded, tmp_path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "index").rglob("*")} == before
 
 
-def test_models_and_revisions_join_those_there(carded, tmp_path) -> None:
-    for made in (carded(), carded("other"), carded(seed=1)):
-        publish(made.file, made.card_file, str(tmp_path / "index"))
-    assert {name: len(models) for name, models in read_index(tmp_path / "index").models.items()} == {
-        "tiny": 2,
-        "other": 1,
-    }
-
-
 def test_a_card_of_another_file_is_refused(carded, tmp_path) -> None:
     with pytest.raises(IntegrityError, match=r"card.yaml is the card of another file"):
         publish(carded(seed=1).file, carded().card_file, str(tmp_path / "index"))
     assert not (tmp_path / "index").exists()
-
-
-def test_a_card_of_another_spec_is_refused(carded, tmp_path) -> None:
-    made = carded(spec_sha256="0" * 64)
-    with pytest.raises(IntegrityError, match="spec_sha256"):
-        publish(made.file, made.card_file, str(tmp_path / "index"))
 
 
 def test_what_is_no_model_is_refused(carded, tmp_path) -> None:

@@ -9,11 +9,11 @@ import pytest
 from bootstrap_core import IntegerNetwork, build_network, evaluate
 from converters import Model, read_model, write_model
 from converters.formats.c import c_writer
-from specs import IntegrityError, SnnZooError, load_spec, summarize
+from specs import IntegrityError, SnnZooError, load_spec
 from specs.io import spec_from_document
 from specs.training import Precision
 from zoo.card import SeedScore, Versions, dump_card, load_card, seed_accuracies
-from zoo.runs.card_text import as_markdown, c_section, costs_in_c, seed_words
+from zoo.runs.card_text import as_markdown, c_section, costs_in_c, document, seed_words
 from zoo.runs.measurement import STEPS, differences, made_by, measure_card, measure_seed, same_network
 
 
@@ -21,9 +21,6 @@ def test_the_file_and_the_spec_are_told(card, model_file, spec) -> None:
     digest = hashlib.sha256(model_file.read_bytes()).hexdigest()
     assert (card.files["safetensors"].sha256, card.revision) == (digest, digest[:12])
     assert card.files["safetensors"].bytes == model_file.stat().st_size
-    rows = summarize(spec)
-    assert card.parameters == sum(row.parameters for row in rows)
-    assert card.weight_bytes == sum(row.weight_bytes for row in rows) == 784 * 6 + 6 * 10
     assert (card.time_steps, card.input, card.training.recipe) == (3, spec.input, spec.training)
 
 
@@ -51,15 +48,25 @@ def test_without_fitted_activations_there_is_no_ann(card) -> None:
     assert card.operations.ann is None
 
 
-def test_operations_and_energy_follow_from_synops(card) -> None:
+def test_operations_and_energy_follow_from_synops(card, spec) -> None:
     dense = 784 * 6 + 6 * 10
     synops = sum(layer.synops for layer in card.layers)
-    assert card.operations.snn.dense == 3 * dense
     assert card.operations.snn.effective_macs == 0
     assert 0.5 * synops < card.operations.snn.effective_acs <= synops  # some weights are 0
-    costs = {one.operation: one.picojoules for one in card.energy.constants}
-    assert card.energy.nanojoules["SNN, 32-bit floats"] == pytest.approx(synops * costs["32-bit float add"] / 1000)
-    assert card.energy.nanojoules["ANN, were it in 8 bits"] == pytest.approx(dense * 0.3 / 1000)
+    told = document(card, spec)
+    costs = {one["operation"]: one["picojoules"] for one in told["energy"]["constants"]}
+    nanojoules = told["energy"]["nanojoules"]
+    assert nanojoules["SNN, 32-bit floats"] == pytest.approx(synops * costs["32-bit float add"] / 1000)
+    assert nanojoules["ANN, were it in 8 bits"] == pytest.approx(dense * 0.3 / 1000)
+    assert told["operations"]["snn"]["dense"] == 3 * dense
+    assert told["weight_bytes"] == sum(layer["weight_bytes"] for layer in told["layers"]) == dense
+    assert [(layer["kind"], layer["shape"]) for layer in told["layers"]][1:] == [("dense", (6,)), ("affine", (10,))]
+
+
+def test_a_card_of_other_layers_is_refused(card, spec) -> None:
+    for show in (document, as_markdown):
+        with pytest.raises(IntegrityError, match="the card of tiny has 2 layers, the model 3"):
+            show(card.model_copy(update={"layers": card.layers[1:]}), spec)
 
 
 def test_graded_pixels_are_multiplied(spec, dataset, tmp_path) -> None:
@@ -130,7 +137,7 @@ def test_the_card_of_a_model_without_a_recipe_tells_of_none(card, model_file, da
     assert (found.training.recipe, found.data.training_images, found.data.validation_rule) == (None, None, None)
     assert found.commands.train is None
     assert seed_words(found) == "not recorded"
-    assert "zoo train" not in as_markdown(found)
+    assert "zoo train" not in as_markdown(found, bare.spec)
     dump_card(found, tmp_path / "a.yaml")
     assert load_card(tmp_path / "a.yaml") == found
 
@@ -179,10 +186,10 @@ def test_a_model_that_was_trained_on_keeps_the_network_and_not_the_recipe(model_
     assert not made_by(model, longer)
 
 
-def test_a_start_is_told_where_there_was_one(card) -> None:
+def test_a_start_is_told_where_there_was_one(card, spec) -> None:
     on = card.model_copy(update={"training": card.training.model_copy(update={"start_revision": "0123456789ab"})})
-    assert "model 0123456789ab" in as_markdown(on)
-    assert "model 0123456789ab" not in as_markdown(card)
+    assert "model 0123456789ab" in as_markdown(on, spec)
+    assert "model 0123456789ab" not in as_markdown(card, spec)
 
 
 def test_a_run_of_another_seed_is_scored_and_counts_for_mean_and_spread(
@@ -199,7 +206,7 @@ def test_a_run_of_another_seed_is_scored_and_counts_for_mean_and_spread(
     assert seed_accuracies(both) == [card.test.accuracy, accuracy]
     figures = sorted(100 * one for one in seed_accuracies(both))
     mean = f"mean {sum(figures) / 2:.2f} %"
-    assert f"`{both.commands.train}-8 --seed 8`" in as_markdown(both)
+    assert f"`{both.commands.train}-8 --seed 8`" in as_markdown(both, spec)
     assert seed_words(both) == f"2 seeds: {mean}, {figures[0]:.2f} to {figures[1]:.2f} %"
 
 

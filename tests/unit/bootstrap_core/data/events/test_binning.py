@@ -8,7 +8,6 @@ from bootstrap_core.data import stored_images
 from bootstrap_core.data.events import binning
 from bootstrap_core.data.events.binning import BinnedRecordings, EventBins, bin_events
 from bootstrap_core.data.events.recordings import Events
-from bootstrap_core.progress import file_progress
 from specs.errors import DataError
 from specs.network import NetworkSpec
 
@@ -96,21 +95,6 @@ def test_rows_are_the_frames_of_the_recordings(in_memory: bool, monkeypatch: pyt
         f"{sum(n > 0 for n in late)} of 7 recordings go on after 0 ms, the last time step: their last {sum(late)} "
         f"events ({sum(late) / total:.2%} of all) are left out"
     )
-
-
-def test_nothing_is_said_if_nothing_is_left_out() -> None:
-    recordings = BinnedRecordings("here", 1, lambda: [("a", SOME)], EventBins((2, 4, 3), 4, 100))
-    assert recordings.left_out is None
-
-
-def test_progress_is_told_when_recordings_are_read_even_later() -> None:
-    far: list[tuple[int, int]] = []
-    with file_progress(lambda *done: far.append(done)):
-        recordings = BinnedRecordings("here", 2, lambda: [("a", SOME), ("b", SOME)], EventBins((2, 4, 3), 4, 100))
-    assert far == []
-    recordings.read(torch.tensor([1]))
-    recordings.read(torch.tensor([0]))
-    assert far == [(0, 2), (1, 2), (2, 2)]
 
 
 def test_bins_are_those_of_the_spec() -> None:

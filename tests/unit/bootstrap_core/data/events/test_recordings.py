@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from event_files import bs2
 from valid_files import npy, npz, tar, words
 
 from bootstrap_core.data.events import recordings
-from bootstrap_core.data.events.recordings import Events, read_events, write_bs2
+from bootstrap_core.data.events.recordings import Events, read_events
 from specs.errors import DataError
 from specs.files.given_tar import tar_members
 
@@ -38,7 +39,7 @@ def check(events: Events) -> None:
 def test_forty_bits(suffix: str, tmp_path: Path) -> None:
     data = words(*zip(*map(np.ndarray.tolist, (X, Y, P, T)), strict=True))
     check(read_events(saved(tmp_path, f"a.{suffix}", data)))
-    assert write_bs2(Events(X, Y, P, T)) == data
+    assert bs2(Events(X, Y, P, T)) == data
 
 
 @pytest.mark.parametrize(
@@ -76,12 +77,6 @@ def test_marks_of_the_clock_move_what_follows(tmp_path: Path) -> None:
 def test_events_are_sorted_by_time_and_keep_their_order_within_it(tmp_path: Path) -> None:
     events = read_events(saved(tmp_path, "a.bs2", words((5, 0, 1, 9), (6, 0, 1, 3), (7, 0, 0, 9), (8, 0, 1, 3))))
     assert (events.t.tolist(), events.x.tolist()) == ([3, 3, 9, 9], [6, 8, 5, 7])
-
-
-def test_what_forty_bits_cannot_hold_is_not_written() -> None:
-    for x, y, t in ((256, 0, 0), (0, 240, 0), (0, 0, 1 << 23)):
-        with pytest.raises(DataError, match="columns to 255, rows to 239, and times below 8,388,608"):
-            write_bs2(Events.of({"x": np.array([x]), "y": np.array([y]), "t": np.array([t])}, ""))
 
 
 @pytest.mark.parametrize(

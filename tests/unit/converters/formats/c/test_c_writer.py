@@ -19,11 +19,11 @@ from converters.chip import from_network
 from converters.chip.from_network import form_of_network
 from converters.formats.c import c_writer
 from converters.formats.c.c_comparison import compare_c, run_self_test
-from converters.formats.c.c_numbers import integer_logits, logits_over_time
+from converters.formats.c.c_numbers import logits_over_time
 from converters.formats.c.c_plan import plan_of
 from converters.formats.c.c_writer import COptions, check_c_name, write_c
 from converters.formats.safetensors_file import write_safetensors
-from specs import ConversionError, IntegrityError, NetworkSpec, SnnZooError, StateOverflowError, UnsupportedError
+from specs import ConversionError, IntegrityError, NetworkSpec, StateOverflowError, UnsupportedError
 
 LEAKY = {"threshold": 0.8, "current_decay": 0.4, "voltage_decay": 0.2, "learn_decays": "per_channel"}
 SUBTRACTING = {"threshold": 0.7, "voltage_decay": 0.03, "reset": "subtract"}
@@ -254,8 +254,8 @@ def test_a_recording_may_have_any_number_of_steps(tmp_path: Path) -> None:
     recordings, exact = bytes_for(network, 4), IntegerNetwork(network)
     program = compile_c(write(network, tmp_path), "-DSNN_STDIN")
     _, logits = answers(program, recordings.reshape(2, 12, 5), "12")
-    expected = integer_logits(exact, recordings.reshape(2, 12, 5).transpose(0, 1), plan_of(form_of_network(network)))
-    assert (logits == expected.numpy()).all()
+    given, plan = recordings.reshape(2, 12, 5).transpose(0, 1), plan_of(form_of_network(network))
+    assert (logits == logits_over_time(exact, given, plan)[-1].numpy()).all()
     for wrong in ("0", "two", "3x", "1000000000000"):
         done = run(program, b"", wrong)
         assert (done.returncode, done.stderr.split(b" [STEPS], ")[-1]) == (2, b"1 to 484103\n")
@@ -333,14 +333,6 @@ def test_pictures_of_the_self_test_do_not_overflow(tmp_path: Path) -> None:
     source = write(network, tmp_path, images=torch.full((2, 40), 255, dtype=torch.uint8))
     assert "compares 1 picture " in source.read_text()  # a black one
     assert run(compile_c(source, "-DSNN_SELFTEST")).stdout == b"ok\n"
-
-
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    network = make(*NETWORKS["graded readout"])
-    with torch.no_grad():
-        network.block(1).synapse.weight[0, 0] = torch.nan
-    with pytest.raises(SnnZooError, match="not finite"):
-        write(network, tmp_path)
 
 
 @needs_compiler
@@ -535,23 +527,11 @@ def test_without_space_for_the_source_the_header_stays_too(tmp_path: Path) -> No
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.c", "tiny.h", "b.safetensors"}
 
 
-@needs_compiler
-def test_the_source_has_one_main(tmp_path: Path) -> None:
-    source = write(make(*NETWORKS["spikes"]), tmp_path)
-    with pytest.raises(subprocess.CalledProcessError):
-        compile_c(source, "-DSNN_SELFTEST", "-DSNN_STDIN")
-
-
 @pytest.mark.parametrize("prefix", ["", "7", "a b", "_a", "a" * 33, "snn\n"])
 def test_prefixes_that_are_no_names_are_refused(prefix: str, tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match=r"prefix of C names \(--c-prefix\) must be"):
         write(make(*NETWORKS["graded readout"]), tmp_path, prefix=prefix)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_file_name_that_cannot_be_included_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConversionError, match="must consist of letters"):
-        write_c(Model.of(make(*NETWORKS["graded readout"])), tmp_path / 'a"b.c')
 
 
 @needs_compiler
@@ -574,13 +554,6 @@ def test_sums_that_could_leave_32_bits_are_refused(tmp_path: Path) -> None:
     with torch.no_grad():
         network.block(1).synapse.weight.fill_(3.9)
     with pytest.raises(UnsupportedError, match=r"block 1: sums of up to 4,915,125,000, which leave 32 bits"):
-        write(network, tmp_path)
-
-
-def test_delays_beyond_those_of_the_spec_are_refused(tmp_path: Path) -> None:
-    network = make(*NETWORKS["recurrent"])
-    network.block(3).delay[4] = 4
-    with pytest.raises(IntegrityError, match=r"blocks\.3\.delay must hold whole time steps from 0 to 3, got 4"):
         write(network, tmp_path)
 
 

@@ -177,67 +177,56 @@ def test_verify_tells_what_lava_would_change(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "told", "same"),
     [
-        ({}, []),
-        ({"delay_shift": True}, ["from rest for 4 steps, without reset_interval; with reset_interval=4"]),
+        ({}, [], True),
+        ({"delay_shift": True}, ["from rest for 4 steps, without reset_interval; with reset_interval=4"], True),
         (
-            {"delay_shift": True, "input": {"shape": (6,), "encoding": "graded", "bits": 3}},
+            {"delay_shift": True, "input": EVENTS, "blocks": [DENSE | {"bias": False}, READOUT]},
+            ["from rest for 5"],
+            True,
+        ),
+        (
+            {"delay_shift": True, "input": EVENTS},
             ["from rest for 5 steps, without reset_interval (the same spikes only without biases)"],
+            False,
         ),
-        ({"input": {"shape": (6,), "exact_input": False}}, ["input.exact_input is false"]),
         (
-            {"delay_shift": True, "input": {"shape": (6,), "exact_input": False}},
-            ["from rest for 4 steps", "input.exact_input is false"],
+            {"delay_shift": True, "input": EVENTS, "blocks": [DENSE | {"bias": False, "norm": "mean_only"}, READOUT]},
+            ["only without biases"],
+            False,
         ),
-        ({"blocks": [DENSE | {"delay_shift": True}, READOUT]}, ["delay_shift differs between blocks"]),
-        ({"blocks": [DENSE | {"recurrent": True}, READOUT]}, ["in a simulation of its own, with reset_interval=4"]),
         (
             {"delay_shift": True, "blocks": [DENSE | {"delays": {}}, READOUT]},
-            ["layer k acts k steps late", "from rest for 4 steps"],
+            ["layer k acts k steps late (the same spikes only without biases behind", "from rest for 4 steps"],
+            False,
         ),
+        (
+            {"delay_shift": True, "input": EVENTS, "blocks": [DENSE | {"delays": {}, "bias": False}, READOUT]},
+            ["layer k acts k steps late", "from rest for 5 steps"],
+            True,
+        ),
+        ({"blocks": [DENSE | {"recurrent": True}, READOUT]}, ["own, with reset_interval=4"], True),
+        ({"blocks": [DENSE | {"delay_shift": True}, READOUT]}, ["no run in Lava gives the same spikes"], False),
+        ({"input": {"shape": (6,), "exact_input": False}}, ["truncates the input's currents"], False),
     ],
 )
-def test_it_is_told_how_a_network_runs_in_lava(fields, words, tmp_path) -> None:
-    fields = {"input": {"shape": (6,)}, "blocks": [DENSE, READOUT], "name": "tiny", "time_steps": 4} | fields
-    net = build_network(NetworkSpec.model_validate(fields), seed=0)
-    notes = how_lava_runs(net.spec)
-    assert len(notes) == len(words)
-    for note, part in zip(notes, words, strict=True):
-        assert part in note
-    if words:
-        with warnings.catch_warnings(action="ignore", category=LavaWarning):
-            passed, found = checked(write_netx(net, tmp_path / "a.net"))
-        assert passed
-        assert found == "; ".join(notes)
-
-
-@pytest.mark.parametrize(
-    ("fields", "why"),
-    [
-        ({}, None),
-        ({"delay_shift": True}, None),
-        ({"delay_shift": True, "input": EVENTS, "blocks": [DENSE | {"bias": False}, READOUT]}, None),
-        ({"delay_shift": True, "input": EVENTS}, "only without biases"),
-        ({"delay_shift": True, "input": EVENTS, "blocks": [DENSE | {"bias": False, "norm": "mean_only"}, READOUT]},
-         "only without biases"),
-        ({"delay_shift": True, "blocks": [DENSE | {"delays": {}}, READOUT]}, "only without biases behind"),
-        ({"delay_shift": True, "input": EVENTS, "blocks": [DENSE | {"delays": {}, "bias": False}, READOUT]}, None),
-        ({"blocks": [DENSE | {"recurrent": True}, READOUT]}, None),
-        ({"blocks": [DENSE | {"delay_shift": True}, READOUT]}, "no run in Lava gives the same spikes"),
-        ({"input": {"shape": (6,), "exact_input": False}}, "truncates the input's currents"),
-    ],
-)  # fmt: skip
-def test_writing_warns_where_no_run_in_lava_gives_the_same_spikes(fields, why, tmp_path, recwarn) -> None:
+def test_it_is_told_how_a_network_runs_in_lava_and_warned_where_no_run_is_the_same(
+    fields, told, same, tmp_path, recwarn
+) -> None:
     fields = {"input": {"shape": (6,)}, "blocks": [DENSE, READOUT], "name": "tiny", "time_steps": 4} | fields
     model = Model.of(build_network(NetworkSpec.model_validate(fields), seed=0))
+    notes, unlike = how_lava_runs(model.spec), unlike_lava(model.spec)
+    for note, part in zip(notes, told, strict=True):
+        assert part in note
+    assert set(unlike) <= set(notes)
+    assert bool(unlike) is not same
     warnings.simplefilter("always")
     paths = [write_netx(model.build(), tmp_path / "a.net"), write_model(model, tmp_path / "b.net")]
     said = [str(each.message) for each in recwarn if each.category is LavaWarning]
-    notes = unlike_lava(model.spec)
-    assert said == ([f"{path}: {'; '.join(notes)}" for path in paths] if notes else [])
-    assert [why] == [part for part in [why] if part in "; ".join(notes)] if why else not notes
-    assert set(notes) <= set(how_lava_runs(model.spec))
+    assert said == ([f"{path}: {'; '.join(unlike)}" for path in paths] if unlike else [])
+    if notes:
+        assert checked(paths[0]) == (True, "; ".join(notes))
 
 
 def test_a_readout_that_never_fires_may_reset_by_subtraction(tmp_path) -> None:

@@ -1,8 +1,6 @@
 """netx files of every form: their networks run with the integers of the file, and write the same integers."""
 
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -190,8 +188,9 @@ def test_a_last_layer_that_fires_is_read_by_its_spikes(tmp_path) -> None:
 def test_an_input_without_weight_and_bias_has_netxs_defaults(tmp_path) -> None:
     bare = {key: value for key, value in INPUT.items() if key not in {"weight", "bias"}}
     path = save(tmp_path / "a.net", bare, DENSE, READOUT, tSample=5)
-    state = read_netx(path).tensors
-    assert (float(state["blocks.0.weight"]), float(state["blocks.0.bias"])) == (1.0, 0.0)
+    model = read_netx(path)
+    assert (float(model.tensors["blocks.0.weight"]), float(model.tensors["blocks.0.bias"])) == (1.0, 0.0)
+    assert "the input neurons have no weight in the file: 1 is assumed" in model.notes
     same_spikes(path)
 
 
@@ -299,20 +298,6 @@ def test_an_average_is_the_mean_rate_of_consecutive_neurons(tmp_path) -> None:
     assert datasets(write_netx(network, tmp_path / "b.net"))["layer/1/type"] == [b"average"]
 
 
-@pytest.mark.parametrize(
-    ("layer", "problem"),
-    [
-        (DENSE | {"type": "dense_rec"}, "the recurrent layer has no weight_rec"),
-        (DENSE | {"type": "dense_rec", "weight_rec": even(4, 3)}, r"recurrent weights of shape \[4, 3\] for 4 outputs"),
-        (DENSE | {"delay": np.ones((3, 3))}, r"delays of shape \[3, 3\] for 4x6 weights"),
-        (DENSE | {"delay": np.ones(5)}, r"delays of shape \[5\] for 4x6 weights"),
-    ],
-)
-def test_recurrence_and_delays_of_other_sizes_are_damage(layer, problem, tmp_path) -> None:
-    with pytest.raises(IntegrityError, match=problem):
-        read_netx(save(tmp_path / "a.net", layer, READOUT, tSample=5))
-
-
 # --- refused
 
 
@@ -366,13 +351,6 @@ def test_all_problems_are_told_at_once_each_with_its_layers(tmp_path) -> None:
         read_netx(path)
 
 
-def test_a_layer_is_named_once_for_a_problem_that_it_shows_twice(tmp_path) -> None:
-    graded = DENSE | {"neuron": CUBA | {"gradedSpike": True, "messageBits": 8}}
-    path = save(tmp_path / "a.net", graded, READOUT)
-    with pytest.raises(UnsupportedError, match=r"layer 0: graded spikes$"):
-        read_netx(path)
-
-
 DAMAGED = {
     "no group 'layer'": [],
     "has no type": [INPUT, {k: v for k, v in DENSE.items() if k != "type"}],
@@ -390,6 +368,12 @@ DAMAGED = {
     "bias: holds no numbers": [INPUT, DENSE | {"bias": np.zeros(0)}],
     "channels, rows and columns, got [8]": [{"type": "conv", "shape": [8], "weight": even(8, 1, 2, 2), "neuron": CUBA}],
     "kernels of shape [2, 3]": [{"type": "conv", "shape": [2, 2, 2], "weight": even(2, 3), "neuron": CUBA}],
+    "the recurrent layer has no weight_rec": [DENSE | {"type": "dense_rec"}, READOUT],
+    "recurrent weights of shape [4, 3] for 4": [DENSE | {"type": "dense_rec", "weight_rec": even(4, 3)}, READOUT],
+    "delays of shape [3, 3] for 4x6 weights": [DENSE | {"delay": np.ones((3, 3))}, READOUT],
+    "delays of shape [5] for 4x6 weights": [DENSE | {"delay": np.ones(5)}, READOUT],
+    "layer/0/weight: is a group, not a dataset": [INPUT | {"weight": {"x": 1}}, DENSE],
+    "layer/0/bias: is a group, not a dataset": [INPUT | {"bias": {"x": 1}}, DENSE],
     "not one or two": [
         {"type": "conv", "shape": [2, 2, 2], "weight": even(2, 1, 2, 2), "stride": [1, 1, 1], "neuron": CUBA}
     ],
@@ -403,13 +387,6 @@ def test_damage_is_told(problem, tmp_path) -> None:
         read_netx(path)
     assert problem in str(error.value)
     assert str(path) in str(error.value)
-
-
-def test_weights_of_16_bits_are_the_same_weights(tmp_path) -> None:
-    half = DENSE | {"weight": DENSE["weight"].astype(np.float16)}
-    paths = [save(tmp_path / f"{i}.net", INPUT, dense, READOUT, tSample=4) for i, dense in enumerate((DENSE, half))]
-    ours, theirs = (read_netx(path).build().blocks[1].quantized_weight() for path in paths)
-    assert torch.equal(ours, theirs)
 
 
 def test_a_flatten_with_a_weight_is_a_flatten(tmp_path) -> None:
@@ -426,49 +403,12 @@ def test_layers_that_no_spec_can_say(tmp_path) -> None:
         read_netx(save(tmp_path / "c.net", INPUT, tSample=4))
 
 
-def test_numbering_with_holes_is_told(tmp_path) -> None:
-    path = save(tmp_path / "a.net", INPUT, DENSE, READOUT)
-    with h5py.File(path, "a") as file:
-        file.move("layer/1", "layer/7")
-    with pytest.raises(IntegrityError, match="numbered from 0"):
-        read_netx(path)
-
-
 def test_layers_beyond_nine_come_in_the_order_of_numbers(tmp_path) -> None:
     middle = [DENSE | {"weight": even(4, 4, seed=i)} for i in range(12)]
     path = save(tmp_path / "a.net", INPUT, DENSE, *middle, READOUT, tSample=5)
     tensors = read_netx(path).tensors
     for i, layer in enumerate(middle):
         assert torch.equal(tensors[f"blocks.{i + 2}.synapse.weight"] * 64, torch.from_numpy(layer["weight"]))
-
-
-def test_links_out_of_the_file_are_not_followed(tmp_path) -> None:
-    secret = save(tmp_path / "secret.net", INPUT, DENSE)
-    path = save(tmp_path / "a.net", INPUT, DENSE, READOUT)
-    with h5py.File(path, "a") as file:
-        del file["layer/1/weight"]
-        file["layer/1/weight"] = h5py.ExternalLink(str(secret), "layer/1/weight")
-    with pytest.raises(IntegrityError, match="links are not followed"):
-        read_netx(path)
-
-
-def test_numbers_outside_the_file_are_not_read(tmp_path) -> None:
-    (tmp_path / "secret.bin").write_bytes(b"\0" * 1000)
-    path = save(tmp_path / "a.net", INPUT, DENSE, READOUT)
-    with h5py.File(path, "a") as file:
-        del file["layer/1/weight"]
-        file.create_dataset("layer/1/weight", (4, 6), "f4", external=[(str(tmp_path / "secret.bin"), 0, 96)])
-    with pytest.raises(IntegrityError, match="outside the file"):
-        read_netx(path)
-
-
-def test_a_short_file_that_asks_for_much_memory_is_refused(tmp_path) -> None:
-    path = save(tmp_path / "a.net", INPUT, DENSE, READOUT)
-    with h5py.File(path, "a") as file:
-        del file["layer/1/weight"]
-        file.create_dataset("layer/1/weight", (1 << 20, 1 << 20), "f4", chunks=(1024, 1024))
-    with pytest.raises(IntegrityError, match="at most"):
-        read_netx(path)
 
 
 def test_files_that_are_no_hdf5_or_missing_are_told(tmp_path) -> None:
@@ -520,21 +460,6 @@ def test_edited_weights_are_read_as_they_are(own) -> None:
     assert read_netx(own).tensors["blocks.1.synapse.weight"][0, 0, 0, 0] == 42 / 64
 
 
-def test_a_layer_too_many_for_the_spec_inside_is_told(own) -> None:
-    with h5py.File(own, "a") as file:
-        file.copy("layer/4", "layer/5")
-    with pytest.raises(IntegrityError, match="the layers do not match the spec"):
-        read_netx(own)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"name": "x"}), "[" * 5000])
-def test_a_damaged_spec_inside_is_told(text, own) -> None:
-    with h5py.File(own, "a") as file:
-        file.attrs["snnzoo_spec"] = text
-    with pytest.raises(IntegrityError, match="attribute snnzoo_spec"):
-        read_netx(own)
-
-
 def test_without_the_spec_inside_the_layers_speak(own, tmp_path) -> None:
     bare = Path(shutil.copy(own, tmp_path / "bare.net"))
     with h5py.File(bare, "a") as file:
@@ -543,39 +468,3 @@ def test_without_the_spec_inside_the_layers_speak(own, tmp_path) -> None:
     model = read_netx(bare)
     assert [block.kind for block in model.spec.blocks] == ["conv", "conv", "flatten", "affine"]
     assert torch.equal(model.build()(images), read_netx(own).build()(images))
-
-
-def changed_input(tmp_path: Path, change: Callable[[h5py.File], object]) -> Path:
-    """Return a file of input neurons and two layers, without our spec, after a change."""
-    document = {"name": "tiny", "time_steps": 4, "input": {"shape": [4]}, "blocks": [{"kind": "dense", "features": 3}]}
-    path = write_netx(build_network(NetworkSpec.model_validate(document), seed=0), tmp_path / "a.net")
-    with h5py.File(path, "a") as file:
-        file.attrs.clear()
-        change(file)
-    return path
-
-
-def test_input_neurons_without_a_weight_have_1_with_a_note(tmp_path) -> None:
-    path = changed_input(tmp_path, lambda file: file.__delitem__("layer/0/weight"))
-    model = read_netx(path)
-    assert model.build().block(0).weight.item() == 1
-    assert "the input neurons have no weight in the file: 1 is assumed" in model.notes
-    same_spikes(path)
-
-
-@pytest.mark.parametrize("name", ["weight", "bias"])
-@pytest.mark.parametrize(
-    ("put", "told"),
-    [
-        (lambda group, name: group.create_group(name), "is a group, not a dataset"),
-        (lambda group, name: group.__setitem__(name, h5py.SoftLink("/layer/1/weight")), "links are not followed"),
-        (lambda group, name: group.__setitem__(name, h5py.ExternalLink("b.net", "/layer")), "links are not followed"),
-    ],
-)
-def test_what_stands_in_the_place_of_a_weight_is_told(name, put, told, tmp_path) -> None:
-    def change(file: h5py.File) -> None:
-        del file[f"layer/0/{name}"]
-        put(file["layer/0"], name)
-
-    with pytest.raises(IntegrityError, match=rf"layer/0/{name}: .*{told}"):
-        read_netx(changed_input(tmp_path, change))

@@ -116,7 +116,6 @@ REFUSED = {
 }
 REFUSED_IMAGES = {
     "neurons that differ in a channel": ((conv(3, 2), neuron("LIF", (3, 6, 6), **PLANE)), "differs within a channel"),
-    "two convolutions": ((conv(3, 2), conv(3, 3), neuron()), "two convolutions"),
     "convolution and dense": (
         (conv(3, 2), node("Flatten", start_dim=0, end_dim=-1), affine(3, 108), neuron()),
         "a convolution and a dense layer",

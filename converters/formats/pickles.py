@@ -1,16 +1,65 @@
-"""Scan a pickle before it is loaded, for content that would take torch's loader forever, or all memory."""
+"""Pickles of torch: what is loaded besides tensors, and a scan before that.
 
+Loaded are options of argparse and NumPy's numbers, which training programs store beside the weights. torch makes no
+other objects, and runs no code of a file. The scan refuses what would take torch's loader forever, or all memory.
+"""
+
+import argparse
 import io
 import pickletools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
+from threading import Lock
 from typing import Any
+
+import numpy as np
+import torch
 
 from specs.files.limits import TORCH_PICKLE_OPERATIONS, TUPLE_ITEMS
 
 TUPLES = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE"}
 MARK = -1
-OUTER_OPERATIONS = 8
-"""Operations of a pickle among which the class of its object is."""
+
+_lock = Lock()
+
+
+@contextmanager
+def allowed_objects() -> Iterator[None]:
+    """Let `torch.load(..., weights_only=True)` make the objects of the allow-list, in the `with` block."""
+    with _lock, torch.serialization.safe_globals(list(ALLOWED)):  # torch's list is one for all threads
+        yield
+
+
+class _NumberType:
+    """Type of a NumPy number as pickles describe it: a code such as "f8", then a state with the order of its bytes.
+
+    It stands for `numpy.dtype`, whose own state a damaged file could set to anything.
+    """
+
+    def __init__(self, code: str, *flags: bool) -> None:
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        self.order = str(state[1])
+
+
+def _number(kind: _NumberType, raw: bytes) -> np.generic:
+    """Return the NumPy number of some bytes. Raises `ValueError` for other types and sizes."""
+    if not re.fullmatch("[<>=|][biufc](1|2|4|8|16)", kind.order + kind.code) or not isinstance(raw, bytes):
+        raise ValueError("a NumPy value that is not a number")
+    (number,) = np.frombuffer(raw, np.dtype(kind.order + kind.code))
+    return number  # type: ignore[no-any-return]
+
+
+ALLOWED = (
+    argparse.Namespace,
+    (_NumberType, "numpy.dtype"),
+    (_number, "numpy.core.multiarray.scalar"),  # NumPy 1
+    (_number, "numpy._core.multiarray.scalar"),
+)
+"""Classes and functions that stand for names in a pickle."""
 
 
 def pickle_problem(pickled: bytes, *, n_pickles: int = 1) -> str:
@@ -35,27 +84,6 @@ def pickle_problem(pickled: bytes, *, n_pickles: int = 1) -> str:
         except (ValueError, IndexError, KeyError):
             break  # torch stops here, too, with an error of its own
         left -= n
-    return ""
-
-
-def outer_class(pickled: bytes, *, n_pickles: int = 1) -> str:
-    """Return the class of the object in the last of `n_pickles` pickles, as in `torch.nn.modules.linear.Linear`.
-
-    Empty if the object is a dict or a list, or the pickle is damaged or of another protocol than torch's. No object is
-    made.
-    """
-    text = io.BytesIO(pickled)
-    try:
-        for _ in range(n_pickles - 1):
-            for _ in pickletools.genops(text):
-                pass
-        for operation, argument, _ in islice(pickletools.genops(text), OUTER_OPERATIONS):
-            if operation.name == "GLOBAL":
-                return str(argument).replace(" ", ".").removeprefix("__builtin__.")
-            if operation.name in ("EMPTY_DICT", "EMPTY_LIST"):
-                break
-    except (ValueError, IndexError, KeyError):
-        pass
     return ""
 
 
