@@ -15,7 +15,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-deep bench-scaling bench-stream bench-migrate bench-readers bench-delays bench-values fuzz profile check-c check-engines check-graphs check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-api wheel clean
+.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-deep bench-small bench-scaling bench-stream bench-migrate bench-readers bench-delays bench-values fuzz profile check-c check-engines check-graphs check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-api wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,10 @@ bench-convert: install $(OTHERS)  ## Convert a folder of ONNX files beside Spiki
 bench-deep: install  ## Convert a deep network of colour images for several T: make bench-deep ONNX=... DATA_DIR=... BENCH_OPTIONS=--raw
 	$(BIN)/python tests/benchmarks/bench_deep.py "$(ONNX)" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(BENCH_OPTIONS)
 	$(BIN)/python tests/make_readme_tables.py --print deep
+
+bench-small: install  ## Convert a file with 300 digits, 20 times for each T: make bench-small ONNX=... DATA_DIR=... BENCH_OPTIONS=
+	$(BIN)/python tests/benchmarks/bench_small.py "$(ONNX)" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(BENCH_OPTIONS)
+	$(BIN)/python tests/make_readme_tables.py --print small
 
 bench-scaling: install $(OTHERS)  ## Plot time against T, width and batch, ten minutes
 	$(BIN)/python tests/benchmarks/bench_scaling.py $(BENCH_OPTIONS)

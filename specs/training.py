@@ -167,8 +167,9 @@ class TrainingSpec(StrictModel):
     factor of a gradient has a random relative error of at most 2^-9."""
     images_per_epoch: Positive | None = None
     """Number of training images in an epoch, drawn anew for each epoch; the default is all."""
-    validation: Positive = 5000
-    """Number of images that are held out of the training set to choose the best epoch."""
+    validation: NonNegative = 5000
+    """Number of images that are held out of the training set to choose the best epoch. With 0 none are, and the last
+    epoch is kept."""
     sample_period: Positive = 10
     """Number of epochs from one sampling and fit of the activations to the next."""
     sample_iterations: Positive = 10
@@ -289,7 +290,8 @@ class TrainingSpec(StrictModel):
         if self.seed != before.seed:
             return f"set training.seed={before.seed} to keep the validation images of the earlier training"
         if self.validation > before.validation:
-            return f"set training.validation={before.validation} or less, as in the earlier training"
+            fewer = " or less" if before.validation else ""
+            return f"set training.validation={before.validation}{fewer}, as in the earlier training"
         return None
 
     @property

@@ -13,7 +13,13 @@ from functools import partial
 from pathlib import Path
 
 from readme_tables.common import RESULTS, table_of
-from readme_tables.conversions import expectation, render_conversion_notes, render_conversions, render_deep
+from readme_tables.conversions import (
+    expectation,
+    render_conversion_notes,
+    render_conversions,
+    render_deep,
+    render_small,
+)
 from readme_tables.exactness import render_c, render_c_events, render_engines, render_graphs
 from readme_tables.hardening import faults_table, render_fuzz, render_kills, render_readers
 from readme_tables.models import SHORT, models_table
@@ -44,6 +50,7 @@ TABLES = {
     "convert-notes": partial(table_of, "convert", render_conversion_notes),
     "graphs": partial(table_of, "graphs", render_graphs),
     "deep": partial(table_of, "deep", render_deep),
+    "small": partial(table_of, "small", render_small),
     "fuzz": partial(table_of, "fuzz", render_fuzz),
     "readers": partial(table_of, "readers", render_readers),
     "kills": partial(table_of, "kills", render_kills),

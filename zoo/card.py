@@ -107,8 +107,8 @@ class Curves(StrictModel):
     training_accuracy: tuple[Part, ...]
     validation_ann_loss: tuple[Amount | None, ...]
     validation_ann_accuracy: tuple[Part | None, ...]
-    validation_snn_loss: tuple[Amount, ...]
-    validation_snn_accuracy: tuple[Part, ...]
+    validation_snn_loss: tuple[Amount | None, ...]
+    validation_snn_accuracy: tuple[Part | None, ...]
 
     @model_validator(mode="after")
     def _check(self) -> "Curves":

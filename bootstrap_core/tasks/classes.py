@@ -33,6 +33,8 @@ class Classes(Task):
         check_split(examples, self.spec.n_classes)
 
     def divided(self, examples: Split) -> tuple[Split, Split]:
+        if not self.recipe.validation:
+            return examples, examples.take([])
         return train_validation_split(examples, n_validation=self.recipe.validation, seed=self.recipe.seed)
 
     def batch(

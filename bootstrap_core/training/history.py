@@ -56,7 +56,7 @@ class EpochReport:
         training_loss, training_score: on augmented training examples, in the modes of the schedule, while the weights
             change.
         validation_ann_loss, validation_snn_loss, validation_ann_score, validation_snn_score: on the validation examples
-            after the epoch; those of the ANN are None for a network without one.
+            after the epoch; those of the ANN are None for a network without one, and all without validation.
         best: True if the epoch is better than all before; see `rank`.
         overflow: message that says which state left the hardware's 24 bits on the validation examples, or None.
         precision: type of the factors of matrix products, "float32", "bfloat16" or "float64"; for `auto`, the type it
@@ -69,21 +69,23 @@ class EpochReport:
     learning_rate: float
     training_loss: float
     validation_ann_loss: float | None
-    validation_snn_loss: float
+    validation_snn_loss: float | None
     best: bool
     overflow: str | None = None
     precision: str | None = None
     training_score: float
     validation_ann_score: float | None
-    validation_snn_score: float
+    validation_snn_score: float | None
 
     @property
     def rank(self) -> Rank:
         """Rank by which epochs are compared.
 
         An epoch without an overflow is better than any with one; then the score as SNN on the validation examples
-        decides, and between equal scores the loss.
+        decides, and between equal scores the loss. Without validation the later epoch is better.
         """
+        if self.validation_snn_score is None or self.validation_snn_loss is None:
+            return Rank(True, self.epoch)
         return Rank(self.overflow is None, *self.measure.rank(self.validation_snn_score, self.validation_snn_loss))
 
     def record(self) -> dict[str, Any]:

@@ -163,12 +163,16 @@ class Trainer:
             self._train(epoch, on_batch)
         given: dict[str, Any] = {"task": self.task, "progress": on_scored, "group": self.group}
         as_ann: Evaluation | None = None
+        as_snn: Evaluation | None = None
+        overflow: str | None = None
         if self.network.spec.has_ann:
             self._fit_activations(self.network, sampling=epoch >= self.n_ann_epochs)
             if self.average is not None:
                 self._fit_activations(self.trained, sampling=True)
-            as_ann = evaluate(self.trained, self.validation, mode=Mode.ANN, **given)
-        as_snn, overflow = evaluate_exactly(self.trained, self.validation, **given)
+            if self.recipe.validation:
+                as_ann = evaluate(self.trained, self.validation, mode=Mode.ANN, **given)
+        if self.recipe.validation:
+            as_snn, overflow = evaluate_exactly(self.trained, self.validation, **given)
         _add(self.stats.testing, as_ann)
         _add(self.stats.snn, as_snn)
         figures = dict[str, Any]()

@@ -1,8 +1,7 @@
 """Choice of the spiking form: the encoding of the input, the replacement of max pooling, and the reset.
 
-Inputs are an ANN and images. Each form is calibrated on some of the images, and judged on others by its agreement: the
-part of images to which the network gives the ANN's answer. The result is the `Candidate` with the largest agreement.
-Which form loses least depends on the ANN and on the data, so it is measured. This needs no labels.
+Inputs are an ANN, images, and a judge. Each form is calibrated on the images, and the result is the `Candidate` that
+the judge's rule prefers (`judge`). Which form loses least depends on the ANN and on the data, so it is measured.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,13 +10,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 
-import torch
 from torch import Tensor
 
-from bootstrap_core.inference.integer_network import IntegerNetwork
 from converters.ann_to_snn.calibrate import Calibration, InputForm, calibrate
+from converters.ann_to_snn.judge import Judge, Verdict
 from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, prepared, spiking_layers
-from converters.linear.ann import Ann, MaxPool, run_ann
+from converters.linear.ann import Ann, MaxPool
 from converters.linear.image_normalization import AS_THEY_ARE, Normalization
 from converters.model import Model
 from specs.errors import StateOverflowError, UnsupportedError
@@ -29,11 +27,6 @@ FEWEST, MOST = 256, 4096
 """Bounds of the number of calibration images; fewer for large networks."""
 ENOUGH_ACTIVATIONS = 1 << 22
 """Number of activations, of all images together, that is enough for calibration."""
-FEWEST_TO_JUDGE, MOST_TO_JUDGE, JUDGED = 500, 4000, 2
-"""Bounds of the number of images to judge by, and their ratio to those that calibrate."""
-MOST_IMAGES = MOST + MOST_TO_JUDGE
-"""Largest number of images that a conversion uses."""
-BATCH = 250
 GRADED_BITS = (8, 7, 6, 5, 4, 3)
 
 Calibrate = Callable[..., tuple[Model, list[Calibration]]]
@@ -42,7 +35,7 @@ Calibrate = Callable[..., tuple[Model, list[Calibration]]]
 
 @dataclass(frozen=True, kw_only=True)
 class SpikingForms:
-    """Forms of a spiking network to choose from; the one that agrees most with the ANN is taken.
+    """Forms of a spiking network to choose from; the first is taken unless another is better, see `judge`.
 
     Attributes:
         encodings: encodings of the input to try; by default spikes and graded pixels.
@@ -62,7 +55,7 @@ EVERY_FORM = SpikingForms()
 
 @dataclass(frozen=True)
 class Candidate:
-    """Calibrated network, and its agreement with the ANN.
+    """Calibrated network, and the verdict on it.
 
     Attributes:
         model: the network.
@@ -71,8 +64,7 @@ class Candidate:
         input_form: form of the input.
         max_pooling: replacement of max pooling.
         reset: reset of the voltage after a spike.
-        agreement: part of the judged images that get the ANN's answer, 0..1.
-        held_out: True if the network was calibrated without these images.
+        verdict: verdict of the judge.
     """
 
     model: Model
@@ -81,8 +73,7 @@ class Candidate:
     input_form: InputForm
     max_pooling: MaxPooling
     reset: Reset
-    agreement: float
-    held_out: bool
+    verdict: Verdict = field(repr=False)
 
     @property
     def blocks(self) -> list[int]:
@@ -103,18 +94,15 @@ class Candidate:
 
 
 def images_wanted(ann: Ann) -> int:
-    """Return the number of images that `best_candidate` can use."""
-    n = _n_calibrating(activations_first(ann))
-    return n + min(MOST_TO_JUDGE, JUDGED * n)
-
-
-def _n_calibrating(ann: Ann) -> int:
-    return min(MOST, max(FEWEST, ENOUGH_ACTIVATIONS // sum(prod(node.shape) for node in ann.nodes)))
+    """Return the number of images that `best_candidate` calibrates on, if there are enough."""
+    n_activations = sum(prod(node.shape) for node in activations_first(ann).nodes)
+    return min(MOST, max(FEWEST, ENOUGH_ACTIVATIONS // n_activations))
 
 
 def best_candidate(
     ann: Ann,
     images: Tensor,
+    judge: Judge,
     *,
     name: str,
     time_steps: int,
@@ -123,14 +111,12 @@ def best_candidate(
     balanced: bool = True,
     on_form: Callable[[str], object] = lambda text: None,
 ) -> Candidate:
-    """Calibrate the ANN in each form, and return the one that agrees most with it.
-
-    The first 256 to 4,096 images calibrate; up to 4,000 of the others judge. If fewer than 500 others are left, chance
-    would decide, so the images that calibrate judge, too. Labels are not needed.
+    """Calibrate the ANN in each form, and return the one that the judge prefers.
 
     Args:
         ann: the ANN.
-        images: `[N, ...]` in 0..1; see `images_wanted`.
+        images: images to calibrate on, `[N, ...]` in 0..1; see `images_wanted`.
+        judge: images that decide between the forms.
         name: name of the network.
         time_steps: T.
         forms: forms to choose from; graded input gets the number of bits with the smallest error of the first layer.
@@ -143,33 +129,33 @@ def best_candidate(
     """
     ann = activations_first(ann)
     images = images.reshape(len(images), *ann.shape)
-    n = _n_calibrating(ann)
-    calibrating = images[:n]
-    held_out = len(images) >= n + FEWEST_TO_JUDGE
-    judged = (images[n:] if held_out else images)[:MOST_TO_JUDGE]
-    with torch.no_grad():
-        answers = torch.cat([run_ann(ann, normalization(part))[0].argmax(1) for part in judged.split(BATCH)])
     with_images: Calibrate = partial(
         calibrate,
-        images=calibrating,
+        images=images,
         name=name,
         time_steps=time_steps,
         normalization=normalization,
         balanced=balanced,
     )
-    found, problems = list[Candidate](), list[str]()
+    best: Candidate | None = None
+    problems = list[str]()
 
-    def try_form(layers: Sequence[SpikingLayer], pooling: MaxPooling, encoding: Encoding, reset: Reset) -> None:
+    def better_of(
+        best: Candidate | None, layers: Sequence[SpikingLayer], pooling: MaxPooling, encoding: Encoding, reset: Reset
+    ) -> Candidate | None:
         pools = f", max pools: {pooling}" if has_maxima(ann) else ""
-        on_form(f"calibrating on {len(calibrating):,} images; input: {encoding}{pools}, reset: {reset}")
+        on_form(f"calibrating on {len(images):,} images; input: {encoding}{pools}, reset: {reset}")
         with_reset = partial(with_images, prepared(ann, pooling), reset=reset)
         try:
             form = _form(with_reset, layers, encoding)
             model, calibrations = with_reset(layers, input_form=form)
-            agreement = _agreement(model, judged, answers)
-            found.append(Candidate(model, calibrations, layers, form, pooling, reset, agreement, held_out))
+            verdict = judge.verdict(model.build())
         except (UnsupportedError, StateOverflowError) as error:
             problems.append(f"{encoding} input, reset {reset}: {error}")
+            return best
+        if best is not None and not verdict.is_better_than(best.verdict):
+            return best
+        return Candidate(model, calibrations, layers, form, pooling, reset, verdict)
 
     first, *others = forms.resets
     for pooling in forms.max_pooling if has_maxima(ann) else forms.max_pooling[:1]:
@@ -179,13 +165,12 @@ def best_candidate(
             problems.append(str(error))
             continue
         for encoding in forms.encodings:
-            try_form(layers, pooling, encoding, first)
-    if not found:
+            best = better_of(best, layers, pooling, encoding, first)
+    if best is None:
         raise UnsupportedError(f"{name}: no spiking form works: {'; '.join(dict.fromkeys(problems))}")
-    best = max(found, key=lambda candidate: candidate.agreement)
     for reset in others:
-        try_form(best.layers, best.max_pooling, best.input_form.encoding, reset)
-    return max(found, key=lambda candidate: candidate.agreement)
+        best = better_of(best, best.layers, best.max_pooling, best.input_form.encoding, reset) or best
+    return best
 
 
 def has_maxima(ann: Ann) -> bool:
@@ -214,10 +199,3 @@ def _form(calibrate_as: Calibrate, layers: Sequence[SpikingLayer], encoding: Enc
             if form.bits == GRADED_BITS[-1] and not errors:
                 raise
     return min(errors, key=lambda form: errors[form])
-
-
-def _agreement(model: Model, images: Tensor, answers: Tensor) -> float:
-    """Return the part of images to which the network gives the wanted answer."""
-    exact = IntegerNetwork(model.build())
-    found = torch.cat([exact(part).argmax(1) for part in images.split(BATCH)])
-    return float((found == answers).double().mean())

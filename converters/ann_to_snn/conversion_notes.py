@@ -8,6 +8,7 @@ from torch import Tensor
 from bootstrap_core.data.splits import Dataset, Split, hint_from_one
 from converters.ann_to_snn.ann_answers import AnnAnswers
 from converters.ann_to_snn.best_candidate import Candidate
+from converters.ann_to_snn.judge import Judge
 from converters.linear.ann import Ann
 from converters.linear.image_normalization import Normalization, usual_normalizations
 from converters.linear.linear_fold import Conv
@@ -135,14 +136,31 @@ def notes_on_candidate(candidate: Candidate, normalization: Normalization) -> li
     return notes
 
 
-def notes_on_accuracy(ann: float, snn: float, test: Split, *, time_steps: int, epochs: int, doubted: bool) -> list[str]:
+def notes_on_judge(judge: Judge, ann: float, n_test: int) -> list[str]:
+    """Return a note if the ANN was clearly trained on the images that judge: it is better on them than on new ones.
+
+    Args:
+        judge: images that were held out of the training images.
+        ann: accuracy of the ANN on the test images, 0..1.
+        n_test: number of test images.
+    """
+    own = judge.ann_accuracy
+    noise = (ann * (1 - ann) * (1 / len(judge) + 1 / n_test)) ** 0.5
+    if own - ann <= STANDARD_ERRORS * noise:
+        return []
+    return [
+        f"the ANN was trained on the images that judged forms and tuning (accuracy {own:.1%}, on the test images "
+        f"{ann:.1%}), so they judge too kindly; --validation takes images that it has not seen"
+    ]
+
+
+def notes_on_accuracy(ann: float, snn: float, test: Split, *, advice: str, doubted: bool) -> list[str]:
     """Return notes on a bad ANN, on accuracy that the conversion lost, and on a score of few images.
 
     Args:
         ann, snn: accuracies on the test images, 0..1.
         test: the test images.
-        time_steps: T.
-        epochs: number of epochs of tuning.
+        advice: what may make up for a loss.
         doubted: True if a note already says that images or classes seem to be others than the ANN's.
     """
     notes = []
@@ -152,11 +170,7 @@ def notes_on_accuracy(ann: float, snn: float, test: Split, *, time_steps: int, e
             "normalization (--mean, --std, --raw), or have its classes in another order (--classes)"
         )
     if ann - snn > MOST_LOSS:
-        tuning = f"more epochs of tuning than {epochs}" if epochs else "tuning"
-        notes.append(
-            f"accuracy falls from {ann:.1%} (ANN) to {snn:.1%} (SNN): more time steps than {time_steps} (--time-steps) "
-            f"or {tuning} (--epochs) may help"
-        )
+        notes.append(f"accuracy falls from {ann:.1%} (ANN) to {snn:.1%} (SNN): {advice} may help")
     if (n := len(test)) < FEWEST_TO_SCORE:
         images = "one test image" if n == 1 else f"{n} test images"
         notes.append(

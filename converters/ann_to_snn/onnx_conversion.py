@@ -1,7 +1,8 @@
 """Conversion of an ONNX file into a tuned spiking network: runs all steps, and measures each.
 
-The steps: import the ANN; calibrate it and choose its form (`best_candidate`); fit the readout to the ANN's answers
-(`readout`); tune the network as spikes (`tuning`); score the ANN and the network. The result is an `OnnxConversion`:
+The steps: import the ANN; set aside the images that judge (`judge`); calibrate the ANN and choose its form
+(`best_candidate`); fit the readout to the ANN's answers (`readout`); tune the network as spikes (`tuning`); score the
+ANN and the network. The result is an `OnnxConversion`:
 the model, its accuracies before and after tuning, and notes on what was assumed and what went badly. Without images,
 the network is calibrated on noise, and neither tuned nor scored.
 """
@@ -22,16 +23,14 @@ from pydantic import Field
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import accuracy_by_steps, evaluate, evaluate_exactly
-from bootstrap_core.data.augmentation import are_pictures
 from bootstrap_core.data.data_places import DataPlaces
 from bootstrap_core.data.image_arrays import UNLABELLED
-from bootstrap_core.data.splits import Dataset, Split
+from bootstrap_core.data.splits import Dataset, Split, train_validation_split
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.tasks.evaluation import Evaluation
 from bootstrap_core.training.history import EpochReport
-from bootstrap_core.training.trainer import Teacher
 from converters.ann_to_snn.ann_answers import AnnAnswers
 from converters.ann_to_snn.best_candidate import (
     EVERY_FORM,
@@ -46,9 +45,11 @@ from converters.ann_to_snn.conversion_notes import (
     notes_on_accuracy,
     notes_on_candidate,
     notes_on_data,
+    notes_on_judge,
 )
+from converters.ann_to_snn.judge import BestSoFar, Judge
 from converters.ann_to_snn.readout import calibrate_logits, refit_readout
-from converters.ann_to_snn.tuning import Tuning, epoch_size, neuron_steps, tune, usual_epochs
+from converters.ann_to_snn.tuning import epoch_size, neuron_steps, tune, usual_epochs
 from converters.linear.ann import Ann
 from converters.linear.image_normalization import Normalization
 from converters.model import Model
@@ -68,6 +69,8 @@ READOUT_STEPS = 1 << 31
 """Largest product of images, neurons and time steps for the fit of a readout: 10 to 20 s."""
 LOGIT_IMAGES = 1000
 """Number of training images on which the logits are brought to the size of the ANN's."""
+JUDGED_PART, MOST_JUDGED = 5, 2000
+"""One of so many training images judges, if there are none for validation; and the largest number that judges."""
 FEWEST_TO_TUNE = 2
 """Least number of training images for tuning: one to learn from, one to judge by."""
 LEAST_ESTIMATE_S = 5
@@ -102,6 +105,11 @@ class ImportCallbacks:
 NO_CALLBACKS = ImportCallbacks()
 
 
+Data = Dataset | str | Path | Callable[[Shape], Dataset]
+"""Images: a dataset, its name, the path of an `.npz` or of a folder with a folder of images for each class, or a
+function that loads them for the shape that the ANN takes."""
+
+
 class _Numbers(StrictModel):
     """Numbers that `import_onnx` takes, with their bounds."""
 
@@ -123,7 +131,10 @@ class OnnxConversion:
         dataset: images for tuning and scores, with the labels that were used; None without data.
         normalization: normalization of the images that the ANN takes.
         ann: accuracy of the ANN, 0..1; None without data.
-        converted, tuned: accuracy for each T, before and after tuning; None where a state leaves 24 bits.
+        converted, tuned: accuracy for each T, before and after tuning, equal if tuning was undone; None where a state
+            leaves 24 bits.
+        written: the one of the two that `model` has, "converted" or "tuned".
+        judged_by: images by which forms were chosen, and steps kept or undone, for people.
         score: evaluation of the final network at its own T, with rates and synops; by the float engine if a state
             leaves 24 bits; None without data.
         notes: assumptions and warnings, for people.
@@ -139,6 +150,8 @@ class OnnxConversion:
     ann: float | None
     converted: dict[int, float | None]
     tuned: dict[int, float | None]
+    written: str
+    judged_by: str
     score: Evaluation | None
     notes: tuple[str, ...]
     doubt: str | None
@@ -191,12 +204,13 @@ class OnnxConversion:
             "input_bits": spec.input.bits if spec.input.encoding is Encoding.GRADED else None,
             "reset": str(self.candidate.reset),
             "max_pool": str(self.candidate.max_pooling) if has_maxima(self.imported.ann) else None,
-            "agreement": self.candidate.agreement,
+            "judged_by": self.judged_by,
             "accuracy": {
                 "ann": self.ann,
                 "converted": {str(t): accuracy for t, accuracy in self.converted.items()},
                 "tuned": {str(t): accuracy for t, accuracy in self.tuned.items()},
             },
+            "written": self.written,
             "samples": 0 if score is None else score.n_images,
             "layers": [
                 {
@@ -216,7 +230,8 @@ def import_onnx(
     path: str | Path | ModelProto | torch.nn.Module,
     *,
     example: Tensor | None = None,
-    dataset: Dataset | str | Path | Callable[[Shape], Dataset] | None = None,
+    dataset: Data | None = None,
+    validation: Data | None = None,
     labelled: bool | None = None,
     mean: float | Sequence[float] = 0.0,
     std: float | Sequence[float] = 1.0,
@@ -231,9 +246,9 @@ def import_onnx(
     Args:
         path: path of the ONNX file, or the model in memory, or a torch module, which torch then exports.
         example: images that a torch module takes, such as `torch.zeros(1, 3, 32, 32)`; only with a module.
-        dataset: images to calibrate, tune and score on: a dataset, its name, the path of an `.npz` or of a folder with
-            a folder of images for each class, or a function that loads them for the shape that the ANN takes. None
-            calibrates on noise, without tuning and scores.
+        dataset: images to calibrate, tune and score on. None calibrates on noise, without tuning and scores.
+        validation: images that the ANN has not seen, which decide between forms, and whether steps are kept; all of
+            them, or the test images if there are such. By default a fifth of the training images is held out for this.
         labelled: False if the labels of the dataset mean nothing: then the ANN's answers replace them. By default
             True unless the only class is `UNLABELLED`.
         mean, std: normalization of the images that the ANN takes, `(x - mean) / std` for x in 0..1: one number each, or
@@ -241,7 +256,7 @@ def import_onnx(
         time_steps: T.
         epochs: number of epochs of tuning; 0 for none. The default is `usual_epochs`: 2, and up to 8 for networks that
             lost much with few time steps.
-        forms: forms of the input, of max pooling and of the reset to choose from, by measured agreement.
+        forms: forms of the input, of max pooling and of the reset to choose from.
         seed: seed of everything random.
         callbacks: functions to call with intermediate results.
 
@@ -266,11 +281,16 @@ def import_onnx(
     callbacks.on_imported(ann)
     normalization = Normalization.of(mean, std)
     normalization.check(ann.shape)
-    dataset = _loaded(dataset, ann.shape)
+    dataset, validation = _loaded(dataset, ann.shape), _loaded(validation, ann.shape, "validation")
     if labelled is None:
         labelled = dataset is None or dataset.classes != (UNLABELLED,)
     if dataset is not None:
         notes += notes_on_data(ann, dataset, labelled)
+        if epochs != 0 and len(dataset.train) < FEWEST_TO_TUNE:
+            notes.append(f"not tuned: needs at least {FEWEST_TO_TUNE} training images, got {len(dataset.train)}")
+            epochs = 0
+    elif validation is not None:
+        raise DataError(f"--validation {validation.name}: needs other images to calibrate on: give --data, too")
     answers, doubt = AnnAnswers(ann, normalization), None
     if dataset is None:
         notes.append("no data: calibrated on noise, neither tuned nor scored; --data makes the network more accurate")
@@ -280,9 +300,12 @@ def import_onnx(
     elif doubt := doubt_about_data(answers, dataset, seed):
         callbacks.on_doubt(doubt)
         notes.append(doubt)
+    learning, judging, judged_by = _divided(answers, dataset, validation, labelled, seed)
+    judge = Judge(judging, answers)
     candidate = best_candidate(
         ann,
-        _calibration_images(ann, dataset, seed),
+        drawn(learning, images_wanted(ann), seed).float() / 255,
+        judge,
         name=path.stem,
         time_steps=time_steps,
         forms=forms,
@@ -290,18 +313,25 @@ def import_onnx(
         balanced=dataset is not None,
         on_form=callbacks.on_step,
     )
-    epochs = usual_epochs(candidate.agreement, time_steps) if epochs is None else epochs
+    epochs = usual_epochs(candidate.verdict.agreement, time_steps) if epochs is None else epochs
     notes += notes_on_candidate(candidate, ann.normalization.after(normalization))
     callbacks.on_calibrated(candidate.model)
     network, done = candidate.model.build(), _Learnt()
     if dataset is not None:
-        done = _learn(network, answers, dataset, time_steps, epochs, seed, callbacks)
+        best, used = BestSoFar(network, judge, candidate.verdict), replace(dataset, train=learning)
+        done = _learn(best, answers, used, time_steps, epochs, seed, callbacks)
         if done.ann is not None and done.score is not None:
+            advice = f"more time steps than {time_steps} (--time-steps)"
+            if not epochs or done.recipe is not None:  # otherwise tuning was tried in vain
+                advice += f" or {f'more epochs of tuning than {epochs}' if epochs else 'tuning'} (--epochs)"
             accuracies, doubted = (done.ann, done.score.accuracy), doubt is not None
-            notes += notes_on_accuracy(*accuracies, dataset.test, time_steps=time_steps, epochs=epochs, doubted=doubted)
+            notes += notes_on_accuracy(*accuracies, dataset.test, advice=advice, doubted=doubted)
+        if done.ann is not None and validation is None:
+            notes += notes_on_judge(judge, done.ann, len(dataset.test))
         notes += [note] if (note := dataset.limit_note) else []
     notes += done.notes
     facts = {"source": path.name, "epochs": epochs, "seed": seed, **normalization.as_json()}
+    facts |= {} if validation is None else {"validation": validation.name}
     for option, choices in (("input", forms.encodings), ("max_pool", forms.max_pooling), ("reset", forms.resets)):
         if len(choices) == 1:  # of several, converting again chooses again
             facts[option] = str(choices[0])
@@ -314,6 +344,8 @@ def import_onnx(
         ann=done.ann,
         converted=done.converted,
         tuned=done.tuned,
+        written="converted" if done.recipe is None else "tuned",
+        judged_by=judged_by,
         score=done.score,
         notes=tuple(notes),
         doubt=doubt,
@@ -359,18 +391,59 @@ def _export(module: torch.nn.Module, example: Tensor | None, path: Path) -> None
             part.training = was
 
 
-def _loaded(dataset: object, shape: Shape) -> Dataset | None:
-    """Return the dataset that `import_onnx` was given, for an ANN that takes images of `shape`."""
+def _loaded(dataset: object, shape: Shape, argument: str = "dataset") -> Dataset | None:
+    """Return the dataset that `import_onnx` was given as `argument`, for an ANN that takes images of `shape`."""
     if isinstance(dataset, str | Path):
         return DataPlaces().load(str(dataset), shape, labelled=False)
     if callable(dataset):
         dataset = dataset(shape)
     if dataset is None:
         return None
-    wanted = "dataset must be a Dataset, the name of one, or the path of an .npz file or a folder"
+    wanted = f"{argument} must be a Dataset, the name of one, or the path of an .npz file or a folder"
     check_type(dataset, Dataset, wanted, error=DataError)
     assert isinstance(dataset, Dataset)
     return dataset
+
+
+def _divided(
+    answers: AnnAnswers, dataset: Dataset | None, validation: Dataset | None, labelled: bool, seed: int
+) -> tuple[Split, Split, str]:
+    """Return the images to learn from, those that judge, and words for the latter.
+
+    Without data both are noise, with the ANN's answers as labels. Raises `DataError` for unfit images of `validation`.
+    """
+    if dataset is None:
+        noise = _noise(answers.ann.shape, images_wanted(answers.ann) + MOST_JUDGED, seed)
+        train, what = replace(noise, labels=answers.classes(noise)), "noise image"
+    else:
+        train, what = dataset.train, "training image"
+        if validation is not None:
+            judging = _validation_images(answers, validation, dataset, labelled, seed)
+            return train, judging, f"{counted(len(judging), 'image')} of {validation.name}"
+    if len(train) < FEWEST_TO_TUNE:
+        return train, train, "the only training image"
+    n = min(MOST_JUDGED, max(1, len(train) // JUDGED_PART))
+    learning, judging = train_validation_split(train, n_validation=n, seed=seed)
+    return learning, judging, f"{counted(n, what)} that no step learns from"
+
+
+def _validation_images(answers: AnnAnswers, validation: Dataset, dataset: Dataset, labelled: bool, seed: int) -> Split:
+    """Return the images for validation: at most `MOST_JUDGED`, of the test images if there are such, else of all."""
+    if validation.name == dataset.name:
+        raise DataError(f"--validation: must have other images than --data, got {dataset.name} for both")
+    labelled &= validation.classes != (UNLABELLED,)
+    notes_on_data(answers.ann, validation, labelled)
+    if not labelled:
+        validation = answers.as_labels(validation)
+    elif validation.has_names and dataset.has_names and validation.classes != dataset.classes:
+        raise DataError(
+            f"{validation.name} has the classes {', '.join(validation.classes)}, and {dataset.name} has "
+            f"{', '.join(dataset.classes)}: name all classes of the ANN in its order, as in --classes a,b,c"
+        )
+    parts = (validation.train, validation.test) if validation.is_drawn else (validation.test,)
+    order = torch.randperm(sum(map(len, parts)), generator=torch.Generator().manual_seed(seed))[:MOST_JUDGED]
+    images, labels = (torch.cat(arrays) for arrays in zip(*(part[:] for part in parts), strict=True))
+    return Split(images[order], labels[order])
 
 
 @dataclass(frozen=True)
@@ -386,7 +459,7 @@ class _Learnt:
 
 
 def _learn(
-    network: Network,
+    best: BestSoFar,
     answers: AnnAnswers,
     dataset: Dataset,
     time_steps: int,
@@ -394,30 +467,35 @@ def _learn(
     seed: int,
     callbacks: ImportCallbacks,
 ) -> _Learnt:
-    """Fit the readout, tune, and score the network before and after."""
-    notes, tuning, test = list[str](), None, dataset.test
+    """Fit the readout, tune, and score the network before and after; each step is kept only if it is better."""
+    network, test = best.network, dataset.test
+    notes, tuning = list[str](), None
     steps = sorted({time_steps, max(1, time_steps // 2), max(1, time_steps // 4)}, reverse=True)
     callbacks.on_step("fitting the last layer to the ANN's outputs")
-    if refit_readout(network, drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed), answers):
+    some = drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed)
+    if refit_readout(network, some, answers) and best.keep():
         notes.append("the weights of the last layer were fitted once more, so that its outputs are close to the ANN's")
+    best.restore()
     calibrate_logits(network, drawn(dataset.train, LOGIT_IMAGES, seed), answers)
     callbacks.on_step(f"scoring on {len(test):,} test images")
     converted, score = _scored(network, test, steps)
     tuned = dict[int, float | None]()
-    if epochs and len(dataset.train) < FEWEST_TO_TUNE:
-        notes.append(f"not tuned: needs at least {FEWEST_TO_TUNE} training images, got {len(dataset.train)}")
-    elif epochs and (tuning := _tuned(network, dataset.train, answers, epochs, seed, callbacks)):
+    if epochs:
+        n_images, seconds = epoch_size(network.spec, len(dataset.train))
+        estimate = f", about {seconds:.0f} s each" if seconds >= LEAST_ESTIMATE_S else ""
+        callbacks.on_step(f"tuning: {counted(epochs, 'epoch')} of {counted(n_images, 'image')}{estimate}")
+        tuning = tune(best, dataset.train, answers, epochs, seed=seed, on_epoch=callbacks.on_epoch)
+    if tuning is not None:
         if tuning.part < 1:
-            notes.append(
-                f"{tuning.part:.0%} of the change by tuning was kept: this is best on training images that tuning does "
-                "not use"
-            )
+            notes.append(f"{tuning.part:.0%} of the change by tuning was kept: this is best on the images that judge")
         calibrate_logits(network, drawn(dataset.train, LOGIT_IMAGES, seed), answers)
         callbacks.on_step(f"scoring on {len(test):,} test images")
         tuned, score = _scored(network, test, steps)
     elif epochs:
-        moved = ", slightly shifted and rotated" if are_pictures(dataset.train.images.shape) else ""
-        notes.append(f"tuning was undone: it made the network worse on training images that it does not use{moved}")
+        notes.append(
+            "tuning was undone: the network was not clearly better on the images that judge; --epochs 0 gives the same "
+            "network in less time"
+        )
         tuned = converted
     if score is None:
         score, overflow = evaluate_exactly(network, test)
@@ -430,16 +508,6 @@ def _learn(
         recipe=None if tuning is None else tuning.recipe.model_copy(update={"data": dataset.name}),
         notes=tuple(notes),
     )
-
-
-def _tuned(
-    network: Network, train: Split, teacher: Teacher, epochs: int, seed: int, callbacks: ImportCallbacks
-) -> Tuning | None:
-    """Tune the network; see `tune`."""
-    n_images, seconds = epoch_size(network.spec, len(train))
-    estimate = f", about {seconds:.0f} s each" if seconds >= LEAST_ESTIMATE_S else ""
-    callbacks.on_step(f"tuning: {counted(epochs, 'epoch')} of {counted(n_images, 'image')}{estimate}")
-    return tune(network, train, teacher, epochs, seed=seed, on_epoch=callbacks.on_epoch)
 
 
 def _scored(network: Network, split: Split, steps: Sequence[int]) -> tuple[dict[int, float | None], Evaluation | None]:
@@ -476,14 +544,12 @@ def drawn(split: Split, n: int, seed: int) -> Tensor:
     return split.images[torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:n]]
 
 
-def _calibration_images(ann: Ann, dataset: Dataset | None, seed: int) -> Tensor:
-    """Return images `[N, ...]` in 0..1: drawn from the training set, or without one blurred noise."""
-    n = images_wanted(ann)
-    if dataset is not None:
-        return drawn(dataset.train, n, seed).float() / 255
-    noise = torch.rand(n, *ann.shape, generator=torch.Generator().manual_seed(seed))
-    if noise.ndim < 4:
-        return noise
-    blurred = F.avg_pool2d(noise, 3, 1, 1)
-    low, high = blurred.amin((1, 2, 3), keepdim=True), blurred.amax((1, 2, 3), keepdim=True)
-    return (blurred - low) / (high - low).clamp_min(1e-6)
+def _noise(shape: Shape, n: int, seed: int) -> Split:
+    """Return `n` images of blurred noise for an ANN that takes images of `shape`, without labels."""
+    noise = torch.rand(n, *shape, generator=torch.Generator().manual_seed(seed))
+    if noise.ndim == 4:
+        blurred = F.avg_pool2d(noise, 3, 1, 1)
+        low, high = blurred.amin((1, 2, 3), keepdim=True), blurred.amax((1, 2, 3), keepdim=True)
+        noise = (blurred - low) / (high - low).clamp_min(1e-6)
+    images = (noise * 255).round().to(torch.uint8)
+    return Split(images.reshape(n, *[1] * (4 - images.ndim), *shape), torch.zeros(n, dtype=torch.int64))

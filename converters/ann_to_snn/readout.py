@@ -2,7 +2,7 @@
 
 Inputs are a calibrated network, images, and the ANN as teacher. The readout's weights and bias are fitted to the rates
 that it really reads, by the Kullback-Leibler divergence from the ANN's answers. The result is the network, changed in
-place where that helps on images that were not fitted to. Calibration minimises squared errors of the logits, but what
+place; whether that is kept, its judge decides (`judge`). Calibration minimises squared errors of the logits, but what
 matters is the class that they choose.
 """
 
@@ -17,13 +17,14 @@ from bootstrap_core.network.network import Network
 from bootstrap_core.network.synapse import DenseSynapse
 from bootstrap_core.training.trainer import Teacher
 from converters.ann_to_snn.calibrate import shrink_for
+from converters.ann_to_snn.judge import BATCH, batched_logits, logit_scale
 from specs.errors import StateOverflowError
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Penalties to try on a change of the weights, relative to the mean square of the weights."""
 ITERATIONS = 100
-FEWEST, BATCH = 100, 50
-"""Least number of images for a fit, and number of images to run at a time."""
+FEWEST = 100
+"""Least number of images for a fit."""
 SCALES, BISECTIONS = (1e-3, 1e3), 24
 """Range of the scale of the logits, and number of bisections to find it: to one part in a million."""
 MOST_PRODUCTS = 1 << 30
@@ -35,8 +36,8 @@ def refit_readout(network: Network, images: Tensor, teacher: Teacher) -> bool:
     """Fit the readout to the teacher's answers; return whether it changed.
 
     The penalty on a change of the weights is chosen on the half of the images that was not fitted to. The readout stays
-    as it is if the gain there is within one standard error, if it spikes, has no bias, has skips, or reads pixels, if a
-    state leaves 24 bits, or if there are fewer than 100 images.
+    as it is if it spikes, has no bias, has skips, or reads pixels, if a state leaves 24 bits, or if there are fewer
+    than 100 images.
 
     Args:
         network: its readout is changed in place.
@@ -61,12 +62,7 @@ def refit_readout(network: Network, images: Tensor, teacher: Teacher) -> bool:
     fit = _Fit(scale * weight.detach(), scale * bias.detach())
     half = len(images) // 2
     fitted, judged = (rates[:half], wanted[:half]), (rates[half:], wanted[half:])
-    before = fit.distances(fit.start, *judged)
-    after = {strength: fit.distances(fit.solve(*fitted, strength), *judged) for strength in STRENGTHS}
-    best = min(STRENGTHS, key=lambda strength: float(after[strength].mean()))
-    gain = before - after[best]
-    if not gain.mean() > gain.std() / len(gain) ** 0.5:
-        return False
+    best = min(STRENGTHS, key=lambda strength: float(fit.distances(fit.solve(*fitted, strength), *judged).mean()))
     new_weight, new_bias = (x / scale for x in fit.solve(rates, wanted, best))
     reach = network.spec.time_steps * float(F.linear(rates, new_weight, new_bias).abs().max())
     # the old weights fill their grid, so the new ones must not be larger
@@ -96,18 +92,6 @@ def calibrate_logits(network: Network, images: Tensor, teacher: Teacher) -> None
         too_sharp = (((scale * ours).softmax(1) - theirs) * ours).sum() > 0
         low, high = (low, scale) if too_sharp else (scale, high)
     network.spec = network.spec.model_copy(update={"logit_scale": float(f"{scale:.4g}")})
-
-
-def logit_scale(ours: Tensor, theirs: Tensor) -> float:
-    """Return the factor that brings our logits, `[N, classes]`, to the size of theirs; a common shift is ignored."""
-    ours, theirs = (logits - logits.mean(1, keepdim=True) for logits in (ours, theirs))
-    return max(1e-3, float((ours * theirs).sum() / ours.square().sum().clamp_min(1e-12)))
-
-
-@torch.no_grad()
-def batched_logits(answer: Teacher, images: Tensor) -> Tensor:
-    """Return the logits for images, uint8 `[N, ...]`, computed in batches; float32 `[N, classes]`."""
-    return torch.cat([answer(part.float() / 255).float() for part in images.split(BATCH)])
 
 
 def _rates(exact: IntegerNetwork, images: Tensor) -> Tensor:

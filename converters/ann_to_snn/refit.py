@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.functional.convolution import conv2d, padded
+from converters.ann_to_snn.judge import is_lower
 from converters.linear.linear_fold import Conv, Dense
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -45,7 +46,7 @@ def refit(
     """Return the maps, changed so that their sum on these inputs comes closer to `wanted`.
 
     Only maps of the first one's kind, with as many groups, change; of the biases only that of the first. The penalty is
-    chosen on the half of the images that was not fitted to; if no change helps there, all maps stay.
+    chosen on the half of the images that was not fitted to; if no change helps there clearly, all maps stay.
 
     Args:
         readings: maps whose sum is the weighted input.
@@ -71,13 +72,12 @@ def refit(
     half = n // 2
     rows = [_rows(joint, missing, first.groups, part, generator) for part in (slice(half), slice(half, n))]
     judged, ridge = rows[1], _Ridge(rows[0])
-    least, best = float(judged.missing.square().mean()), None
+    errors = dict[float, Tensor]()
     for strength in STRENGTHS:
         weight, bias = ridge.change(strength)
-        error = float((judged.missing - judged.read @ weight - bias).square().mean())
-        if error < least:
-            least, best = error, strength
-    if best is None:
+        errors[strength] = (judged.missing - judged.read @ weight - bias).square().mean((0, 2))  # of each row
+    best = min(STRENGTHS, key=lambda strength: float(errors[strength].mean()))
+    if not is_lower(errors[best], judged.missing.square().mean((0, 2))):
         return maps
     weight, bias = _Ridge(_Rows(*(torch.cat(parts, 1) for parts in zip(*rows, strict=True)))).change(best)
     sizes = [each.linear.weight[0].numel() for each in joint]

@@ -53,10 +53,22 @@ RULES_OF_ONNX = (
     Rule("--raw", "means --mean 0 --std 0.00392 (1/255)", excludes=("--mean", "--std")),
     Rule("--limit", "scores images of --data", needs=("--data",)),
     Rule("--epochs", "tunes on images of --data", needs=("--data",)),
+    Rule("--validation", "judges what is made with --data", needs=("--data",)),
     Rule("--reset subtract", "cannot be written as netx", excludes=("-o FILE.net", "-o FILE.hdf5")),
 )
 ONLY_FOR_ONNX = (
-    *("--data", "--limit", "--raw", "--epochs", "--input", "--max-pool", "--seed", "--threads", "--report"),
+    *(
+        "--data",
+        "--validation",
+        "--limit",
+        "--raw",
+        "--epochs",
+        "--input",
+        "--max-pool",
+        "--seed",
+        "--threads",
+        "--report",
+    ),
     *("--data-dir", "--cache-dir"),
 )
 NOT_FOR_ONNX = ("--spec", "--threshold", "--input-bits", "--dt", "--time-constants", "--nodes-only")
@@ -124,7 +136,7 @@ def convert_source(
         echo(console.json_text({"source": named, **figures, "outputs": written}))
         return
     if conversion is not None:
-        _print_conversion(conversion)
+        _print_conversion(conversion, "written" if outputs else "kept")
     for entry in written:
         echo(entry["path"])
     for output in outputs:
@@ -192,6 +204,7 @@ def _convert_onnx(
     places: DataPlaces,
     *,
     data: str | None,
+    validation: str | None,
     limit: int | None,
     raw: bool,
     epochs: int | None,
@@ -228,14 +241,14 @@ def _convert_onnx(
     def say_epoch(report: EpochReport) -> None:
         say(
             f"tuning, epoch {report.epoch + 1}, learning rate {report.learning_rate:.2g}: "
-            f"SNN {percent(report.validation_snn_score)} on training images that tuning does not use, "
-            f"{report.seconds:.0f} s"
+            f"SNN {percent(report.training_score)} on the training images, {report.seconds:.0f} s"
         )
 
     load = partial(places.load, found_data(data), labelled=False) if data else None
     return import_onnx(
         source,
         dataset=None if load is None else lambda shape: load(shape).limited(limit),
+        validation=partial(places.load, found_data(validation), labelled=False) if validation else None,
         mean=mean or 0.0,
         std=1 / 255 if raw else (std or 1.0),
         time_steps=time_steps or 16,
@@ -252,7 +265,7 @@ def _convert_onnx(
     )
 
 
-def _print_conversion(conversion: OnnxConversion) -> None:
+def _print_conversion(conversion: OnnxConversion, mark: str) -> None:
     print_table(
         ["node", "op", "became", "reason"],
         [[node["name"], node["op"], node["became"], node["reason"]] for node in conversion.nodes],
@@ -260,23 +273,23 @@ def _print_conversion(conversion: OnnxConversion) -> None:
     )
     echo(f"\nimport: differs from the ONNX reference by at most {conversion.imported.max_abs_error:.2g}")
     candidate = conversion.candidate
-    judged = "training images that calibration does not use"
-    if not candidate.held_out:
-        judged = "all training images, as there are few"
-    where = f"{judged}, before tuning" if conversion.dataset else "noise images"
     pooling = f"; max pools: {candidate.max_pooling}" if has_maxima(conversion.imported.ann) else ""
     echo(f"images: {conversion.normalization}")
-    form = f"input: {candidate.input_form}{pooling}; reset: {candidate.reset}"
-    echo(f"{form}; agrees with the ANN on {percent(candidate.agreement)} of {where}")
+    echo(f"input: {candidate.input_form}{pooling}; reset: {candidate.reset}; judged by {conversion.judged_by}")
     if conversion.ann is not None:
-        rows = [["ANN", "", percent(conversion.ann)]]
+        rows = [["ANN", "", percent(conversion.ann), ""]]
         steps = conversion.spec.time_steps
         for stage, accuracies in (("converted", conversion.converted), ("tuned", conversion.tuned)):
             rows += [
-                [stage, f"T={t}" if t == steps else f"its first {t}", "overflows" if a is None else percent(a)]
+                [
+                    stage,
+                    f"T={t}" if t == steps else f"its first {t}",
+                    "overflows" if a is None else percent(a),
+                    mark if (stage, t) == (conversion.written, steps) else "",
+                ]
                 for t, a in accuracies.items()
             ]
         echo()
         n_images = 0 if conversion.score is None else conversion.score.n_images
-        print_table(["", "", f"accuracy on {counted(n_images, 'test image')}"], rows)
+        print_table(["", "", f"accuracy on {counted(n_images, 'test image')}", ""], rows)
     echo(f"took {conversion.seconds:.0f} s")

@@ -97,6 +97,13 @@ def _each_once(context: click.Context, parameter: click.Parameter, outputs: tupl
     "(embedded), an .npz with x and, if there are labels, y, or a folder or .tar with a folder of images "
     "for each class.",
 )
+@click.option(
+    "--validation",
+    shell_complete=complete_data,
+    help="ONNX: images that the ANN has not seen, given like --data; they alone decide between forms, and whether "
+    "tuning is kept. Test images are used, or all if there are none apart. [default: a fifth of the training images of "
+    "--data, at most 2,000]",
+)
 @partial(limit_option, prefix="ONNX: ")
 @click.option("--raw", is_flag=True, help="ONNX: the ANN takes pixels in 0..255.")
 @click.option(

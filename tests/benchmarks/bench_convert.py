@@ -25,7 +25,7 @@ from programs import WorkerError, arguments, conditions, has_module, run_once, w
 
 from bootstrap_core.data.datasets import load_dataset
 from bootstrap_core.data.splits import Dataset
-from converters.ann_to_snn.best_candidate import MOST_IMAGES
+from converters.ann_to_snn.best_candidate import MOST
 from converters.ann_to_snn.onnx_conversion import drawn
 
 DATASET = "mnist"
@@ -37,8 +37,8 @@ RECIPES = ("99.9%", "max", "local")
 
 
 def save_images(dataset: Dataset, path: Path) -> None:
-    """Write, as uint8, the test set and the images for SpikingJelly's calibration, which are those of `import_onnx`."""
-    seen = drawn(dataset.train, MOST_IMAGES, seed=0)
+    """Write, as uint8, the test set and images for SpikingJelly's calibration, at most as many as for `import_onnx`."""
+    seen = drawn(dataset.train, MOST, seed=0)
     np.savez(path, calibration=seen, test=dataset.test.images, labels=dataset.test.labels)
 
 

@@ -14,6 +14,7 @@ from c_programs import compile_c, needs_compiler
 from c_programs import run as run_program
 from onnx import TensorProto, helper, numpy_helper
 
+from bootstrap_core.data.datasets import load_dataset
 from converters.formats.model_files import read_model
 from specs.layers.block import has_neurons
 from specs.layers.neuron import Reset
@@ -217,6 +218,20 @@ def test_an_ann_in_onnx_becomes_a_spiking_network(ann, tmp_path, run) -> None:
     assert found["outputs"][0]["path"] == str(out)
     assert "affine" in run("show", out).stdout
     assert "no data: calibrated on noise" in run("convert", path, "-o", tmp_path / "b.net").stderr
+
+
+def test_images_for_validation_judge_and_are_in_the_command_of_the_card(ann, tmp_path, run) -> None:
+    images = load_dataset("mnist-sample").test
+    np.savez(tmp_path / "own.npz", x=images.images[:50].numpy(), y=images.labels[:50].numpy())
+    given = ("--validation", tmp_path / "own.npz")
+    assert "--validation judges what is made with --data" in run("convert", ann, *given, code=2).stderr
+    options = "--data", "mnist-sample", "--epochs", 0, "--input", "spike", "--time-steps", 2
+    same = run("convert", ann, *options, "--validation", "mnist-sample", code=1).stderr
+    assert "must have other images than --data" in same
+    found = run("convert", ann, *options, *given, "-o", tmp_path / "net.safetensors")
+    assert f"judged by 50 images of {tmp_path / 'own.npz'}" in found.stdout
+    told = run("card", tmp_path / "net.safetensors").stdout.replace("\n   ", "")
+    assert f"--validation={tmp_path / 'own.npz'}" in told
 
 
 @pytest.mark.parametrize(("reset", "outputs"), [("zero", [".net"]), ("subtract", [".nir"]), (None, [".net", ".nir"])])

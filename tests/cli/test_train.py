@@ -43,6 +43,15 @@ def test_the_model_is_the_best_epoch_on_validation(trained) -> None:
     assert read_model(trained / "model.safetensors").card["training"]["epoch"] == best["epoch"]
 
 
+def test_without_validation_the_last_epoch_is_kept(trained, run, tmp_path) -> None:
+    done = run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--set", "training.validation=0")
+    assert "last epoch, kept for want of validation images" in done.stderr
+    assert "validation, SNN" not in done.stdout
+    training = read_model(tmp_path / "run" / "model.safetensors").card["training"]
+    assert (training["epoch"], training["validation_images"], training["validation_snn_accuracy"]) == (1, 0, None)
+    run("train", tmp_path / "run" / "model.safetensors", "-o", tmp_path / "again", "--set", "training.epochs=1")
+
+
 def test_a_checkpoint_with_a_wrong_checksum_is_refused(run, trained, tmp_path) -> None:
     shutil.copytree(trained, tmp_path / "run")
     path = tmp_path / "run" / "checkpoint.pt"

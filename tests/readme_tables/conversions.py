@@ -1,7 +1,7 @@
 """Tables of converted ONNX files."""
 
 from collections.abc import Iterator
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from readme_tables.common import BUSY, bullets, markdown_table, paragraphs, percent, read_results
@@ -125,8 +125,27 @@ def render_deep(report: dict[str, Any]) -> str:
         cells += [percent(row[stage]) for stage in ("ann", "untuned", "tuned")]
         rows.append((*cells, f"{row['cpu_s']:.0f}", f"{row['memory_gib']:.1f}"))
     table = markdown_table("file | data | test images | T | ANN | untuned | tuned | CPU, s | memory, GiB", rows)
+    return paragraphs(table, machines(report))
+
+
+def render_small(report: dict[str, Any]) -> str:
+    """Return the table of a report by `bench_small.py`."""
+    rows = []
+    for row in report["rows"]:
+        runs = row["runs"]
+        gains = [100 * (run["final"] - run["untuned"]) for run in runs]
+        means = [percent(mean(run[stage] for run in runs)) for stage in ("untuned", "final")]
+        counts = [sum(run["kept"] for run in runs), sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)]
+        cells = [f"`{row['file']}`", row["time_steps"], row["images"], len(runs), *means, *counts]
+        rows.append((*cells, f"{min(gains):.2f}", f"{row['cpu_s']:.0f}"))
+    header = "file | T | images | conversions | untuned | final | kept | helped | harmed | worst | CPU, s"
+    return paragraphs(markdown_table(header, rows), machines(report))
+
+
+def machines(report: dict[str, Any]) -> str:
+    """Return the machines on which the rows of a report were measured, as a list."""
     made = {
         f"{found['cpu']}, {counted(found['threads'], 'thread')}; {found['date']}, commit {found['commit']}"
         for found in (row["conditions"] for row in report["rows"])
     }
-    return paragraphs(table, bullets(sorted(made)))
+    return bullets(sorted(made))

@@ -149,7 +149,11 @@ def _train(run: TrainingRun) -> None:
         if run.start_score is not None:
             score = f"SNN {measure.name} {measure.text(run.start_score)}"
             echo(f"before training: {score} on the validation {samples}", err=True)
-        echo(f"*: best SNN {measure.name} on the validation {samples} so far, saved as {run.model_path.name}", err=True)
+        if run.recipe.validation:
+            best = f"best SNN {measure.name} on the validation {samples} so far"
+        else:
+            best = f"last epoch, kept for want of validation {samples}"
+        echo(f"*: {best}, saved as {run.model_path.name}", err=True)
         echo(_columns(_header(measure), run.recipe.epochs, measure), err=True)
     try:
         while not run.finished:
@@ -204,7 +208,8 @@ def _report_run(run: TrainingRun, as_json: bool) -> None:
     except SnnZooError as error:
         say(f"note: curves.png was not drawn: {error}")
     say_overflow(run.overflow)
-    if run.start_score is not None and measure.rank(run.start_score) > measure.rank(best.validation_snn_score):
+    found = best.validation_snn_score
+    if run.start_score is not None and found is not None and measure.rank(run.start_score) > measure.rank(found):
         warn(
             f"the start model has an {measure.name} of {measure.text(run.start_score)} on the validation {samples}, "
             "better than every epoch: keep the start model, or train it with a smaller learning rate"
@@ -218,7 +223,7 @@ def _report_run(run: TrainingRun, as_json: bool) -> None:
             "model": str(run.model_path),
             "epoch": best.epoch,
             "measure": measure.name,
-            "validation": {"snn": best.validation_snn_score},
+            "validation": {"snn": found},
             "test": {mode.value: score.score for mode, score in scores.items()},
             "data": run.dataset.name,
         }))  # fmt: skip
@@ -228,7 +233,7 @@ def _report_run(run: TrainingRun, as_json: bool) -> None:
     print_table(
         ["", measure.name, samples],
         [
-            [f"validation, SNN, epoch {best.epoch + 1}", measure.text(best.validation_snn_score), validation],
+            *([] if found is None else [[f"validation, SNN, epoch {best.epoch + 1}", measure.text(found), validation]]),
             [f"test, SNN, T={snn.time_steps}", measure.text(snn.score), f"{snn.n_images:,}"],
             *([] if ann is None else [["test, ANN", measure.text(ann.score), f"{ann.n_images:,}"]]),
         ],

@@ -52,7 +52,16 @@ N_GOLDEN, GOLDEN_SEED = 8, 0
 VALIDATION_RULE = "of each class its share, taken out of the training images at random, by the seed"
 FLOAT_TOLERANCE = 1e-6
 """Relative difference up to which two measured floats count as equal: they are sums, and rounding differs."""
-CONVERSION_OPTIONS = ["epochs", "seed", "input", "max_pool", "classes", *(hint.name for hint in fields(Hints)), "fold"]
+CONVERSION_OPTIONS = [
+    "validation",
+    "epochs",
+    "seed",
+    "input",
+    "max_pool",
+    "classes",
+    *(hint.name for hint in fields(Hints)),
+    "fold",
+]
 """Options of `convert` that the file of a converted model records, and that the card's command repeats."""
 TRAINING_FACTS = ("start_revision", "start_changes", "teacher_revision", "versions")
 """Facts of a model file about its training that its card repeats under the same name."""

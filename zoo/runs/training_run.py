@@ -184,7 +184,7 @@ class TrainingRun:
 
     def score_start(self, progress: Progress = no_progress) -> None:
         """Set `start_score` if the run starts from a model; call it before the first epoch."""
-        if self.start_revision is not None and not self.reports:
+        if self.start_revision is not None and self.recipe.validation and not self.reports:
             self.start_score = evaluate_exactly(
                 self.network, self.trainer.validation, task=self.trainer.task, progress=progress, group=self.group
             )[0].score

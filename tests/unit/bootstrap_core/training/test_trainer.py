@@ -633,6 +633,20 @@ def test_of_epochs_with_the_same_score_the_one_with_the_lower_loss_is_kept(
     assert trainer.stats.snn.best_epoch == 3 - best[::-1].index(True)
 
 
+def test_without_validation_all_images_train_and_the_last_epoch_is_kept(split: Split) -> None:
+    trainer = Trainer(network(), split, recipe(validation=0))
+    assert len(trainer.training) == len(split)
+    reports = [trainer.run_epoch() for _ in range(2)]
+    assert [(report.best, report.validation_ann_score, report.validation_snn_loss) for report in reports] == [
+        (True, None, None)
+    ] * 2
+    other = Trainer(network(), split, recipe(validation=0))
+    other.load_state_dict(trainer.state_dict())
+    assert [other.run_epoch().best for _ in range(2)] == [True, True]
+    fit(trained := network(), split, recipe(validation=0))
+    assert all(map(torch.equal, trained.state_dict().values(), other.network.state_dict().values()))
+
+
 def test_a_checkpoint_of_a_version_that_compared_no_losses_keeps_its_best_epoch(split: Split, script) -> None:
     script(losses=(1.0, 1.0, 0.1, 0.9))
     trainer = Trainer(network(), split, recipe())

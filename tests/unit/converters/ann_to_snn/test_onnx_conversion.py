@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 import converters
 from bootstrap_core import IntegerNetwork, build_network, evaluate, load_dataset
+from bootstrap_core.data.image_arrays import UNLABELLED
 from bootstrap_core.data.splits import Dataset, Split
 from converters import read_model, write_model
 from converters.ann_to_snn import conversion_notes
-from converters.ann_to_snn.best_candidate import FEWEST, FEWEST_TO_JUDGE, SpikingForms, best_candidate
+from converters.ann_to_snn.ann_answers import AnnAnswers
+from converters.ann_to_snn.best_candidate import SpikingForms, best_candidate
 from converters.ann_to_snn.calibrate import InputForm, calibrate
+from converters.ann_to_snn.judge import Judge
 from converters.ann_to_snn.onnx_conversion import ImportCallbacks, import_onnx
 from converters.ann_to_snn.spiking_layers import MaxPooling, activations_first, spiking_layers
 from converters.linear.ann import run_ann
@@ -209,14 +212,15 @@ def test_of_images_normalised_as_the_ann_knows_them_there_is_no_doubt(mlp, cnn, 
 def test_sums_of_branches_become_skips_that_answer_like_the_ann(residual, digits) -> None:
     ann = import_ann(residual).ann
     images = digits.train.images[:360].float() / 255
-    found = best_candidate(ann, images, name="residual", time_steps=16, forms=SPIKES, normalization=NORMAL)
+    judge = Judge(digits.train.take(slice(360, 720)), AnnAnswers(ann, NORMAL))
+    found = best_candidate(ann, images, judge, name="residual", time_steps=16, forms=SPIKES, normalization=NORMAL)
     spec = found.model.spec
     assert [[(skip.source, skip.kind) for skip in skips_of(layer)] for layer in spec.layers] == [
         [], [], [], [(1, "identity")], [], [(3, "conv")], [], [], [(5, "dense")],
     ]  # fmt: skip
     assert spec.blocks[4].skips[0].stride == (2, 2)
     assert spec.blocks[-2].kind == "flatten"
-    assert found.agreement > 0.85
+    assert found.verdict.agreement > 0.85
     assert found.blocks == [1, 2, 3, 4, 5, 6, 8]
     blocks: dict[str, list[list[int]]] = {}
     for node in ann.nodes:
@@ -354,7 +358,7 @@ def test_the_agreement_decides_for_how_long_a_network_is_tuned(mlp, digits, monk
     reports = []
     callbacks = ImportCallbacks(on_epoch=reports.append)
     found = import_onnx(mlp, dataset=few, mean=MEAN, std=STD, time_steps=2, forms=SPIKES, callbacks=callbacks)
-    assert found.candidate.agreement < 1
+    assert found.candidate.verdict.agreement < 1
     assert max(report.epoch for report in reports) + 1 == epochs
     assert found.model.card["conversion"]["epochs"] == epochs
 
@@ -363,7 +367,8 @@ def test_tuning_in_vain_is_said(mlp, digits, monkeypatch) -> None:
     monkeypatch.setattr("converters.ann_to_snn.tuning.LEARNING_RATES", (9.0,))
     found = import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=1, forms=SPIKES)
     assert found.tuned == found.converted
-    assert "tuning was undone" in found.notes[-1]
+    assert (found.written, found.model.spec.training) == ("converted", None)
+    assert any("tuning was undone" in note and "--epochs 0" in note for note in found.notes)
 
 
 def test_one_training_image_tunes_nothing_and_that_is_said(mlp, digits) -> None:
@@ -427,7 +432,7 @@ def test_the_figures_are_those_of_the_contract(mlp, digits) -> None:
     assert set(figures["accuracy"]) == {"ann", "converted", "tuned"}
     assert (figures["time_steps"], figures["normalization"]) == (16, {"mean": MEAN, "std": STD})
     assert (figures["input"], figures["input_bits"]) == ("spike", None)
-    assert figures["agreement"] > 0.9
+    assert (figures["judged_by"], figures["written"]) == ("400 training images that no step learns from", "converted")
     assert figures["samples"] == 1000
     assert {"block", "rate", "saturated", "synops"} == set(figures["layers"][0])
     assert sum(layer["synops"] for layer in figures["layers"]) > 1000
@@ -500,25 +505,62 @@ def test_more_steps_leave_less_error(mlp, digits) -> None:
     assert errors[0] > errors[1] > errors[2]
 
 
-def test_the_pooling_that_keeps_most_answers_is_chosen(cnn, digits) -> None:
+def test_no_other_pooling_is_better_than_the_one_that_is_chosen(cnn, digits) -> None:
     ann = import_ann(cnn).ann
     images = digits.train.images[:800].float() / 255
     options = {"name": "x", "time_steps": 8, "normalization": NORMAL}
     forms = replace(SPIKES, resets=[Reset.ZERO])
-    each = [best_candidate(ann, images, forms=replace(forms, max_pooling=[pooling]), **options).agreement
+    judge = Judge(digits.train.take(slice(800, 1600)), AnnAnswers(ann, NORMAL))
+    each = [best_candidate(ann, images, judge, forms=replace(forms, max_pooling=[pooling]), **options)
             for pooling in (MaxPooling.ANY, MaxPooling.AVERAGE)]  # fmt: skip
-    assert best_candidate(ann, images, forms=forms, **options).agreement == max(each)
+    for order in ([MaxPooling.ANY, MaxPooling.AVERAGE], [MaxPooling.AVERAGE, MaxPooling.ANY]):
+        found = best_candidate(ann, images, judge, forms=replace(forms, max_pooling=order), **options)
+        assert not any(other.verdict.is_better_than(found.verdict) for other in each)
     with pytest.raises(UnsupportedError, match="max pooling is refused"):
-        best_candidate(ann, images, forms=replace(SPIKES, max_pooling=[MaxPooling.ERROR]), **options)
+        best_candidate(ann, images, judge, forms=replace(SPIKES, max_pooling=[MaxPooling.ERROR]), **options)
 
 
-def test_a_few_images_more_do_not_choose_alone(cnn, digits, monkeypatch) -> None:
-    monkeypatch.setattr("converters.ann_to_snn.best_candidate.ENOUGH_ACTIVATIONS", 1)
-    ann, images = import_ann(cnn).ann, digits.train.images[: FEWEST + FEWEST_TO_JUDGE].float() / 255
-    options = {"name": "x", "time_steps": 2, "forms": SPIKES, "normalization": NORMAL}
-    few, many = (best_candidate(ann, images[:n], **options) for n in (FEWEST + 1, len(images)))
-    assert (few.held_out, many.held_out) == (False, True)
-    assert few.agreement not in {0.0, 1.0}
+def test_images_for_validation_judge_alone(mlp, digits, tmp_path) -> None:
+    options = {"dataset": digits, "mean": MEAN, "std": STD, "time_steps": 2, "epochs": 1, "forms": SPIKES}
+    some = digits.test.take(slice(0, 60))
+    np.savez(tmp_path / "own.npz", x=some.images.numpy(), y=some.labels.numpy())
+    found = import_onnx(mlp, validation=tmp_path / "own.npz", **options)
+    assert found.judged_by == f"60 images of {tmp_path / 'own.npz'}"
+    assert len(found.candidate.verdict.right) == 60
+    apart = replace(digits, name="apart", train=some)  # its test images judge, not those that an ANN may have seen
+    assert import_onnx(mlp, validation=apart, **options).judged_by == "1,000 images of apart"
+    blind = replace(apart, test=_without_labels(some), classes=(UNLABELLED,))
+    assert import_onnx(mlp, validation=blind, **options).candidate.verdict.agreement > 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "must have other images than --data, got mnist-sample for both"),
+        ({"name": "other", "classes": tuple("abcdefghij")}, None),  # the others have numbers alone
+        (
+            {"name": "other", "test": Split(torch.zeros(1, 1, 9, 9, dtype=torch.uint8), torch.tensor([0]))},
+            "other has im",
+        ),
+    ],
+)
+def test_unfit_images_for_validation_are_refused(mlp, digits, changes, told) -> None:
+    options = {"dataset": digits, "mean": MEAN, "std": STD, "time_steps": 1, "epochs": 0, "forms": SPIKES}
+    if told is None:
+        named = replace(digits, classes=tuple("bacdefghij"))
+        told, options = "other has the classes a, b, .*--classes a,b,c", {**options, "dataset": named}
+    with pytest.raises(DataError, match=told):
+        import_onnx(mlp, validation=replace(digits, **changes), **options)
+
+
+def test_images_that_the_ann_was_trained_on_are_said_to_judge_too_kindly(mlp, digits) -> None:
+    options = {"mean": MEAN, "std": STD, "time_steps": 2, "epochs": 0, "forms": SPIKES}
+    wrong = digits.test.labels.clone()
+    wrong[:300] += 1
+    harder = replace(digits, test=Split(digits.test.images, wrong % 10))
+    learnt = replace(digits, test=digits.train.take(slice(0, 1000)))
+    for dataset, kind in ((learnt, False), (harder, True)):
+        assert any("judge too kindly" in note for note in import_onnx(mlp, dataset=dataset, **options).notes) is kind
 
 
 def test_states_have_room_on_the_images_of_the_calibration(cnn, digits) -> None:

@@ -1,17 +1,15 @@
 """Tuning with a known teacher."""
 
-import math
-
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core import IntegerNetwork, build_network, evaluate, fit, load_dataset
-from bootstrap_core.data.splits import Dataset
+from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from converters.ann_to_snn import tuning
+from converters.ann_to_snn.judge import BestSoFar, Judge
 from converters.ann_to_snn.tuning import epoch_work, image_work, neuron_steps, tune, usual_epochs
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
@@ -43,6 +41,16 @@ def copied(network: Network) -> Network:
     return again
 
 
+def moved(network: Network, by: float) -> Network:
+    """Return a copy with other weights, `by` times a random matrix away."""
+    other, generator = copied(network), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            if parameter.dim() > 1:
+                parameter.add_(by * torch.randn(parameter.shape, generator=generator) * parameter.std())
+    return other
+
+
 def by(network: Network, factor: float = 1.0):
     """Return a teacher whose logits are those of the network times a factor, plus 3."""
 
@@ -53,11 +61,27 @@ def by(network: Network, factor: float = 1.0):
     return answer
 
 
-def test_logits_are_brought_to_the_size_of_the_teacher_s(trained: Network, digits: Dataset, monkeypatch) -> None:
+def best_of(network: Network, split: Split, teacher) -> BestSoFar:
+    """Return the network as the first 400 images of a split like it; the others are for tuning, see `learning`."""
+    judge = Judge(split.take(slice(0, 400)), teacher)
+    return BestSoFar(network, judge, judge.verdict(network))
+
+
+def learning(digits: Dataset) -> Split:
+    return digits.train.take(slice(400, None))
+
+
+def recipes_of(trained: Network, split: Split, teacher, epochs: int, monkeypatch) -> list[TrainingSpec]:
+    """Return the recipes with which a network is tuned, without training."""
     found: list[TrainingSpec] = []
     monkeypatch.setattr(tuning, "fit", lambda network, split, recipe, **options: found.append(recipe))
-    tune(copied(trained), digits.train, by(trained, 7.0), 1)
-    assert found[0].logit_scale == pytest.approx(7, rel=1e-3)
+    assert tune(best_of(copied(trained), split, teacher), split, teacher, epochs) is None
+    return found
+
+
+def test_logits_are_brought_to_the_size_of_the_teacher_s(trained: Network, digits: Dataset, monkeypatch) -> None:
+    (first, _) = recipes_of(trained, digits.train, by(trained, 7.0), 1, monkeypatch)
+    assert first.logit_scale == pytest.approx(7, rel=1e-3)
 
 
 def test_an_image_costs_its_neurons_times_the_steps(trained: Network) -> None:
@@ -66,15 +90,24 @@ def test_an_image_costs_its_neurons_times_the_steps(trained: Network) -> None:
 
 
 def test_a_damaged_network_is_mended(trained: Network, digits: Dataset) -> None:
-    damaged = copied(trained)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in damaged.parameters():
-            if parameter.dim() > 1:
-                parameter.add_(0.7 * torch.randn(parameter.shape, generator=generator) * parameter.std())
+    damaged = moved(trained, 0.7)
     before = evaluate(IntegerNetwork(damaged), digits.test).accuracy
-    tune(damaged, digits.train, by(trained, 5.0), 2)
+    teacher = by(trained, 5.0)
+    assert tune(best_of(damaged, digits.train, teacher), learning(digits), teacher, 2)
     assert evaluate(IntegerNetwork(damaged), digits.test).accuracy > before + 0.05
+
+
+def test_images_are_changed_only_where_the_ann_still_knows_them(trained: Network, digits: Dataset, monkeypatch) -> None:
+    (first, _) = recipes_of(trained, digits.train, by(trained), 1, monkeypatch)
+    assert first.augment == tuning.MOVED
+    places = torch.randperm(784, generator=torch.Generator().manual_seed(0))  # means something in its place alone
+    shuffled = Split(digits.train.images.flatten(1)[:, places].view(-1, 1, 28, 28), digits.train.labels)
+
+    def teacher(images: Tensor) -> Tensor:
+        return by(trained)(images.flatten(1)[:, places.argsort()].view(-1, 1, 28, 28))
+
+    (first, _) = recipes_of(trained, shuffled, teacher, 1, monkeypatch)
+    assert first.augment is None
 
 
 def test_the_steps_of_deeper_networks_are_smaller() -> None:
@@ -91,87 +124,39 @@ def test_the_steps_of_deeper_networks_are_smaller() -> None:
 def test_what_answers_worse_is_taken_back(trained: Network, digits: Dataset, monkeypatch) -> None:
     monkeypatch.setattr(tuning, "LEARNING_RATES", (5.0, 5.0))
     network = copied(trained)
-    tune(network, digits.train, by(trained), 1)
+    assert tune(best_of(network, digits.train, by(trained)), learning(digits), by(trained), 1) is None
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, trained.state_dict()[name]), name
 
 
 def test_smaller_steps_follow_on_those_that_made_it_worse(trained: Network, digits: Dataset, monkeypatch) -> None:
-    monkeypatch.setattr(tuning, "LEARNING_RATES", (5.0, 1e-12, 1e-13))  # the second is too small to change a weight
-    network, seen = copied(trained), []
-    tuned = tune(network, digits.train, by(trained), 1, on_epoch=seen.append)
+    monkeypatch.setattr(tuning, "LEARNING_RATES", (5.0, 3e-3))
+    damaged, seen = moved(trained, 0.7), []
+    best = best_of(damaged, digits.train, by(trained))
+    tuned = tune(best, learning(digits), by(trained), 1, on_epoch=seen.append)
     assert tuned is not None
-    rates = tuning.learning_rates(network.spec)
+    rates = tuning.learning_rates(damaged.spec)
     assert tuned.recipe.snn_learning_rate == rates[1]
-    assert [report.learning_rate for report in seen] == rates[:2]
+    assert [report.learning_rate for report in seen] == rates
 
 
 @pytest.mark.parametrize("best", tuning.PARTS)
-def test_that_part_of_what_tuning_changed_is_kept_whose_loss_is_smallest(trained: Network, best: float) -> None:
-    network, before = copied(trained), trained.state_dict()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(2)
-
-    class Judge:
-        def score(self, network: Network) -> float:
-            off = (p - before[name] - 2 * best for name, p in network.named_parameters())
-            return sum(float(x.abs().sum()) for x in off)
-
-    assert tuning._keep_best_part(network, before, Judge()) == (best, pytest.approx(0, abs=1e-2))
+def test_that_part_of_what_tuning_changed_is_kept_that_is_best(trained: Network, digits: Dataset, best: float) -> None:
+    network = moved(trained, -1.0)
+    so_far = best_of(network, digits.train, by(trained))
+    before = so_far.state
+    network.load_state_dict(moved(trained, 1 / best - 1).state_dict())  # the teacher lies at this part of the way
+    assert tuning._keep_best_part(so_far, before) == best
     for name, parameter in network.named_parameters():
-        torch.testing.assert_close(parameter.detach(), before[name] + 2 * best)
-
-
-@pytest.mark.parametrize(
-    ("losses", "kept", "asked"),
-    [([1.0, 2.0], 1.0, 2), ([3.0, 2.0, 2.5], 0.75, 3), ([math.inf, 3.0, 2.0, 1.0], 0.25, 4)],
-)
-def test_parts_are_tried_until_one_is_worse(trained: Network, losses: list[float], kept: float, asked: int) -> None:
-    network, left = copied(trained), list(losses)
-
-    class Judge:
-        def score(self, network: Network) -> float:
-            return left.pop(0)
-
-    assert tuning._keep_best_part(network, trained.state_dict(), Judge()) == (kept, min(losses))
-    assert len(losses) - len(left) == asked
-
-
-def test_what_is_kept_is_judged_by_what_is_learnt(trained: Network, digits: Dataset) -> None:
-    def judge(scale: float, distillation: float) -> tuning._Judge:
-        recipe = TrainingSpec(logit_scale=scale, distillation=distillation)
-        return tuning._Judge(digits.test.take(slice(0, 60)), by(trained, 3.0), recipe)
-
-    moved, labels = judge(3.0, 1.0).images.float() / 255, digits.test.labels[:60].repeat(tuning.N_MOVES)
-    assert len(moved) == 60 * tuning.N_MOVES
-    assert not torch.equal(moved[:60], moved[60:120])
-    with torch.no_grad():
-        logits = trained(moved, Mode.SNN)
-    assert judge(3.0, 1.0).score(trained) == pytest.approx(0, abs=1e-5)
-    assert judge(1.0, 1.0).score(trained) > 0.01
-    of_labels = float(F.cross_entropy(3 * logits, labels))
-    assert judge(3.0, 0.25).score(trained) == pytest.approx(0.75 * of_labels, rel=1e-5)
+        torch.testing.assert_close(parameter, trained.get_parameter(name))
 
 
 def test_an_epoch_is_as_long_as_the_work_allows(trained: Network, digits: Dataset, monkeypatch) -> None:
-    found: list[TrainingSpec] = []
-    monkeypatch.setattr(tuning, "fit", lambda network, split, recipe, **options: found.append(recipe))
-    monkeypatch.setattr(tuning, "LAYER_WORK", 0)
-    monkeypatch.setattr(tuning, "LEAST_WORK", 200 * image_work(trained.spec))
-    tune(copied(trained), digits.train, by(trained), 3)
-    assert (found[0].epochs, found[0].snn_epochs, found[0].images_per_epoch) == (3, 3, 200)
-    assert found[0].validation == len(digits.train) // 12
-    monkeypatch.setattr(tuning, "LEAST_WORK", 100 * image_work(trained.spec))
-    tune(copied(trained), digits.train, by(trained), 3)
-    assert (found[1].images_per_epoch, found[1].validation) == (100, 100)
-    monkeypatch.setattr(tuning, "LEAST_WORK", 1 << 60)
-    tune(copied(trained), digits.train, by(trained), 3)
-    assert found[2].images_per_epoch == len(digits.train)
-    monkeypatch.setattr(tuning, "FEWEST_VALIDATION", 30)
-    monkeypatch.setattr(tuning, "LEAST_WORK", 300 * image_work(trained.spec))
-    tune(copied(trained), digits.train, by(trained), 3)
-    assert (found[3].images_per_epoch, found[3].validation) == (300, 50)
+    for images, length in ((200, 200), (1 << 30, len(digits.train))):
+        monkeypatch.setattr(tuning, "LAYER_WORK", 0)
+        monkeypatch.setattr(tuning, "LEAST_WORK", images * image_work(trained.spec))
+        first, *_ = recipes_of(trained, digits.train, by(trained), 3, monkeypatch)
+        assert (first.epochs, first.snn_epochs, first.images_per_epoch, first.validation) == (3, 3, length, 0)
 
 
 def test_each_layer_of_a_deep_network_has_its_work(trained: Network) -> None:

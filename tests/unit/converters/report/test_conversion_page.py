@@ -41,7 +41,16 @@ def test_every_figure_of_the_conversion_is_on_it(page, conversion) -> None:
         assert node["reason"] in words
     assert f"{conversion.imported.max_abs_error:.2e}" in words
     assert f"{sum(conversion.score.synops):,.0f}" in words
-    for said in (*conversion.notes, "Horowitz", "Davies", "not measured on hardware", "23.6 pJ", "0f" * 32):
+    for said in (
+        *conversion.notes,
+        conversion.judged_by,
+        "converted (written)",
+        "Horowitz",
+        "Davies",
+        "not measured on hardware",
+        "23.6 pJ",
+        "0f" * 32,
+    ):
         assert said in words
     assert str(conversion.candidate.input_form) in words
 
@@ -57,11 +66,12 @@ def test_without_data_the_page_says_so(onnx_file, parse) -> None:
 def test_gaps_and_disagreements_and_tuning_show(conversion, parse) -> None:
     figures = measure_conversion(conversion)
     network = replace(figures.network, by_steps={**figures.network.by_steps, 64: None})
-    tuned = replace(conversion, tuned={16: 0.4321, 8: 0.4321, 4: None})
+    tuned = replace(conversion, tuned={16: 0.4321, 8: 0.4321, 4: None}, written="tuned")
     page = parse(conversion_page(tuned, replace(figures, network=network), source="x", command="c", outputs=[]))
     assert "a state exceeds 24 bits" in page.text
     assert "overflows" in page.text
     assert "43.21" in page.text
+    assert "tuned (written)" in page.text
     example, ann = figures.examples[-1]
     swapped = replace(figures, examples=[(example, -ann)], agreement=0.5)
     text = parse(conversion_page(conversion, swapped, source="x", command="c", outputs=[])).text
