@@ -303,7 +303,7 @@ def test_a_recipe_starts_from_the_model_that_it_names(trained, run, spec_file, t
     run("card", tmp_path / "run", "--licence", "MIT", "-o", tmp_path / "card.yaml")
     card = load_card(tmp_path / "card.yaml")
     assert card.commands.train == "zoo train tiny -o run/tiny"
-    assert f"start {source}@{facts['start_revision']}" in as_markdown(card)
+    assert f"start {source}@{facts['start_revision']}" in as_markdown(card, after.spec)
 
 
 def test_a_model_file_that_is_continued_is_the_start_itself(trained, run, spec_file, tmp_path) -> None:

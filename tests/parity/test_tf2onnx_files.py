@@ -47,5 +47,5 @@ def test_every_node_is_accounted_for(path) -> None:
         (node.name, node.op_type) for node in onnx.load(path).graph.node
     ]
     became = {row["became"] for row in found.nodes}
-    assert made <= became <= made | {"input", "constant", "layout", "removed"}
+    assert made <= became <= made | {"input", "constant", "layout", "removed", "unused"}
     assert all(row["reason"] for row in found.nodes)

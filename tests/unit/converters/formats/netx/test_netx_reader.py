@@ -45,7 +45,7 @@ def same_spikes(path: Path, **options: Any) -> None:
         images = (torch.rand(9, *images.shape) > 0.5).float()
     logits = network(images)
     assert torch.equal(IntegerNetwork(network)(images), logits)
-    again = read_netx(write_netx(network, path.with_suffix(".hdf5")))
+    again = read_netx(write_netx(network, path.with_suffix(".hdf5"), overwrite=True))
     assert torch.equal(again.build()(images), logits)
 
 
@@ -218,7 +218,7 @@ def test_graded_thresholds_keep_their_mantissa(tmp_path) -> None:
     for bits in (1, 2, 5, 8):
         network = read_netx(path, input_bits=bits).build()
         assert network.blocks[1].neuron.threshold_mant == 20399
-        assert datasets(write_netx(network, tmp_path / "b.net"))["layer/0/neuron/vThMant"] == 20399
+        assert datasets(write_netx(network, tmp_path / "b.net", overwrite=True))["layer/0/neuron/vThMant"] == 20399
 
 
 def test_a_first_convolution_without_input_says_what_it_assumes(tmp_path) -> None:
