@@ -117,7 +117,7 @@ WHOLE: list[tuple[str, int, int | None]] = [
     ("training.images_per_epoch", 1, None),
     ("training.augment.shift", 0, 64),
     ("training.augment.jitter", 0, 64),
-    ("training.validation", 1, None),
+    ("training.validation", 0, None),
     ("training.sample_period", 1, None),
     ("training.sample_iterations", 1, None),
     ("training.crossover_epochs[0]", 0, None),

@@ -6,12 +6,15 @@ import pytest
 import torch
 
 from bootstrap_core import IntegerNetwork
+from bootstrap_core.data.splits import Split
+from converters.ann_to_snn.ann_answers import AnnAnswers
 from converters.ann_to_snn.best_candidate import SpikingForms, best_candidate, images_wanted
 from converters.ann_to_snn.calibrate import InputForm, calibrate
+from converters.ann_to_snn.judge import Judge
 from converters.ann_to_snn.spiking_layers import MaxPooling, spiking_layers
 from converters.linear import ann as nets
 from converters.linear.ann import Ann, Node, run_ann
-from converters.linear.image_normalization import Normalization
+from converters.linear.image_normalization import AS_THEY_ARE, Normalization
 from converters.linear.linear_fold import Conv, Dense, scale_inputs
 from specs import UnsupportedError, skips_of
 from specs.layers.input import Encoding
@@ -197,7 +200,7 @@ def test_a_layer_that_answers_to_no_image_is_told(form: InputForm) -> None:
         calibrate(ann, layers, torch.rand(20, 1, 8, 8), name="x", time_steps=T, input_form=form)
 
 
-@pytest.mark.parametrize(("size", "wanted"), [(8, 4096 + 4000), (224, 256 + 512)])
+@pytest.mark.parametrize(("size", "wanted"), [(8, 4096), (224, 256)])
 def test_of_large_images_few_are_wanted(size: int, wanted: int) -> None:
     shape = (3, size, size)
     ann = Ann(shape, (Node("r", RELU, ("x",), shape),), input_name="x")
@@ -210,12 +213,14 @@ def test_a_maximum_of_a_sum_is_averaged_where_it_cannot_be_by_any_neuron() -> No
         ("logits", dense(5, 100), "f"),
     )  # fmt: skip
     images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    found = best_candidate(ann, images, name="a", time_steps=8, forms=SpikingForms(encodings=[Encoding.SPIKE]))
+    judge = Judge(Split((images * 255).to(torch.uint8), torch.arange(12) % 5), AnnAnswers(ann, AS_THEY_ARE))
+    options = {"name": "a", "time_steps": 8}
+    found = best_candidate(ann, images, judge, **options, forms=SpikingForms(encodings=[Encoding.SPIKE]))
     assert found.max_pooling is MaxPooling.AVERAGE
     with pytest.raises(
         UnsupportedError, match=r"^a: no spiking form works: node m \(MaxPool\): max pooling with padding .*leaky one$"
     ):
-        best_candidate(ann, images, name="a", time_steps=8, forms=SpikingForms(max_pooling=[MaxPooling.ANY]))
+        best_candidate(ann, images, judge, **options, forms=SpikingForms(max_pooling=[MaxPooling.ANY]))
 
 
 @torch.no_grad()
