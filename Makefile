@@ -146,7 +146,7 @@ check-netx: install  ## Export the packaged models and random corner cases, comp
 	$(BIN)/python tests/benchmarks/check_netx_corners.py --lava-python "$(LAVA_PYTHON)" $(BENCH_OPTIONS)
 	$(BIN)/python tests/benchmarks/check_netx_corners.py --lava-python "$(LAVA_PYTHON)" --sigma-delta $(BENCH_OPTIONS)
 
-check-nir: install  ## Exchange NIR files with others: make check-nir PEER_PYTHON=(sinabs, norse) SNNTORCH_PYTHON=...
+check-nir: install  ## Exchange NIR files with others: make check-nir PEER_PYTHON=(sinabs, norse) SNNTORCH_PYTHON=(snntorch, spikingjelly)
 	$(BIN)/python tests/benchmarks/check_nir.py --peer-python "$(PEER_PYTHON)" --snntorch-python "$(SNNTORCH_PYTHON)"
 
 check-onnx: install  ## Import a folder of ONNX files, score them on MNIST: make check-onnx ONNX_FOLDER=... DATA_DIR=...

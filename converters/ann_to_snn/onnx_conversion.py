@@ -432,7 +432,7 @@ def _validation_images(answers: AnnAnswers, validation: Dataset, dataset: Datase
     if validation.name == dataset.name:
         raise DataError(f"--validation: must have other images than --data, got {dataset.name} for both")
     labelled &= validation.classes != (UNLABELLED,)
-    notes_on_data(answers.ann, validation, labelled)
+    notes_on_data(answers.ann, validation, labelled)  # raises an error for images that do not fit
     if not labelled:
         validation = answers.as_labels(validation)
     elif validation.has_names and dataset.has_names and validation.classes != dataset.classes:

@@ -57,20 +57,9 @@ RULES_OF_ONNX = (
     Rule("--reset subtract", "cannot be written as netx", excludes=("-o FILE.net", "-o FILE.hdf5")),
 )
 ONLY_FOR_ONNX = (
-    *(
-        "--data",
-        "--validation",
-        "--limit",
-        "--raw",
-        "--epochs",
-        "--input",
-        "--max-pool",
-        "--seed",
-        "--threads",
-        "--report",
-    ),
-    *("--data-dir", "--cache-dir"),
-)
+    "--data", "--validation", "--data-dir", "--cache-dir", "--limit", "--raw", "--epochs", "--input", "--max-pool",
+    "--seed", "--threads", "--report",
+)  # fmt: skip
 NOT_FOR_ONNX = ("--spec", "--threshold", "--input-bits", "--dt", "--time-constants", "--nodes-only")
 
 

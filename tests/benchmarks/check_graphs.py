@@ -41,7 +41,7 @@ IMAGES, AT_ONCE, CALIBRATING, TIME_STEPS = 32, 8, 1, 4
 def model_of(name: str, side: int) -> nn.Module:
     """Return a model with random weights, and norms fitted to noise, which keep its activations in range."""
     torch.manual_seed(0)
-    plain = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    plain = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     model = torchvision.models.get_model(name, weights=None, num_classes=10, **plain)
     if name.startswith("vgg"):  # its dense layers want maps of 7 x 7
         model.avgpool = nn.Identity()

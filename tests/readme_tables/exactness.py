@@ -1,5 +1,6 @@
 """Tables of comparisons that must find no difference."""
 
+import re
 from typing import Any
 
 from readme_tables.common import dated, markdown_table, paragraphs
@@ -23,16 +24,20 @@ def render_graphs(report: dict[str, Any]) -> str:
         numbers = [f"{row[key]:,}" if key in row else "-" for key in ("blocks", "neurons", "weights", "different")]
         reason = row.get("refused") or row.get("failed") or ""
         error = f"{row['error']:.0e}" if "error" in row else "-"
-        rows.append((f"`{name}`", row["side"], f"{row['parameters']:,}", error, *numbers, first_reasons(reason)))
+        rows.append((f"`{name}`", row["side"], f"{row['parameters']:,}", error, *numbers, operators_refused(reason)))
     header = "model | side | parameters | error | layers | neurons | weights | different | refused"
     intro = f"torchvision {report['torchvision']}, {report['images']} images; {dated(report)}."
     return paragraphs(intro, markdown_table(header, rows))
 
 
-def first_reasons(text: str) -> str:
-    """Return the reasons of a refusal without the number of all nodes before them; at most 160 characters."""
-    text = text.split("cannot become spiking layers: ")[-1].replace("|", "/")
-    return text if len(text) <= 160 else f"{text[:157]}..."
+def operators_refused(text: str) -> str:
+    """Return the operators that a refusal names, with the number of their nodes; any other text as it is.
+
+    >>> operators_refused("2 of its nodes cannot become spiking layers: 2 nodes, such as /a/b (Mul): multiplies")
+    '2 Mul'
+    """
+    found = re.findall(r"(?:(\d+) nodes, such as )?\S+ \((\w+)\): ", text.partition("spiking layers: ")[2])
+    return ", ".join(f"{n or 1} {operator}" for n, operator in found) or text.replace("|", "/")
 
 
 def render_c(report: dict[str, Any]) -> str:
