@@ -16,10 +16,11 @@ import torch
 from programs import arguments, stamp, write_report
 from torch import Tensor
 
-from bootstrap_core import IntegerNetwork, load_dataset
+from bootstrap_core import IntegerNetwork
 from bootstrap_core.analysis.evaluation import batches
+from bootstrap_core.data.data_places import DataPlaces
 from bootstrap_core.ops.library import describe, without_native
-from zoo.cli.given_model import usual_data
+from zoo.cli.given_model import load_data
 from zoo.factory import model_names
 from zoo.sources import read_source
 
@@ -37,7 +38,7 @@ def compare(source: str, data: str | None, data_dir: Path | None) -> dict[str, A
     model, _ = read_source(source)
     network = model.build()
     exact = IntegerNetwork(network)
-    dataset = load_dataset(data or usual_data(model), data_dir=data_dir, log_mel=model.spec.input.log_mel)
+    dataset = load_data(model, data, DataPlaces(data_dir))
     found = {"spikes": 0, "places": 0, "different": 0}
     n_correct = 0
     for images, labels in batches(dataset.test, 250):

@@ -15,15 +15,16 @@ import torch
 from programs import arguments, output_of, run_main
 from torch import Tensor
 
-from bootstrap_core import IntegerNetwork, Mode, Network, load_dataset
-from bootstrap_core.data.events.binning import EventBins
+from bootstrap_core import IntegerNetwork, Mode, Network
+from bootstrap_core.data.data_places import DataPlaces
 from bootstrap_core.fixed_point import MANT
 from bootstrap_core.network.blocks import EventInputBlock, FlattenBlock, GradedInputBlock
 from bootstrap_core.network.inputs import as_input, count_steps
 from bootstrap_core.network.sigma_delta import DeltaInputBlock
 from converters import write_netx
 from converters.report.network_figures import spread_out
-from zoo.cli.given_model import usual_data
+from specs import UnsupportedError
+from zoo.cli.given_model import load_data
 from zoo.sources import read_source
 
 
@@ -151,11 +152,13 @@ def main() -> int:
     failed = False
     for name in options.models:
         model, _ = read_source(name)
-        log_mel, bins = model.spec.input.log_mel, EventBins.of(model.spec, model.image_shape)
-        data = options.data or usual_data(model)
-        dataset = load_dataset(data, data_dir=options.data_dir, log_mel=log_mel, events=bins)
+        dataset = load_data(model, options.data, DataPlaces(options.data_dir))
         inputs = spread_out(dataset.test, options.images).inputs(slice(None))
-        n, different = compare(model.build(), inputs, options.lava_python)
+        try:
+            n, different = compare(model.build(), inputs, options.lava_python)
+        except UnsupportedError as error:
+            print(f"{name}: {error}")
+            continue
         print(
             f"{name}: {options.images} images of {dataset.name}, {n:,} spike places and readout voltages, {different} "
             "differ from Lava"
