@@ -11,10 +11,10 @@ from converters.linear.ann import Ann, Flatten, Node, Operation, ScaleShift, Unr
 from converters.linear.image_normalization import Normalization
 from converters.linear.linear_fold import Conv, Dense
 from converters.onnx.reading.onnx_graph import GraphInput, GraphNode
-from converters.onnx.tensor_layout import Data, Floats, Maps, Picked, maps_of, picked_of, rows_of
+from converters.onnx.tensor_layout import Data, Floats, Index, Maps, Picked, interleaved_by, maps_of, one_of, picked_of
 from specs.errors import IntegrityError, UnsupportedError
 from specs.fields import Shape
-from specs.files.limits import ONNX_TENSOR, ONNX_WINDOWS
+from specs.files.limits import ONNX_ELEMENTS, ONNX_TENSOR, ONNX_WINDOWS
 from specs.shapes import Window, axes_of, fewest_sides, pads_of
 
 INPUT = "input"
@@ -25,8 +25,8 @@ MACS = 64
 """Number of multiplications that are one unit of work; see `Budget`."""
 WEIGHT_WORK, TENSOR_WORK = 2, 2
 """Work of each weight of a layer, and of each number that depends on the image whenever it is made."""
-LARGEST_SELECTION = 1 << 22
-"""Largest number of weights of a dense layer that only moves values."""
+LARGEST_UNROLLED = 1 << 24
+"""Largest number of weights of a dense layer that moves values, or stands for a convolution of values in any order."""
 KEPT_WORK = 4
 """Work of each number that is kept until all nodes are read."""
 
@@ -65,6 +65,7 @@ class FlatGraph:
         input_shape: shape of one image.
         budget: work that the import may take.
         dtype: type in which the file computes.
+        settled: True if the layout of the input is not changed any more.
         nodes: nodes of the ANN by name.
         rows: row of the file's node that a node of the ANN comes from, by name.
         account: what a node of the file became, and the reason, by row.
@@ -77,6 +78,7 @@ class FlatGraph:
     input_shape: Shape
     budget: Budget
     dtype: npt.DTypeLike = np.float32
+    settled: bool = True
     nodes: dict[str, Node] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     account: dict[int, tuple[str, str]] = field(default_factory=dict)
@@ -148,21 +150,38 @@ class FlatGraph:
         if np.array_equal(np.sort(data.index, axis=None), np.arange(1, data.batch * data.size + 1)):
             return data
         for order in ([0, 1, 2, 3], [0, 3, 1, 2]) if data.index.ndim == 4 else ([0, 1, 2],):
-            if data.index.ndim > 2 and (picked := picked_of(data.laid_out(data.index.transpose(order)))) is not None:
-                made = self._picked(node, data, picked, rank=data.index.ndim)
+            moved = data.laid_out(data.index.transpose(order)) if data.index.ndim > 2 else data
+            if (steps := interleaved_by(moved)) is not None:
+                made = self.picked(node, moved.apart(steps)).together(steps)
                 return made.laid_out(made.index.transpose(np.argsort(order)))
-        rows = data.index.reshape(data.batch, -1)
-        if (size := rows.shape[1] * data.size) > LARGEST_SELECTION:
+        return self.unrolled(node, data, one_of(data).reshape(-1, 1), np.ones((1, 1))).shaped(data.index.shape)
+
+    def unrolled(self, node: GraphNode, data: Data, seen: Index, weight: Floats) -> Data:
+        """Append a dense layer in the place of weights that values in any order share.
+
+        Args:
+            node: node of the file that it comes from.
+            data: the tensor.
+            seen: `[places, terms]`, values that each place reads, as in `Data.index`, of the first image.
+            weight: `[outputs, terms]`; the layer has all places of the first output first.
+        """
+        if (size := len(weight) * len(seen) * data.size) > LARGEST_UNROLLED:
             raise UnsupportedError(
-                f"moves values of {data.source} {list(data.shape)} to places {list(data.index.shape)} in a way that "
-                f"takes {size:,} weights; at most {LARGEST_SELECTION:,} are supported"
+                f"reads the values of {data.source}, {list(data.shape)}, in another layout, {list(data.index.shape)}: "
+                f"as a dense layer it has {size:,} weights, at most {LARGEST_UNROLLED:,} are supported"
             )
-        row = rows_of(data.laid_out(rows), rows.shape[1])
-        weight = np.zeros((len(row), data.size))
-        weight[np.flatnonzero(row), row[row > 0] - 1] = 1
-        dense = Dense(torch.from_numpy(weight), torch.zeros(len(row)).double())
-        made = self.add(node, dense, self.flat(data), shape=(len(row),))
-        return made.laid_out(made.index.reshape(data.index.shape))
+        return self.dense(node, data, seen, weight)
+
+    def dense(self, node: GraphNode, data: Data, seen: Index, weight: Floats) -> Data:
+        """Append the dense layer that `unrolled` describes, of any size that a file may have."""
+        if (size := len(weight) * len(seen) * data.size) > ONNX_ELEMENTS:
+            raise UnsupportedError(f"{size:,} weights; at most {ONNX_ELEMENTS:,} are supported")
+        self.budget.spend(WEIGHT_WORK * size)
+        spread = np.zeros((1 + data.size, len(seen), len(weight)))  # the first row is of padding zeros
+        for place, values in enumerate(seen):
+            np.add.at(spread[:, place], values, weight.T)
+        flat = torch.from_numpy(spread[1:].transpose(2, 1, 0).reshape(-1, data.size))
+        return self.add(node, Dense(flat, torch.zeros(len(flat)).double()), self.flat(data), shape=(len(flat),))
 
     def compact(self, node: GraphNode, data: Data) -> Data:
         """Return the tensor, with a source that has no other values if that is possible."""
@@ -172,6 +191,17 @@ class FlatGraph:
             return self.plain(node, data)
         except UnsupportedError:
             return data
+
+    def alike(self, node: GraphNode, first: Data, second: Data) -> tuple[Data, Data]:
+        """Return two tensors of all values of their sources, in the same layout: maps of one, or features."""
+        for one, other in ((first, second), (second, first)):
+            order = np.argsort(one.index, axis=None)
+            placed = other.laid_out(other.index.ravel()[order].reshape(one.batch, *one.shape))
+            if (picked := picked_of(placed)) is not None:
+                made = self._picked(node, placed, picked).laid_out(one.index)
+                return (one, made) if one is first else (made, one)
+        first, places = self.flat(first), one_of(second)[np.argsort(one_of(first))]
+        return first, self.unrolled(node, second, places[:, None], np.ones((1, 1))).laid_out(first.index)
 
     def picked(self, node: GraphNode, data: Data) -> Data:
         """Return maps whose channels are not in order as a source in which they are."""
@@ -195,25 +225,26 @@ class FlatGraph:
             made = self.add(node, pad, made, shape=padded, rank=rank or data.index.ndim)
         return made
 
-    def map_shape(self, data: Data, window: Window, channels: int, *, per_output: int = 1) -> Shape:
+    def map_shape(self, shape: Shape, batch: int, window: Window, channels: int, *, per_output: int = 1) -> Shape:
         """Return the output shape of windows on maps, once their sizes and work are within the limits.
 
         Args:
-            data: the maps.
+            shape: shape of the maps.
+            batch: number of images.
             window: the windows, with all padding.
             channels: channels of the output.
             per_output: channels of the maps that one channel of the output reads.
         """
         axes = axes_of(window)
-        height, width = (axis.output(side) for axis, side in zip(axes, data.shape[1:], strict=True))
+        height, width = (axis.output(side) for axis, side in zip(axes, shape[1:], strict=True))
         if min(height, width) < 1:
-            raise UnsupportedError(f"windows {list(window.kernel)} do not fit into maps {list(data.shape[1:])}")
+            raise UnsupportedError(f"windows {list(window.kernel)} do not fit into maps {list(shape[1:])}")
         top, left, bottom, right = pads_of(window.padding)
-        padded = data.shape[0] * (data.shape[1] + top + bottom) * (data.shape[2] + left + right)
-        if (size := data.batch * max(padded, channels * height * width)) > ONNX_TENSOR:
+        padded = shape[0] * (shape[1] + top + bottom) * (shape[2] + left + right)
+        if (size := batch * max(padded, channels * height * width)) > ONNX_TENSOR:
             raise UnsupportedError(f"makes {size:,} numbers; at most {ONNX_TENSOR:,} are supported")
-        places = data.batch * height * width
-        if (size := places * data.shape[0] * math.prod(axis.reach for axis in axes)) > ONNX_WINDOWS:
+        places = batch * height * width
+        if (size := places * shape[0] * math.prod(axis.reach for axis in axes)) > ONNX_WINDOWS:
             raise UnsupportedError(f"its windows have {size:,} numbers; at most {ONNX_WINDOWS:,} are supported")
         self.budget.spend(size + places * channels * per_output * math.prod(window.kernel) // MACS)
         return channels, height, width

@@ -99,12 +99,18 @@ def _errors(ann: Ann, reference: Reference, n: int) -> tuple[float, float]:
 
 def _first_that_works(graph: Graph, path: Path, budget: Budget) -> tuple["_Walk", Ann, Data]:
     """Import the first output that is a row of logits, with the first layout of the input that fits."""
-    errors = []
-    for output, layout in product(_outputs(graph), _layouts(graph.input.shape[1:])):
-        try:
-            return _imported(graph, output, layout, path, budget)
-        except UnsupportedError as error:
-            errors.append(error)
+    errors = list[UnsupportedError]()
+    for settled in (False, True):
+        errors, unread = [], False
+        for output, layout in product(_outputs(graph), _layouts(graph.input.shape[1:])):
+            try:
+                return _imported(graph, output, layout, path, budget, settled=settled)
+            except UnsupportedError as error:
+                errors.append(error)
+            except Relayout:
+                unread = True
+        if not unread:
+            break
     raise errors[0] if errors else UnsupportedError(f"{path} has no output")
 
 
@@ -125,15 +131,23 @@ def _outputs(graph: Graph) -> list[str]:
     return [*last, *sorted(others, key=lambda name: len(before[name]), reverse=True)]
 
 
-def _imported(graph: Graph, output: str, layout: Layout, path: Path, budget: Budget) -> tuple["_Walk", Ann, Data]:
-    """Import one output with this layout of the input, or with the layout in which the first layer reads it."""
+def _imported(
+    graph: Graph, output: str, layout: Layout, path: Path, budget: Budget, *, settled: bool
+) -> tuple["_Walk", Ann, Data]:
+    """Import one output with this layout of the input, or with the layout in which the first layer reads it.
+
+    Raises:
+        Relayout: it reads the input in no layout of whole maps; with `settled`, its layer becomes a dense one.
+    """
     needed = graph.ancestors((output,))
     if any(node.row in needed and not graph.texts.isdisjoint(node.inputs) for node in graph.nodes):
         raise UnsupportedError(f"{path}: the output {output!r} is computed from strings, not a row of logits")
-    walk = _Walk(graph, output, layout, budget, settled=False)
+    walk = _Walk(graph, output, layout, budget, settled=settled)
     try:
         walk.run(path)
     except Relayout as found:
+        if found.index is None:
+            raise
         places = np.empty(found.index.size, dtype=np.int64)
         places[found.index.ravel() - 1] = np.arange(found.index.size)
         walk = _Walk(graph, output, Layout(found.index.shape, places[layout.order]), budget, settled=True)
@@ -190,7 +204,7 @@ class _Walk:
     """One pass over the nodes that an output needs; with `settled`, the layout of the input is not changed any more."""
 
     def __init__(self, graph: Graph, output: str, layout: Layout, budget: Budget, *, settled: bool) -> None:
-        self.graph, self.output, self.layout, self.settled = graph, output, layout, settled
+        self.graph, self.output, self.layout = graph, output, layout
         self.needed = graph.ancestors((output,))
         self.constants_left = onnx_constants(graph.n_bytes)
         self.before_weights = _before_weights(graph)
@@ -200,7 +214,7 @@ class _Walk:
         read = (name for node in readers if not OPERATORS.has(node, Trait.SIZE) for name in node.inputs)
         self.read = {output, *read}
         double = graph.input.element_type == TensorProto.DOUBLE
-        self.flat = FlatGraph(layout.shape, budget, np.float64 if double else np.float32)
+        self.flat = FlatGraph(layout.shape, budget, np.float64 if double else np.float32, settled)
         self.flat.last = self._last_rows()
         self.constants: dict[str, Array] = dict(graph.constants)
         self.problems: dict[int, str] = {}
@@ -232,7 +246,7 @@ class _Walk:
             except IntegrityError as error:
                 raise IntegrityError(f"{path}: {node.name} ({node.op}): {error}") from None
             except Relayout:
-                if not self.settled:
+                if not self.flat.settled:
                     raise
                 self.problems[node.row] = "reads the input in another layout than other layers do: use one layout"
                 self._give_up(node)

@@ -5,13 +5,15 @@ returns the node's output. Source of all definitions: Operators.md and Changelog
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto
 
 from converters.linear.ann import Add, AvgPool, Bound, Concat, LeakyRelu, MaxPool, PRelu, Relu, ZeroPad
-from converters.linear.linear_fold import Conv, Dense
+from converters.linear.linear_fold import Conv, ungrouped
 from converters.onnx.flat_graph import INPUT, TENSOR_WORK, WEIGHT_WORK, FlatGraph
 from converters.onnx.operands import (
     as_floats,
@@ -29,10 +31,10 @@ from converters.onnx.operator_table import Inputs, Operators, Trait, Value
 from converters.onnx.reading.constant_folding import evaluate, fitted_from
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.reading.onnx_graph import FLOATS, GraphNode
-from converters.onnx.tensor_layout import Data, Floats, rows_of, spread_over
-from converters.onnx.windows import part_counted, windows_of
+from converters.onnx.tensor_layout import Data, Floats, Relayout, interleaved_by, one_of, rows_of, spread_over
+from converters.onnx.windows import each_window, in_phases, part_counted, transposed_windows_of, windows_of
 from specs.errors import IntegrityError, UnsupportedError
-from specs.files.limits import ONNX_ELEMENTS
+from specs.files.limits import ONNX_ELEMENTS, ONNX_TENSOR
 from specs.shapes import Window, pads_of
 
 OPERATORS = Operators()
@@ -49,24 +51,59 @@ QUANTISED = {"uint8", "int8", "uint16", "int16", "uint4", "int4"}
 @OPERATORS.reads("Conv", 1, 11, 22, traits=Trait.WEIGHS)
 def _convolution(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     made = _without_bias(node, data_at(inputs, 0), floats_at(inputs, 1, "its weights"), flat)
+    return _biased(node, made, inputs, flat)
+
+
+@OPERATORS.reads("ConvTranspose", 1, 11, 22, traits=Trait.WEIGHS)
+def _transposed_convolution(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+    """Read ConvTranspose: a convolution with its kernel turned round, of the values with zeros between and around."""
+    data, weight = data_at(inputs, 0), floats_at(inputs, 1, "its weights")
+    groups, kernel, sides = int(node.attributes.get("group", 1)), weight.shape[2:], data.index.shape[2:]
+    if not 1 <= len(sides) == len(kernel) <= 2 or groups < 1 or len(weight) % groups:
+        raise UnsupportedError(f"weights {list(weight.shape)} in {groups} groups on {list(data.index.shape)}")
+    stride, dilation, pads = transposed_windows_of(node.attributes, kernel, sides)
+    grown, edges = list[int](), list[tuple[int, int]]()
+    for side, step, start, end in zip(sides, stride, *pads, strict=True):
+        zeros = min(step - 1, max(0, end))  # whole steps, if the padding at the end allows it
+        grown.append((side - 1) * step + 1 + zeros)
+        edges.append((start, end - zeros))
+    if (size := math.prod((*data.index.shape[:2], *grown))) > ONNX_TENSOR:
+        raise UnsupportedError(f"makes {size:,} numbers; at most {ONNX_TENSOR:,} are supported")
+    apart, every = np.zeros((*data.index.shape[:2], *grown), np.int64), [slice(None)] * 2
+    every += [slice(None, (side - 1) * step + 1, step) for side, step in zip(sides, stride, strict=True)]
+    apart[tuple(every)] = data.index
+    inside = [slice(None)] * 2 + [slice(max(0, -start), min(0, end) or None) for start, end in edges]
+    cropped = data.laid_out(apart[tuple(inside)])
+    parts = np.flip(weight, tuple(range(2, weight.ndim))).reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)
+    padding = [max(0, pad) for each in zip(*edges, strict=True) for pad in each]
+    plain = {"group": groups, "dilations": dilation, "pads": padding}
+    made = _without_bias(node, cropped, parts.reshape(-1, *parts.shape[2:]), flat, plain)
+    return _biased(node, made, inputs, flat)
+
+
+def _biased(node: GraphNode, made: Data, inputs: Inputs, flat: FlatGraph) -> Data:
+    """Append the bias of a convolution, if it has one."""
     if input_at(inputs, 2) is None:
         return made
     shift = floats_at(inputs, 2, "its bias").reshape(-1, *[1] * (made.index.ndim - 2))
     return scaled(node, made, flat, shift=shift)
 
 
-def _without_bias(node: GraphNode, data: Data, weight: Floats, flat: FlatGraph) -> Data:
-    """Append the convolution that the attributes of a node describe."""
-    groups = int(node.attributes.get("group", 1))
+def _without_bias(
+    node: GraphNode, data: Data, weight: Floats, flat: FlatGraph, attributes: Mapping[str, Any] | None = None
+) -> Data:
+    """Append the convolution that attributes, by default those of the node, describe."""
+    attributes = node.attributes if attributes is None else attributes
+    groups = int(attributes.get("group", 1))
     if groups < 1 or weight.ndim != data.index.ndim or weight.ndim not in (3, 4):
         raise UnsupportedError(
             f"weights of shape {list(weight.shape)} in {groups} groups on {list(data.index.shape)}; only convolutions "
             "over 1 or 2 axes, in at least 1 group, are supported"
         )
-    given = tuple(node.attributes.get("kernel_shape") or weight.shape[2:])
+    given = tuple(attributes.get("kernel_shape") or weight.shape[2:])
     if given != weight.shape[2:]:
         raise IntegrityError(f"its kernel_shape {list(given)} does not match its weights of shape {list(weight.shape)}")
-    window = windows_of(node.attributes, given, data.index.shape[2:])
+    window = windows_of(attributes, given, data.index.shape[2:])
     weight = weight.reshape(*weight.shape[:2], *window.kernel)
     return _convolved(node, data, weight, replace(window, groups=groups), flat)
 
@@ -75,16 +112,20 @@ def _convolved(node: GraphNode, data: Data, weight: Floats, window: Window, flat
     """Append a cross-correlation with weight `[channels, C / groups, kh, kw]`."""
     if data.is_upright:
         return _convolved(node, data.turned(), weight.swapaxes(2, 3), window.turned(), flat).turned()
-    data, maps = flat.maps(node, data)
+    channels, per_group = weight.shape[:2]
+    if per_group * window.groups != data.index.shape[1] or channels % window.groups:
+        raise UnsupportedError(
+            f"its weights {list(weight.shape)} in {window.groups} groups do not fit {data.index.shape[1]} channels"
+        )
+    bias = tensor_of(np.zeros(channels))
+    try:
+        data, maps = flat.maps(node, data)
+    except UnsupportedError:
+        return _unrolled(node, data, weight, window, flat)
     if not maps.in_order and window.groups > 1:
         data, maps = flat.maps(node, flat.picked(node, data))
     window = window.padded(maps.pads)
-    channels, per_group = weight.shape[:2]
-    shape = flat.map_shape(data, window, channels, per_output=per_group)
-    if per_group * window.groups != len(maps.channels) or channels % window.groups:
-        raise UnsupportedError(
-            f"its weights {list(weight.shape)} in {window.groups} groups do not fit {len(maps.channels)} channels"
-        )
+    shape = flat.map_shape(data.shape, data.batch, window, channels, per_output=per_group)
     if not maps.in_order:
         in_order = np.zeros_like(weight)
         in_order[:, maps.channels] = weight
@@ -92,9 +133,30 @@ def _convolved(node: GraphNode, data: Data, weight: Floats, window: Window, flat
     if weight.size > ONNX_ELEMENTS:
         raise UnsupportedError(f"has {weight.size:,} weights; at most {ONNX_ELEMENTS:,} are supported")
     flat.budget.spend(WEIGHT_WORK * weight.size)
-    bias = tensor_of(np.zeros(channels))
     conv = Conv(tensor_of(weight), bias, window.stride, window.padding, window.dilation, window.groups)
     return flat.add(node, conv, data, shape=shape, rank=maps.rank)
+
+
+def _unrolled(node: GraphNode, data: Data, weight: Floats, window: Window, flat: FlatGraph) -> Data:
+    """Append a convolution of a tensor of any layout, as one of the source's maps or as a dense layer."""
+    if data.source in flat.movable and not flat.settled:
+        raise Relayout(None)
+    weight = ungrouped(Conv(tensor_of(weight), tensor_of(np.zeros(len(weight))), groups=window.groups)).weight.numpy()
+    rank, batch, channels = data.index.ndim, data.batch, data.index.shape[1]
+    data = data.shaped((len(data.index), channels, -1, data.index.shape[-1]))
+    _, *sides = flat.map_shape(data.index.shape[1:], 1, window, len(weight))
+    if (steps := interleaved_by(data)) is not None:
+        most = min(ONNX_ELEMENTS, len(weight) * math.prod(sides) * data.size)
+        if (phases := in_phases(weight, window, steps, data.index.shape[2:], most)) is not None:
+            apart, inner, groups = phases
+            made = _convolved(node, data.apart(steps), apart, inner, flat).together(groups)
+            return made if rank == 4 else made.shaped((batch, len(weight), -1))
+    top, left, bottom, right = pads_of(window.padding)
+    index = one_of(data).reshape(data.index.shape[1:])
+    seen = each_window(np.pad(index, ((0, 0), (top, bottom), (left, right))), window)  # [C, H, W, kh, kw]
+    terms = np.asarray(seen.transpose(1, 2, 0, 3, 4).reshape(math.prod(sides), -1), np.int64)
+    made = flat.unrolled(node, data, terms, weight.reshape(len(weight), -1))
+    return made.shaped((batch, len(weight), *sides[4 - rank :]))
 
 
 @OPERATORS.reads("Gemm", 6, 7, 9, 11, 13, traits=Trait.WEIGHS)
@@ -128,15 +190,8 @@ def _product(node: GraphNode, first: Value | None, second: Value | None, factor:
     if first.index.shape[-1] != len(weight):
         raise IntegrityError(f"its weights {list(weight.shape)} do not fit its input {list(first.index.shape)}")
     features, outputs = weight.shape
-    row = rows_of(first, features)
-    if first.size * outputs > ONNX_ELEMENTS:
-        raise UnsupportedError(f"{first.size * outputs:,} weights; at most {ONNX_ELEMENTS:,} are supported")
-    flat.budget.spend(WEIGHT_WORK * first.size * outputs)
-    spread = np.zeros((first.size, outputs))
-    np.add.at(spread, row[row > 0] - 1, weight[row > 0])  # in the source's order; 0 for values not in the tensor
-    dense = Dense(tensor_of(spread.T), tensor_of(np.zeros(outputs)))
-    made = flat.add(node, dense, flat.flat(first), shape=(outputs,))
-    return made.laid_out(made.index.reshape(*first.index.shape[:-1], outputs))
+    made = flat.dense(node, first, rows_of(first, features)[None], weight.T)
+    return made.shaped((*first.index.shape[:-1], outputs))
 
 
 def _turned(data: Data) -> Data:
@@ -222,7 +277,14 @@ def _pooled(node: GraphNode, data: Data, window: Window, flat: FlatGraph, *, lar
     """Append the mean over windows, in which padding counts as zeros, or the maximum, in which it does not count."""
     if data.is_upright:
         return _pooled(node, data.turned(), window.turned(), flat, largest=largest).turned()
-    data, maps = flat.maps(node, data)
+    try:
+        data, maps = flat.maps(node, data)
+    except UnsupportedError:
+        if largest:
+            raise
+        channels = data.index.shape[1]
+        weight = np.full((channels, 1, *window.kernel), 1 / math.prod(window.kernel))
+        return _convolved(node, data, weight, replace(window, groups=channels), flat)
     channels = data.shape[0]
     whole = window.padded(maps.pads)
     if largest and window.dilation != (1, 1):
@@ -231,7 +293,7 @@ def _pooled(node: GraphNode, data: Data, window: Window, flat: FlatGraph, *, lar
         raise UnsupportedError(
             f"padding {list(pads_of(whole.padding))} must be smaller than the windows {list(window.kernel)}"
         )
-    shape = flat.map_shape(data, whole, channels)
+    shape = flat.map_shape(data.shape, data.batch, whole, channels)
     if largest:
         if any(maps.pads):
             top, left, bottom, right = maps.pads
@@ -255,16 +317,20 @@ def _reduced(node: GraphNode, data: Data, axes: tuple[int, ...], flat: FlatGraph
     axes = tuple(sorted({axis % rank for axis in axes if -rank <= axis < rank}))
     others = [axis for axis in range(rank) if axis not in axes]
     count = math.prod(data.index.shape[axis] for axis in axes)
+    largest = node.proto.op_type in ("GlobalMaxPool", "ReduceMax")
     if len(data.shape) == 3 and count != data.shape[1] * data.shape[2]:
         data = flat.plain(node, data)
     moved = data.index.transpose(*others, *axes).reshape(data.batch, -1, count)  # [N, C, H * W] for maps
-    if len(data.shape) != 3 or count != data.shape[1] * data.shape[2]:
+    if len(data.shape) == 3 and count == data.shape[1] * data.shape[2]:
+        maps = data.laid_out(np.sort(moved, axis=2).reshape(data.batch, -1, *data.shape[1:]))
+        made = _pooled(node, maps, Window((data.shape[1], data.shape[2])), flat, largest=largest)
+    elif largest:
         raise UnsupportedError(
             f"reduces axes {list(axes)} of {list(data.index.shape)}; only height and width together are supported"
         )
-    maps = data.laid_out(np.sort(moved, axis=2).reshape(data.batch, -1, *data.shape[1:]))
-    largest = node.proto.op_type in ("GlobalMaxPool", "ReduceMax")
-    made = _pooled(node, maps, Window((data.shape[1], data.shape[2])), flat, largest=largest)
+    else:
+        terms = one_of(data.laid_out(moved)).reshape(-1, count)
+        made = flat.unrolled(node, data, terms, np.full((1, count), 1 / count)).shaped(moved.shape[:2])
     if node.proto.op_type == "ReduceSum":
         made = scaled(node, made, flat, np.array(float(count)))
     shape = [1 if axis in axes else side for axis, side in enumerate(data.index.shape) if keep or axis not in axes]
@@ -423,10 +489,7 @@ def _sum(node: GraphNode, first: Data, second: Data, flat: FlatGraph) -> Data:
     if first.shape != second.shape or not np.array_equal(first.index, second.index):
         first, second = flat.plain(node, first), flat.plain(node, second)
     if first.shape != second.shape or not np.array_equal(first.index, second.index):
-        raise UnsupportedError(
-            f"adds {first.source} and {second.source} {list(first.index.shape)}, whose values are in different orders: "
-            "remove the Transpose, Reshape or the like before it"
-        )
+        first, second = flat.alike(node, first, second)
     return flat.add(node, Add(), first, second)
 
 
@@ -443,6 +506,7 @@ def _fitted_by_axis(node: GraphNode, inputs: Inputs) -> Inputs:
 # --- layout
 
 
+@OPERATORS.reads("DepthToSpace", 1, 11, 13, 28, traits=LAYOUT)
 @OPERATORS.reads("Expand", 8, 13, traits=LAYOUT)
 @OPERATORS.reads("Flatten", 1, 9, 11, 13, 21, 23, 24, 25, traits=LAYOUT)
 @OPERATORS.reads("Gather", 1, 11, 13, traits=LAYOUT)
@@ -459,6 +523,19 @@ def _rearrange(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     rest = [constant(value, "its shape, axes or indices") for value in inputs[1:]]
     flat.account[node.row] = ("layout", "moves values; the weights after it are reordered to match")
     return data.laid_out(np.asarray(evaluate(node, [data.index, *rest])[0], dtype=np.int64))
+
+
+@OPERATORS.reads("Resize", 10, 11, 13, 18, 19, traits=LAYOUT)
+@OPERATORS.reads("Upsample", 1, 7, 9, 10, traits=LAYOUT)
+def _resize(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Value | tuple[Value, ...]:
+    """Read Resize or Upsample to the nearest value, which copies or leaves out values."""
+    if (mode := node.attributes.get("mode", "nearest")) != "nearest":
+        raise UnsupportedError(f"mode={mode!r} is not supported: resize to the nearest value")
+    if node.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        raise UnsupportedError("crops before it resizes, which is not supported: use Slice")
+    if node.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise UnsupportedError("keeps the aspect ratio, which is not supported: give the sizes or scales")
+    return _rearrange(node, inputs, flat)
 
 
 @OPERATORS.reads("Split", 2, 11, 13, 18, traits=LAYOUT)
@@ -502,17 +579,15 @@ def _concat(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 @OPERATORS.reads("Pad", 2, 11, 13, 18, 19, 21, 23, 24, 25, traits=Trait.AFTER_LOGITS)
 def _pad(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read Pad with zeros; the index of a padding zero is 0."""
+    """Read Pad with zeros, or with copies of values; the index of a padding zero is 0."""
     data = data_at(inputs, 0)
-    if node.attributes.get("mode", "constant") != "constant":
-        raise UnsupportedError(f"mode={node.attributes['mode']!r} is not supported: pad with zeros")
     value = input_at(inputs, 2)
     if isinstance(value, Data) or (value is not None and value.any()) or node.attributes.get("value", 0.0):
         raise UnsupportedError("pads with a number other than 0, which is not supported: pad with zeros")
     rest = [constant(value, "its padding") for value in inputs[1:]]
     # the value that pads an index is an integer zero, whatever the type of the tensor
     rest[1:2] = [None if rest[1] is None else np.zeros((), np.int64)] if len(rest) > 1 else []
-    flat.account[node.row] = ("layout", "its zeros become padding of the next layer")
+    flat.account[node.row] = ("layout", "its zeros or copies of values become part of the next layer")
     return data.laid_out(np.asarray(evaluate(node, [data.index, *rest])[0], dtype=np.int64))
 
 

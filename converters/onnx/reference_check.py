@@ -13,16 +13,18 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_conv import Conv as EvaluatedConv
 from torch import Tensor
+from torch.nn.functional import conv_transpose1d, conv_transpose2d
 
 from converters.linear.ann import Ann, run_ann
+from converters.onnx.reading.constant_folding import OURS as RESIZING
 from converters.onnx.reading.constant_folding import fitted_from
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.reading.onnx_graph import Graph, GraphNode
 from converters.onnx.tensor_layout import Floats, Index
-from converters.onnx.windows import part_counted, windows_of
+from converters.onnx.windows import each_window, part_counted, transposed_windows_of, windows_of
 from specs.errors import ConversionError
 from specs.fields import Shape
-from specs.shapes import axes_of, pads_of
+from specs.shapes import pads_of
 
 WIDER: dict[int, int] = {TensorProto.FLOAT16: TensorProto.FLOAT, TensorProto.BFLOAT16: TensorProto.FLOAT}
 
@@ -127,6 +129,24 @@ class Conv(EvaluatedConv):
         return super()._run(x, weight, bias, **attributes)  # type: ignore[no-untyped-call]
 
 
+class ConvTranspose(OpRun):
+    """Transposed convolution by torch: the class in onnx 1.23 is wrong for groups and for `output_shape`."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, weight: Array, bias: Array | None = None, **attributes: Any) -> tuple[Array]:
+        kernel, sides = weight.shape[2:], x.shape[2:]
+        stride, dilation, pads = transposed_windows_of(_given(attributes), kernel, sides)
+        convolve: Any = conv_transpose1d if len(sides) == 1 else conv_transpose2d
+        tensors = torch.tensor(x), torch.tensor(weight)
+        made = convolve(*tensors, stride=stride, groups=attributes["group"] or 1, dilation=dilation).numpy()
+        for axis, (start, end) in enumerate(zip(*pads, strict=True), 2):
+            reach = dilation[axis - 2] * (kernel[axis - 2] - 1)
+            last = made.shape[axis] - reach + end
+            made = np.take(np.concatenate([made, np.zeros_like(made)], axis), range(reach - start, last), axis)
+        return (made if bias is None else made + bias.reshape(-1, *[1] * len(sides)),)
+
+
 class BatchNormalization(OpRun):
     """Normalization by the file's statistics: until opset 13 the class in onnx 1.23 assumes training mode.
 
@@ -174,7 +194,17 @@ class _Fitting(OpRun):
         return (self.apply(x, y if axis is None else fitted_from(axis, x.ndim, y)),)
 
 
-OURS = GlobalMaxPool, MaxPool, AveragePool, Conv, BatchNormalization, Dropout, DequantizeLinear
+OURS = (
+    GlobalMaxPool,
+    MaxPool,
+    AveragePool,
+    Conv,
+    ConvTranspose,
+    BatchNormalization,
+    Dropout,
+    DequantizeLinear,
+    *RESIZING,
+)
 OF_OPSET_6 = [
     type(name, (_Fitting,), {"apply": apply})
     for name, apply in (("Add", np.add), ("Sub", np.subtract), ("Mul", np.multiply), ("Div", np.divide))
@@ -187,9 +217,7 @@ def _windows(x: Array, attributes: Mapping[str, Any], padding: float) -> Array:
     top, left, bottom, right = pads_of(window.padding)
     maps = x if x.ndim == 4 else x[:, :, None]
     maps = np.pad(maps, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=padding)
-    seen = np.lib.stride_tricks.sliding_window_view(maps, [axis.reach for axis in axes_of(window)], (2, 3))
-    steps = (slice(None, None, step) for step in (*window.stride, *window.dilation))
-    seen = seen[:, :, *steps]
+    seen = each_window(maps, window)
     seen = seen.reshape(*seen.shape[:4], -1)
     return seen if x.ndim == 4 else seen[:, :, 0]
 

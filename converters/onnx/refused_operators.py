@@ -14,7 +14,6 @@ QONNX = (
 )
 RANDOM = "draws random numbers, which a converted network cannot do: export the model in eval mode"
 SAMPLING = "resamples, sorts or selects values, which is not supported: use Conv or pooling, or resize the images"
-TRANSPOSED = "a transposed convolution, which is not supported: use Conv"
 
 _REASONS = {
     SMOOTH: "Celu Elu Erf Exp Gelu HardSwish Mish Selu Softplus Softsign Swish SwiGLU Tanh",
@@ -32,8 +31,7 @@ _REASONS = {
     CONTROL: "If Loop Scan SequenceMap",
     INTEGER: "QLinearConv QLinearMatMul",
     RANDOM: "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
-    SAMPLING: "DeformConv GridSample MaxRoiPool MaxUnpool NonMaxSuppression Resize RoiAlign TopK Upsample Where",
-    TRANSPOSED: "ConvTranspose",
+    SAMPLING: "DeformConv GridSample MaxRoiPool MaxUnpool NonMaxSuppression RoiAlign TopK Where",
 }
 
 _QONNX_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas")

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from specs.shapes import Pads, Pair
 
 Index = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+MOST_PHASES = 8
+"""Largest number of source's maps of which the rows, or the columns, of a tensor's map come in turn."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,29 @@ class Data:
         """Return the tensor with its values at other places."""
         return replace(self, index=np.ascontiguousarray(index))
 
+    def shaped(self, shape: tuple[int, ...]) -> "Data":
+        """Return the tensor in another shape."""
+        return self.laid_out(self.index.reshape(shape))
+
     def turned(self) -> "Data":
         """Return maps with height and width exchanged."""
         return self.laid_out(self.index.swapaxes(2, 3))
+
+    def apart(self, steps: Pair) -> "Data":
+        """Return maps with every n-th row and column as a channel of its own, `[N, C * n * m, H / n, W / m]`."""
+        if steps == (1, 1):
+            return self
+        (n, channels, height, width), (down, across) = self.index.shape, steps
+        parts = self.index.reshape(n, channels, height // down, down, width // across, across)
+        return self.laid_out(parts.transpose(0, 1, 3, 5, 2, 4).reshape(n, -1, height // down, width // across))
+
+    def together(self, steps: Pair) -> "Data":
+        """Invert `apart`."""
+        if steps == (1, 1):
+            return self
+        (n, _, height, width), (down, across) = self.index.shape, steps
+        parts = self.index.reshape(n, -1, down, across, height, width)
+        return self.laid_out(parts.transpose(0, 1, 4, 2, 5, 3).reshape(n, -1, height * down, width * across))
 
     @property
     def batch(self) -> int:
@@ -105,7 +128,19 @@ def rows_of(data: Data, features: int) -> Index:
     shape = list(data.index.shape)
     if data.index.size != data.batch * features or (data.index.ndim > 1 and data.index.shape[-1] != features):
         raise UnsupportedError(f"a dense layer on {shape}, expected one row of {features} values per image: flatten it")
-    rows = data.index.reshape(data.batch, features)
+    return one_of(data)
+
+
+def one_of(data: Data) -> Index:
+    """Return the indices of the first image, flattened; those of other images are alike.
+
+    Raises:
+        UnsupportedError: the tensor mixes the images of a batch.
+    """
+    shape = list(data.index.shape)
+    if data.index.size % data.batch:
+        raise UnsupportedError(f"{shape} is not the same number of values for each of {data.batch} images")
+    rows = data.index.reshape(data.batch, -1)
     _check_batch(data, rows, shape)
     return np.asarray(rows[0], dtype=np.int64)
 
@@ -131,9 +166,12 @@ class Maps:
 
 
 class Relayout(Exception):  # noqa: N818 - a signal to start the import again, not an error
-    """Signal that the first layer reads the input in another layout than assumed: `index`, for one image."""
+    """Signal that the first layer reads the input in another layout than assumed: `index`, for one image.
 
-    def __init__(self, index: Index) -> None:
+    None stands for values that are not those of whole maps in the assumed layout, but may be so in the next.
+    """
+
+    def __init__(self, index: Index | None) -> None:
         super().__init__("another layout of the input")
         self.index = index
 
@@ -231,6 +269,16 @@ def picked_of(data: Data) -> Picked | None:
         + found.channels[:, None, None] * data.shape[1] * data.shape[2] + 1
     )  # fmt: skip
     return found if np.array_equal(inner, np.where(kept[:, None, None], there, 0)) else None
+
+
+def interleaved_by(data: Data) -> Pair | None:
+    """Return the least steps, by which `Data.apart` makes maps that are picked from the source's; None if none do."""
+    sides = data.index.shape[2:] if data.index.ndim == 4 else (1, 1)
+    steps = product(*({1, *(n for n in range(2, MOST_PHASES + 1) if side % n == 0 and side > n)} for side in sides))
+    for down, across in sorted(steps, key=math.prod):
+        if picked_of(data.apart((down, across))) is not None:
+            return down, across
+    return None
 
 
 def _inside(one: Index) -> tuple[Index, Pads]:

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.ops.op_resize import Resize as EvaluatedResize
 
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.reading.onnx_graph import GraphNode
@@ -33,6 +35,37 @@ MACS = 32
 
 EVALUATED_AS = {"DequantizeLinear": 19, "QuantizeLinear": 19}
 """Opset in which onnx evaluates an operator of an older opset: it lacks the older versions, which mean the same."""
+
+
+class Resize(EvaluatedResize):
+    """Resize to the nearest value, an axis at a time: older versions of onnx walk through all numbers for each one.
+
+    With fewer than two inputs after the tensor it is Upsample, or Resize of opset 10, which the class lacks.
+    """
+
+    op_domain = ""
+
+    def _run(self, x: Array, *given: Array | None, axes: list[int] | None = None, **attributes: Any) -> tuple[Array]:  # type: ignore[override]
+        names = "coordinate_transformation_mode", "nearest_mode"
+        options = {name: attributes[name] for name in names if attributes.get(name)}
+        if len(given) < 2:
+            plain = [1.0, 1.0, attributes.get("height_scale"), attributes.get("width_scale")]  # of opset 1
+            given = None, given[0] if given else np.array(attributes.get("scales") or plain, np.float32)
+            options = dict(zip(names, ("asymmetric", "floor"), strict=True))
+        for i, axis in enumerate(range(x.ndim) if axes is None else axes):
+            side = np.arange(x.shape[axis], dtype=np.float64)
+            scales, sizes = (None if v is None or not v.size else v[i : i + 1] for v in (*given[1:], None)[:2])
+            options |= {"mode": "nearest", "keep_aspect_ratio_policy": "stretch"}
+            places = super()._run(side, None, scales, sizes, **options)[0]
+            x = np.take(x, np.rint(places).astype(np.int64), axis)
+        return (x,)
+
+
+class Upsample(Resize):
+    """Upsample to the nearest value; the class in onnx lacks opset 7, and factors that are no whole numbers."""
+
+
+OURS = Resize, Upsample
 
 
 def evaluate(node: GraphNode, inputs: list[Array | None], *, limit: int = ONNX_TENSOR) -> list[Array]:
@@ -66,7 +99,7 @@ def evaluate(node: GraphNode, inputs: list[Array | None], *, limit: int = ONNX_T
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     try:
         with np.errstate(all="ignore"):
-            results = ReferenceEvaluator(model).run(None, feeds)
+            results = ReferenceEvaluator(model, new_ops=[*OURS]).run(None, feeds)
     except Exception as error:  # the evaluator passes on any error of NumPy
         raise IntegrityError(f"onnx cannot compute it: {str(error).strip()[:200] or type(error).__name__}") from None
     if not all(isinstance(result, np.ndarray | np.generic) for result in results):
@@ -101,6 +134,12 @@ def _n_results(node: GraphNode, inputs: list[Array | None]) -> int:
             return math.prod(
                 int(side) + 2 * int(np.abs(pads.astype(np.float64)).max(initial=0)) for side in first.shape
             )
+        case "Resize" | "Upsample" if first is not None:
+            scales, sizes = [*inputs[2:], None, None][:2] if len(inputs) > 2 else (second, None)
+            named = [value for name, value in node.attributes.items() if "scale" in name]
+            given = np.hstack([np.ones(1), *named]) if scales is None else scales
+            grown = first.size * math.prod(max(1.0, float(scale)) for scale in given.ravel()[:64])
+            return int(min(grown if sizes is None else max(first.size, 1) * _product(sizes), 2.0**62))
         case "Range" if all(array is not None and array.size == 1 for array in inputs):
             start, limit, step = (float(np.asarray(array).item()) for array in inputs)
             return int(min(abs((limit - start) / step), 2.0**62)) if step else 0

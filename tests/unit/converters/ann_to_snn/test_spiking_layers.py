@@ -2,14 +2,11 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from ideal_layers import forward, weigh
 
-from bootstrap_core.functional.convolution import conv2d
 from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, prepared, spiking_layers
 from converters.linear import ann as nets
 from converters.linear.ann import Ann, Node, run_ann
-from converters.linear.linear_fold import Conv, Dense
 from specs import ConvSpec, UnsupportedError
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -41,40 +38,6 @@ def graph(shape: tuple[int, ...], *nodes: tuple[str, nets.Operation, str]) -> An
         outputs[name] = nets.apply_operation(operation, *(outputs[i] for i in inputs.split()))
         made.append(Node(name, operation, tuple(inputs.split()), tuple(outputs[name].shape[1:])))
     return Ann(shape, tuple(made), input_name="x")
-
-
-def weigh(linear: Dense | Conv, x: Tensor) -> Tensor:
-    if isinstance(linear, Dense):
-        return F.linear(x.flatten(1), linear.weight, linear.bias)
-    return conv2d(x, linear.weight, linear, linear.bias)
-
-
-def forward(layers: list[SpikingLayer], x: Tensor) -> Tensor:
-    """Run the layers with ideal neurons."""
-    outputs = [x := x.double()]
-    for layer in layers:
-        x = outputs[layer.source]
-        assert tuple(x.shape[1:]) == layer.before
-        assert layer.flattens == (isinstance(layer.linear, Dense) and len(layer.before) > 1)
-        linear = layer.linear
-        if layer.is_any:
-            x = nets.apply_operation(nets.MaxPool(linear.kernel, linear.stride, linear.padding), x)
-        else:
-            x = weigh(linear, x)
-        for skip in layer.skips:
-            source = outputs[skip.source]
-            assert tuple(source.shape[1:]) == skip.before
-            assert not skip.linear.bias.any()
-            added = weigh(skip.linear, source)
-            if skip.diagonal is not None:
-                assert torch.equal(added, source * skip.diagonal.reshape(-1, *[1] * (source.dim() - 2)))
-            x = x + added
-        if layer.activation is not None:
-            activation = nets.Relu() if layer.population is not None else layer.activation
-            x = nets.apply_operation(activation, x)
-        assert tuple(x.shape[1:]) == layer.after
-        outputs.append(x)
-    return x
 
 
 AVERAGED = {

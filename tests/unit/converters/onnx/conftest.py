@@ -7,11 +7,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from ideal_layers import forward
 from onnx import ModelProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from bootstrap_core import IntegerNetwork
+from converters.ann_to_snn.calibrate import InputForm, calibrate
+from converters.ann_to_snn.spiking_layers import MaxPooling, prepared, spiking_layers
 from converters.linear.ann import run_ann
 from converters.onnx.import_ann import OnnxImport, import_ann
+from specs.layers.input import Encoding
 
 
 def numbers(*shape: int, seed: int = 3) -> np.ndarray:
@@ -45,10 +50,11 @@ def write(tmp_path) -> Callable[..., Path]:
 def classify(write) -> Callable[..., OnnxImport]:
     """`classify(nodes, weights)` imports a graph from x to h, followed by a dense layer from h to y.
 
-    The weights of that layer all differ, so that swapped elements of h change y.
+    The weights of that layer all differ, so that swapped elements of h change y. With `spikes=True`, its spiking layers
+    are checked, too.
     """
 
-    def classify(nodes: str, weights: dict | None = None, *, shape: str = "1,2,6,6", opset: int = 13, features=None):
+    def classify(nodes: str, weights=None, *, shape="1,2,6,6", opset=13, features=None, spikes=False) -> OnnxImport:
         weights = dict(weights or {})
         if features is None:
             before = model_of(nodes, weights, shape=shape, opset=opset, output="h")
@@ -58,6 +64,23 @@ def classify(write) -> Callable[..., OnnxImport]:
         found = import_ann(write(f"{nodes} flat = Flatten(h) y = MatMul(flat, W)", weights, shape=shape, opset=opset))
         images = torch.rand(5, *found.ann.shape)
         assert np.allclose(run_ann(found.ann, images)[0], found.reference.logits(images), rtol=1e-4, atol=1e-4)
+        if spikes:
+            check_spikes(found)
         return found
 
     return classify
+
+
+def check_spikes(found: OnnxImport) -> None:
+    """Assert that the spiking layers of an import are exact with ideal neurons, and that both engines agree."""
+    ann = prepared(found.ann, MaxPooling.ANY)
+    layers = spiking_layers(ann, MaxPooling.ANY)
+    images = torch.rand(4, *ann.shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(forward(layers, images).float(), run_ann(ann, images)[0], rtol=1e-4, atol=1e-4)
+    form = InputForm(Encoding.SPIKE)
+    made, _ = calibrate(ann, layers, images, name="tiny", time_steps=4, input_form=form, balanced=False)
+    network = made.build().eval()
+    with torch.no_grad():
+        (logits, trace), (exact, integers) = network.run(images), IntegerNetwork(network).run(images)
+    assert torch.equal(logits, exact)
+    assert all(torch.equal(a, b) for a, b in zip(trace.spikes, integers.spikes, strict=True))

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from onnx import TensorProto, numpy_helper
 
 from converters.linear.ann import AvgPool, MaxPool, run_ann
@@ -25,6 +26,7 @@ def operations(found, kind):
 
 
 W = numbers(72, 3, seed=9)
+IMAGES = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(2)) - 0.4
 
 
 @pytest.mark.parametrize(
@@ -157,10 +159,15 @@ def test_maps_of_one_axis_that_stand_upright(classify, nodes, operation) -> None
         assert np.allclose(made.weight[:, :, 0], weights["second"][..., 0])
 
 
-def test_maps_turned_over_are_refused(classify) -> None:
+def test_maps_in_another_layout_that_would_take_too_many_weights_are_refused(classify) -> None:
     nodes = "c = Conv(x, k) t = Transpose<perm=[0,1,3,2]>(c) h = Conv(t, l)"
-    with pytest.raises(UnsupportedError, match="which its weights cannot absorb"):
-        classify(nodes, {"k": KERNEL, "l": numbers(2, 4, 1, 1)}, features=32)
+    with pytest.raises(UnsupportedError, match=r"h \(Conv\): reads the values of c, \[4, 94, 94\], in another layout"):
+        classify(nodes, {"k": KERNEL, "l": numbers(2, 4, 1, 1)}, shape="1,2,96,96")
+
+
+def test_a_maximum_of_maps_in_another_layout_is_refused(classify) -> None:
+    with pytest.raises(UnsupportedError, match=r"h \(MaxPool\): reads the values of x?c?.*which its weights cannot"):
+        classify("c = Conv(x, k) t = Transpose<perm=[0,1,3,2]>(c) h = MaxPool<kernel_shape=[2,2]>(t)", {"k": KERNEL})
 
 
 # --- padding as a node
@@ -201,17 +208,10 @@ def test_a_pad_of_a_flat_row(classify) -> None:
     classify("f = Flatten(x) h = Pad(f, p0)", {"p0": np.array([0, 2, 0, 3])})
 
 
-@pytest.mark.parametrize(
-    ("nodes", "reason"),
-    [
-        ('p = Pad<mode="reflect">(x, p0) h = Conv(p, k)', "mode='reflect'"),
-        ("p = Pad(x, p0, v) h = Conv(p, k)", "than 0"),
-    ],
-)
-def test_other_padding_is_refused(classify, nodes, reason) -> None:
+def test_padding_with_other_numbers_is_refused(classify) -> None:
     weights = {"p0": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "k": KERNEL, "v": np.array(1, np.float32)}
-    with pytest.raises(UnsupportedError, match=reason):
-        classify(nodes, weights, features=144)
+    with pytest.raises(UnsupportedError, match="than 0"):
+        classify("p = Pad(x, p0, v) h = Conv(p, k)", weights, features=144)
 
 
 # --- files
@@ -421,19 +421,110 @@ JOINED = {
                   "n = BatchNormalization(j, SIX, SIX, SIX, SIX) r = Relu(n) h = Conv(r, W6)",
     "mean of tensors": "a = Relu(x) b = Conv<pads=[1,1,1,1]>(x, SAME) h = Mean(a, b, x)",
     "repeated channels": "a = Tile(x, TWICE) h = Conv(a, W4)",
+    "turned over": "c = Conv(x, K) t = Transpose<perm=[0,1,3,2]>(c) h = Conv(t, W4)",
+    "a sum with what is turned over": "c = Conv(x, K) t = Transpose<perm=[0,1,3,2]>(c) s = Add(c, t) h = Relu(s)",
+    "depth to space": "c = Conv(x, K) d = DepthToSpace<blocksize=2>(c) r = Relu(d) h = Conv(r, W1)",
+    "depth to space, by columns": 'c = Conv(x, K) d = DepthToSpace<blocksize=2, mode="CRD">(c) h = Conv(d, W1)',
+    "enlarged": "r = Relu(x) u = Resize(r, , ENLARGE) c = Conv<pads=[1,1,1,1]>(u, K) h = Relu(c)",
+    "enlarged to a size": 'u = Resize<nearest_mode="floor", coordinate_transformation_mode="asymmetric">'
+                          "(x, , , SIZE) h = Conv<pads=[1,1,1,1]>(u, K)",
+    "made smaller": "u = Resize(x, , HALF) h = Conv<pads=[1,1,1,1]>(u, K)",
+    "enlarged before strides": "r = Relu(x) u = Resize(r, , ENLARGE) c = Conv<strides=[2,4], pads=[0,1,1,2]>(u, K) "
+                               "h = Relu(c)",
+    "enlarged before an average": "r = Relu(x) u = Resize(r, , ENLARGE) "
+                                  "h = AveragePool<kernel_shape=[2,2],strides=[2,2]>(u)",
+    "a sum with what is enlarged": "c = Conv<pads=[1,1,1,1]>(x, SAME) u = Resize(c, , ENLARGE) "
+                                   "d = Conv<pads=[1,1,1,1]>(u, SAME) s = Add(u, d) r = Relu(s) "
+                                   "e = Conv<pads=[1,1,1,1], strides=[2,2]>(r, SAME) h = Add(e, c)",
+    "padded by its mirror image": 'p = Pad<mode="reflect">(x, MIRROR) c = Conv(p, K) r = Relu(c) h = Conv(r, W4)',
+    "padded by its edge": 'r = Relu(x) p = Pad<mode="edge">(r, MIRROR) c = Conv(p, K) h = Relu(c)',
+    "features as an image": "f = Flatten(x) d = MatMul(f, WIDE) r = Relu(d) m = Reshape(r, IMAGE) "
+                            "c = Conv<pads=[1,1,1,1]>(m, SAME) b = BatchNormalization(c, TWO, TWO, TWO, TWO) "
+                            "e = Relu(b) p = AveragePool<kernel_shape=[2,2]>(e) h = Conv(p, W2)",
+    "a mean of channels": "c = Conv(x, K) r = Relu(c) h = ReduceMean<axes=[1]>(r)",
 }  # fmt: skip
 INTEGERS = {
     "SIZES": [1, 3], "ONE": [1], "THREE": [3], "FIRST": [0, 0], "LAST": [6, 6], "AXES": [2, 3], "STEPS": [2, 2],
     "FROM": [1, 1], "TO": [5, 4], "GROUPS": [1, 2, 2, 4, 4], "MAPS": [1, 4, 4, 4], "MORE": [0, 1, 0, 0, 0, 1, 0, 0],
-    "AROUND": [0, 0, 1, 1, 0, 0, 1, 1], "TWICE": [1, 2, 1, 1],
+    "AROUND": [0, 0, 1, 1, 0, 0, 1, 1], "TWICE": [1, 2, 1, 1], "SIZE": [1, 2, 9, 13],
+    "MIRROR": [0, 0, 2, 1, 0, 0, 1, 2], "IMAGE": [1, 2, 4, 5],
 }  # fmt: skip
 FLOATS = {
     "K": numbers(4, 2, 3, 3), "SAME": numbers(2, 2, 3, 3), "EACH": numbers(4, 1, 2, 2), "BOTH": numbers(1, 2, 1, 1),
     "ZEROS": np.zeros((1, 2, 6, 6), np.float32), "NOUGHT": np.zeros((1, 1, 1, 1), np.float32),
-    "SIX": np.abs(numbers(6)) + 0.5, **{f"W{n}": numbers(3, n, 2, 2) for n in (2, 4, 6, 8)},
+    "SIX": np.abs(numbers(6)) + 0.5, "TWO": np.abs(numbers(2)) + 0.5, "WIDE": numbers(72, 40),
+    "ENLARGE": np.array([1, 1, 2, 2], np.float32), "HALF": np.array([1, 1, 0.5, 0.5], np.float32),
+    **{f"W{n}": numbers(3, n, 2, 2) for n in (1, 2, 4, 6, 8)},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", JOINED)
-def test_joined_and_picked_values_are_read(classify, name) -> None:
-    classify(JOINED[name], FLOATS | {key: np.array(values, np.int64) for key, values in INTEGERS.items()})
+def test_joined_moved_and_copied_values_are_read(classify, name) -> None:
+    weights = FLOATS | {key: np.array(values, np.int64) for key, values in INTEGERS.items()}
+    classify(JOINED[name], weights, spikes=True)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "opset"),
+    [
+        ("u = Upsample<height_scale=2.0, width_scale=3.0>(r)", 6),
+        ("u = Upsample<scales=[1.0, 1.0, 2.0, 3.0]>(r)", 7),
+        ("u = Upsample(r, scales)", 9),
+        ("u = Resize(r, scales)", 10),
+        ("u = Resize(r, , scales)", 13),
+        ("u = Resize<axes=[2,3]>(r, , two)", 18),
+    ],
+)
+def test_enlarging_in_all_its_spellings(classify, nodes, opset) -> None:
+    weights = {"scales": np.array([1, 1, 2, 3], np.float32), "two": np.array([2, 3], np.float32), "k": KERNEL}
+    weights = {name: array for name, array in weights.items() if name == "k" or f" {name})" in nodes}
+    found = classify(f"r = Relu(x) {nodes} h = Conv<pads=[1,1,1,1]>(u, k)", weights, opset=opset, features=864)
+    assert "Dense" not in kinds(found)[:-1]
+    enlarged = F.conv2d(F.interpolate(IMAGES.relu(), scale_factor=(2, 3)), torch.from_numpy(KERNEL), padding=1)
+    weight = torch.from_numpy(np.random.default_rng(9).normal(0.1, 0.5, (864, 3)).astype(np.float32))
+    torch.testing.assert_close(run_ann(found.ann, IMAGES)[0], enlarged.flatten(1) @ weight, rtol=1e-4, atol=1e-4)
+
+
+TRANSPOSED = {
+    "strides=[2,2]": {"stride": 2},
+    "strides=[2,2], pads=[1,1,1,1], output_padding=[1,1]": {"stride": 2, "padding": 1, "output_padding": 1},
+    "pads=[1,1,1,1]": {"padding": 1},
+    "pads=[3,3,3,3]": {"padding": 3},
+    "strides=[3,2], dilations=[2,1], pads=[0,1,0,1]": {"stride": (3, 2), "dilation": (2, 1), "padding": (0, 1)},
+    "group=2, strides=[2,2]": {"groups": 2, "stride": 2},
+    'strides=[2,2], auto_pad="SAME_UPPER"': {"stride": 2},
+    'strides=[2,2], auto_pad="SAME_LOWER"': {"stride": 2},
+    "strides=[2,2], output_shape=[11,12]": {"stride": 2},
+}
+
+
+@pytest.mark.parametrize("options", TRANSPOSED)
+def test_transposed_convolutions_are_those_of_torch(classify, options) -> None:
+    kernel, bias = numbers(2, 2 if "group" in options else 4, 3, 3), numbers(4)
+    tensors = IMAGES.relu(), torch.from_numpy(kernel), torch.from_numpy(bias)
+    made = F.conv_transpose2d(*tensors, **TRANSPOSED[options])
+    if "UPPER" in options:
+        made = made[:, :, :-1, :-1]
+    elif "LOWER" in options:
+        made = made[:, :, 1:, 1:]
+    elif "output_shape" in options:
+        made = made[:, :, 1:-1, 1:]
+    nodes, features = f"r = Relu(x) c = ConvTranspose<{options}>(r, k, b) h = Relu(c)", made[0].numel()
+    found = classify(nodes, {"k": kernel, "b": bias}, features=features, spikes=True)
+    weight = torch.from_numpy(np.random.default_rng(9).normal(0.1, 0.5, (features, 3)).astype(np.float32))
+    wanted = made.relu().flatten(1) @ weight
+    torch.testing.assert_close(run_ann(found.ann, IMAGES)[0], wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ('mode="linear"', "mode='linear' is not supported"),
+        ('coordinate_transformation_mode="tf_crop_and_resize"', "crops before"),
+        ('keep_aspect_ratio_policy="not_larger"', "aspect ratio"),
+    ],
+)
+def test_other_resizing_is_refused(classify, options, reason) -> None:
+    nodes = f"u = Resize<{options}>(x, BOX, ENLARGE) h = Relu(u)"
+    with pytest.raises(UnsupportedError, match=rf"u \(Resize\): .*{reason}"):
+        classify(nodes, {"ENLARGE": FLOATS["ENLARGE"], "BOX": np.ones(8, np.float32)}, features=288, opset=19)
