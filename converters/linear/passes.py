@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise, product
 from typing import Any
 
 import torch
@@ -36,12 +37,15 @@ from converters.linear.image_normalization import Normalization
 from converters.linear.linear_fold import Conv, Dense, scale_inputs, scale_outputs
 from specs.errors import ConversionError
 from specs.fields import Shape
-from specs.shapes import axes_of, pads_of
+from specs.shapes import axes_of, fewest_sides, pads_of
 
 MAX_DIAGONAL = 4096
 """Largest number of features for which a scaling may become a dense layer of its own."""
 MAX_DIAGONALS = 1 << 26
 """Largest number of weights of all such layers of a network."""
+
+MOST_REGIONS = 25
+"""Largest number of rectangles of maps that get a scaling of their own."""
 
 FOLDED = "folded into its weights, exactly"
 PART = " (part)"
@@ -181,10 +185,14 @@ def with_scales_folded(ann: Ann) -> Ann:
 
     A scaling goes back into the layer that computes its input, if nothing else reads that; otherwise on, past what
     commutes with it, into the next layers; or, if neither is exact, it becomes a layer of its own. A shift before
-    padding goes on, as a shift that differs between places, if a dense layer takes it in.
+    padding goes on, as a shift that differs between places, if a dense layer takes it in. What differs between places
+    and has to be a layer becomes one for each region.
     """
-    made = _ScaleFolding(ann, shifts_pass_padding=True).run()
-    return made if made.refused == ann.refused else _ScaleFolding(ann, shifts_pass_padding=False).run()
+    for shifts_pass_padding, by_region in ((True, False), (False, False), (False, True)):
+        made = _ScaleFolding(ann, shifts_pass_padding=shifts_pass_padding, by_region=by_region).run()
+        if made.refused == ann.refused:
+            break
+    return made
 
 
 def with_joined_clips(ann: Ann) -> Ann:
@@ -294,8 +302,8 @@ def _by_channel(values: Tensor) -> Tensor | None:
 class _ScaleFolding:
     """Pass `with_scales_folded`: a walk in which scalings and shifts wait in `_Value` until their place is clear."""
 
-    def __init__(self, ann: Ann, *, shifts_pass_padding: bool) -> None:
-        self.ann, self.shifts_pass_padding = ann, shifts_pass_padding
+    def __init__(self, ann: Ann, *, shifts_pass_padding: bool, by_region: bool) -> None:
+        self.ann, self.shifts_pass_padding, self.by_region = ann, shifts_pass_padding, by_region
         self.made = _Rewriting(ann)
         self.normalization = ann.normalization
         self.shared: set[str] = set()
@@ -368,6 +376,8 @@ class _ScaleFolding:
             else:
                 value, conv = self._with_channel_of_ones(value, conv)
                 value = self._alone(value) if value.shifts and not self.shifts_pass_padding else value
+        if _by_channel(value.scale) is None and self.by_region:
+            value = self._alone(value)
         factors = _by_channel(value.scale)
         if factors is None:
             self._refuse(value, "its factors differ over height and width: use one factor per channel")
@@ -423,6 +433,8 @@ class _ScaleFolding:
             return value
         plain = self._plain(value.source, shape := self._shape(value.source))
         scale, shift = _by_channel(value.scale), _by_channel(value.shift)
+        if (scale is None or shift is None) and self.by_region and (made := self._with_regions(value, shape)):
+            return made
         if scale is None or shift is None:
             what = "factors" if scale is None else "bias values"
             self._refuse(value, f"its {what} differ over height and width: use one value per channel")
@@ -440,12 +452,45 @@ class _ScaleFolding:
                 )
                 return plain
             operation = Dense(scale.diag(), shift)
+        name = self._added(value, operation, (value.source,), shape)
+        self._absorbed(value, name, "a factor and a shift for each channel")
+        return self._plain(name, shape)
+
+    def _added(self, value: _Value, operation: Operation, inputs: Sequence[str], shape: Shape) -> str:
+        """Append a node for what is pending; return its name."""
         name, n = value.names[-1], 2
         while name in self.made.nodes:
             name, n = f"{value.names[-1]} ({n})", n + 1
-        self.made.keep(Node(name, operation, (value.source,), shape))
-        self._absorbed(value, name, "a factor and a shift for each channel")
-        return self._plain(name, shape)
+        self.made.keep(Node(name, operation, tuple(inputs), shape))
+        return name
+
+    def _with_regions(self, value: _Value, shape: Shape) -> _Value | None:
+        """Return maps scaled and shifted by a layer for each rectangle with one value per channel; None if too many.
+
+        The scaled rectangles, with zeros around them, are added up.
+        """
+        if len(shape) < 3:
+            return None
+        both, (channels, *sides) = torch.stack([value.scale.expand(shape), value.shift.expand(shape)]), shape
+        starts = list[list[int]]()
+        for axis, side in enumerate(sides, 2):
+            first, second = both.narrow(axis, 0, side - 1), both.narrow(axis, 1, side - 1)
+            changes = (first != second).transpose(axis, 3).flatten(0, 2).any(0)
+            starts.append([0, *(changes.nonzero().flatten() + 1).tolist(), side])
+        if math.prod(len(each) - 1 for each in starts) > MOST_REGIONS:
+            return None
+        zeros, names, total = both.new_zeros(channels), list[str](), ""
+        for (top, bottom), (left, right) in product(*(pairwise(each) for each in starts)):
+            weight = both.new_zeros(channels, 1, shape[1] - bottom + top + 1, shape[2] - right + left + 1)
+            weight[:, 0, top, left] = both[0, :, top, left]
+            part = Conv(weight, both[1, :, top, left].clone(), groups=channels)
+            around = fewest_sides((top, left, shape[1] - bottom, shape[2] - right))
+            pad = Conv(both.new_ones(channels, 1, 1, 1), zeros, padding=around, groups=channels)
+            names.append(self._added(value, part, (value.source,), (channels, bottom - top, right - left)))
+            name = self._added(value, pad, names[-1:], shape)
+            total = self._added(value, Add(), (total, name), shape) if total else name
+        self._absorbed(value, names[0], "a factor and a shift for each channel and region")
+        return self._plain(total, shape)
 
     def _back(self, value: _Value) -> _Value:
         """Fold scale and shift into the layer before, or into the normalization of the input, if that is exact."""

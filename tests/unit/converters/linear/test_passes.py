@@ -96,6 +96,8 @@ GRAPHS = {
         ("c", conv(4, 2), "x"), ("r", Relu(), "c"), ("m", MINUS, "c"),
         ("q", Relu(), "m"), ("s", scale(4), "q"), ("a", Add(), "s r"), ("f", Flatten(), "a"),
         ("y", Dense(numbers(3, 48), numbers(3)), "f")),
+    "a factor and a shift for each region": chain(
+        conv(4, 2), ScaleShift(numbers(4, 4, 1), numbers(4, 1, 3)), Relu(), conv(3, 4, padding=(1, 1)), *ending(36)),
     "zeros before a maximum": chain(conv(4, 2), Relu(), ZeroPad((0, 1, 1, 0)), MaxPool((2, 2)), *ending(48)),
     "last node": chain(*ending(60), ScaleShift(numbers(3), numbers(3))),
 }  # fmt: skip
@@ -120,8 +122,16 @@ def test_each_pass_computes_the_same(name) -> None:
     [
         ((conv(4, 2), Bound(0.5, 0.5)), "n1", "bounds 0.5 to 0.5 leave one value"),
         ((ZeroPad((1, 1, 1, 1)), MaxPool((2, 2))), "n1", "values that may be negative"),
-        ((conv(4, 2), ScaleShift(numbers(4, 4, 3), torch.zeros(1, 1, 1)), Relu()), "n1", "its factors differ"),
-        ((conv(4, 2), ScaleShift(torch.ones(1, 1, 1), numbers(4, 4, 3)), Relu()), "n1", "its bias values differ"),
+        (
+            (conv(4, 2, padding=(1, 1)), ScaleShift(numbers(4, 6, 5), torch.zeros(1, 1, 1)), Relu()),
+            "n1",
+            "its factors diff",
+        ),
+        (
+            (conv(4, 2, padding=(1, 1)), ScaleShift(torch.ones(1, 1, 1), numbers(4, 6, 5)), Relu()),
+            "n1",
+            "its bias values",
+        ),
     ],
 )
 def test_what_has_no_exact_form_is_refused_by_name(operations, name, reason) -> None:

@@ -311,9 +311,30 @@ def test_averages_over_windows_of_different_sizes_fold_into_a_dense_layer(classi
     assert torch.allclose(run_ann(found.ann, IMAGES)[0], pooled.flatten(1) @ weights, atol=1e-5)
 
 
-def test_averages_over_windows_of_different_sizes_before_a_convolution_are_refused(classify) -> None:
-    with pytest.raises(UnsupportedError, match=r"p \(AveragePool\): its factors differ over height and width"):
-        classify("p = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(x) h = Conv(p, k)", {"k": K})
+MEAN = "AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>"
+PARTLY = {
+    "before a convolution": f"r = Relu(x) p = {MEAN}(r) c = Conv<pads=[1,1,1,1]>(p, k) h = Relu(c)",
+    "after a convolution": f"c = Conv(x, k, b) p = {MEAN}(c) r = Relu(p) h = Conv(r, l)",
+    "of the image": f"p = {MEAN}(x) h = Conv(p, k)",
+    "with a last window that is partly outside": "r = Relu(x) p = AveragePool<kernel_shape=[4,4], strides=[3,3], "
+                                                 "ceil_mode=1>(r) c = Conv(p, k1) h = Relu(c)",
+    "in a sum": f"a = Relu(x) p = {MEAN}(a) c = Conv<pads=[1,1,1,1]>(x, k2) s = Add(p, c) r = Relu(s) h = Conv(r, k)",
+    "in a branch": f"a = Relu(x) p = {MEAN}(a) c = Conv(p, k1, b) q = Conv(x, k1) j = Concat<axis=1>(c, q) "
+                   "r = Relu(j) h = Conv(r, l8)",
+    "average of all before padding": "r = Relu(x) p = AveragePool<kernel_shape=[2,2], strides=[2,2]>(r) "
+                                     "c = Conv<pads=[1,1,1,1]>(p, k) h = Relu(c)",
+    "average of all before padding that its stride does not divide": (
+        "c = Conv(x, k) p = AveragePool<kernel_shape=[3,3], strides=[2,2]>(c) d = Conv<pads=[1,1,1,1]>(p, l) "
+        "h = Relu(d)"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARTLY)
+def test_averages_over_windows_of_different_sizes_anywhere(classify, name) -> None:
+    weights = {"k": K, "b": B, "l": numbers(3, 4, 2, 2), "k1": numbers(4, 2, 1, 1), "k2": numbers(2, 2, 3, 3),
+               "l8": numbers(3, 8, 2, 2)}  # fmt: skip
+    classify(PARTLY[name], weights, opset=19, spikes=True)
 
 
 @pytest.mark.parametrize(

@@ -167,10 +167,20 @@ def test_a_factor_below_0_does_not(classify) -> None:
 
 
 def test_a_bias_that_differs_over_height_and_width(classify) -> None:
-    weights = {"k": K, "b": numbers(4, 4, 4)}
-    assert len(operations(classify("c = Conv(x, k) h = Add(c, b)", weights), Dense)) == 1  # folded into the dense bias
+    weights = {"k": K, "b": numbers(4, 6, 6)}
+    shape = {"shape": "1,2,8,8"}
+    assert len(operations(classify("c = Conv(x, k) h = Add(c, b)", weights, **shape), Dense)) == 1  # in the dense bias
     with pytest.raises(UnsupportedError, match=r"a \(Add\): its bias values differ over height and width"):
-        classify("c = Conv(x, k) a = Add(c, b) h = Relu(a)", weights, features=64)
+        classify("c = Conv(x, k) a = Add(c, b) h = Relu(a)", weights, **shape)
+
+
+def test_a_factor_and_a_bias_for_each_region(classify) -> None:
+    factor, bias = (np.repeat(np.repeat(numbers(4, 2, 3, seed=i), [3, 1], 1), [1, 2, 1], 2) for i in (1, 2))
+    nodes = "c = Conv(x, k) a = Mul(c, f) d = Add(a, b) r = Relu(d) h = Conv<pads=[1,1,1,1]>(r, l)"
+    found = classify(nodes, {"k": K, "f": factor, "b": bias, "l": numbers(3, 4, 3, 3)}, spikes=True)
+    assert kinds(found).count("Add") == 5
+    reasons = {row["op"]: row["reason"] for row in found.nodes}
+    assert reasons["Mul"] == reasons["Add"] == "a factor and a shift for each channel and region"
 
 
 # --- the input
