@@ -2,14 +2,16 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from itertools import pairwise, product
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from converters.linear.ann import Ann, Flatten, Node, Operation, ScaleShift, Unread
+from converters.linear.ann import Add, Ann, Flatten, Node, Operation, ScaleShift, Unread
 from converters.linear.image_normalization import Normalization
 from converters.linear.linear_fold import Conv, Dense
+from converters.linear.passes import MOST_REGIONS
 from converters.onnx.reading.onnx_graph import GraphInput, GraphNode
 from converters.onnx.tensor_layout import Data, Floats, Index, Maps, Picked, interleaved_by, maps_of, one_of, picked_of
 from specs.errors import IntegrityError, UnsupportedError
@@ -55,6 +57,16 @@ class Budget:
                 f"the import up to here takes {self.spent:,} numbers; at most {self.limit:,} are supported for a file "
                 "of this size: export the model with a batch of 1, or for smaller images"
             )
+
+
+def _rises(rows: Index) -> list[int]:
+    """Return where runs of rows begin, whose values rise by the same from row to row, and the number of rows."""
+    starts, before = [0], None
+    for i, step in enumerate(np.diff(rows, axis=0), 1):
+        goes_on = bool((step >= 0).all() and step.any()) and (before is None or np.array_equal(step, before))
+        before = step if goes_on else None
+        starts += [] if goes_on else [i]
+    return [*starts, len(rows)]
 
 
 @dataclass
@@ -154,7 +166,35 @@ class FlatGraph:
             if (steps := interleaved_by(moved)) is not None:
                 made = self.picked(node, moved.apart(steps)).together(steps)
                 return made.laid_out(made.index.transpose(np.argsort(order)))
+        if (blocks := self.in_blocks(node, data)) is not None:
+            return blocks
         return self.unrolled(node, data, one_of(data).reshape(-1, 1), np.ones((1, 1))).shaped(data.index.shape)
+
+    def in_blocks(self, node: GraphNode, data: Data) -> Data | None:
+        """Return maps as a sum of rectangles that are picked from the source's, as of a mirrored Pad; None if too many.
+
+        Each rectangle has zeros around it.
+        """
+        if data.index.ndim != 4 or len(data.shape) != 3:
+            return None
+        down, across = (_rises(np.moveaxis(data.index, axis, 0)) for axis in (2, 3))
+        if (len(down) - 1) * (len(across) - 1) > MOST_REGIONS:
+            return None
+        found, parts = list[Picked](), list[Data]()
+        for (top, bottom), (left, right) in product(pairwise(down), pairwise(across)):
+            place = np.s_[:, :, top:bottom, left:right]
+            if not data.index[place].any():
+                continue
+            index = np.zeros_like(data.index)
+            index[place] = data.index[place]
+            parts.append(data.laid_out(index))
+            if (picked := picked_of(parts[-1])) is None:
+                return None
+            found.append(picked)
+        total, *others = (self._picked(node, part, picked) for part, picked in zip(parts, found, strict=True))
+        for other in others:
+            total = self.add(node, Add(), total, other)
+        return total
 
     def unrolled(self, node: GraphNode, data: Data, seen: Index, weight: Floats) -> Data:
         """Append a dense layer in the place of weights that values in any order share.

@@ -141,7 +141,8 @@ def _unrolled(node: GraphNode, data: Data, weight: Floats, window: Window, flat:
     """Append a convolution of a tensor of any layout, as one of the source's maps or as a dense layer."""
     if data.source in flat.movable and not flat.settled:
         raise Relayout(None)
-    weight = ungrouped(Conv(tensor_of(weight), tensor_of(np.zeros(len(weight))), groups=window.groups)).weight.numpy()
+    parts, bias = weight, tensor_of(np.zeros(len(weight)))
+    weight = ungrouped(Conv(tensor_of(weight), bias, groups=window.groups)).weight.numpy()
     rank, batch, channels = data.index.ndim, data.batch, data.index.shape[1]
     data = data.shaped((len(data.index), channels, -1, data.index.shape[-1]))
     _, *sides = flat.map_shape(data.index.shape[1:], 1, window, len(weight))
@@ -151,6 +152,9 @@ def _unrolled(node: GraphNode, data: Data, weight: Floats, window: Window, flat:
             apart, inner, groups = phases
             made = _convolved(node, data.apart(steps), apart, inner, flat).together(groups)
             return made if rank == 4 else made.shaped((batch, len(weight), -1))
+    if (blocks := flat.in_blocks(node, data)) is not None:
+        made = _convolved(node, blocks, parts, window, flat)
+        return made if rank == 4 else made.shaped((batch, len(weight), -1))
     top, left, bottom, right = pads_of(window.padding)
     index = one_of(data).reshape(data.index.shape[1:])
     seen = each_window(np.pad(index, ((0, 0), (top, bottom), (left, right))), window)  # [C, H, W, kh, kw]

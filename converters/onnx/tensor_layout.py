@@ -261,7 +261,8 @@ def picked_of(data: Data) -> Picked | None:
         np.where(kept, of_channel[:, 0, 0], -1), np.where(kept[:, None], np.stack([y[:, 0, 0], x[:, 0, 0]], 1), 0),
         stride, (rows, columns), pads,
     )  # fmt: skip
-    if min(stride) < 1:
+    last = found.starts.max(0) + np.array(stride) * (np.array(found.size) - 1)
+    if min(stride) < 1 or bool((last >= data.shape[1:]).any()):
         return None
     there = (
         (found.starts[:, :1, None] + stride[0] * np.arange(rows)[:, None]) * data.shape[2]

@@ -464,6 +464,19 @@ def test_joined_moved_and_copied_values_are_read(classify, name) -> None:
     classify(JOINED[name], weights, spikes=True)
 
 
+@pytest.mark.parametrize("mode", ["reflect", "edge", "wrap"])
+@pytest.mark.parametrize("before", ["r = Relu(x)", "r = Relu(x) r2 = Reshape(r, R)"])
+def test_padding_with_copies_keeps_maps(classify, mode, before) -> None:
+    is_row = "Reshape" in before
+    pads = np.array([0, 0, 2, 0, 0, 1] if is_row else [0, 0, 1, 2, 0, 0, 2, 1])
+    source, kernel = ("r2", numbers(4, 2, 3)) if is_row else ("r", KERNEL)
+    weights = {"p": pads, "k": kernel, "W4": numbers(3, 4, 2) if is_row else FLOATS["W4"]}
+    weights |= {"R": np.array([1, 2, 36])} if is_row else {}
+    nodes = f'{before} q = Pad<mode="{mode}">({source}, p) c = Conv(q, k) d = Relu(c) h = Conv(d, W4)'
+    found = classify(nodes, weights, opset=19, spikes=not is_row)
+    assert is_row or kinds(found)[-4:] == ["Relu", "Conv", "Flatten", "Dense"]
+
+
 @pytest.mark.parametrize(
     ("nodes", "opset"),
     [
