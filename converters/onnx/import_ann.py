@@ -316,7 +316,7 @@ class _Walk:
                 while became not in kept and became in ann.folded:
                     became, _ = ann.folded[became]
             elif became in self.flat.nodes and became not in kept:
-                became, reason = "unused", "only its shape is read"
+                became, reason = "unused", "its numbers are not read"
             yield {"name": node.name, "op": node.op, "became": became, "reason": reason}
 
     def _read(self, node: GraphNode) -> None:
@@ -352,6 +352,8 @@ class _Walk:
         grids = {data.grid for data in inputs if isinstance(data, Data)} - {None}
         if grids and not operator.traits & (Trait.MOVES | Trait.SIZE | Trait.ENDS | Trait.DEQUANTISES):
             raise UnsupportedError("computes with quantised numbers: put a DequantizeLinear before it")
+        if not operator.traits & Trait.CHOOSES and any(isinstance(value, Data) and value.sign for value in inputs):
+            raise UnsupportedError("computes with a comparison, which is supported only as the condition of Where")
         is_end = operator.traits & Trait.AFTER_LOGITS or (
             operator.traits & Trait.ENDS_LAST and node.row in self.flat.last
         )

@@ -36,6 +36,8 @@ class Trait(Flag):
     """Has weights: what it reads are not logits."""
     DEQUANTISES = auto()
     """Takes quantised numbers."""
+    CHOOSES = auto()
+    """Takes comparisons with 0."""
     ENDS_LAST = auto()
     """Keeps the order of the classes as the last node that does more than that."""
 

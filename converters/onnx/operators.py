@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from converters.linear.ann import Add, AvgPool, Bound, Concat, LeakyRelu, MaxPool, PRelu, Relu, ZeroPad
+from converters.linear.ann import Add, AvgPool, Bound, Concat, LeakyRelu, MaxPool, PRelu, Relu, ScaleShift, ZeroPad
 from converters.linear.linear_fold import Conv, ungrouped
 from converters.onnx.flat_graph import INPUT, TENSOR_WORK, WEIGHT_WORK, FlatGraph
 from converters.onnx.operands import (
@@ -413,6 +413,46 @@ def _leaky(node: GraphNode, data: Data, slopes: Floats, flat: FlatGraph) -> Data
     if first == 1:
         return flat.unchanged(node, data, "its slope is 1 on both sides")
     return flat.add(node, LeakyRelu(first) if first else Relu(), data)
+
+
+@OPERATORS.reads("Greater", 1, 7, 9, 13)
+@OPERATORS.reads("GreaterOrEqual", 12, 16)
+@OPERATORS.reads("Less", 1, 7, 9, 13)
+@OPERATORS.reads("LessOrEqual", 12, 16)
+def _compare(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+    """Read a comparison of a tensor with 0."""
+    given = _fitted_by_axis(node, inputs)
+    data, (bound,) = only_data(given)
+    if bound.any():
+        raise UnsupportedError("compares with a number other than 0, which is not supported: use Clip or Max")
+    flat.account[node.row] = ("layout", "the condition of a ReLU that Where writes")
+    rises = node.proto.op_type.startswith("Greater") == isinstance(given[0], Data)
+    return replace(data, sign=1 if rises else -1)
+
+
+@OPERATORS.reads("Where", 9, 16, traits=Trait.CHOOSES)
+def _where(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+    """Read Where as a ReLU or a leaky ReLU: `x` where it is above 0, elsewhere 0 or a multiple of it."""
+    condition, above, below = inputs
+    if isinstance(condition, Data) and condition.sign < 0:
+        above, below = below, above
+    scale = _multiple(condition, below, flat)
+    if not isinstance(condition, Data) or _multiple(condition, above, flat) != 1 or scale is None:
+        raise UnsupportedError("chooses between values, which is supported only as x where x > 0, else 0 or a x")
+    return _leaky(node, replace(condition, sign=0), np.array([scale]), flat)
+
+
+def _multiple(condition: Value | None, value: Value | None, flat: FlatGraph) -> float | None:
+    """Return the number by which the compared values are multiplied in a tensor; None if it is another tensor."""
+    if not isinstance(value, Data) or not isinstance(condition, Data):
+        return None if value is None or isinstance(value, Data) or value.any() else 0.0
+    if not np.array_equal(value.index, condition.index):
+        return None
+    made = flat.nodes.get(value.source)
+    if made is not None and isinstance(made.operation, ScaleShift) and made.inputs == (condition.source,):
+        scale, shift = made.operation.scale, made.operation.shift
+        return None if shift.any() or scale.numel() != 1 else float(scale)
+    return 1.0 if value.source == condition.source else None
 
 
 # --- arithmetic

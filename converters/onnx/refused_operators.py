@@ -31,7 +31,7 @@ _REASONS = {
     CONTROL: "If Loop Scan SequenceMap",
     INTEGER: "QLinearConv QLinearMatMul",
     RANDOM: "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
-    SAMPLING: "DeformConv GridSample MaxRoiPool MaxUnpool NonMaxSuppression RoiAlign TopK Where",
+    SAMPLING: "DeformConv GridSample MaxRoiPool MaxUnpool NonMaxSuppression RoiAlign TopK",
 }
 
 _QONNX_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas")

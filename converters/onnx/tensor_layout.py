@@ -30,6 +30,7 @@ class Data:
             `[N, *shape]` in C order, 0 at the place of a padding zero. Operators that move values act on this.
         grid: scale and zero point of a quantised tensor, whose rounding is left out.
         ending: row of a Softmax or similar node, which may only come last.
+        sign: 1 if the tensor tells where these values are above 0, -1 where they are below; 0 if it is the values.
     """
 
     source: str
@@ -37,6 +38,7 @@ class Data:
     index: Index = field(repr=False)
     grid: tuple[float, int] | None = None
     ending: int | None = None
+    sign: int = 0
 
     @property
     def size(self) -> int:

@@ -283,7 +283,7 @@ def test_a_layer_of_which_only_the_shape_is_read_is_unused(write) -> None:
     size = "s = Shape(c) g = Gather(s, i) u = Unsqueeze(g, a) q = Concat<axis=0>(u, m)"
     weights = {"k": K, "i": np.array(0), "a": np.array([0]), "m": np.array([-1]), "w": numbers(72, 3)}
     found = import_ann(write(f"c = Conv(x, k) {size} f = Reshape(x, q) y = MatMul(f, w)", weights))
-    assert rows(found)["Conv"] == ("unused", "only its shape is read")
+    assert rows(found)["Conv"] == ("unused", "its numbers are not read")
     assert "Conv" not in kinds(found)
 
 
@@ -410,6 +410,38 @@ def test_relu6_in_all_spellings(classify, nodes, opset) -> None:
 @pytest.mark.parametrize("nodes", ["h = Clip(x, zero)", "h = Max(x, zero)"])
 def test_relu_in_other_words(classify, nodes) -> None:
     assert kinds(classify(nodes, {"zero": ZERO})) == ["Relu", "Flatten", "Dense"]
+
+
+WHERE = {
+    "i = Greater(c, zero) h = Where(i, c, zero)": 0,
+    "i = Less(c, zero) h = Where(i, zero, c)": 0,
+    "i = Less(zero, c) h = Where(i, c, zero)": 0,
+    "i = GreaterOrEqual(c, zero) a = Mul(c, slope) h = Where(i, c, a)": 0.125,
+    "a = Mul(slope, c) i = LessOrEqual(c, zero) h = Where(i, a, c)": 0.125,
+}
+
+
+@pytest.mark.parametrize("nodes", WHERE)
+def test_where_as_relu(classify, nodes) -> None:
+    weights = {"zero": ZERO, "slope": np.array(0.125, np.float32), "k": K}
+    found = classify(f"c = Conv(x, k) {nodes}", weights, opset=16, spikes=True)
+    activation = LeakyRelu(WHERE[nodes]) if WHERE[nodes] else Relu()
+    assert [node.operation for node in found.ann.nodes][1] == activation
+    assert kinds(found) == ["Conv", type(activation).__name__, "Flatten", "Dense"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reason"),
+    [
+        ("c = Greater(x, one) h = Where(c, x, one)", r"c \(Greater\): compares with a number other than 0"),
+        ("c = Greater(x, zero) h = Where(c, x, one)", r"h \(Where\): chooses between values"),
+        ("c = Greater(x, zero) a = Mul(x, x2) h = Where(c, a, x)", r"h \(Where\): chooses between values"),
+        ("c = Greater(x, zero) a = Cast<to=1>(c) h = Mul(x, a)", r"a \(Cast\): computes with a comparison"),
+    ],
+)
+def test_other_choices_are_refused(classify, nodes, reason) -> None:
+    with pytest.raises(UnsupportedError, match=reason):
+        classify(nodes, {"zero": ZERO, "one": np.array(1, np.float32), "x2": np.array(2, np.float32)}, features=72)
 
 
 @pytest.mark.parametrize("nodes", ["h = Clip(x, six)", "h = Max(x, six)", "h = Min(x, six)", "h = Clip(x, four, six)"])
