@@ -93,7 +93,7 @@ def scaled(
                 made = flat.plain(node, data)
                 if made is data:
                     raise
-                data, each = spread_over(made, values, fill=fill)
+                return scaled(node, made, flat, scale, shift)
         few = narrowed(tensor_of(each))
         if bool((few == few.flatten()[0]).all()):
             few = few.flatten()[:1].reshape([1] * few.dim()).clone()

@@ -529,6 +529,16 @@ def test_transposed_convolutions_are_those_of_torch(classify, options) -> None:
     torch.testing.assert_close(run_ann(found.ann, IMAGES)[0], wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_a_factor_and_a_shift_of_what_was_padded_whose_channels_might_be_last(classify) -> None:
+    weights = {
+        "p": np.array([0, 0, 0, 1, 0, 0, 0, 1]),
+        "s": numbers(2) + 1,
+        "t": numbers(2),
+        "v": np.ones(2, np.float32),
+    }
+    classify("q = Pad(x, p) h = BatchNormalization(q, s, t, t, v)", weights, shape="1,2,3,3", spikes=True)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
