@@ -36,8 +36,11 @@ def forward(layers: list[SpikingLayer], x: Tensor) -> Tensor:
                 assert equal(added, source * skip.diagonal.reshape(-1, *[1] * (source.dim() - 2)))
             x = x + added
         if layer.activation is not None:
-            activation = nets.Relu() if layer.population is not None else layer.activation
-            x = nets.apply_operation(activation, x)
+            if layer.population is None:
+                x = nets.apply_operation(layer.activation, x)
+            else:
+                most = getattr(layer.activation, "high", float("inf")) * layer.population.encoding.abs().flatten()
+                x = x.clamp_min(0).minimum(most.reshape(-1, *[1] * (x.dim() - 2)))
         assert tuple(x.shape[1:]) == layer.after
         outputs.append(x)
     return x

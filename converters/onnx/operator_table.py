@@ -87,7 +87,10 @@ class Operators(dict[str, Operator]):
         if operator is None:
             unknown = "an operator that is not supported: use Conv, Gemm, MatMul, pooling, Add and ReLU"
             if node.domain:
-                unknown = f"an operator of the domain {node.domain!r}; only ONNX's own operators are supported"
+                unknown = (
+                    f"an operator of the domain {node.domain!r}: supported are ONNX's own, quantised ones of "
+                    "onnxruntime, LinearClassifier, Scaler and ZipMap"
+                )
             raise UnsupportedError(REFUSED.get(node.key) or unknown)
         if node.version not in operator.versions:
             known = ", ".join(map(str, operator.versions))

@@ -7,11 +7,11 @@ ATTENTION = "attention, which multiplies two tensors that depend on the image: u
 STATISTICS = "normalises by statistics of each image, which fixed weights cannot do: use BatchNormalization"
 FUNCTION = "not supported on values that depend on the image: use Conv, Gemm, MatMul, pooling, Add and ReLU"
 CONTROL = "control flow, whose branches are not read: export the model without it"
-INTEGER = "an integer operator, which is not supported: export with QuantizeLinear and DequantizeLinear instead (QDQ)"
 QONNX = (
     "quantisation of QONNX, which is not supported: export with QuantizeLinear and DequantizeLinear instead (in "
     "Brevitas: QCDQ)"
 )
+CLASSIFIER = "must have an intercept for each class, and post_transform NONE, SOFTMAX or LOGISTIC"
 RANDOM = "draws random numbers, which a converted network cannot do: export the model in eval mode"
 SAMPLING = "resamples, sorts or selects values, which is not supported: use Conv or pooling, or resize the images"
 
@@ -29,14 +29,16 @@ _REASONS = {
         "ReduceProd ReduceSumSquare Sin Sqrt"
     ),
     CONTROL: "If Loop Scan SequenceMap",
-    INTEGER: "QLinearConv QLinearMatMul",
     RANDOM: "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
     SAMPLING: "DeformConv GridSample MaxRoiPool MaxUnpool NonMaxSuppression RoiAlign TopK",
 }
 
 _QONNX_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas")
 
-REFUSED = {("", name): reason for reason, names in _REASONS.items() for name in names.split()} | {
-    (domain, name): QONNX for domain in _QONNX_DOMAINS for name in ("Quant", "BipolarQuant", "Trunc")
+REFUSED = {
+    **{("", name): reason for reason, names in _REASONS.items() for name in names.split()},
+    **{(domain, name): QONNX for domain in _QONNX_DOMAINS for name in ("Quant", "BipolarQuant", "Trunc")},
+    ("ai.onnx.ml", "LinearClassifier"): CLASSIFIER,
+    ("ai.onnx.ml", "Normalizer"): STATISTICS,
 }
 """Reason, with advice, by `(domain, operator)`."""

@@ -13,6 +13,8 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 from onnx.inliner import inline_local_functions
 
+from converters.onnx.reading.composed_operators import OPSET as COMPOSED_OPSET
+from converters.onnx.reading.composed_operators import composed
 from converters.onnx.reading.onnx_file import (
     DEFAULT_DOMAINS,
     Array,
@@ -174,7 +176,11 @@ def read_graph(path: Path) -> Graph:
             texts.add(tensor.name)
         else:
             constants[tensor.name] = tensor_array(tensor, f"{path}: tensor {tensor.name!r}")
-    nodes = [_graph_node(row, proto, opsets, path) for row, proto in enumerate(graph.node)]
+    nodes = list[GraphNode]()
+    newer = opsets | dict.fromkeys(DEFAULT_DOMAINS, max(opset, COMPOSED_OPSET))
+    for proto in graph.node:
+        for part in composed(proto):
+            nodes.append(_graph_node(len(nodes), part, opsets if part is proto else newer, path))
     outputs = tuple(dict.fromkeys(output.name for output in graph.output))
     if len(outputs) > ONNX_OUTPUTS:
         raise IntegrityError(

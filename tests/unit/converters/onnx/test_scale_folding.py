@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 
 from converters.linear.ann import Clip, run_ann
 from converters.linear.linear_fold import Conv, Dense
@@ -344,10 +345,68 @@ def test_weights_quantised_by_channel(classify) -> None:
     assert np.allclose(conv.weight, quantised(K, 0.02) * scales.reshape(4, 1, 1, 1))
 
 
-def test_integer_operators_are_refused(write) -> None:
-    nodes = "q = QuantizeLinear(x, s, z) m = QLinearMatMul(q, s, z, w, s, z, s, z) y = DequantizeLinear(m, s, z)"
-    path = write(nodes, {"s": SCALE, "z": np.array(0, np.uint8), "w": np.ones((6, 3), np.uint8)}, shape="1,6")
-    with pytest.raises(UnsupportedError, match=r"m \(QLinearMatMul\): an integer operator"):
+@pytest.mark.parametrize("opset", [10, 13, 21])
+def test_quantised_operators_are_read_as_their_parts(classify, opset) -> None:
+    nodes = (
+        "q = QuantizeLinear(x, s, z) a = QLinearConv<pads=[1,1,1,1]>(q, s, z, k, ks, kz, s, z, b) "
+        "c = com.microsoft.QLinearAdd(a, s, z, a, s, z, s, z) "
+        "l = com.microsoft.QLinearLeakyRelu<alpha=0.5>(c, s, z, s, z) "
+        "j = com.microsoft.QLinearConcat<axis=1>(s, z, a, s, z, l, s, z) "
+        "p = com.microsoft.QLinearAveragePool<kernel_shape=[2,2], strides=[2,2]>(j, s, z, s, z) f = Flatten(p) "
+        "g = com.microsoft.QGemm<transB=1, alpha=0.5>(f, s, z, m, s, mz, d, s, z) "
+        "n = QLinearMatMul(g, s, z, v, s, mz, s, mz) h = DequantizeLinear(n, s, mz)"
+    )
+    rng = np.random.default_rng(1)
+    weights = {
+        "s": SCALE, "z": np.array(0, np.uint8), "k": quantised(K, 0.02), "kz": np.zeros(4, np.int8),
+        "ks": np.linspace(0.01, 0.04, 4, dtype=np.float32), "b": rng.integers(-500, 500, 4, dtype=np.int32),
+        "m": rng.integers(-10, 30, (12, 72), dtype=np.int8), "mz": np.array(3, np.int8),
+        "d": rng.integers(-900, 900, 12, dtype=np.int32), "v": rng.integers(-9, 9, (12, 5), dtype=np.int8),
+    }  # fmt: skip
+    found = classify(nodes, weights, opset=opset, features=5, spikes=True)
+    assert {row["name"] for row in found.nodes} == set("qacljpfgnh") | {"flat", "y"}
+    real = {name: torch.from_numpy(np.asarray(array, np.float64)) for name, array in weights.items()}
+    s, ks = float(SCALE), real["ks"].reshape(4, 1, 1, 1)
+    x = torch.rand(3, 2, 6, 6).double()
+    first = F.conv2d(x, real["k"] * ks, real["b"] * s * real["ks"], padding=1).clamp(0, 255 * s)
+    joined = torch.cat([first, (2 * first).clamp(0, 255 * s)], 1)
+    pooled = F.avg_pool2d(joined, 2).flatten(1)
+    dense = 0.5 * (pooled @ ((real["m"] - 3) * s).T + real["d"] * s * s)
+    wanted = dense.clamp(0, 255 * s) @ ((real["v"] - 3) * s) @ torch.from_numpy(numbers(5, 3, seed=9)).double()
+    assert torch.allclose(run_ann(found.ann, x.float())[0].double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_quantised_operator_of_another_kind_is_refused_by_its_name(classify) -> None:
+    nodes = "q = QuantizeLinear(x, s, z) [where] w = com.microsoft.QLinearWhere(q, s, z) h = DequantizeLinear(w, s, z)"
+    with pytest.raises(UnsupportedError, match=r"where \(com.microsoft.QLinearWhere\): an operator of the domain"):
+        classify(nodes, {"s": SCALE, "z": np.array(0, np.uint8)}, features=72)
+
+
+@pytest.mark.parametrize("transform", ["NONE", "SOFTMAX", "LOGISTIC"])
+def test_a_linear_classifier_of_scikit_learn(tmp_path, transform) -> None:
+    """As skl2onnx writes it, with probabilities for each class by name."""
+    coefficients, intercepts = numbers(4, 6), numbers(4, seed=8)
+    values = {"coefficients": coefficients.ravel().tolist(), "intercepts": intercepts.tolist()}
+    node, ml, offset = onnx.helper.make_node, {"domain": "ai.onnx.ml"}, numbers(6, seed=5)
+    nodes = [
+        node("Scaler", ["x"], ["e"], offset=offset.tolist(), scale=[2.0] * 6, **ml),
+        node("LinearClassifier", ["e"], ["label", "p"], post_transform=transform, **values, **ml),
+        node("ZipMap", ["p"], ["by_name"], classlabels_int64s=[0, 1, 2, 3], **ml),
+    ]  # fmt: skip
+    info = onnx.helper.make_tensor_value_info
+    leaving = [info("label", onnx.TensorProto.INT64, ["N"]), info("by_name", onnx.TensorProto.FLOAT, None)]
+    graph = onnx.helper.make_graph(nodes, "g", [info("x", onnx.TensorProto.FLOAT, ["N", 6])], leaving)
+    opsets = [onnx.helper.make_opsetid("", 9), onnx.helper.make_opsetid("ai.onnx.ml", 1)]
+    path = tmp_path / "linear.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets), path)
+    found, x = import_ann(path), torch.rand(5, 6)
+    wanted = (x - torch.from_numpy(offset)) * 2 @ torch.from_numpy(coefficients).T + torch.from_numpy(intercepts)
+    assert torch.allclose(run_ann(found.ann, x)[0], wanted, atol=1e-5)
+    nodes[1].attribute.append(onnx.helper.make_attribute("classlabels_ints", [0, 1]))  # of two classes by one score
+    onnx.save(
+        onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", graph.input, leaving), opset_imports=opsets), path
+    )
+    with pytest.raises(UnsupportedError, match=r"LinearClassifier\): must have an intercept for each class"):
         import_ann(path)
 
 
