@@ -145,6 +145,11 @@ class NetworkSpec(StrictModel):
         """Beginning of a message that the network gives no classes; None if its outputs are logits of classes."""
         return None if (kind := self.gives) == "classes" else f"{self.name} gives {kind}, not classes"
 
+    def title_of(self, i: int) -> str:
+        """Return what messages call layer `i`: its index, and its name if it has one, as in `block 2 (stem)`."""
+        name = getattr(self.layers[i], "name", None)
+        return f"block {i}" if name is None else f"block {i} ({name})"
+
     def neuron_of(self, layer: LayerSpec) -> NeuronSpec:
         """Return the neuron spec of a layer: its own, or the network's."""
         return getattr(layer, "neuron", None) or self.neuron

@@ -184,7 +184,7 @@ class IntegerNetwork:
         block = self._network.block(i)
         if self._overflow is Overflow.REFUSE:
             for step, (states, _) in enumerate(block.states_of_run(arriving, steps)):
-                check_states(i, step, states, block.remedy)
+                check_states(self.spec.title_of(i), step, states, block.remedy)
         limits = StateLimits()
         fired = Spikes.of(torch.stack([x.float() for _, x in block.states_of_run(arriving, steps, limits)]))
         self.overflows[i] += limits.n

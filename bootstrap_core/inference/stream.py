@@ -115,7 +115,7 @@ class Stream:
         feed, shapes = Feed(first), self._spec.shapes
 
         def plan(i: int, reads: list[Stepper]) -> Stepper:
-            place = StreamPlace(i, (self._size[0], *shapes[i]), feed, self._overflows)
+            place = StreamPlace(i, self._spec.title_of(i), (self._size[0], *shapes[i]), feed, self._overflows)
             return self._network.block(i).stepper(reads, place)
 
         given: Stepper = feed

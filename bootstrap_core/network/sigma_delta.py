@@ -80,7 +80,7 @@ class MessageBlock(Block):
     def _definition(self, reads: Sequence[Stepper], place: StreamPlace) -> Definition:
         states = self.named_states(self.drive(reads[0].out)[0] for _ in repeat(None))
         delayed = torch.zeros(place.size, dtype=torch.float64) if self.delay_shift else None
-        return Definition(place.index, states, MESSAGES_REMEDY, delayed)
+        return Definition(place, states, MESSAGES_REMEDY, delayed)
 
     def activations(self, x: Signals) -> Tensor:
         """Return the activations as ANN, `[N, ...]`."""

@@ -33,8 +33,8 @@ def named_states(
         yield {"current": current, "voltage": voltage}, fired
 
 
-def check_states(index: int, step: int, states: Mapping[str, Tensor], remedy: str) -> None:
-    """Raise `StateOverflowError` if a state of block `index`, given by name in state units, leaves 24 bits."""
+def check_states(block: str, step: int, states: Mapping[str, Tensor], remedy: str) -> None:
+    """Raise `StateOverflowError` if a state of a block, given by name in state units, leaves 24 bits."""
     for name, state in states.items():
         if not state.numel():
             continue
@@ -42,6 +42,6 @@ def check_states(index: int, step: int, states: Mapping[str, Tensor], remedy: st
         if max(-low, high) > STATE_MAX:
             worst = low if -low > high else high
             raise StateOverflowError(
-                f"the {name} of block {index} reaches {worst} at step {step}; the hardware holds {-STATE_MAX} to "
+                f"the {name} of {block} reaches {worst} at step {step}; the hardware holds {-STATE_MAX} to "
                 f"{STATE_MAX} (24 bits): {remedy}"
             )

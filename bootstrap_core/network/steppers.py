@@ -89,6 +89,7 @@ class StreamPlace:
 
     Args:
         index: index of the block.
+        title: what messages call it.
         size: N, and shape of the block's output.
         feed: input of the network.
         overflows: counter of states that left 24 bits, by block, where the stream goes on as the chip does; None where
@@ -96,6 +97,7 @@ class StreamPlace:
     """
 
     index: int
+    title: str
     size: tuple[int, ...]
     feed: Feed
     overflows: Counter[int] | None
@@ -125,35 +127,33 @@ class Definition:
     """Neurons as `functional` defines them, one step at a time.
 
     Args:
-        index: index of their block.
+        place: place of their block.
         states: states of the neurons.
         remedy: end of the message where a state leaves 24 bits.
         delayed: what leaves in the first step; None if everything leaves in its own step.
-        limits, overflows: limits that the states keep to, and the counter of those that reach them, by block; without
-            `overflows`, states that leave 24 bits are an error.
+        limits: limits that the states keep to, where the stream goes on as the chip does; without them, states that
+            leave 24 bits are an error.
     """
 
     def __init__(
         self,
-        index: int,
+        place: StreamPlace,
         states: NamedStates,
         remedy: str,
         delayed: Tensor | None,
         limits: StateLimits | None = None,
-        overflows: Counter[int] | None = None,
     ) -> None:
-        self.index, self.states, self.remedy, self.delayed = index, states, remedy, delayed
-        self.limits, self.overflows = limits, overflows
+        self.place, self.states, self.remedy, self.delayed, self.limits = place, states, remedy, delayed, limits
 
     @torch.no_grad()
     @torch.inference_mode(False)  # other steps may be outside of it, where its tensors cannot be changed
     def run(self, step: int) -> tuple[dict[str, Tensor], Tensor]:
         """Run one step; return the states and what leaves the block, `[N, ...]`."""
         states, sent = next(self.states)
-        if self.limits is None or self.overflows is None:
-            check_states(self.index, step, states, self.remedy)
+        if self.limits is None or self.place.overflows is None:
+            check_states(self.place.title, step, states, self.remedy)
         else:
-            self.overflows[self.index] += self.limits.n
+            self.place.overflows[self.place.index] += self.limits.n
             self.limits.n = 0
         if self.delayed is None:
             return states, sent
@@ -227,12 +227,12 @@ class CubaStepper(Stepper):
 
     def _define(self) -> Definition:
         """Return the definition, from rest or from the states of the native library."""
-        start, index, overflows = self.native.state() if self.native else None, self._place.index, self._place.overflows
-        limits = None if overflows is None else StateLimits()
+        start = self.native.state() if self.native else None
+        limits = None if self._place.overflows is None else StateLimits()
         drives = (self.drive for _ in repeat(None))  # each is read when its step runs
         states = named_states(drives, self._neurons, len(self._place.size), limits, start)
         delayed = torch.zeros(self._place.size, dtype=torch.bool) if start is None else start.spikes.bool()
-        return Definition(index, states, STATES_REMEDY, delayed if self._neurons.shift else None, limits, overflows)
+        return Definition(self._place, states, STATES_REMEDY, delayed if self._neurons.shift else None, limits)
 
 
 class AffineStepper(CubaStepper):

@@ -189,16 +189,22 @@ def pixel(value: int) -> torch.Tensor:
     return torch.full((1, 1), value / 4095)
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_a_current_that_leaves_24_bits_names_state_block_value_and_step(sign: int) -> None:
-    network = make(DENSE, AFFINE, input=GRADED, neuron={"threshold": 0.5, "current_decay": 0.0, "voltage_decay": 1.0})
+@pytest.mark.parametrize(("sign", "name"), [(1, None), (-1, "stem")])
+def test_a_current_that_leaves_24_bits_names_state_block_value_and_step(sign: int, name: str | None) -> None:
+    network = make(
+        {**DENSE, "name": name},
+        AFFINE,
+        input=GRADED,
+        neuron={"threshold": 0.5, "current_decay": 0.0, "voltage_decay": 1.0},
+    )
     with torch.no_grad():
         network.blocks[1].synapse.weight.fill_(sign)
     # 1000 x 4096 at step 0, 2000 x 4096 at step 1, 3000 x 4096 > 2**23 at step 2
     with pytest.raises(StateOverflowError) as caught:
         IntegerNetwork(network).run(pixel(1000))
     message = str(caught.value)
-    assert message.startswith(f"the current of block 1 reaches {sign * 3000 * 4096} at step 2;")
+    block = "block 1 (stem)" if name else "block 1"
+    assert message.startswith(f"the current of {block} reaches {sign * 3000 * 4096} at step 2;")
     assert "-8388607 to 8388607 (24 bits)" in message
 
 

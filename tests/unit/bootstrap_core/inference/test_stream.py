@@ -217,11 +217,11 @@ def test_tensors_that_do_not_hold_their_values_are_told(given, timed, change) ->
 
 def test_a_state_that_leaves_24_bits_stops_a_stream() -> None:
     kept = {"threshold": 1000.0, "current_decay": 0.0}
-    exact = make({"kind": "flatten"}, {**DENSE, "neuron": kept}, *READOUTS["affine"], raised=4.0)
+    exact = make({"kind": "flatten"}, {**DENSE, "name": "wide", "neuron": kept}, *READOUTS["affine"], raised=4.0)
     stream, ones = exact.stream(), torch.ones(1, 2, 6, 6)
     for _ in range(5):
         stream.step(ones)
-    with pytest.raises(StateOverflowError, match="the current of block 2 reaches 9338880 at step 7"):
+    with pytest.raises(StateOverflowError, match=r"the current of block 2 \(wide\) reaches 9338880 at step 7"):
         deque((stream.step(ones) for _ in range(60)), maxlen=0)
     with pytest.raises(SnnZooError, match=r"the last step of this stream failed half way: call reset\(\)"):
         stream.step(ones)
