@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, MESSAGE, SIGMA
-from converters.chip.form import ChipForm, ChipLayer, ChipSynapses, Numbers, Window
+from converters.chip.form import ChipForm, ChipLayer, ChipSynapses, Numbers
 from converters.chip.from_network import GREY_LEVELS
 from specs.layers.input import Encoding, InputSpec
 from specs.network import Output
-from specs.shapes import axes_of
+from specs.shapes import Window, axes_of
 
 WORD = 4
 """Bytes of an int32_t, to which the state is aligned."""
