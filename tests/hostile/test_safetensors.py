@@ -203,10 +203,8 @@ CASES = {
 }
 
 
-CASES = {
-    f"safetensors, {name}": ("state-dict" if name.startswith("state dict") else "safetensors", *case)
-    for name, case in CASES.items()
-}
+TARGETS = {name: "state-dict" if name.startswith("state dict") else "safetensors" for name in CASES}
+CASES = {f"{TARGETS[name]}, {name}": (TARGETS[name], *case) for name, case in CASES.items()}
 
 
 @pytest.mark.parametrize("name", CASES)
