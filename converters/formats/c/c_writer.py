@@ -287,8 +287,8 @@ def _input_words(plan: Plan) -> str:
     bits = counted(plan.entering.bits, "bit")
     if plan.sends_messages:
         return f"frames, integers of {bits} with sign"
-    if plan.is_events:
-        return f"events, {plan.most_events} at most" if plan.counts_events else "events"
+    if plan.entering.is_events:
+        return f"events, {plan.entering.largest} at most" if plan.counts_events else "events"
     return f"pixels as integers of {bits}" if plan.is_graded else "pixels as currents"
 
 
