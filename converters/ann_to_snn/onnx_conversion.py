@@ -276,7 +276,8 @@ def import_onnx(
     ann, notes = imported.ann, list(imported.notes)
     if prod(ann.nodes[-1].shape) == 1:
         raise UnsupportedError(
-            f"{path} has one output; a classifier needs one for each class: replace a sigmoid of z by two, [0, z]"
+            f"{path} has one output; a classifier needs one for each class: replace a sigmoid of z by two, [0, z], or "
+            "make a network of values: --neuron sigma-delta"
         )
     callbacks.on_imported(ann)
     normalization = Normalization.of(mean, std)
