@@ -175,7 +175,7 @@ class SpikingLayer:
         return output.reshape(len(output), *self.after).clamp_min(0)
 
 
-def spiking_layers(ann: Ann, max_pooling: MaxPooling, *, narrow: int = NARROW) -> list[SpikingLayer]:
+def spiking_layers(ann: Ann, max_pooling: MaxPooling, *, narrow: int | None = None) -> list[SpikingLayer]:
     """Return the spiking layers of an ANN in order.
 
     Linear nodes are folded into the weights next to them, exactly. If an activation follows a sum of branches, one of
@@ -185,7 +185,7 @@ def spiking_layers(ann: Ann, max_pooling: MaxPooling, *, narrow: int = NARROW) -
     Args:
         ann: the ANN, as returned by `prepared`.
         max_pooling: replacement of max pooling.
-        narrow: least number of neurons in a dense layer.
+        narrow: least number of neurons in a dense layer, by default `NARROW`.
 
     Raises:
         UnsupportedError: a node has no spiking form.
@@ -193,7 +193,7 @@ def spiking_layers(ann: Ann, max_pooling: MaxPooling, *, narrow: int = NARROW) -
     maxima = [node.name for node in ann.nodes if isinstance(node.operation, nets.MaxPool)]
     if maxima and max_pooling is MaxPooling.ERROR:
         raise UnsupportedError(f"max pooling is refused ('error' was chosen): {', '.join(maxima)}")
-    return _Lowering(ann, max_pooling, narrow).layers
+    return _Lowering(ann, max_pooling, NARROW if narrow is None else narrow).layers
 
 
 def prepared(ann: Ann, max_pooling: MaxPooling) -> Ann:
