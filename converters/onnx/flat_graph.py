@@ -11,7 +11,7 @@ from converters.linear.ann import Ann, Flatten, Node, Operation, ScaleShift, Unr
 from converters.linear.image_normalization import Normalization
 from converters.linear.linear_fold import Conv, Dense
 from converters.onnx.reading.onnx_graph import GraphInput, GraphNode
-from converters.onnx.tensor_layout import Data, Floats, Maps, Picked, maps_of, picked_of, rows_of
+from converters.onnx.tensor_layout import Data, Floats, Index, Maps, Picked, maps_of, picked_of, rows_of
 from specs.errors import IntegrityError, UnsupportedError
 from specs.fields import Shape
 from specs.files.limits import ONNX_TENSOR, ONNX_WINDOWS
@@ -151,18 +151,29 @@ class FlatGraph:
             if data.index.ndim > 2 and (picked := picked_of(data.laid_out(data.index.transpose(order)))) is not None:
                 made = self._picked(node, data, picked, rank=data.index.ndim)
                 return made.laid_out(made.index.transpose(np.argsort(order)))
-        rows = data.index.reshape(data.batch, -1)
-        if (size := rows.shape[1] * data.size) > LARGEST_SELECTION:
+        row = rows_of(data.laid_out(data.index.reshape(data.batch, -1)), data.index.size // data.batch)
+        made = self.dense(node, data, row[:, None], np.ones((len(row), 1)))
+        return made.laid_out(made.index.reshape(data.index.shape))
+
+    def dense(self, node: GraphNode, data: Data, terms: Index, weight: Floats) -> Data:
+        """Append a dense layer, each output of which is the sum of some values of a source, each times its weight.
+
+        Args:
+            node: node of the file that it comes from.
+            data: tensor of the source.
+            terms: `[outputs, terms]`, the source's values as in `Data.index`, for the first image.
+            weight: `[outputs, terms]`.
+        """
+        if (size := len(terms) * data.size) > LARGEST_SELECTION:
             raise UnsupportedError(
                 f"moves values of {data.source} {list(data.shape)} to places {list(data.index.shape)} in a way that "
                 f"takes {size:,} weights; at most {LARGEST_SELECTION:,} are supported"
             )
-        row = rows_of(data.laid_out(rows), rows.shape[1])
-        weight = np.zeros((len(row), data.size))
-        weight[np.flatnonzero(row), row[row > 0] - 1] = 1
-        dense = Dense(torch.from_numpy(weight), torch.zeros(len(row)).double())
-        made = self.add(node, dense, self.flat(data), shape=(len(row),))
-        return made.laid_out(made.index.reshape(data.index.shape))
+        self.budget.spend(WEIGHT_WORK * size + terms.size)
+        spread = np.zeros((len(terms), data.size + 1))
+        np.add.at(spread, (np.arange(len(terms))[:, None], terms), weight)
+        dense = Dense(torch.from_numpy(spread[:, 1:].copy()), torch.zeros(len(terms)).double())
+        return self.add(node, dense, self.flat(data), shape=(len(terms),))
 
     def compact(self, node: GraphNode, data: Data) -> Data:
         """Return the tensor, with a source that has no other values if that is possible."""

@@ -30,7 +30,7 @@ from converters.onnx.reading.constant_folding import evaluate, fitted_from
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.reading.onnx_graph import FLOATS, GraphNode
 from converters.onnx.tensor_layout import Data, Floats, rows_of, spread_over
-from converters.onnx.windows import part_counted, windows_of
+from converters.onnx.windows import in_windows, part_counted, windows_of
 from specs.errors import IntegrityError, UnsupportedError
 from specs.files.limits import ONNX_ELEMENTS
 from specs.shapes import Window, pads_of
@@ -49,6 +49,11 @@ QUANTISED = {"uint8", "int8", "uint16", "int16", "uint4", "int4"}
 @OPERATORS.reads("Conv", 1, 11, 22, traits=Trait.WEIGHS)
 def _convolution(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     made = _without_bias(node, data_at(inputs, 0), floats_at(inputs, 1, "its weights"), flat)
+    return _shifted(node, made, inputs, flat)
+
+
+def _shifted(node: GraphNode, made: Data, inputs: Inputs, flat: FlatGraph) -> Data:
+    """Append the bias of a convolution."""
     if input_at(inputs, 2) is None:
         return made
     shift = floats_at(inputs, 2, "its bias").reshape(-1, *[1] * (made.index.ndim - 2))
@@ -75,16 +80,19 @@ def _convolved(node: GraphNode, data: Data, weight: Floats, window: Window, flat
     """Append a cross-correlation with weight `[channels, C / groups, kh, kw]`."""
     if data.is_upright:
         return _convolved(node, data.turned(), weight.swapaxes(2, 3), window.turned(), flat).turned()
-    data, maps = flat.maps(node, data)
+    if data.index.shape[1] != weight.shape[1] * window.groups or len(weight) % window.groups:
+        raise UnsupportedError(
+            f"its weights {list(weight.shape)} in {window.groups} groups do not fit {data.index.shape[1]} channels"
+        )
+    try:
+        data, maps = flat.maps(node, data)
+    except UnsupportedError:
+        return _spread_out(node, data, weight, window, flat)
     if not maps.in_order and window.groups > 1:
         data, maps = flat.maps(node, flat.picked(node, data))
     window = window.padded(maps.pads)
     channels, per_group = weight.shape[:2]
     shape = flat.map_shape(data, window, channels, per_output=per_group)
-    if per_group * window.groups != len(maps.channels) or channels % window.groups:
-        raise UnsupportedError(
-            f"its weights {list(weight.shape)} in {window.groups} groups do not fit {len(maps.channels)} channels"
-        )
     if not maps.in_order:
         in_order = np.zeros_like(weight)
         in_order[:, maps.channels] = weight
@@ -95,6 +103,51 @@ def _convolved(node: GraphNode, data: Data, weight: Floats, window: Window, flat
     bias = tensor_of(np.zeros(channels))
     conv = Conv(tensor_of(weight), bias, window.stride, window.padding, window.dilation, window.groups)
     return flat.add(node, conv, data, shape=shape, rank=maps.rank)
+
+
+def _spread_out(node: GraphNode, data: Data, weight: Floats, window: Window, flat: FlatGraph) -> Data:
+    """Append a dense layer for a convolution of values that are not the maps of a source, such as repeated ones."""
+    channels, per_group = weight.shape[:2]
+    terms = in_windows(data.index[:1, :, None] if data.index.ndim == 3 else data.index[:1], window)[0]
+    sides, groups = terms.shape[1:3], window.groups  # [C, H, W, kernel] -> [outputs, terms]
+    of_group = terms.reshape(groups, per_group, -1, terms.shape[3]).swapaxes(1, 2).reshape(groups, -1, weight[0].size)
+    each = np.repeat(of_group, channels // groups, axis=0).reshape(-1, weight[0].size)
+    weights = np.repeat(weight.reshape(channels, -1), math.prod(sides), axis=0)
+    made = flat.dense(node, data, each, weights)
+    shape = (channels, *sides) if data.index.ndim == 4 else (channels, sides[1])
+    return made.laid_out(made.index.reshape(data.batch, *shape))
+
+
+@OPERATORS.reads("ConvTranspose", 1, 11, 22, traits=Trait.WEIGHS)
+def _transposed_convolution(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+    """Read ConvTranspose: a convolution of maps with zeros between and around their values, and turned weights."""
+    data, weight = data_at(inputs, 0), floats_at(inputs, 1, "its weights")
+    if weight.ndim != data.index.ndim or weight.ndim not in (3, 4):
+        raise UnsupportedError(f"weights of shape {list(weight.shape)} on {list(data.index.shape)}")
+    if node.attributes.get("auto_pad", "NOTSET") != "NOTSET" or node.attributes.get("output_shape"):
+        raise UnsupportedError("its padding follows from auto_pad or output_shape: use explicit pads")
+    n, sides = weight.ndim - 2, data.index.shape[2:]
+    window = windows_of({**node.attributes, "pads": [0] * 2 * n}, weight.shape[2:], sides)
+    pads, more = (node.attributes.get(name) or [0] * 2 * n for name in ("pads", "output_padding"))
+    stride, dilation = window.stride[2 - n :], window.dilation[2 - n :]
+    wide = np.zeros([*data.index.shape[:2], *((side - 1) * step + 1 for side, step in zip(sides, stride, strict=True))])
+    wide[:, :, *(slice(None, None, step) for step in stride)] = data.index
+    for axis in range(n):
+        reach = dilation[axis] * (weight.shape[2 + axis] - 1)
+        ends = reach - pads[axis], reach - pads[axis + n] + more[axis]
+        around = [(0, 0)] * wide.ndim
+        around[2 + axis] = max(0, ends[0]), max(0, ends[1])
+        cut = slice(max(0, -ends[0]), wide.shape[2 + axis] + min(0, ends[1]))
+        wide = np.pad(wide[:, :, *[slice(None)] * axis, cut], around)
+    groups = int(node.attributes.get("group", 1))
+    if groups < 1 or len(weight) % groups:
+        raise UnsupportedError(f"weights of shape {list(weight.shape)} in {groups} groups")
+    weight = np.flip(weight, tuple(range(2, weight.ndim)))
+    weight = weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)  # [groups, outputs, inputs, ...]
+    weight = weight.reshape(-1, weight.shape[2], *window.kernel)
+    flat.budget.spend(wide.size)
+    plain = replace(window, stride=(1, 1), padding=(0, 0), groups=groups)
+    return _shifted(node, _convolved(node, data.laid_out(wide.astype(np.int64)), weight, plain, flat), inputs, flat)
 
 
 @OPERATORS.reads("Gemm", 6, 7, 9, 11, 13, traits=Trait.WEIGHS)
@@ -443,6 +496,7 @@ def _fitted_by_axis(node: GraphNode, inputs: Inputs) -> Inputs:
 # --- layout
 
 
+@OPERATORS.reads("DepthToSpace", 1, 11, 13, 28, traits=LAYOUT)
 @OPERATORS.reads("Expand", 8, 13, traits=LAYOUT)
 @OPERATORS.reads("Flatten", 1, 9, 11, 13, 21, 23, 24, 25, traits=LAYOUT)
 @OPERATORS.reads("Gather", 1, 11, 13, traits=LAYOUT)
@@ -454,11 +508,23 @@ def _fitted_by_axis(node: GraphNode, inputs: Inputs) -> Inputs:
 @OPERATORS.reads("Transpose", 1, 13, 21, 23, 24, 25, traits=LAYOUT)
 @OPERATORS.reads("Unsqueeze", 1, 11, 13, 21, 23, 24, 25, traits=LAYOUT)
 def _rearrange(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+    return _moved(node, inputs, flat)
+
+
+def _moved(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
     """Read an operator that only moves values: onnx itself applies it to the index of the tensor."""
     data = data_at(inputs, 0)
     rest = [constant(value, "its shape, axes or indices") for value in inputs[1:]]
     flat.account[node.row] = ("layout", "moves values; the weights after it are reordered to match")
     return data.laid_out(np.asarray(evaluate(node, [data.index, *rest])[0], dtype=np.int64))
+
+
+@OPERATORS.reads("Resize", 11, 13, 18, 19, traits=LAYOUT)
+@OPERATORS.reads("Upsample", 7, 9, traits=LAYOUT)
+def _resize(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
+    if (mode := node.attributes.get("mode", "nearest")) != "nearest":
+        raise UnsupportedError(f"interpolates by mode={mode!r}, which is not supported: use nearest, or resize images")
+    return _moved(node, inputs, flat)
 
 
 @OPERATORS.reads("Split", 2, 11, 13, 18, traits=LAYOUT)
@@ -502,10 +568,10 @@ def _concat(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 @OPERATORS.reads("Pad", 2, 11, 13, 18, 19, 21, 23, 24, 25, traits=Trait.AFTER_LOGITS)
 def _pad(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Read Pad with zeros; the index of a padding zero is 0."""
+    """Read Pad with zeros, whose index is 0, or with values of the tensor."""
     data = data_at(inputs, 0)
     if node.attributes.get("mode", "constant") != "constant":
-        raise UnsupportedError(f"mode={node.attributes['mode']!r} is not supported: pad with zeros")
+        return _moved(node, inputs, flat)
     value = input_at(inputs, 2)
     if isinstance(value, Data) or (value is not None and value.any()) or node.attributes.get("value", 0.0):
         raise UnsupportedError("pads with a number other than 0, which is not supported: pad with zeros")

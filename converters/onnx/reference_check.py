@@ -19,10 +19,10 @@ from converters.onnx.reading.constant_folding import fitted_from
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.reading.onnx_graph import Graph, GraphNode
 from converters.onnx.tensor_layout import Floats, Index
-from converters.onnx.windows import part_counted, windows_of
+from converters.onnx.windows import in_windows, part_counted, windows_of
 from specs.errors import ConversionError
 from specs.fields import Shape
-from specs.shapes import axes_of, pads_of
+from specs.shapes import pads_of
 
 WIDER: dict[int, int] = {TensorProto.FLOAT16: TensorProto.FLOAT, TensorProto.BFLOAT16: TensorProto.FLOAT}
 
@@ -184,13 +184,7 @@ OF_OPSET_6 = [
 def _windows(x: Array, attributes: Mapping[str, Any], padding: float) -> Array:
     """Return the values in each window, `[N, C, *places, kernel]`."""
     window = windows_of(_given(attributes), tuple(attributes["kernel_shape"]), x.shape[2:])
-    top, left, bottom, right = pads_of(window.padding)
-    maps = x if x.ndim == 4 else x[:, :, None]
-    maps = np.pad(maps, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=padding)
-    seen = np.lib.stride_tricks.sliding_window_view(maps, [axis.reach for axis in axes_of(window)], (2, 3))
-    steps = (slice(None, None, step) for step in (*window.stride, *window.dilation))
-    seen = seen[:, :, *steps]
-    seen = seen.reshape(*seen.shape[:4], -1)
+    seen = in_windows(x if x.ndim == 4 else x[:, :, None], window, padding)
     return seen if x.ndim == 4 else seen[:, :, 0]
 
 

@@ -7,14 +7,12 @@ ATTENTION = "attention, which multiplies two tensors that depend on the image: u
 STATISTICS = "normalises by statistics of each image, which fixed weights cannot do: use BatchNormalization"
 FUNCTION = "not supported on values that depend on the image: use Conv, Gemm, MatMul, pooling, Add and ReLU"
 CONTROL = "control flow, whose branches are not read: export the model without it"
-INTEGER = "an integer operator, which is not supported: export with QuantizeLinear and DequantizeLinear instead (QDQ)"
 QONNX = (
     "quantisation of QONNX, which is not supported: export with QuantizeLinear and DequantizeLinear instead (in "
     "Brevitas: QCDQ)"
 )
 RANDOM = "draws random numbers, which a converted network cannot do: export the model in eval mode"
 SAMPLING = "resamples, sorts or selects values, which is not supported: use Conv or pooling, or resize the images"
-TRANSPOSED = "a transposed convolution, which is not supported: use Conv"
 
 _REASONS = {
     SMOOTH: "Celu Elu Erf Exp Gelu HardSwish Mish Selu Softplus Softsign Swish SwiGLU Tanh",
@@ -30,10 +28,8 @@ _REASONS = {
         "ReduceProd ReduceSumSquare Sin Sqrt"
     ),
     CONTROL: "If Loop Scan SequenceMap",
-    INTEGER: "QLinearConv QLinearMatMul",
     RANDOM: "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
-    SAMPLING: "DeformConv GridSample MaxRoiPool MaxUnpool NonMaxSuppression Resize RoiAlign TopK Upsample Where",
-    TRANSPOSED: "ConvTranspose",
+    SAMPLING: "DeformConv GridSample MaxRoiPool MaxUnpool NonMaxSuppression RoiAlign TopK Where",
 }
 
 _QONNX_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from converters.onnx.tensor_layout import Floats
 from specs.errors import IntegrityError, UnsupportedError
@@ -76,6 +77,15 @@ def part_counted(attributes: Mapping[str, Any], kernel: tuple[int, ...], sides: 
     down, across = window.stride
     part = seen[::down, ::across, :: window.dilation[0], :: window.dilation[1]].mean((2, 3))
     return np.asarray(part if len(sides) == 2 else part[0], np.float64)
+
+
+def in_windows(maps: npt.NDArray[Any], window: Window, padding: float = 0) -> npt.NDArray[Any]:
+    """Return the values in each window, `[N, C, H, W, kernel]`, of maps `[N, C, H, W]` and their padding."""
+    top, left, bottom, right = pads_of(window.padding)
+    maps = np.pad(maps, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=padding)
+    seen = np.lib.stride_tricks.sliding_window_view(maps, [axis.reach for axis in axes_of(window)], (2, 3))
+    seen = seen[:, :, *(slice(None, None, step) for step in (*window.stride, *window.dilation))]
+    return seen.reshape(*seen.shape[:4], -1)
 
 
 def _pair(sides: tuple[int, ...]) -> Pair:

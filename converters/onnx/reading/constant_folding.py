@@ -101,6 +101,11 @@ def _n_results(node: GraphNode, inputs: list[Array | None]) -> int:
             return math.prod(
                 int(side) + 2 * int(np.abs(pads.astype(np.float64)).max(initial=0)) for side in first.shape
             )
+        case "Resize" | "Upsample" if first is not None:
+            given = [array for array in inputs[1:] if array is not None and array.size == first.ndim]
+            by = given[-1] if given else np.array(node.attributes.get("scales", 1.0))
+            sides = by if by.dtype.kind == "i" else by.astype(np.float64) * first.shape
+            return int(min(2.0**62, float(np.prod(np.maximum(sides, 1).astype(np.float64)))))
         case "Range" if all(array is not None and array.size == 1 for array in inputs):
             start, limit, step = (float(np.asarray(array).item()) for array in inputs)
             return int(min(abs((limit - start) / step), 2.0**62)) if step else 0

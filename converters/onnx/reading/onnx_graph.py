@@ -20,6 +20,7 @@ from converters.onnx.reading.onnx_file import (
     opset_of,
     tensor_array,
 )
+from converters.onnx.reading.quantised_operators import dequantised
 from specs.errors import IntegrityError, UnsupportedError
 from specs.files.limits import ONNX_INPUT, ONNX_NODES, ONNX_OUTPUTS
 
@@ -35,7 +36,7 @@ class GraphNode:
     """Node of a graph.
 
     Attributes:
-        row: position in the file, after functions are inlined.
+        row: position in the file, after functions are inlined and operators of quantised tensors are taken apart.
         proto: the node as onnx has it.
         opset: opset of the operator's domain that the model declares.
         version: opset in which this definition of the operator appeared; 0 if onnx does not know the operator.
@@ -159,7 +160,7 @@ def read_graph(path: Path) -> Graph:
         UnsupportedError: the graph does not have exactly one image input of a known size, or its opset is too old.
         ConversionError: its opset is newer than the installed onnx package supports.
     """
-    model = _inline_functions(load_onnx(path), path)
+    model = dequantised(_inline_functions(load_onnx(path), path))
     opset = opset_of(model, path)
     opsets = {entry.domain: entry.version for entry in model.opset_import} | dict.fromkeys(DEFAULT_DOMAINS, opset)
     graph = model.graph

@@ -334,11 +334,37 @@ def test_weights_quantised_by_channel(classify) -> None:
     assert np.allclose(conv.weight, quantised(K, 0.02) * scales.reshape(4, 1, 1, 1))
 
 
-def test_integer_operators_are_refused(write) -> None:
-    nodes = "q = QuantizeLinear(x, s, z) m = QLinearMatMul(q, s, z, w, s, z, s, z) y = DequantizeLinear(m, s, z)"
-    path = write(nodes, {"s": SCALE, "z": np.array(0, np.uint8), "w": np.ones((6, 3), np.uint8)}, shape="1,6")
-    with pytest.raises(UnsupportedError, match=r"m \(QLinearMatMul\): an integer operator"):
-        import_ann(path)
+QUANTISED = {
+    "QLinearConv": (
+        "QLinearConv<pads=[1,1,1,1]>(q, s, z, w, v, o, t, z, b)",
+        "Conv<pads=[1,1,1,1]>(f, g, h0)",
+        (4, 2, 3, 3),
+    ),
+    "QLinearMatMul": ("QLinearMatMul(q, s, z, w, v, o, t, z)", "MatMul(f, g)", (72, 4)),
+}
+
+
+@pytest.mark.parametrize("name", QUANTISED)
+def test_operators_of_quantised_tensors_are_read_as_with_quantisers(classify, name) -> None:
+    """The format QOperator of onnxruntime gives the same network as its format QDQ."""
+    node, plain, shape = QUANTISED[name]
+    before = "q = QuantizeLinear(x, s, z)" if name == "QLinearConv" else "l = Flatten(x) q = QuantizeLinear(l, s, z)"
+    one = name == "QLinearMatMul"
+    weights = {
+        "w": quantised(numbers(*shape), 0.02), "v": np.array(0.02, np.float32) if one else np.full(4, 0.02, np.float32),
+        "o": np.array(0, np.int8) if one else np.zeros(4, np.int8), "b": np.array([900, -300, 50, 0], np.int32),
+        "s": SCALE, "z": np.array(0, np.uint8), "t": np.array(0.03, np.float32),
+    }  # fmt: skip
+    h0 = weights["b"] * SCALE * np.float32(0.02)
+    found = classify(f"{before} c = {node} h = DequantizeLinear(c, t, z)", weights, opset=21)
+    floats = (
+        f"f = DequantizeLinear(q, s, z) g = DequantizeLinear<axis=0>(w, v, o) d = {plain} c = QuantizeLinear(d, t, z)"
+    )
+    other = classify(
+        f"{before} {floats} h = DequantizeLinear(c, t, z)", weights | {"h0": h0.astype(np.float32)}, opset=21
+    )
+    images = torch.rand(5, 2, 6, 6)
+    assert torch.allclose(run_ann(found.ann, images)[0], run_ann(other.ann, images)[0], atol=1e-5)
 
 
 DYNAMIC = {

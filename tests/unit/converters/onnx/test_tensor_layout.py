@@ -157,10 +157,42 @@ def test_maps_of_one_axis_that_stand_upright(classify, nodes, operation) -> None
         assert np.allclose(made.weight[:, :, 0], weights["second"][..., 0])
 
 
-def test_maps_turned_over_are_refused(classify) -> None:
-    nodes = "c = Conv(x, k) t = Transpose<perm=[0,1,3,2]>(c) h = Conv(t, l)"
-    with pytest.raises(UnsupportedError, match="which its weights cannot absorb"):
-        classify(nodes, {"k": KERNEL, "l": numbers(2, 4, 1, 1)}, features=32)
+@pytest.mark.parametrize(
+    ("nodes", "opset"),
+    [
+        ("t = Transpose<perm=[0,1,3,2]>(c) h = Conv(t, l)", 13),
+        ("t = DepthToSpace<blocksize=2>(c) h = Conv(t, one)", 13),
+        ('t = DepthToSpace<blocksize=2, mode="CRD">(c) h = Conv(t, one)', 13),
+        ('t = Resize<mode="nearest">(c, empty, scales) h = Conv<strides=[2,1], pads=[1,0,0,2]>(t, l)', 13),
+        ('t = Resize<mode="nearest">(c, empty, empty, sizes) h = Conv<group=2>(t, halves)', 19),
+        ('t = Upsample<mode="nearest">(c, scales) h = Conv(t, l)', 9),
+        ('p = Pad<mode="reflect">(c, p0) h = Conv(p, l)', 13),
+        ('p = Pad<mode="edge">(c, p0) h = Conv<dilations=[2,2]>(p, k2)', 13),
+        ("h = ConvTranspose(c, up, b)", 13),
+        ("h = ConvTranspose<strides=[2,3], pads=[1,0,2,1], output_padding=[1,2], dilations=[1,2]>(c, up)", 13),
+        ("f = Flatten(c) d = MatMul(f, dense) r = Relu(d) s = Reshape(r, shape) e = Conv(s, l) h = Relu(e)", 13),
+    ],
+)
+def test_a_convolution_of_values_at_other_places_is_a_dense_layer(classify, nodes, opset) -> None:
+    weights = {
+        "k": KERNEL, "l": numbers(2, 4, 1, 1), "one": numbers(3, 1, 2, 2), "k2": numbers(2, 4, 2, 2),
+        "halves": numbers(2, 2, 3, 3), "empty": np.zeros(0, np.float32), "scales": np.array([1, 1, 2, 2], np.float32),
+        "sizes": np.array([1, 4, 8, 6]), "p0": np.array([0, 0, 1, 1, 0, 0, 1, 2]), "up": numbers(4, 3, 3, 2),
+        "b": numbers(3), "dense": numbers(64, 36), "shape": np.array([1, 4, 3, 3]),
+    }  # fmt: skip
+    assert "Dense" in kinds(classify(f"c = Conv(x, k) {nodes}", weights, opset=opset))
+
+
+def test_interpolation_is_refused(classify) -> None:
+    with pytest.raises(UnsupportedError, match="interpolates by mode='linear'"):
+        classify('h = Resize<mode="linear">(x, e, s)',
+                 {"e": np.zeros(0, np.float32), "s": np.array([1, 1, 2, 2], np.float32)})  # fmt: skip
+
+
+def test_a_convolution_that_takes_too_many_weights_is_refused(classify) -> None:
+    weights = {"k": numbers(2, 2, 3, 3), "e": np.zeros(0, np.float32), "s": np.array([1, 1, 2, 2], np.float32)}
+    with pytest.raises(UnsupportedError, match="at most 4,194,304 are supported"):
+        classify('t = Resize<mode="nearest">(x, e, s) h = Conv(t, k)', weights, shape="1,2,32,32", features=1)
 
 
 # --- padding as a node
@@ -201,17 +233,10 @@ def test_a_pad_of_a_flat_row(classify) -> None:
     classify("f = Flatten(x) h = Pad(f, p0)", {"p0": np.array([0, 2, 0, 3])})
 
 
-@pytest.mark.parametrize(
-    ("nodes", "reason"),
-    [
-        ('p = Pad<mode="reflect">(x, p0) h = Conv(p, k)', "mode='reflect'"),
-        ("p = Pad(x, p0, v) h = Conv(p, k)", "than 0"),
-    ],
-)
-def test_other_padding_is_refused(classify, nodes, reason) -> None:
+def test_padding_with_other_numbers_is_refused(classify) -> None:
     weights = {"p0": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "k": KERNEL, "v": np.array(1, np.float32)}
-    with pytest.raises(UnsupportedError, match=reason):
-        classify(nodes, weights, features=144)
+    with pytest.raises(UnsupportedError, match="than 0"):
+        classify("p = Pad(x, p0, v) h = Conv(p, k)", weights, features=144)
 
 
 # --- files
