@@ -57,5 +57,3 @@ def test_a_card_of_before_is_read_without_what_follows_from_the_spec(card, tmp_p
     before["operations"]["snn"]["dense"] = 7
     (tmp_path / "card.yaml").write_text(json.dumps(before))
     assert load_card(tmp_path / "card.yaml") == card
-
-

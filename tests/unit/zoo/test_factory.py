@@ -25,5 +25,3 @@ def test_a_packaged_model_is_as_good_as_its_card_on_the_sample(name: str) -> Non
     accuracy = packaged_model(name).card["test"]["snn"]["accuracy"]
     found = evaluate(IntegerNetwork(zoo.create_model(name)), load_dataset("mnist-sample").test).accuracy
     assert found >= accuracy - 3 * (accuracy * (1 - accuracy) / 1000) ** 0.5
-
-
