@@ -15,7 +15,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-deep bench-small bench-scaling bench-stream bench-migrate bench-readers bench-delays bench-values fuzz profile check-c check-engines check-graphs check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-api wheel clean
+.PHONY: help install demo test test-oldest lint format types cards bench bench-convert bench-deep bench-small bench-stream bench-readers bench-delays bench-values fuzz profile check-c check-engines check-graphs check-migrate check-netx check-nir check-onnx train notebook docs docs-api wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,16 +69,12 @@ $(PEERS)/.installed: pyproject.toml
 	touch $@
 
 OTHERS := $(if $(PEER_PYTHON),,$(PEERS)/.installed)
-bench bench-convert bench-scaling bench-stream: export PEER_PYTHON := $(or $(PEER_PYTHON),$(PEERS)/bin/python)
-bench bench-accuracy: export LAVA_PYTHON := $(LAVA_PYTHON)
+bench bench-convert bench-stream: export PEER_PYTHON := $(or $(PEER_PYTHON),$(PEERS)/bin/python)
+bench: export LAVA_PYTHON := $(LAVA_PYTHON)
 
 bench: install $(OTHERS)  ## Time inference and training beside the other programs: make bench LAVA_PYTHON=...
 	$(BIN)/python tests/benchmarks/bench.py $(BENCH_OPTIONS)
 	$(BIN)/python tests/make_readme_tables.py --print bench
-
-bench-accuracy: install  ## Time to 98.7 % on MNIST beside lava-dl's tutorial, an hour: make bench-accuracy LAVA_PYTHON=...
-	$(BIN)/python tests/benchmarks/bench_accuracy.py $(BENCH_OPTIONS)
-	$(BIN)/python tests/make_readme_tables.py --print accuracy
 
 bench-convert: install $(OTHERS)  ## Convert a folder of ONNX files beside SpikingJelly, hours: ONNX_FOLDER=... DATA_DIR=... BENCH_OPTIONS=
 	$(BIN)/python tests/benchmarks/bench_convert.py --folder "$(ONNX_FOLDER)" $(if $(DATA_DIR),--data "$(DATA_DIR)") $(BENCH_OPTIONS)
@@ -93,9 +89,6 @@ bench-small: install  ## Convert a file with 300 digits, 20 times for each T: ma
 	$(BIN)/python tests/benchmarks/bench_small.py "$(ONNX)" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(BENCH_OPTIONS)
 	$(BIN)/python tests/make_readme_tables.py --print small
 
-bench-scaling: install $(OTHERS)  ## Plot time against T, width and batch, ten minutes
-	$(BIN)/python tests/benchmarks/bench_scaling.py $(BENCH_OPTIONS)
-
 bench-stream: install $(OTHERS)  ## Time one step of a stream beside norse and snnTorch, a minute
 	$(BIN)/python tests/benchmarks/bench_stream.py $(BENCH_OPTIONS)
 	$(BIN)/python tests/make_readme_tables.py --print stream
@@ -103,9 +96,6 @@ bench-stream: install $(OTHERS)  ## Time one step of a stream beside norse and s
 profile: install  ## Where the time of a training step and of an inference goes
 	$(BIN)/python tests/benchmarks/profile_steps.py
 	$(BIN)/python tests/make_readme_tables.py --print profile
-
-bench-migrate: install  ## Time and memory of migrating 4 GiB of safetensors
-	$(BIN)/python tests/benchmarks/bench_migrate.py
 
 bench-readers: install  ## Memory of each reader against the size of its file
 	$(BIN)/python tests/benchmarks/bench_readers.py
@@ -155,10 +145,6 @@ check-onnx: install  ## Import a folder of ONNX files, score them on MNIST: make
 check-graphs: install  ## Convert classifiers of torchvision with random weights (pip install torchvision), compare the engines
 	$(BIN)/python tests/benchmarks/check_graphs.py
 	$(BIN)/python tests/make_readme_tables.py --print graphs
-
-check-kills: install  ## kill -9 at 100 random moments of zoo pull, publish and train, and of convert
-	$(BIN)/python tests/benchmarks/check_kills.py $(BENCH_OPTIONS)
-	$(BIN)/python tests/make_readme_tables.py --print kills
 
 $(BIN)/.docs: $(BIN)/.installed
 	$(BIN)/pip install --quiet --editable '.[docs]'

@@ -17,6 +17,7 @@ from importlib import import_module
 TYPE_CHECKING = False  # as in typing, whose import takes 10 ms
 if TYPE_CHECKING:
     from converters.ann_to_snn.best_candidate import SpikingForms
+    from converters.ann_to_snn.messages import import_messages
     from converters.ann_to_snn.onnx_conversion import ImportCallbacks, import_onnx
     from converters.formats.c.c_writer import COptions, write_c
     from converters.formats.model_files import read_model, write_model
@@ -31,6 +32,7 @@ __all__ = [
     "ImportCallbacks",
     "Model",
     "SpikingForms",
+    "import_messages",
     "import_onnx",
     "migrate_state_dict",
     "read_model",
@@ -46,6 +48,7 @@ _HOMES = {
     "ImportCallbacks": "converters.ann_to_snn.onnx_conversion",
     "Model": "converters.model",
     "SpikingForms": "converters.ann_to_snn.best_candidate",
+    "import_messages": "converters.ann_to_snn.messages",
     "import_onnx": "converters.ann_to_snn.onnx_conversion",
     "migrate_state_dict": "converters.weight_norm.migration_plan",
     "read_model": "converters.formats.model_files",

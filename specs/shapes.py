@@ -156,6 +156,11 @@ class Window:
     dilation: Pair = (1, 1)
     groups: int = 1
 
+    @classmethod
+    def of(cls, geometry: Geometry) -> "Window":
+        """Return the windows of a block, of a skip or of folded layers."""
+        return Window(geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+
     def turned(self) -> Self:
         """Return the windows for maps with height and width exchanged."""
         top, left, bottom, right = pads_of(self.padding)

@@ -127,7 +127,6 @@ class SynapticBlock(Block):
         self._frozen: Operands | None = None
 
     def freeze(self) -> None:
-        """See `Block`."""
         self._frozen = self.operands()
 
     def operands(self) -> Operands:
@@ -141,12 +140,10 @@ class SynapticBlock(Block):
     def states_of_run(
         self, arriving: Sequence[Signals], time_steps: int, limits: StateLimits | None = None
     ) -> NamedStates:
-        """See `Block`."""
         z = self.weigh(*arriving)
         return named_states(z.expand(time_steps, *z.shape[1:]), self.constants(), z.dim() - 1, limits)
 
     def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
-        """See `Block`."""
         sources = [x.spikes for x in reads]
         native = one_step_of_layer(sources, self.operands())
         drives = (self.weigh(*sources)[0] for _ in repeat(None))
@@ -154,7 +151,6 @@ class SynapticBlock(Block):
         return CubaStepper(self.operands().neurons, place, drives, is_steady=is_steady, native=native)
 
     def synapses(self) -> list[tuple[Synapse, Tensor]]:
-        """See `Block`."""
         return [(each, each.quantized_weight(self._scale(each))) for each in (self.synapse, *self.skips)]
 
     def quantized_weight(self) -> Tensor:

@@ -87,7 +87,6 @@ class InputBlock(Block):
         return activated
 
     def forward(self, x: Tensor, mode: Mode, time_steps: int) -> Signals:
-        """See `Block`."""
         if not mode.spiking:
             if mode is Mode.FIT:
                 self.sampler.refit()
@@ -103,18 +102,15 @@ class InputBlock(Block):
     def states_of_run(
         self, arriving: Sequence[Signals], time_steps: int, limits: StateLimits | None = None
     ) -> NamedStates:
-        """See `Block`."""
         (images,) = arriving
         assert isinstance(images, Tensor)
         return named_states(repeat(self.current(images), time_steps), self.constants(), images.dim(), limits)
 
     def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
-        """See `Block`."""
         drives = (self.current(place.feed.out) for _ in repeat(None))
         return CubaStepper(self.constants(), place, drives, is_steady=True)
 
     def freeze(self) -> None:
-        """See `Block`."""
         self._frozen = self.constants(), self._scaling()
 
     def constants(self) -> NeuronConstants:
@@ -140,14 +136,12 @@ class GradedInputBlock(Block):
         self.spec = spec
 
     def forward(self, x: Tensor, mode: Mode, time_steps: int) -> Signals:
-        """See `Block`."""
         levels = x.double().clamp(0, 1) * self.spec.levels
         pixels = straight_through(levels, torch.round(levels))
         # float64: a sum of many large pixels times weights must stay an exact integer.
         return Spikes.of(pixels.expand(time_steps, *pixels.shape)) if mode.spiking else pixels.float()
 
     def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
-        """See `Block`."""
 
         def levels(images: Tensor) -> Tensor:
             return as_spikes(self(images, Mode.SNN, 1)).tensor()
@@ -173,7 +167,6 @@ class EventInputBlock(Block):
         return spikes.packed() if runs_native(x) else spikes
 
     def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
-        """See `Block`."""
         spikes = as_spikes(self(place.feed.out.clone(), Mode.SNN, 1))
         return InputStepper(spikes if self.spec.is_graded else spikes.packed(), lambda events: events, place.feed)
 
@@ -186,14 +179,12 @@ class FlattenBlock(Block):
         self.n_axes = n_axes
 
     def forward(self, x: Signals, mode: Mode, time_steps: int) -> Signals:
-        """See `Block`."""
         if mode.spiking:
             return as_spikes(x).flatten()
         assert isinstance(x, Tensor)
         return x.flatten(-self.n_axes)
 
     def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
-        """See `Block`."""
         return Stepper(reads[0].spikes.flatten(), is_steady=reads[0].is_steady)
 
 
@@ -252,7 +243,6 @@ class SpikingBlock(SynapticBlock):
             )
 
     def freeze(self) -> None:
-        """See `Block`."""
         super().freeze()
         delay = self.quantized_delay()
         if delay is not None:
@@ -284,7 +274,6 @@ class SpikingBlock(SynapticBlock):
         self.delay.clamp_(0, self.longest)
 
     def constants(self) -> NeuronConstants:
-        """See `SynapticBlock`."""
         if self._frozen is not None:
             return self._frozen.neurons
         recurrent = None if self.recurrent is None else self.recurrent.quantized_weight()
@@ -298,7 +287,6 @@ class SpikingBlock(SynapticBlock):
         return weigh_delayed(x, self.parts or part_by_delay(connection, delay))
 
     def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
-        """See `Block`."""
         if self.delay is None:
             return super().stepper(reads, place)
         sources = [x.spikes for x in reads]
@@ -320,7 +308,6 @@ class SpikingBlock(SynapticBlock):
             yield reduce(add, (weigh(*pair)[0] for pair in others), now)
 
     def synapses(self) -> list[tuple[Synapse, Tensor]]:
-        """See `Block`."""
         own = [] if self.recurrent is None else [(self.recurrent, self.recurrent.quantized_weight())]
         return [*super().synapses(), *own]
 
@@ -422,7 +409,6 @@ class AffineBlock(SynapticBlock):
         return self(sources[0], Mode.SNN, time_steps, *sources[1:]), reached
 
     def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
-        """See `Block`."""
         sources, operands = [x.spikes for x in reads], self.operands()
         return AffineStepper(
             self.reads_last,
@@ -460,17 +446,14 @@ class AverageBlock(Block):
         self.features = features
 
     def forward(self, x: Signals, mode: Mode, time_steps: int) -> Tensor:
-        """See `Block`."""
         rates = count(as_spikes(x)) / time_steps if mode.spiking else x
         assert isinstance(rates, Tensor)
         return self.groups(rates)
 
     def over_time(self, *sources: Spikes) -> Tensor:
-        """See `Block`."""
         return self.groups(sources[0].tensor())
 
     def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
-        """See `Block`."""
         return Stepper(reads[0].spikes, mean=self.groups)
 
     def groups(self, x: Tensor) -> Tensor:

@@ -74,7 +74,6 @@ class MessageBlock(Block):
             yield dict(zip(names, x[:4], strict=True)), x.message
 
     def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
-        """See `Block`."""
         return MessageStepper(self._definition(reads, place), place.size)
 
     def _definition(self, reads: Sequence[Stepper], place: StreamPlace) -> Definition:
@@ -87,7 +86,6 @@ class MessageBlock(Block):
         raise NotImplementedError
 
     def forward(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Signals:
-        """See `Block`."""
         return self.run_checked([x], time_steps)[0] if mode.spiking else self.activations(x)
 
     def run_checked(self, arriving: Sequence[Signals], time_steps: int) -> tuple[Signals, int]:
@@ -108,12 +106,10 @@ class DeltaInputBlock(MessageBlock):
         self.neuron, self.delay_shift = neuron, delay_shift
 
     def drive(self, x: Signals) -> Tensor:
-        """See `MessageBlock`."""
         assert isinstance(x, Tensor)
         return x.double() * SIGMA_PER_MANT
 
     def activations(self, x: Signals) -> Tensor:
-        """See `MessageBlock`."""
         assert isinstance(x, Tensor)
         return x[-1].double() / MANT
 
@@ -141,11 +137,9 @@ class SigmaDeltaBlock(MessageBlock, SynapticBlock):
         self.delay_shift = delay_shift
 
     def drive(self, x: Signals) -> Tensor:
-        """See `MessageBlock`."""
         return self.weigh(as_spikes(x))
 
     def states(self, z: Iterable[Tensor]) -> Iterator[SigmaDeltaStates]:
-        """See `MessageBlock`."""
         offset = self._offset()
         return self.neuron.states(z, offset.detach() if isinstance(offset, Tensor) else offset)
 
@@ -175,7 +169,6 @@ class ValueBlock(SigmaDeltaBlock):
         return (self.weigh_rates(count(as_spikes(x)), ()) / MESSAGE + self._offset()).float()
 
     def run_checked(self, arriving: Sequence[Signals], time_steps: int) -> tuple[Signals, int]:
-        """See `MessageBlock`."""
         states = list(self.states(self.drive(arriving[0])))
         return self.value(states[-1]), int(max(_largest(x) for state in states for x in state[:4]))
 
@@ -184,7 +177,6 @@ class ValueBlock(SigmaDeltaBlock):
         return torch.stack([self.value(state) for state in self.states(self.drive(sources[0]))])
 
     def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
-        """See `Block`."""
         return ValueStepper(self._definition(reads, place), place.size)
 
     def value(self, state: SigmaDeltaStates) -> Tensor:

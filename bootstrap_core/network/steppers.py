@@ -200,7 +200,6 @@ class CubaStepper(Stepper):
         self._definition = None if native else self._define()
 
     def run(self, step: int) -> None:
-        """Run one step."""
         if self._arriving is not None and self._update():
             self._arriving.copy_(self.drive)
             self._fits = self.drive.dtype == torch.float32 or torch.equal(self._arriving.double(), self.drive)
@@ -262,7 +261,6 @@ class AffineStepper(CubaStepper):
         self._weighed = None if totals is None else totals.view(place.size)  # summed over the steps, natively
 
     def run(self, step: int) -> None:
-        """Run one step."""
         if self._reads_last:
             (self._sum if self._weighed is None else self._weighed).zero_()
         super().run(step)
@@ -291,7 +289,6 @@ class MessageStepper(Stepper):
         self.states: dict[str, Tensor] = {}
 
     def run(self, step: int) -> None:
-        """Run one step."""
         self.states, leaving = self._definition.run(step)
         self._target.copy_(leaving)
 
@@ -300,5 +297,4 @@ class ValueStepper(MessageStepper):
     """Readout of values."""
 
     def answer(self, steps: Tensor) -> Tensor:
-        """Return the values after the present step."""
         return (self.states["activation"] / SIGMA).float()

@@ -70,7 +70,6 @@ class DenseSynapse(Synapse):
         return linear(x.flatten(-self.n_axes), self.quantized_weight(scale).to(x.dtype))
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
-        """See `Synapse`."""
         return F.linear(x.flatten(), weight)
 
 
@@ -143,7 +142,6 @@ class IdentitySynapse(Synapse):
         return x * self.quantized_weight(scale).to(x.dtype).reshape(self.broadcast)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
-        """See `Synapse`."""
         return x * weight.reshape(self.broadcast)
 
 

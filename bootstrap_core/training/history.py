@@ -11,26 +11,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    InstanceOf,
-    NonNegativeInt,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
-from pydantic.dataclasses import dataclass as record
+from pydantic import BeforeValidator, InstanceOf, TypeAdapter
 
 from bootstrap_core.tasks.measures import ACCURACY, MEASURES, Measure
-from specs.errors import IntegrityError, SnnZooError
+from specs.errors import SnnZooError
 from specs.outline import few_lines
-from specs.words import first_problem
 
 REPORTED = ("training", "validation_ann", "validation_snn")
 """First parts of the fields of a report: training, and validation as ANN and as SNN."""
@@ -44,7 +31,7 @@ class Rank(NamedTuple):
 
     fits: bool
     score: float
-    loss: float = math.inf  # as in checkpoints of versions that kept the first of equal scores
+    loss: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +72,7 @@ class EpochReport:
         decides, and between equal scores the loss. Without validation the later epoch is better.
         """
         if self.validation_snn_score is None or self.validation_snn_loss is None:
-            return Rank(True, self.epoch)
+            return Rank(True, self.epoch, 0.0)
         return Rank(self.overflow is None, *self.measure.rank(self.validation_snn_score, self.validation_snn_loss))
 
     def record(self) -> dict[str, Any]:
@@ -114,11 +101,7 @@ Report = Annotated[EpochReport, BeforeValidator(_with_measure)]
 REPORT: TypeAdapter[EpochReport] = TypeAdapter(Report)
 
 
-_Accuracy = Annotated[float, Field(ge=0, le=1)]
-_Kind = Annotated[InstanceOf[Measure], Field(exclude=True)]
-
-
-@record(config=ConfigDict(extra="forbid"))
+@dataclass
 class LearningStat:
     """Loss and score of one state: the sums of the open epoch, and one log entry for each closed epoch.
 
@@ -127,8 +110,8 @@ class LearningStat:
 
     Attributes:
         loss_log: mean loss of each closed epoch, None where there were no samples.
-        correct_samples: number of correctly classified samples of the open epoch; None unless scores are accuracies.
-        accuracy_log: accuracy of each closed epoch; None unless scores are accuracies.
+        score_log: score of each closed epoch, None where there were no samples.
+        correct_samples: number of correctly classified samples of the open epoch; 0 unless scores are accuracies.
 
     Example:
         >>> stat = LearningStat()
@@ -140,33 +123,16 @@ class LearningStat:
         (True, 0, 0)
     """
 
-    measure: _Kind = ACCURACY
+    measure: Measure = ACCURACY
     loss_sum: float = 0.0
-    num_samples: NonNegativeInt = 0
+    num_samples: int = 0
+    correct_samples: int = 0
     loss_log: list[float | None] = field(default_factory=list)
-    correct_samples: NonNegativeInt | None = None
-    accuracy_log: list[_Accuracy | None] | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self, info: ValidationInfo) -> Self:
-        measure = self.measure = info.context or self.measure
-        if not measure.is_share:
-            if self.accuracy_log is not None or self.correct_samples is not None:
-                raise ValueError(f"has accuracies, and not the figure {measure.name}")
-            if any(loss is not None and loss < 0 for loss in (self.loss_sum, *self.loss_log)):
-                raise ValueError(f"losses of which the {measure.name} is computed must not be below 0")
-            return self
-        self.correct_samples, self.accuracy_log = self.correct_samples or 0, self.accuracy_log or []
-        if self.correct_samples > self.num_samples:
-            raise ValueError(f"{self.correct_samples} correct of {self.num_samples} samples")
-        if len(self.loss_log) != len(self.accuracy_log):
-            raise ValueError(f"{len(self.loss_log)} losses but {len(self.accuracy_log)} accuracies")
-        return self
+    score_log: list[float | None] = field(default_factory=list)
 
     def reset(self) -> None:
         """Drop the sums of the open epoch; the logs stay."""
-        self.loss_sum, self.num_samples = 0.0, 0
-        self.correct_samples = 0 if self.measure.is_share else None
+        self.loss_sum, self.num_samples, self.correct_samples = 0.0, 0, 0
 
     def add(self, loss: float, correct: int, n: int) -> None:
         """Add a batch of samples to the open epoch.
@@ -180,8 +146,7 @@ class LearningStat:
         if n > 0:  # the mean loss of no samples is NaN
             self.loss_sum += loss * n
             self.num_samples += n
-            if self.correct_samples is not None:
-                self.correct_samples += correct
+            self.correct_samples += correct
 
     @property
     def loss(self) -> float | None:
@@ -191,18 +156,10 @@ class LearningStat:
     @property
     def score(self) -> float | None:
         """Score of the open epoch so far; None before its first sample."""
-        if self.correct_samples is None:
-            return self._score_of(self.loss)
-        return float(self.correct_samples / self.num_samples) if self.num_samples else None
-
-    @property
-    def score_log(self) -> list[float | None]:
-        """Score of each closed epoch, None where there were no samples."""
-        return [self._score_of(loss) for loss in self.loss_log] if self.accuracy_log is None else self.accuracy_log
-
-    def _score_of(self, loss: float | None) -> float | None:
-        of_loss = self.measure.of_loss
-        return None if loss is None or of_loss is None else of_loss(loss)
+        of_loss, loss = self.measure.of_loss, self.loss
+        if loss is None:
+            return None
+        return self.correct_samples / self.num_samples if of_loss is None else of_loss(loss)
 
     def update(self) -> None:
         """Close the epoch: log its figures and start the next one at zero."""
@@ -210,10 +167,9 @@ class LearningStat:
         self.reset()
 
     def log(self, loss: float | None, score: float | None) -> None:
-        """Log the loss of one more closed epoch, and its score, which follows from the loss if it is no accuracy."""
+        """Log loss and score of one more closed epoch."""
         self.loss_log.append(loss)
-        if self.accuracy_log is not None:
-            self.accuracy_log.append(score)
+        self.score_log.append(score)
 
     @property
     def min_loss(self) -> float | None:
@@ -251,16 +207,6 @@ class LearningStat:
         text = f"loss {_text(loss, '9.5f')}{_best(self.min_loss, '.5f')}"
         text += f"   {self.measure.name} {_text(score, f'8{style}')}{_best(self.best_score, style)}"
         return text if self.best_epoch is None else f"{text[:-1]}, epoch {self.best_epoch})"
-
-
-class _Stats(BaseModel):
-    """JSON form of `LearningStats`."""
-
-    model_config = ConfigDict(extra="forbid")
-    version: Literal[1] = 1
-    training: LearningStat
-    testing: LearningStat
-    snn: LearningStat
 
 
 class LearningStats:
@@ -314,18 +260,6 @@ class LearningStats:
             }
             for epoch, entries in enumerate(zip_longest(*columns))
         ]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all three states as plain numbers and lists, for a checkpoint."""
-        return _Stats(**self.states).model_dump(exclude_none=True)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load a state that `state_dict` returned."""
-        try:
-            found = _Stats.model_validate(state, context=self.measure)
-        except ValidationError as error:
-            raise IntegrityError(f"not the state of {type(self).__name__}: {first_problem(error)}") from error
-        self.training, self.testing, self.snn = found.training, found.testing, found.snn
 
 
 def _text(value: float | None, spec: str) -> str:

@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -30,7 +30,7 @@ from bootstrap_core.tasks import task_of
 from bootstrap_core.tasks.evaluation import Evaluation
 from bootstrap_core.tasks.task import Batch
 from bootstrap_core.training.averaging import MovingAverage
-from bootstrap_core.training.history import REPORTED, EpochReport, LearningStat, LearningStats, Rank
+from bootstrap_core.training.history import REPORTED, EpochReport, LearningStat, LearningStats
 from bootstrap_core.training.initialization import initialize
 from bootstrap_core.training.schedule import Scheduler
 from bootstrap_core.training.trainer_state import TrainerState, check_tensors, tensors_of_optimizer
@@ -122,9 +122,18 @@ class Trainer:
         self.as_ann: Network | None = None
         self.average = MovingAverage(network, recipe.ema_decay) if recipe.ema_decay else None
         self.stats = LearningStats(self.task.measure)
-        self.epoch = 0
-        self.best: Rank | None = None
-        """Rank of the best epoch so far."""
+        self.reports: list[EpochReport] = []
+        """Reports of all epochs so far."""
+
+    @property
+    def epoch(self) -> int:
+        """Number of epochs that are done."""
+        return len(self.reports)
+
+    @property
+    def best(self) -> EpochReport | None:
+        """Report of the best epoch so far; None before the first one has ended."""
+        return next((report for report in reversed(self.reports) if report.best), None)
 
     @property
     def trained(self) -> Network:
@@ -189,9 +198,9 @@ class Trainer:
             precision=str(self._product_dtype()).removeprefix("torch."),
             **figures,
         )
-        self.epoch += 1
-        if self.best is None or report.rank > self.best:
-            self.best, report = report.rank, replace(report, best=True)
+        if self.best is None or report.rank > self.best.rank:
+            report = replace(report, best=True)
+        self.reports.append(report)
         return report
 
     def _train(self, epoch: int, on_batch: Progress) -> None:
@@ -295,17 +304,10 @@ class Trainer:
             return peak
         return peak * 0.5 * (1 + math.cos(math.pi * part))
 
-    def recall(self, reports: Iterable[EpochReport]) -> None:
-        """Add the figures of former epochs to the statistics, for a state that was saved without them."""
-        for report in reports:
-            for part, stat in zip(REPORTED, self.stats.states.values(), strict=True):
-                stat.log(getattr(report, f"{part}_loss"), getattr(report, f"{part}_score"))
-
-    def state_dict(self, *, stats: bool = True) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the state from which `load_state_dict` continues: a copy, of tensors and plain values only.
 
-        Its size and the time that it takes grow with the number of epochs, unless `stats` is False: then the statistics
-        are left out, and `recall` restores them.
+        Only its `reports` grow with the number of epochs; they may be kept elsewhere.
         """
         return deepcopy({
             "epoch": self.epoch,
@@ -314,8 +316,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "as_ann": None if self.as_ann is None else self.as_ann.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
-            "stats": self.stats.state_dict() if stats else None,
-            "best": None if self.best is None else tuple(self.best),
+            "reports": [report.document() for report in self.reports],
         })  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -348,21 +349,16 @@ class Trainer:
             check_tensors("average.network", checked.average.network, own)
         if checked.as_ann is not None:
             check_tensors("as_ann", checked.as_ann, own)
-        if checked.stats is not None:
-            self.stats.load_state_dict(checked.stats)
+        if len(checked.reports) != checked.epoch:
+            raise IntegrityError(f"reports: must be those of {checked.epoch} epochs, got {len(checked.reports)}")
         self.network.load_state_dict(checked.network)
         self.optimizer.load_state_dict(deepcopy(optimizer))  # it would keep these very tensors
         if self.average is not None and checked.average is not None:
             self.average.load_state_dict(dict(checked.average))
-        self.epoch = checked.epoch
-        self.best, first = None, self.stats.snn.best_epoch
-        if checked.best is not None and self.epoch > 0:
-            self.best = Rank(*checked.best)
-        elif first is not None:  # early versions told no best epoch
-            loss, score = self.stats.snn.loss_log[first], self.stats.snn.score_log[first]
-            assert loss is not None
-            assert score is not None
-            self.best = Rank(True, *self.task.measure.rank(score, loss))
+        self.reports, self.stats = list(checked.reports), LearningStats(self.task.measure)
+        for report in self.reports:
+            for part, stat in zip(REPORTED, self.stats.states.values(), strict=True):
+                stat.log(getattr(report, f"{part}_loss"), getattr(report, f"{part}_score"))
         if checked.as_ann is not None:
             self.as_ann = self._frozen()
             self.as_ann.load_state_dict(checked.as_ann)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bootstrap_core.network.inputs import is_dense
+from bootstrap_core.training.history import Report
 from specs.errors import IntegrityError
 from specs.fields import Integer
 from specs.training import TrainingSpec
@@ -35,17 +36,16 @@ class _AverageState(BaseModel):
 
 
 class TrainerState(BaseModel):
-    """State that `Trainer.state_dict` returns; checkpoints of early versions lack the fields with a default."""
+    """State that `Trainer.state_dict` returns."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
     epoch: Annotated[Integer, Field(ge=0)]
     recipe: TrainingSpec
     network: _Tensors
     optimizer: _OptimizerState
-    as_ann: _Tensors | None = None
-    average: _AverageState | None = None
-    stats: dict[str, Any] | None
-    best: tuple[bool, float, float] | tuple[bool, float] | None = None  # early versions did not compare losses
+    as_ann: _Tensors | None
+    average: _AverageState | None
+    reports: list[Report]
 
 
 def check_tensors(what: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

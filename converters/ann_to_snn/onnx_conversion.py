@@ -272,16 +272,17 @@ def import_onnx(
     start = time.perf_counter()
     keep_freed_memory()
     callbacks.on_step("importing the ANN, and comparing it with the ONNX reference")
-    path, imported = _imported(path, example)
+    path, imported = imported_ann(path, example)
     ann, notes = imported.ann, list(imported.notes)
     if prod(ann.nodes[-1].shape) == 1:
         raise UnsupportedError(
-            f"{path} has one output; a classifier needs one for each class: replace a sigmoid of z by two, [0, z]"
+            f"{path} has one output; a classifier needs one for each class: replace a sigmoid of z by two, [0, z], or "
+            "make a network of values: --neuron sigma-delta"
         )
     callbacks.on_imported(ann)
     normalization = Normalization.of(mean, std)
     normalization.check(ann.shape)
-    dataset, validation = _loaded(dataset, ann.shape), _loaded(validation, ann.shape, "validation")
+    dataset, validation = loaded_data(dataset, ann.shape), loaded_data(validation, ann.shape, "validation")
     if labelled is None:
         labelled = dataset is None or dataset.classes != (UNLABELLED,)
     if dataset is not None:
@@ -300,7 +301,7 @@ def import_onnx(
     elif doubt := doubt_about_data(answers, dataset, seed):
         callbacks.on_doubt(doubt)
         notes.append(doubt)
-    learning, judging, judged_by = _divided(answers, dataset, validation, labelled, seed)
+    learning, judging, judged_by = divided(answers, dataset, validation, labelled, seed)
     judge = Judge(judging, answers)
     candidate = best_candidate(
         ann,
@@ -353,7 +354,7 @@ def import_onnx(
     )
 
 
-def _imported(model: object, example: Tensor | None) -> tuple[Path, OnnxImport]:
+def imported_ann(model: object, example: Tensor | None) -> tuple[Path, OnnxImport]:
     """Import a file, or a model in memory, which is called model.onnx."""
     if (example is None) == isinstance(model, torch.nn.Module):
         raise ConversionError(
@@ -391,7 +392,7 @@ def _export(module: torch.nn.Module, example: Tensor | None, path: Path) -> None
             part.training = was
 
 
-def _loaded(dataset: object, shape: Shape, argument: str = "dataset") -> Dataset | None:
+def loaded_data(dataset: object, shape: Shape, argument: str = "dataset") -> Dataset | None:
     """Return the dataset that `import_onnx` was given as `argument`, for an ANN that takes images of `shape`."""
     if isinstance(dataset, str | Path):
         return DataPlaces().load(str(dataset), shape, labelled=False)
@@ -405,7 +406,7 @@ def _loaded(dataset: object, shape: Shape, argument: str = "dataset") -> Dataset
     return dataset
 
 
-def _divided(
+def divided(
     answers: AnnAnswers, dataset: Dataset | None, validation: Dataset | None, labelled: bool, seed: int
 ) -> tuple[Split, Split, str]:
     """Return the images to learn from, those that judge, and words for the latter.

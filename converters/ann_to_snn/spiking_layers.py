@@ -175,7 +175,7 @@ class SpikingLayer:
         return output.reshape(len(output), *self.after).clamp_min(0)
 
 
-def spiking_layers(ann: Ann, max_pooling: MaxPooling) -> list[SpikingLayer]:
+def spiking_layers(ann: Ann, max_pooling: MaxPooling, *, narrow: int | None = None) -> list[SpikingLayer]:
     """Return the spiking layers of an ANN in order.
 
     Linear nodes are folded into the weights next to them, exactly. If an activation follows a sum of branches, one of
@@ -185,6 +185,7 @@ def spiking_layers(ann: Ann, max_pooling: MaxPooling) -> list[SpikingLayer]:
     Args:
         ann: the ANN, as returned by `prepared`.
         max_pooling: replacement of max pooling.
+        narrow: least number of neurons in a dense layer, by default `NARROW`.
 
     Raises:
         UnsupportedError: a node has no spiking form.
@@ -192,7 +193,7 @@ def spiking_layers(ann: Ann, max_pooling: MaxPooling) -> list[SpikingLayer]:
     maxima = [node.name for node in ann.nodes if isinstance(node.operation, nets.MaxPool)]
     if maxima and max_pooling is MaxPooling.ERROR:
         raise UnsupportedError(f"max pooling is refused ('error' was chosen): {', '.join(maxima)}")
-    return _Lowering(ann, max_pooling).layers
+    return _Lowering(ann, max_pooling, NARROW if narrow is None else narrow).layers
 
 
 def prepared(ann: Ann, max_pooling: MaxPooling) -> Ann:
@@ -408,7 +409,8 @@ class _Sum:
 class _Lowering:
     """Walk over the nodes of an ANN, in which each activation makes a layer of the sum of branches that it reads."""
 
-    def __init__(self, ann: Ann, max_pooling: MaxPooling) -> None:
+    def __init__(self, ann: Ann, max_pooling: MaxPooling, narrow: int) -> None:
+        self.narrow = narrow
         self.averages = max_pooling is MaxPooling.AVERAGE
         self.layers: list[SpikingLayer] = []
         self.values = {ann.input_name: _Sum.of(_Branch(0, ann.shape, torch.arange(ann.shape[0])))}
@@ -534,7 +536,7 @@ class _Lowering:
         maps = [branch.synapses(after, channels) for branch in (own, *others)]
         bias = value.bias[channels]
         maps = [replace(linear, bias=torch.zeros_like(bias) if i else bias) for i, linear in enumerate(maps)]
-        population = None if activation is None else _population(activation, after)
+        population = None if activation is None else _population(activation, after, self.narrow)
         if population is not None:
             maps = [population.driven(linear) for linear in maps]
             after = population.neurons(after)
@@ -598,10 +600,11 @@ def _concatenated(values: Sequence[_Sum], shape: Shape) -> _Sum:
     return _Sum(shape, torch.cat([value.bias for value in values]), tuple(branches))
 
 
-def _population(activation: nets.Operation, shape: Shape) -> Population | None:
+def _population(activation: nets.Operation, shape: Shape, narrow: int) -> Population | None:
     """Return the neurons for each unit of a layer of `shape`; None if one for each is enough.
 
-    A leaky unit gets two, since `leaky(x) = relu(x) - slope relu(-x)`; units of a narrow layer get several of each.
+    A leaky unit gets two, since `leaky(x) = relu(x) - slope relu(-x)`; units of a layer with less than
+    `narrow` neurons get several of each.
     """
     drive = torch.ones(shape[0], 1, dtype=torch.float64)
     encoding = decoding = drive
@@ -609,7 +612,7 @@ def _population(activation: nets.Operation, shape: Shape) -> Population | None:
     if slopes is not None:
         below = slopes[:, None]
         drive, encoding, decoding = (torch.cat([drive, -negative], 1) for negative in (drive, 1 / below, below))
-    copies = ceil(NARROW / drive.numel()) if len(shape) == 1 else 1
+    copies = ceil(narrow / drive.numel()) if len(shape) == 1 else 1
     if copies > 1:
         gains = torch.logspace(-0.5, 0.5, copies, base=GAINS, dtype=torch.float64)[:, None]
         drive, encoding = ((x[:, None] * gains).flatten(1) for x in (drive, encoding))

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bootstrap_core.fixed_point import DECAY_ONE, READOUT_THRESHOLD_MANT
-from specs.fields import Padding, Shape
+from specs.fields import Shape
 from specs.layers.input import InputSpec
 from specs.network import Output
-from specs.shapes import Geometry
+from specs.shapes import Window
 
 Numbers = npt.NDArray[Any]
 """Integers of the hardware; floats in their units where a file holds numbers off the grid."""
@@ -28,22 +28,6 @@ SYNAPTIC = {"dense", "conv", "avg_pool", "affine"}
 PIXELS = -1
 """Source of the synapses of input neurons, which weigh pixels."""
 WHOLE = "write a .safetensors, which holds every kind"
-
-
-@dataclass(frozen=True)
-class Window:
-    """Windows of a convolution; each pair is `(height, width)`, and padding may have four sides, as in `Geometry`."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: Padding
-    dilation: tuple[int, int]
-    groups: int
-
-    @classmethod
-    def of(cls, geometry: Geometry) -> "Window":
-        """Return the windows of a block, of a skip or of folded layers."""
-        return cls(geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
 
 
 @dataclass(frozen=True)

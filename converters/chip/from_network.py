@@ -15,11 +15,12 @@ from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.network.sigma_delta import SigmaDeltaNeuron, ValueBlock
-from converters.chip.form import PIXELS, SIGMA_DELTA, ChipForm, ChipLayer, ChipNeurons, ChipSynapses, Numbers, Window
+from converters.chip.form import PIXELS, SIGMA_DELTA, ChipForm, ChipLayer, ChipNeurons, ChipSynapses, Numbers
 from specs.fields import Shape, StrictModel
 from specs.layers.block import LayerSpec, skips_of
 from specs.layers.neuron import LearnDecays, Reset
 from specs.network import NetworkSpec
+from specs.shapes import Window
 
 GREY_LEVELS = 256
 """Values of a pixel, one byte."""

@@ -11,6 +11,7 @@ from typing import Any
 from bootstrap_core.data.data_places import DataPlaces
 from bootstrap_core.training.history import EpochReport
 from converters.ann_to_snn.best_candidate import EVERY_FORM, has_maxima, has_skips
+from converters.ann_to_snn.messages import MessageConversion, import_messages
 from converters.ann_to_snn.onnx_conversion import ImportCallbacks, OnnxConversion, import_onnx
 from converters.ann_to_snn.spiking_layers import MaxPooling
 from converters.chip.from_network import form_of_network
@@ -54,11 +55,16 @@ RULES_OF_ONNX = (
     Rule("--limit", "scores images of --data", needs=("--data",)),
     Rule("--epochs", "tunes on images of --data", needs=("--data",)),
     Rule("--validation", "judges what is made with --data", needs=("--data",)),
+    Rule(
+        "--neuron sigma-delta",
+        "makes a network that is not tuned, and whose steps are its layers",
+        excludes=("--epochs", "--time-steps", "--input", "--max-pool", "--reset", "--report"),
+    ),
     Rule("--reset subtract", "cannot be written as netx", excludes=("-o FILE.net", "-o FILE.hdf5")),
 )
 ONLY_FOR_ONNX = (
     "--data", "--validation", "--data-dir", "--cache-dir", "--limit", "--raw", "--epochs", "--input", "--max-pool",
-    "--seed", "--threads", "--report",
+    "--neuron", "--seed", "--threads", "--report",
 )  # fmt: skip
 NOT_FOR_ONNX = ("--spec", "--threshold", "--input-bits", "--dt", "--time-constants", "--nodes-only")
 
@@ -105,7 +111,7 @@ def convert_source(
     more = {note: None for output in outputs for note in format_notes(model, output.suffix)}
     model = replace(model, notes=(*model.notes, *more))
     figures["notes"] = [*figures["notes"], *more]
-    console.say_notes(model, said=None if conversion is None else conversion.doubt)
+    console.say_notes(model, said=getattr(conversion, "doubt", None))
     if any(output.suffix == C_SOURCE for output in outputs) and (known := console.known_models()):
         c_options = replace(c_options, images=known.golden_images(named))
     if len(outputs) > 1:  # so that none is written if another cannot be
@@ -118,13 +124,15 @@ def convert_source(
     for output in outputs if is_named else ():
         note_named_data(output, data)
     written = [file_entry(file) for output in outputs for file in files_of(output)]
-    if report is not None and conversion is not None:
+    if report is not None and isinstance(conversion, OnnxConversion):
         _write_report(report, conversion, source.name, written, figures["layers"])
         written.append(file_entry(report))
     if as_json:
         echo(console.json_text({"source": named, **figures, "outputs": written}))
         return
-    if conversion is not None:
+    if isinstance(conversion, MessageConversion):
+        _print_messages(conversion)
+    elif conversion is not None:
         _print_conversion(conversion, "written" if outputs else "kept")
     for entry in written:
         echo(entry["path"])
@@ -204,10 +212,21 @@ def _convert_onnx(
     std: float | tuple[float, ...] | None,
     time_steps: int | None,
     reset: str | None,
+    neurons: str,
     **others: Any,
-) -> OnnxConversion:
+) -> OnnxConversion | MessageConversion:
     leave_out(f"{source} is an ONNX file", NOT_FOR_ONNX)
     check_rules(RULES_OF_ONNX)
+    load = partial(places.load, found_data(data), labelled=False) if data else None
+    shared: dict[str, Any] = {
+        "dataset": None if load is None else lambda shape: load(shape).limited(limit),
+        "validation": partial(places.load, found_data(validation), labelled=False) if validation else None,
+        "mean": mean or 0.0,
+        "std": 1 / 255 if raw else (std or 1.0),
+        "seed": seed,
+    }
+    if neurons == "sigma-delta":
+        return import_messages(source, **shared, on_step=say)
     forms = EVERY_FORM
     if entering != "auto":
         forms = replace(forms, encodings=(Encoding(entering),))
@@ -233,17 +252,12 @@ def _convert_onnx(
             f"SNN {percent(report.training_score)} on the training images, {report.seconds:.0f} s"
         )
 
-    load = partial(places.load, found_data(data), labelled=False) if data else None
     return import_onnx(
         source,
-        dataset=None if load is None else lambda shape: load(shape).limited(limit),
-        validation=partial(places.load, found_data(validation), labelled=False) if validation else None,
-        mean=mean or 0.0,
-        std=1 / 255 if raw else (std or 1.0),
+        **shared,
         time_steps=time_steps or 16,
         epochs=epochs,
         forms=forms,
-        seed=seed,
         callbacks=ImportCallbacks(
             on_step=say,
             on_imported=check_ann,
@@ -252,6 +266,18 @@ def _convert_onnx(
             on_epoch=say_epoch,
         ),
     )
+
+
+def _print_messages(conversion: MessageConversion) -> None:
+    """Print the figures of a network of messages beside those of the ANN."""
+    score, n = conversion.score, conversion.multiplications
+    echo(f"import: differs from the ONNX reference by at most {conversion.imported.max_abs_error:.2g}")
+    if score is not None:
+        accuracies = ["" if a is None else percent(a) for a in (conversion.ann, score.accuracy)]
+        sent = [f"{score.error:.3f}", f"{sum(score.messages):,.0f}", f"{sum(score.synops):,.0f} synops"]
+        rows = [["ANN", accuracies[0], "", "", f"{n:,} multiplications"], ["messages", accuracies[1], *sent]]
+        print_table(["", "accuracy", "error / std", "messages/frame", "operations/frame"], rows)
+    echo(f"took {conversion.seconds:.0f} s")
 
 
 def _print_conversion(conversion: OnnxConversion, mark: str) -> None:

@@ -128,6 +128,15 @@ def _each_once(context: click.Context, parameter: click.Parameter, outputs: tupl
     "average: average pools, auto: the one that scores better, error: none, so refuse them. "
     "[default: auto]",
 )
+@click.option(
+    "--neuron",
+    "neurons",
+    type=click.Choice(["spike", "sigma-delta"]),
+    default="spike",
+    show_default=True,
+    help="ONNX: neurons. spike: neurons that spike, sigma-delta: neurons that send changes of their activation, of an "
+    "ANN with rectifiers and without branches, of classes or of values.",
+)
 @click.option("--seed", type=Seed, default=0, show_default=True, help="ONNX: seed of all random numbers.")
 @click.option("--threads", type=click.IntRange(1), help=f"ONNX: {THREADS_HELP}")
 @click.option("--report", type=FileName(".html"), help="ONNX: also write a page with all figures, FILE.html.")

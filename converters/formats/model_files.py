@@ -12,8 +12,8 @@ from bootstrap_core.network.network import Network
 from converters.chip.form import ChipForm, problems_by_place
 from converters.formats.c.c_writer import (
     COptions,
-    c_name_problem,
     c_problems,
+    check_c_name,
     header_of,
     write_c,
 )
@@ -203,8 +203,8 @@ def check_writable_format(*paths: Path) -> None:
         if path.suffix not in WRITERS:
             raise UnsupportedError(f"cannot write {path}: no writer for {path.suffix or 'a file with no suffix'} "
                                    f"(known: {', '.join(WRITERS)})")  # fmt: skip
-    if problems := [problem for path in paths if path.suffix == C_SOURCE and (problem := c_name_problem(path))]:
-        raise ConversionError("\n".join(problems))
+        if path.suffix == C_SOURCE:
+            check_c_name(path)
 
 
 def file_entry(path: Path) -> dict[str, str]:

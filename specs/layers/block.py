@@ -208,11 +208,9 @@ class _Hidden(_Synapse):
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """See `Layer`."""
         return tuple(name for name in ("recurrent", "delays") if getattr(self, name, None))
 
     def problems(self, neuron: NeuronSpec) -> Iterator[tuple[str, str]]:
-        """See `Layer`."""
         yield from super().problems(neuron)
         if not isinstance(neuron, CubaSpec):
             return
@@ -237,19 +235,15 @@ class DenseSpec(_Hidden):
 
     @property
     def own_fan_out(self) -> int:
-        """See `Layer`."""
         return self.features if self.recurrent else 0
 
     def output_shape(self, before: Shape) -> Shape:
-        """See `Layer`."""
         return _dense_shape(self, before)
 
     def n_weights(self, before: Shape) -> int:
-        """See `Layer`."""
         return (before[0] + self.own_fan_out) * self.features
 
     def fan_out(self, before: Shape) -> tuple[Sequence[int], ...]:
-        """See `Layer`."""
         return ([self.features],)
 
 
@@ -305,12 +299,10 @@ class ConvSpec(_Hidden):
         return height * width * self.channels * (before[0] // self.groups)
 
     def fan_out(self, before: Shape) -> tuple[Sequence[int], ...]:
-        """See `Layer`."""
         height, width = (axis.fanout(side) for axis, side in zip(axes_of(self), before[1:], strict=True))
         return [self.channels // self.groups], height, width
 
     def problems(self, neuron: NeuronSpec) -> Iterator[tuple[str, str]]:
-        """See `Layer`."""
         yield from super().problems(neuron)
         if self.delays is not None and self.delays.per is DelayTarget.SYNAPSE:
             yield "delays", "per: synapse is for dense blocks; a conv block has one delay for each channel: per: neuron"
@@ -369,7 +361,6 @@ class AvgPoolSpec(_Block):
         return 2 * (threshold_mant // (2 * area) + 1) / 64
 
     def output_shape(self, before: Shape) -> Shape:
-        """See `Layer`."""
         channels, *_ = _maps(self, before)
         return self.as_conv(channels).output_shape(before)
 
@@ -378,15 +369,12 @@ class AvgPoolSpec(_Block):
         return self.as_conv(before[0]).n_weights(before)
 
     def n_synops(self, before: Shape) -> int:
-        """See `Layer`."""
         return self.as_conv(before[0]).n_synops(before)
 
     def fan_out(self, before: Shape) -> tuple[Sequence[int], ...]:
-        """See `Layer`."""
         return self.as_conv(before[0]).fan_out(before)
 
     def problems(self, neuron: NeuronSpec) -> Iterator[tuple[str, str]]:
-        """See `Layer`."""
         yield from super().problems(neuron)
         weight = self.weight(neuron)
         if not 1 / 64 < weight <= 254 / 64:
@@ -404,7 +392,6 @@ class FlattenSpec(_Block):
     role = Role.RESHAPED
 
     def output_shape(self, before: Shape) -> Shape:
-        """See `Layer`."""
         return (math.prod(before),)
 
 
@@ -422,15 +409,12 @@ class AffineSpec(_Synapse):
     takes_graded_input = True
 
     def output_shape(self, before: Shape) -> Shape:
-        """See `Layer`."""
         return _dense_shape(self, before)
 
     def n_weights(self, before: Shape) -> int:
-        """See `Layer`."""
         return before[0] * self.features
 
     def fan_out(self, before: Shape) -> tuple[Sequence[int], ...]:
-        """See `Layer`."""
         return ([self.features],)
 
 
@@ -443,12 +427,10 @@ class AverageSpec(_Block):
     role = Role.LOGITS
 
     def problems(self, neuron: NeuronSpec) -> Iterator[tuple[str, str]]:
-        """See `Layer`."""
         if isinstance(neuron, SigmaDeltaSpec):
             yield "kind", "sigma-delta neurons have no rates to average: use affine"
 
     def output_shape(self, before: Shape) -> Shape:
-        """See `Layer`."""
         if len(before) != 1:
             raise ShapeError("", f"average needs a flat input, got {list(before)}: put a flatten block before it")
         if before[0] % self.features:

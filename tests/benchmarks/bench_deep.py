@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from programs import arguments, conditions, environment, write_report
+from programs import arguments, conditions, environment, write_row
 
 TIME_STEPS = [16, 8, 4]
 GIB = 1 << 30
@@ -51,13 +51,10 @@ def main() -> None:
     parser.add_argument("--raw", action="store_true", help="the network takes pixels from 0 to 255")
     given = parser.parse_args()
     options = (["--raw"] if given.raw else []) + ([] if given.data_dir is None else ["--data-dir", str(given.data_dir)])
-    rows = json.loads(given.output.read_text("utf-8"))["rows"] if given.output.exists() else []
     for steps in given.time_steps:
         row = {"file": given.file.name, "data": given.data, "conditions": conditions(given.threads)}
         row |= convert(given.file, steps, given.data, options, given.threads)
-        rows = [one for one in rows if (one["file"], one["time_steps"]) != (given.file.name, steps)] + [row]
-        rows.sort(key=lambda one: (one["file"], -one["time_steps"]))
-        write_report(given.output, {"rows": rows})
+        write_row(given.output, row)
         print(json.dumps(row), file=sys.stderr)
 
 

@@ -6,18 +6,15 @@ Each file is read in a separate process, under the limits of tests/fuzz/limited.
 tests/benchmarks/results/readers.json.
 """
 
-import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from programs import arguments, stamp, write_report
 
-RESULTS = Path(__file__).parent / "results" / "readers.json"
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 MIB = 1 << 20
 SIDE = 1024
@@ -110,9 +107,10 @@ def main() -> None:
     from limited import Server
     from reader_targets import TARGETS
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, output="readers.json")
     parser.add_argument("--mib", default="1,16,128", help="sizes of the files in MiB")
-    sizes = [int(size) for size in parser.parse_args().mib.split(",")]
+    given = parser.parse_args()
+    sizes = [int(size) for size in given.mib.split(",")]
     rows, server = [], Server()
     for name, write in WRITERS.items():
         for size in sizes:
@@ -125,9 +123,7 @@ def main() -> None:
                 rows.append({**row, "seconds": round(outcome.seconds, 2), "outcome": outcome.kind, "text": said})
                 print(rows[-1], flush=True)
     server.close()
-    RESULTS.write_text(
-        json.dumps({"date": datetime.now(UTC).date().isoformat(), "rows": rows}, indent=1) + "\n", "utf-8"
-    )
+    write_report(given.output, {**stamp(), "rows": rows})
 
 
 if __name__ == "__main__":

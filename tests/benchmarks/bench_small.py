@@ -7,14 +7,13 @@ written after each T, and keeps the rows of other files.
 """
 
 import argparse
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from programs import RESULTS, busy_cores, cpu_model, stamp
+from programs import arguments, conditions, write_row
 
 from bootstrap_core.data.datasets import load_dataset
 from bootstrap_core.data.splits import Dataset
@@ -32,29 +31,23 @@ def convert(given: argparse.Namespace, dataset: Dataset, steps: int, seed: int) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, output="small.json", threads=1)
     parser.add_argument("file", type=Path)
     parser.add_argument("--data-dir", type=Path, help="folder with MNIST; default: as `zoo` finds it")
     parser.add_argument("--mean", type=float, default=0.0)
     parser.add_argument("--std", type=float, default=1.0)
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--subsets", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--time-steps", type=int, nargs="+", default=TIME_STEPS)
-    parser.add_argument("--output", type=Path, default=RESULTS / "small.json")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     dataset = load_dataset("mnist", data_dir=given.data_dir)
-    rows = json.loads(given.output.read_text("utf-8"))["rows"] if given.output.exists() else []
     for steps in given.time_steps:
-        conditions = {**stamp(), "cpu": cpu_model(), "threads": given.threads, "busy_cores": round(busy_cores(), 2)}
-        start = time.process_time()
+        before, start = conditions(given.threads), time.process_time()
         runs = [convert(given, dataset, steps, seed) for seed in range(given.subsets)]
         row = {"file": given.file.name, "time_steps": steps, "images": given.images, "runs": runs}
-        row |= {"cpu_s": (time.process_time() - start) / given.subsets, "conditions": conditions}
-        rows = [one for one in rows if (one["file"], one["time_steps"]) != (given.file.name, steps)] + [row]
-        rows.sort(key=lambda one: (one["file"], -one["time_steps"]))
-        given.output.write_text(json.dumps({"rows": rows}, indent=1) + "\n", "utf-8")
+        row |= {"cpu_s": (time.process_time() - start) / given.subsets, "conditions": before}
+        write_row(given.output, row)
 
 
 if __name__ == "__main__":

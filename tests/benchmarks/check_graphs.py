@@ -7,8 +7,6 @@ torch and imported; its spiking form is calibrated on a random image, without re
 tried. Exits with 1 if engines differ, or if a model that should convert does not.
 """
 
-import argparse
-import json
 import logging
 import sys
 import tempfile
@@ -19,7 +17,7 @@ from typing import Any
 
 import torch
 import torchvision
-from programs import RESULTS, stamp
+from programs import arguments, stamp, write_report
 from torch import nn
 
 from bootstrap_core import IntegerNetwork
@@ -90,9 +88,8 @@ def check(name: str, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, output="graphs.json")
     parser.add_argument("models", nargs="*", help="Names of torchvision (default: one of each family).")
-    parser.add_argument("--output", type=Path, default=RESULTS / "graphs.json", help="File for the report.")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -104,7 +101,7 @@ def main() -> None:
             print(name, row, flush=True)
             if "failed" in row or row.get("different") or ("refused" in row) != (name in REFUSED):
                 wrong.append(name)
-            given.output.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+            write_report(given.output, report)
     sys.exit(f"not as expected: {', '.join(wrong)}" if wrong else 0)
 
 

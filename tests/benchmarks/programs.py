@@ -97,6 +97,13 @@ def write_report(path: Path, report: dict[str, Any]) -> None:
     path.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 
+def write_row(path: Path, row: dict[str, Any]) -> None:
+    """Write a row of a report that is kept row by row, in the place of the one of the same file and T."""
+    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
+    rows = [one for one in rows if (one["file"], one["time_steps"]) != (row["file"], row["time_steps"])]
+    write_report(path, {"rows": sorted([*rows, row], key=lambda one: (one["file"], -one["time_steps"]))})
+
+
 def run_main(main: Callable[[], int]) -> None:
     """Run a script; end it with 1 if a worker failed."""
     try:

@@ -16,7 +16,7 @@ The driver writes requests to the worker's stdin, one JSON object a line, and re
     {"work": "infer", "layers": [["dense", 512], ...], "time_steps": 16, "batch": 256, "seconds": 0.5, ...}
     {"wall": [0.012, ...]}     seconds of each call
 
-A program is made at the first request for it, warmed up, and kept until {"work": "forget"}.
+A program is made at the first request for it, warmed up, and kept.
 """
 
 import contextlib
@@ -210,28 +210,19 @@ def describe():
     return {"python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
-def serve(make, *, train=None, tutorial=None, **versions):
+def serve(make, *, train=None, **versions):
     """Answer requests until stdin ends; the main program of a worker.
 
-    `train(request)` writes the weights that all programs load; `tutorial(request)` returns an object with
-    `run_epoch()`; `versions` are added to the answer to "describe".
+    `train(request)` writes the weights that all programs load; `versions` are added to the answer to "describe".
     """
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.set_num_interop_threads(1)
-    kept, answers, course = {}, sys.stdout, None
+    kept, answers = {}, sys.stdout
     for line in sys.stdin:
         request = json.loads(line)
         with contextlib.redirect_stdout(sys.stderr):  # libraries print to stdout
             torch.manual_seed(0)
-            if request["work"] == "make_weights":
-                answer = train(request)
-            elif request["work"] == "tutorial_start":
-                course = tutorial(request)
-                answer = {}
-            elif request["work"] == "tutorial_epoch":
-                answer = course.run_epoch()
-            else:
-                answer = _answer(make, request, kept, versions)
+            answer = train(request) if request["work"] == "make_weights" else _answer(make, request, kept, versions)
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -239,9 +230,6 @@ def _answer(make, request, kept, versions):
     seconds, work = request.pop("seconds", 0), request["work"]
     if work == "describe":
         return {**describe(), **versions}
-    if work == "forget":
-        kept.clear()
-        return {}
     if "batches" in request:
         return peak_memory(make, request)
     key, begun = json.dumps(request), time.perf_counter()

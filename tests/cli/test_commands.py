@@ -6,7 +6,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -134,14 +133,6 @@ def test_eval_scores_both_engines_alike(run, trained) -> None:
     assert torch_rows == integer_rows
     assert [row["time_steps"] for row in torch_rows] == [2, 4]
     assert results["torch"]["sample"] is True
-
-
-def test_convert_writes_netx_with_its_digest(run, trained, tmp_path) -> None:
-    target = tmp_path / "model.net"
-    result = json.loads(run("convert", trained / "model.safetensors", "-o", target, "--json").stdout)
-    assert result["outputs"][0]["sha256"] == hashlib.sha256(target.read_bytes()).hexdigest()
-    with h5py.File(target) as file:
-        assert file["simulation/tSample"][()] == 4
 
 
 def test_predict_classifies_files_and_animates(run, trained, tmp_path) -> None:

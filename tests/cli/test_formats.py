@@ -329,9 +329,6 @@ def test_a_conversion_is_reported_as_a_page(ann, tmp_path, run) -> None:
     assert run(*command, "--force").stdout.splitlines()[-2:] == [str(out), str(page)]
 
 
-FOREIGN = "module.pt", "plain.pt", "checkpoint.pth", "plain.safetensors", "script.pt", "program.pt2"
-
-
 def test_of_several_outputs_none_is_written_if_one_cannot_be(run, tmp_path) -> None:
     files = [tmp_path / f"m.{suffix}" for suffix in ("safetensors", "c", "net", "nir")]
     outputs = [part for file in files for part in ("-o", file)]

@@ -15,7 +15,6 @@ from PIL import Image
 from bootstrap_core import load_dataset
 from converters.formats.model_files import read_model, write_model
 from converters.formats.safetensors_file import read_safetensors
-from converters.model import Model
 
 FRUIT = {"cherry": (200, 30, 40), "lemon": (230, 220, 60), "plum": (90, 30, 140)}
 MEAN, STD = (0.7, 0.4, 0.3), (0.2, 0.3, 0.2)
@@ -164,19 +163,6 @@ def test_a_run_keeps_the_order_of_its_classes(run, spec_file, digits, tmp_path) 
     assert read_safetensors(tmp_path / "run/model.safetensors").classes[:2] == ("7", "3")
 
 
-@pytest.mark.parametrize("command", ["eval", "card", "gallery -o page.html"])
-def test_data_that_moved_is_told_with_what_names_it_anew(run, spec_file, tmp_path, monkeypatch, command: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    digits = load_dataset("mnist-sample").train
-    np.savez("digits.npz", x=digits.images.numpy(), y=digits.labels.numpy())
-    run("train", spec_file, "-o", "run", "--epochs", 1, "--set", "training.data=digits.npz")
-    (tmp_path / "digits.npz").rename("others.npz")
-    name, *options = command.split()
-    told = " ".join(run(name, "run/model.safetensors", *options, code=1).stderr.split())
-    assert f"tiny was made with '{tmp_path}/digits.npz', which is missing: name the data with --data" in told
-    run(name, "run/model.safetensors", *options, "--data", "others.npz")
-
-
 @pytest.fixture
 def trained_on_digits(run, spec_file, tmp_path, monkeypatch) -> None:
     """Train a network in the folder `run` on data beside this folder."""
@@ -184,6 +170,16 @@ def trained_on_digits(run, spec_file, tmp_path, monkeypatch) -> None:
     digits = load_dataset("mnist-sample").train
     np.savez("digits.npz", x=digits.images.numpy(), y=digits.labels.numpy())
     run("train", spec_file, "-o", "run", "--epochs", 1, "--data", "digits.npz")
+
+
+@pytest.mark.parametrize("command", ["eval", "card", "gallery -o page.html"])
+@pytest.mark.usefixtures("trained_on_digits")
+def test_data_that_moved_is_told_with_what_names_it_anew(run, tmp_path, command: str) -> None:
+    Path("digits.npz").rename("others.npz")
+    name, *options = command.split()
+    told = " ".join(run(name, "run/model.safetensors", *options, code=1).stderr.split())
+    assert f"tiny was made with '{tmp_path}/digits.npz', which is missing: name the data with --data" in told
+    run(name, "run/model.safetensors", *options, "--data", "others.npz")
 
 
 @pytest.mark.parametrize("command", ["eval", "card", "gallery -o page.html", "train -o on"])
@@ -195,10 +191,6 @@ def test_data_that_the_user_named_for_a_model_are_found_again(run, tmp_path, mon
     monkeypatch.chdir(tmp_path / "run")
     assert json.loads(run("eval", "model.safetensors", "--json").stdout)["results"][0]["images"] == 400
     assert json.loads(run("eval", "../elsewhere/tiny.nir", "--json").stdout)["results"][0]["images"] == 400
-
-
-def renamed(model: Model) -> Model:
-    return replace(model, spec=model.spec.model_copy(update={"name": "other"}))
 
 
 def test_data_that_the_user_named_for_a_conversion_are_found_again(run, fruit, ann, tmp_path) -> None:
@@ -215,7 +207,9 @@ def test_a_model_from_elsewhere_opens_no_data(run, tmp_path, monkeypatch, elsewh
         folder = "copy"
         shutil.copytree("run", folder)
     elif elsewhere == "changed":
-        write_model(renamed(read_model("run/model.safetensors")), "run/model.safetensors", overwrite=True)
+        model = read_model("run/model.safetensors")
+        other = replace(model, spec=model.spec.model_copy(update={"name": "other"}))
+        write_model(other, "run/model.safetensors", overwrite=True)
     else:
         monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "other"))
     run("convert", f"{folder}/model.safetensors", "-o", "elsewhere/tiny.nir")  # does not make it the user's own
@@ -269,11 +263,8 @@ def test_data_in_the_folder_of_a_model_move_with_it_and_are_found_from_everywher
     run(*command, "--data", "moved/digits.npz")
 
 
-def test_a_recipe_cannot_name_other_data_than_the_card(run, spec_file, tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    digits = load_dataset("mnist-sample").train
-    np.savez("digits.npz", x=digits.images.numpy(), y=digits.labels.numpy())
-    run("train", spec_file, "-o", "run", "--epochs", 1, "--data", "digits.npz")
+@pytest.mark.usefixtures("trained_on_digits")
+def test_a_recipe_cannot_name_other_data_than_the_card(run) -> None:
     model = read_model("run/model.safetensors")
     write_model(replace(model, card={"training": {"data": "mnist-sample"}}), "run/model.safetensors", overwrite=True)
     told = run("train", "run/model.safetensors", "-o", "on", "--epochs", 1, code=1).stderr

@@ -1,10 +1,7 @@
-from pathlib import Path
-
 import pytest
 
 from converters.cli.console import print_table, say
 
-GOLDEN = Path(__file__).parents[1] / "golden/dense"
 HEADER, ROWS = ["old", "what"], [["blocks.1.parametrizations.weight.original0", "ok"], ["a", "some words more " * 9]]
 
 

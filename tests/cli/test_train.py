@@ -414,11 +414,10 @@ WRONG = (None, 5, -1, "x", [1], {"a": 1}, torch.zeros(3), math.nan, 2**70, ...)
 FIELDS = ("spec", "epoch", "recipe", "network", "optimizer")
 CHANGES = {
     **{f"{field}, {str(value)[:9]}": put(field, value=value) for field in FIELDS for value in WRONG},
-    **{f"{name}, 5": put(name, value=5) for name in ("start_revision", "start_changes", "teacher_revision", "best")},
+    **{f"{name}, 5": put(name, value=5) for name in ("start_revision", "start_changes", "teacher_revision")},
     **{f"data files, {value}": put("data_files", value=value) for value in (5, "x", torch.zeros(3))},
     "an average": put("average", value={"network": {}, "n_updates": 1}),
     "an ANN": put("as_ann", value={"a": torch.ones(1)}),
-    "reports": put("reports", value=[{"epoch": 0, "best": False}]),
     "a shape": put("network", "blocks.1.bias", value=torch.zeros(3)),
     "a dtype": put("network", "blocks.1.bias", value=torch.zeros(16, dtype=torch.complex64)),
     "no numbers": put("network", "blocks.1.bias", value=torch.zeros(16).to_sparse()),
@@ -518,19 +517,6 @@ def test_a_checkpoint_does_not_grow_with_the_epochs(spec_file, run, tmp_path) ->
         run("train", spec_file, "-o", tmp_path / "run", "-q", "--resume" if sizes else "--force", "--epochs", n_epochs)
         sizes.add((tmp_path / "run/checkpoint.pt").stat().st_size)
     assert len(sizes) == 1
-
-
-def test_a_checkpoint_of_an_early_version_has_the_figures_of_its_epochs(trained, run, tmp_path) -> None:
-    path = tmp_path / "run/checkpoint.pt"
-    shutil.copytree(trained, path.parent)
-    metrics = path.with_name("metrics.jsonl")
-    before = metrics.read_text()
-    state = torch.load(path, weights_only=True)
-    torch.save({**state, "reports": [json.loads(line) for line in before.splitlines()]}, path)
-    metrics.unlink()
-    run("train", trained / "spec.yaml", "-o", path.parent, "--resume", "-q", "--epochs", 3)
-    assert metrics.read_text().startswith(before)
-    assert "reports" not in torch.load(path, weights_only=True)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """Networks of values: a netx file of sigma-delta neurons, from show to predict, and back to netx."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from c_programs import compile_c, needs_compiler
 from c_programs import run as run_program
+from torch import nn
 
 NET = Path(__file__).parents[1] / "golden" / "sigma_delta" / "network.net"
 RECORDED = NET.with_name("lava_simulation.npz")
@@ -205,3 +208,38 @@ def test_what_does_not_teach_values_is_refused(arguments, told, run, steer) -> N
         np.savez("unlabelled.npz", x=arrays["x"])
         np.savez("single.npz", x=arrays["x"][:1], y=arrays["y"][:1])
     assert told in run("train", steer, "-o", "run", *arguments, code=1).stderr
+
+
+# --- ANNs
+
+
+def test_an_ann_of_one_output_becomes_a_network_of_messages(run, tmp_path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 1))
+    onnx, images = tmp_path / "steer.onnx", tmp_path / "images.npz"
+    with warnings.catch_warnings(action="ignore"):  # torch advises its other exporter
+        torch.onnx.export(network.eval(), (torch.zeros(1, 1, 4, 4),), str(onnx), dynamo=False, verbose=False)
+    x = np.random.default_rng(0).integers(0, 256, (100, 1, 4, 4), dtype=np.uint8)
+    np.savez(images, x=x)
+    outputs = [tmp_path / name for name in ("a.safetensors", "a.net", "a.c")]
+    written = [word for output in outputs for word in ("-o", output)]
+    found = json.loads(run("convert", onnx, "--neuron", "sigma-delta", "--data", images, *written, "--json").stdout)
+    assert found["ann_multiplications"] == 16 * 8 + 8
+    assert found["error"] < 0.05
+    assert 0 < found["messages_per_frame"] < found["synops_per_frame"]
+    np.savez(tmp_path / "frames.npz", x=np.rint(x / 255 * found["levels"]).astype(int))
+    rows = [
+        json.loads(run("predict", output, tmp_path / "frames.npz", "--time-steps", 3, "--json").stdout)["predictions"]
+        for output in outputs[:2]
+    ]
+    values = [row["values"][0] / found["output_scale"] for row in rows[0]]
+    assert [row["after_each_step"] for row in rows[0]] == [row["after_each_step"] for row in rows[1]]
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(x) / 255).flatten().numpy()
+    assert np.sqrt(np.square(values - wanted).mean()) < 0.05 * wanted.std()
+    checks = run("verify", outputs[0]).stdout
+    assert "the integers of a.net" in checks
+    assert "FAILED" not in checks
+    assert "leave out --neuron sigma-delta, or --epochs" in run(
+        "convert", onnx, "--neuron", "sigma-delta", "--data", images, "--epochs", 1, code=2
+    ).stderr.replace("\n", " ")

@@ -238,7 +238,7 @@ def fuzz(name: str, engine: str, arguments: argparse.Namespace) -> dict[str, Any
 
 def n_cases() -> dict[str, int]:
     """Count the cases in tests/hostile by format; a case that is read by function and by command counts once."""
-    alone = {"test_onnx.py": "onnx", "test_specs.py": "spec", "test_state_dicts.py": "state-dict"}
+    alone = {"test_onnx.py": "onnx", "test_specs.py": "spec"}
     command = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", "tests/hostile"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()

@@ -18,13 +18,6 @@ ROOT = Path(__file__).parents[2]
 TINY = "name: tiny\ntime_steps: 4\ninput: {shape: [9]}\nblocks:\n  - {kind: affine, features: 2}\n"
 
 
-def test_a_huge_file_is_refused_by_its_size(tmp_path) -> None:
-    path = tmp_path / "net.yaml"
-    path.write_text(TINY + "#" * (1 << 16))
-    with pytest.raises(SpecError, match=r"net\.yaml: too long to be a network spec; the limit is 65536 bytes"):
-        load_spec(path)
-
-
 def test_a_file_of_the_largest_size_is_read(tmp_path) -> None:
     path = tmp_path / "net.yaml"
     path.write_text(TINY + "#" * ((1 << 16) - len(TINY)))
@@ -96,31 +89,11 @@ def test_nesting_that_yaml_can_read_is_refused_as_a_spec(depth: int) -> None:
         parse_spec(TINY + "neuron: " + "[" * depth + "]" * depth)
 
 
-def test_deep_nesting_is_refused_in_little_time() -> None:
-    start = time.process_time()
-    with pytest.raises(SpecError, match="nested too deeply"):
-        parse_spec("[" * (1 << 16))
-    assert time.process_time() - start < 5
-
-
 def test_the_longest_text_is_refused_in_little_time() -> None:
     start = time.process_time()
     with pytest.raises(SpecError, match="spec:1: a: no such key"):
         parse_spec("a: [" + "{}," * (((1 << 16) - 5) // 3) + "]")
     assert time.process_time() - start < 10
-
-
-def test_a_billion_laughs_are_refused_before_they_are_told() -> None:
-    laughs = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-        f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
-    )
-    with pytest.raises(SpecError, match=r"spec:2: YAML aliases \(\*a\) are not allowed"):
-        parse_spec(laughs)
-
-
-def test_an_alias_to_itself_is_refused() -> None:
-    with pytest.raises(SpecError, match="aliases"):
-        parse_spec("a: &a [*a]")
 
 
 @pytest.mark.parametrize(
@@ -130,13 +103,9 @@ def test_an_alias_to_itself_is_refused() -> None:
         ("neuron: !!python/name:os.system", ":6: YAML tags (!!python/name:os.system) are not allowed"),
         ("neuron: !cuba {threshold: 1}", ":6: YAML tags (!cuba) are not allowed"),
         ("neuron: =", ":6: not YAML: could not determine a constructor for the tag 'tag:yaml.org,2002:value'"),
-        ("neuron: !!omap 1", ":6: YAML tags (!!omap) are not allowed"),
-        ("neuron: !!binary \N{LATIN SMALL LETTER E WITH ACUTE}", ":6: YAML tags (!!binary) are not allowed"),
         ("? [a, b]\n: 1", ":6: a key must be text"),
         ("? {a: b}\n: 1", ":6: a key must be text"),
         ("neuron: 2020-13-45", ":6: not YAML: month must be in 1..12"),
-        ("neuron: {threshold: !!int one}", ":6: YAML tags (!!int) are not allowed"),
-        ("neuron: {threshold: !!float one}", ":6: YAML tags (!!float) are not allowed"),
         ("neuron: {threshold: 1" + ":59" * 200 + ".5}", ":6: not YAML: int too large to convert to float"),
         ('description: "\\U00110000"', ":6: not YAML: an escape that is not a Unicode character"),
         ('description: "\\UFFFFFFFF"', ":6: not YAML: an escape that is not a Unicode character"),
@@ -146,15 +115,10 @@ def test_an_alias_to_itself_is_refused() -> None:
             "neuron: {threshold: 0x" + "f" * 5000 + "}",
             ":6: neuron.threshold: must be a number (got a huge integer)",
         ),
-        ("neuron: !!bool maybe", ":6: YAML tags (!!bool) are not allowed"),
-        ("neuron: !!timestamp soon", ":6: YAML tags (!!timestamp) are not allowed"),
-        ("neuron: !!int ''", ":6: YAML tags (!!int) are not allowed"),
         ('description: "\\ud800"', ":6: not YAML: 'utf-16"),
         ("schema_version: 0x" + "f" * 5000, ": schema_version a huge integer is not supported (newest: 1)"),
         ("schema_version: -0x" + "f" * 5000, ": schema_version a huge integer is not supported (newest: 1)"),
         ("blocks[0]: {kind: [a]}", ":6: blocks[0]: no such key; did you mean blocks?"),
-        ("neuron: !!set {a, b}", ":6: YAML tags (!!set) are not allowed"),
-        ("neuron: !!omap [a: 1]", ":6: YAML tags (!!omap) are not allowed"),
         ("5: five", ":6: the key '5' is read as int: put it in quotes"),
         ("~: nothing", ":6: the key '~' is read as null: put it in quotes"),
         ("yes: no", ":6: the key 'yes' is read as bool: put it in quotes"),

@@ -166,6 +166,9 @@ CASES = {
         ("versions that are a number", with_attributes(_metadata=5), r"its modules \(_metadata\) are not a mapping: 5"),
         ("nested tensors", nested_decay, r"blocks\.1\.neuron\.current_decay is a nested tensor|nested_tensor"),
         ("no tensors", saved({"epoch": 3}), "holds no state dict: .*, got dict"),
+        ("a name of two lines", saved({"a\nb": torch.ones(1)}), r"'a\\nb' is not a valid tensor name"),
+        ("a name that is a number", saved({1: torch.ones(1)}), "1 is not a valid tensor name"),
+        ("tensors without values", saved({"a": torch.ones(1, device="meta")}), "a was saved from the meta device"),
         ("a list", saved([torch.ones(1)]), "holds no state dict: .*, got list"),
         ("cut short", saved(state_dict())[:-40], "a damaged zip archive, perhaps cut short"),
         (

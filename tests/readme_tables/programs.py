@@ -10,7 +10,7 @@ COLUMNS = ("work", *PROGRAMS, "reference", "vs lava-dl", "vs best peer", "target
 
 
 def render_benchmark(report: dict[str, Any]) -> str:
-    """Return the table of a report by `bench.py` or `bench_accuracy.py`."""
+    """Return the table of a report by `bench.py` or `bench_stream.py`."""
     return paragraphs(
         machine(report), markdown_table(" | ".join(COLUMNS), map(cells, report["rows"])), bullets(notes(report))
     )
@@ -43,12 +43,12 @@ def ratios(row: dict[str, Any]) -> dict[str, float]:
 
 
 def met(row: dict[str, Any]) -> str:
-    """Return whether a row meets its target: yes, no, or ? if a program did not take part or did not finish."""
+    """Return whether a row meets its target: yes, no, or ? if a program did not take part."""
     found = ratios(row)
     kept = [
         found[key] <= bound if key in ("reference", "seconds") else found[key] >= bound
         for key, bound in row["target"].items()
-        if key in found and key not in row.get("unfinished", [])
+        if key in found
     ]
     if not all(kept):
         return "no"
@@ -69,12 +69,11 @@ def cells(row: dict[str, Any]) -> list[str]:
         "reference": "at most {:g}x " + str(row["reference"]),
         "seconds": "at most {:g} s",
     }
-    over = dict.fromkeys(row.get("unfinished", []), "> ")
     return [
         f"{row['what']}, {unit}",
-        *(over.get(name, "") + number(values[name] * scale) if name in values else "-" for name in PROGRAMS),
+        *(number(values[name] * scale) if name in values else "-" for name in PROGRAMS),
         reference,
-        *(over.get(key, "") + times(found[key]) if key in found else "-" for key in ("lava-dl", "peer")),
+        *(times(found[key]) if key in found else "-" for key in ("lava-dl", "peer")),
         ", ".join(texts[key].format(bound) for key, bound in row["target"].items()) or "-",
         met(row),
     ]

@@ -34,7 +34,7 @@ from bootstrap_core.progress import Progress, no_progress
 from bootstrap_core.tasks import task_of
 from bootstrap_core.tasks.evaluation import Evaluation
 from bootstrap_core.tasks.measures import Measure
-from bootstrap_core.training.history import REPORT, EpochReport, Report
+from bootstrap_core.training.history import REPORT, EpochReport
 from bootstrap_core.training.trainer import Teacher, Trainer
 from converters.formats.model_files import write_model
 from converters.formats.safetensors_file import read_safetensors
@@ -148,7 +148,6 @@ class TrainingRun:
         """Score of the start model as SNN on the validation examples; set by `score_start`."""
         self.planned_epochs: int | None = None
         """Number of epochs for which the learning rate was planned before the run was resumed, if that has changed."""
-        self.reports: list[EpochReport] = []
         self._metrics = b""
         if group.leads:
             for name in FILES:
@@ -178,9 +177,15 @@ class TrainingRun:
         return f"{self.spec.input.sample}s"
 
     @property
+    def reports(self) -> list[EpochReport]:
+        """Reports of all epochs so far."""
+        return self.trainer.reports
+
+    @property
     def best(self) -> EpochReport:
         """Report of the epoch whose network is kept."""
-        return next(report for report in reversed(self.reports) if report.best)
+        assert self.trainer.best is not None
+        return self.trainer.best
 
     def score_start(self, progress: Progress = no_progress) -> None:
         """Set `start_score` if the run starts from a model; call it before the first epoch."""
@@ -203,7 +208,6 @@ class TrainingRun:
             if self.group.leads and not self.model_path.exists():
                 self._write(Model.of(self.trainer.trained, self._card(None)))
             raise
-        self.reports.append(report)
         if not self.group.leads:
             return report
         if report.best:
@@ -260,8 +264,10 @@ class TrainingRun:
         buffer, spec = io.BytesIO(), self._identity().model_dump_json()
         start = {"start_revision": self.start_revision, "start_changes": list(self.start_changes)}
         known = {"spec": spec, **start, "teacher_revision": self.teacher_revision}
+        state = self.trainer.state_dict()
+        del state["reports"]  # they are in the metrics, so that each checkpoint has the same size
         files = torch.frombuffer(bytearray(json.dumps(self.data_files).encode()), dtype=torch.uint8)  # fast to save
-        torch.save({**known, "data_files": files, **self.trainer.state_dict(stats=False)}, buffer)
+        torch.save({**known, "data_files": files, **state}, buffer)
         write_whole(self.folder / CHECKPOINT, buffer.getvalue())
 
     def _card(self, report: EpochReport | None) -> Mapping[str, Any]:
@@ -308,10 +314,9 @@ class TrainingRun:
             raise SnnZooError(
                 f"{path} has another spec (differs in: {', '.join(differing)}): resume with the spec.yaml beside it"
             )
-        where = path if known.reports else self.folder / METRICS
-        reports: Sequence[EpochReport] = known.reports or _parse_metrics(metrics, where, known.epoch)
-        before = self.data_files if known.data_files is None else known.data_files
-        if self.group.leads and (changed := changes(before, self.data_files)):
+        where = self.folder / METRICS
+        reports = _parse_metrics(metrics, where, known.epoch)
+        if self.group.leads and (changed := changes(known.data_files, self.data_files)):
             raise SnnZooError(
                 f"{path} was trained on other files than {self.recipe.data} has now: {changed}; restore them, or train "
                 "anew with --force"
@@ -325,10 +330,9 @@ class TrainingRun:
             raise IntegrityError(f"{where}: none of the {counted(known.epoch, 'epoch')} is the best")
         if any(report.measure != self.measure for report in reports):
             raise IntegrityError(f"{where}: the epochs must have {self.measure.key} fields")
-        self.trainer.recall(reports)
-        self.reports, self._metrics = list(reports), b"".join(map(_line, reports))
+        self._metrics = b"".join(map(_line, reports))
         try:
-            self.trainer.load_state_dict({**state, "stats": None})
+            self.trainer.load_state_dict({**state, "reports": reports})
         except IntegrityError as error:
             raise IntegrityError(f"{path} is not a checkpoint of snnzoo: {error}") from None
         if self.trainer.epoch > self.recipe.epochs:
@@ -336,18 +340,17 @@ class TrainingRun:
                 f"{path} has {counted(self.trainer.epoch, 'epoch')}, more than the {self.recipe.epochs} of the recipe: "
                 f"resume with at least {self.trainer.epoch}, or train anew with --force"
             )
-        taught_by = state.get("teacher_revision", self.teacher_revision)
-        if taught_by != self.teacher_revision:
+        if (taught_by := known.teacher_revision) != self.teacher_revision:
             raise SnnZooError(
                 f"{path} was taught by {self.recipe.teacher}@{taught_by}, but {self.recipe.teacher} is now revision "
                 f"{self.teacher_revision}: restore the old revision, or train anew with --force"
             )
-        if self.start_revision not in (None, began_with := state.get("start_revision", self.start_revision)):
+        if self.start_revision not in (None, known.start_revision):
             raise SnnZooError(
-                f"{path} started from {began_with or 'fresh weights'}, not from the model {self.start_revision}: "
-                "resume with the spec.yaml beside it"
+                f"{path} started from {known.start_revision or 'fresh weights'}, not from the model "
+                f"{self.start_revision}: resume with the spec.yaml beside it"
             )
-        self.start_revision, self.start_changes = began_with, state.get("start_changes", self.start_changes)
+        self.start_revision, self.start_changes = known.start_revision, known.start_changes
         planned = TrainingSpec.model_validate(state["recipe"]).epochs
         falls = self.recipe.learning_rate_schedule is LearningRateSchedule.COSINE
         if falls and self.reports and planned != self.recipe.epochs:
@@ -359,18 +362,14 @@ def _bytes_of(value: object) -> object:
 
 
 class _Checkpoint(BaseModel):
-    """Fields of a checkpoint, besides the trainer's state; early versions lack the fields with a default.
-
-    Only early versions have `reports`, which are in the metrics file now.
-    """
+    """Fields of a checkpoint, besides the trainer's state."""
 
     model_config = ConfigDict(revalidate_instances="always")
     spec: Json[NetworkSpec]
-    reports: list[Report] = []
-    data_files: Annotated[Json[dict[str, str]] | None, BeforeValidator(_bytes_of)] = None
-    start_revision: str | None = None
-    start_changes: list[str] = []
-    teacher_revision: str | None = None
+    data_files: Annotated[Json[dict[str, str]], BeforeValidator(_bytes_of)]
+    start_revision: str | None
+    start_changes: list[str]
+    teacher_revision: str | None
     epoch: Annotated[int, Field(ge=0)]
 
 

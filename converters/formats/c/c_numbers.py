@@ -148,7 +148,7 @@ def most_steps(plan: Plan) -> int:
         return INT32_MAX - 2 * (STATE_MAX // SIGMA_PER_MESSAGE + 1)
     if plan.affine:
         return INT32_MAX // (2 * _most_weighed(plan.affine, plan) - BIAS_MANT_MIN)
-    return INT32_MAX // (plan.group * (plan.most_events if plan.last is plan.input else 1))
+    return INT32_MAX // (plan.group * (plan.entering.largest if plan.last is plan.input else 1))
 
 
 def _most_weighed(stage: Stage, plan: Plan) -> int:
@@ -176,11 +176,11 @@ def examples_of(exact: IntegerNetwork, plan: Plan, images: Tensor | None) -> lis
     fit. Examples on which a state leaves 24 bits are left out; if none is left, a black one is taken.
     """
     size = plan.n_inputs
-    steps = max(1, min(plan.time_steps, EXAMPLE_BYTES // size)) if plan.is_timed else 1
+    steps = max(1, min(plan.time_steps, EXAMPLE_BYTES // size)) if plan.entering.is_timed else 1
     n = max(1, min(EXAMPLES, EXAMPLE_BYTES // (size * steps)))
-    if images is not None and images[0].numel() == size * (images.shape[1] if plan.is_timed else 1):
+    if images is not None and images[0].numel() == size * (images.shape[1] if plan.entering.is_timed else 1):
         images = images.reshape(len(images), -1, *plan.entering.shape)[:n, :steps]
-        images = images if plan.is_timed else images.to(torch.uint8)
+        images = images if plan.entering.is_timed else images.to(torch.uint8)
     else:
         images = _noise(plan, n, steps)
     found = []
@@ -195,20 +195,20 @@ def _noise(plan: Plan, n: int, steps: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     shape = (n, steps, *plan.entering.shape)
     half = torch.arange(n, dtype=torch.uint8).reshape(-1, *[1] * (len(shape) - 1))
-    if not plan.is_timed:
+    if not plan.entering.is_timed:
         return torch.randint(256, shape, dtype=torch.uint8, generator=generator) >> half
     if plan.sends_messages:
         entering = plan.entering
         return (
             torch.randint(entering.least, 1 + entering.largest, shape, dtype=torch.int16, generator=generator) >> half
         )
-    events = torch.randint(1, 1 + min(plan.most_events, 255), shape, dtype=torch.uint8, generator=generator)
+    events = torch.randint(1, 1 + min(plan.entering.largest, 255), shape, dtype=torch.uint8, generator=generator)
     return events * (torch.rand(shape, generator=generator) < 0.5 ** (1 + half))
 
 
 def _example(exact: IntegerNetwork, plan: Plan, inputs: Tensor) -> Example:
     """Return the example of one picture `[1, ...]`, or of one recording `[T, ...]`."""
-    logits = logits_over_time(exact, inputs[:, None] if plan.is_timed else inputs, plan)[-1]
+    logits = logits_over_time(exact, inputs[:, None] if plan.entering.is_timed else inputs, plan)[-1]
     return Example(inputs.flatten().tolist(), logits.flatten().tolist())
 
 

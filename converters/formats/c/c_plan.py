@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, MESSAGE, SIGMA
-from converters.chip.form import ChipForm, ChipLayer, ChipSynapses, Numbers, Window
+from converters.chip.form import ChipForm, ChipLayer, ChipSynapses, Numbers
 from converters.chip.from_network import GREY_LEVELS
 from specs.layers.input import Encoding, InputSpec
 from specs.network import Output
-from specs.shapes import axes_of
+from specs.shapes import Window, axes_of
 
 WORD = 4
 """Bytes of an int32_t, to which the state is aligned."""
@@ -186,11 +186,6 @@ class Stage:
         return 1 + self.own.edge.longest
 
     @property
-    def is_affine(self) -> bool:
-        """True for a readout without spikes."""
-        return self.layer.kind == "affine"
-
-    @property
     def is_late(self) -> bool:
         """True if its own synapses have delays."""
         return self.delays is not None
@@ -230,16 +225,6 @@ class Plan:
         return self.entering.encoding is Encoding.GRADED
 
     @property
-    def is_events(self) -> bool:
-        """True if the input is events, which have no neurons."""
-        return self.entering.is_events
-
-    @property
-    def is_timed(self) -> bool:
-        """True if the input differs from step to step: events, or frames."""
-        return self.entering.is_timed
-
-    @property
     def sends_messages(self) -> bool:
         """True for sigma-delta neurons, which send numbers; the output is values."""
         return self.form.is_sigma_delta
@@ -247,7 +232,7 @@ class Plan:
     @property
     def counts_events(self) -> bool:
         """True if an input may have several events in a step."""
-        return self.is_events and self.entering.is_graded
+        return self.entering.is_events and self.entering.is_graded
 
     def has_counts(self, source: Population) -> bool:
         """Return whether spikes of a source carry a number that multiplies its weights.
@@ -262,14 +247,9 @@ class Plan:
         return 2 * WORD if self.sends_messages else WORD
 
     @property
-    def most_events(self) -> int:
-        """Largest number of events of an input in a step."""
-        return self.entering.largest
-
-    @property
     def input_bytes(self) -> int:
         """Bytes of a pixel, of a number of events, or of a pixel of a frame."""
-        return 2 if self.is_timed and self.entering.bits > 8 else 1
+        return 2 if self.entering.is_timed and self.entering.bits > 8 else 1
 
     @property
     def is_padded(self) -> bool:
@@ -289,7 +269,7 @@ class Plan:
     @property
     def affine(self) -> Stage | None:
         """Last stage if it is an affine readout; None if the readout counts spikes, or adds up messages."""
-        return self.stages[-1] if self.stages and self.stages[-1].is_affine else None
+        return self.stages[-1] if self.stages and self.stages[-1].layer.kind == "affine" else None
 
     @property
     def group(self) -> int:
@@ -300,12 +280,12 @@ class Plan:
     def spiking(self) -> list[Population]:
         """Populations whose spikes are listed, input first."""
         inputs = [] if self.is_graded else [self.input]
-        return [*inputs, *(stage.outputs for stage in self.stages if not stage.is_affine)]
+        return [*inputs, *(stage.outputs for stage in self.stages if stage.layer.kind != "affine")]
 
     @property
     def neurons(self) -> list[Population]:
         """Populations of neurons, input first."""
-        return self.spiking[self.is_events :]
+        return self.spiking[self.entering.is_events :]
 
     def stage_of(self, neurons: Population) -> Stage | None:
         """Return the stage of a population; None for the input."""
@@ -327,7 +307,7 @@ class Plan:
 
     def sums_in_readout(self, stage: Stage) -> bool:
         """Return whether weighted inputs are added to the readout at once, without a check of 24 bits."""
-        return stage.is_affine and not self.sends_messages
+        return stage.layer.kind == "affine" and not self.sends_messages
 
     @property
     def index_bytes(self) -> int:
@@ -337,7 +317,9 @@ class Plan:
     @property
     def largest(self) -> int:
         """Number of neurons of the largest population, whose weighted inputs are summed together; 0 without one."""
-        checked = [stage.outputs for stage in self.stages if stage.is_affine and not self.sums_in_readout(stage)]
+        checked = [
+            stage.outputs for stage in self.stages if stage.layer.kind == "affine" and not self.sums_in_readout(stage)
+        ]
         return max((each.size for each in [*self.neurons, *checked]), default=0)
 
     @property
@@ -364,7 +346,7 @@ class Plan:
         total = 2 * WORD + self.sum_bytes * self.largest + WORD * self.n_classes
         if self.is_graded:
             total += WORD * sum(stage.outputs.size for stage in self.drives.values())
-        elif not self.is_timed:
+        elif not self.entering.is_timed:
             total += _aligned(self.n_inputs)
         for each in self.spiking:
             lists = self.index_bytes * each.size * (1 + each.shift)
@@ -484,7 +466,7 @@ def c_costs(form: ChipForm, synops: Sequence[float] | None = None) -> CCosts:
 
 
 def _flash_bytes(plan: Plan) -> int:
-    levels = 0 if plan.is_timed else GREY_LEVELS + plan.is_padded * plan.input.channels
+    levels = 0 if plan.entering.is_timed else GREY_LEVELS + plan.is_padded * plan.input.channels
     total = levels * (2 if plan.is_graded else WORD)
     for stage in plan.stages:
         total += sum(each.n_weights for each in stage.synapses)

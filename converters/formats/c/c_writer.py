@@ -94,22 +94,17 @@ def header_of(path: Path) -> Path:
 
 def check_c_name(path: Path) -> None:
     """Raise `ConversionError` if a C source cannot have this name, which stands in its `#include`."""
-    if problem := c_name_problem(path):
-        raise ConversionError(problem)
-
-
-def c_name_problem(path: Path) -> str | None:
-    """Return why a C source cannot have this name; None if it can."""
     if not FILE_NAME.fullmatch(path.stem):
-        return f"{path}: the name of a C file must consist of letters, digits and any of _ . + -"
+        raise ConversionError(f"{path}: the name of a C file must consist of letters, digits and any of _ . + -")
     if path.stem[0] == "-":
-        return f"{path}: the name of a C file must not begin with -, as a compiler takes it for an option"
+        raise ConversionError(
+            f"{path}: the name of a C file must not begin with -, as a compiler takes it for an option"
+        )
     if path.stem[0] == "_" or path.stem.lower() in LIBRARY_HEADERS:
-        return (
+        raise ConversionError(
             f"{path}: its header {path.stem}.h could hide that of the C library, with which nothing would compile: "
             f"choose another name, such as {path.stem.lstrip('_')}_net{path.suffix}"
         )
-    return None
 
 
 def write_c(model: Model, path: str | Path, options: COptions = COptions(), *, overwrite: bool = False) -> Path:
@@ -287,8 +282,8 @@ def _input_words(plan: Plan) -> str:
     bits = counted(plan.entering.bits, "bit")
     if plan.sends_messages:
         return f"frames, integers of {bits} with sign"
-    if plan.is_events:
-        return f"events, {plan.most_events} at most" if plan.counts_events else "events"
+    if plan.entering.is_events:
+        return f"events, {plan.entering.largest} at most" if plan.counts_events else "events"
     return f"pixels as integers of {bits}" if plan.is_graded else "pixels as currents"
 
 

@@ -8,12 +8,13 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from converters.chip.form import ChipForm, ChipLayer, Numbers, Window, problems_by_place
+from converters.chip.form import ChipForm, ChipLayer, Numbers, problems_by_place
 from converters.linear.even_padding import evened, unevened
 from specs.layers.block import AverageSpec, ConvSpec, Norm
 from specs.layers.input import Encoding
 from specs.layers.layer import Layer
 from specs.network import NetworkSpec
+from specs.shapes import Window
 
 GEOMETRY_MAX = 127
 """Largest number of groups, kernel side, stride, padding and dilation: lava/proc/conv/models.py has them as int8."""

@@ -23,7 +23,6 @@ from converters.chip.form import (
     ChipLayer,
     ChipNeurons,
     ChipSynapses,
-    Window,
     problems_by_place,
 )
 from converters.formats.hdf5.hdf5_node import Hdf5Node, IntArray, open_hdf5
@@ -32,6 +31,7 @@ from specs.fields import MAX_DELAY, Shape
 from specs.files.limits import NETWORK_BLOCKS
 from specs.io import spec_from_document
 from specs.network import NetworkSpec
+from specs.shapes import Window
 
 SPEC_ATTRIBUTE = "snnzoo_spec"
 """Root attribute with the spec as JSON: netx has no place for names, normalisation and surrogate gradients."""

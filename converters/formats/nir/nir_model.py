@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, READOUT_THRESHOLD_MANT, STATE, STATE_MAX
 from bootstrap_core.functional.quantize import quantize_weight
-from converters.chip.form import PIXELS, ChipForm, ChipLayer, ChipNeurons, ChipSynapses, Numbers, Window
+from converters.chip.form import PIXELS, ChipForm, ChipLayer, ChipNeurons, ChipSynapses, Numbers
 from converters.chip.to_model import model_of_form, spec_document
 from converters.formats.nir.nir_layers import INPUT, Layer
 from converters.linear.grid_fit import GridFit, fit_to_grid
@@ -23,6 +23,7 @@ from specs.fields import Shape, threshold_mant
 from specs.io import spec_from_document
 from specs.layers.input import InputSpec
 from specs.layers.neuron import Reset
+from specs.shapes import Window
 from specs.words import counted
 
 MAX_POOL_WEIGHT = 254 / MANT

@@ -1,7 +1,6 @@
 """Read NIR files: those of snnzoo as the model that was written, those of other programs by their nodes."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from converters.formats.nir.nir_writer import METADATA_FORMAT, METADATA_KEY, TEN
 from converters.model import Model, check_card
 from specs.arguments import check_path
 from specs.errors import ConversionError, IntegrityError, SpecError
-from specs.io import spec_from_document
+from specs.io import name_from, spec_from_document
 from specs.layers.input import Encoding
 from specs.layers.neuron import Reset
 
@@ -102,7 +101,7 @@ def read_nir(
     model = model_of(
         shape,
         layers,
-        name=_name(path),
+        name=name_from(path.stem),
         reset=does,
         time_steps=steps,
         entering=graded if input_bits else own_input or {"encoding": Encoding.EVENTS},
@@ -176,11 +175,6 @@ def _time_step(ends: list[End], dt: float | None, path: Path) -> float | None:
     if dt is not None and not 0 < dt < float("inf"):
         raise ConversionError(f"--dt must be a finite number of seconds above 0, got {dt}")
     return dt
-
-
-def _name(path: Path) -> str:
-    """Return the name of the file in the form that a spec allows."""
-    return re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-")[:64] or "nir"
 
 
 def _number(value: object) -> float | None:

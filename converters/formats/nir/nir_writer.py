@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from bootstrap_core.fixed_point import DECAY_ONE, MANT
-from converters.chip.form import ChipForm, ChipLayer, ChipSynapses, Numbers, Window, form_problems
+from converters.chip.form import ChipForm, ChipLayer, ChipSynapses, Numbers, form_problems
 from converters.chip.from_network import form_of_network
 from converters.formats.nir.nir_file import Graph, Node, edges_digest, graph_bytes, node_digest
 from converters.formats.nir.nir_neurons import neuron_node
@@ -25,6 +25,7 @@ from specs.files.whole_file import refuse_overwriting, write_whole
 from specs.layers.input import InputSpec
 from specs.layers.neuron import Reset
 from specs.network import NetworkSpec
+from specs.shapes import Window
 
 DEFAULT_DT: Final = 1e-4
 """Length of a time step in seconds: snnTorch reads and writes this one and no other."""

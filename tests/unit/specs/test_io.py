@@ -104,11 +104,6 @@ def test_a_key_given_twice_is_refused_at_the_second(text: str, key: str, line: i
     assert refusal(text) == f"net.yaml:{line}: {key!r} is given twice"
 
 
-def test_aliases_are_refused(refusal) -> None:
-    text = TINY + "neuron: &a {threshold: 1}\ntraining: *a\n"
-    assert refusal(text) == "net.yaml:9: YAML aliases (*a) are not allowed"
-
-
 @pytest.mark.parametrize("text", ["", "# only words\n", "tiny", "[1, 2]", "4"])
 def test_what_is_no_mapping_is_told_what_a_spec_is(text: str, refusal) -> None:
     assert refusal(text) == "net.yaml: a network spec must be a mapping with name, time_steps, input and blocks"

@@ -304,19 +304,6 @@ def test_without_a_gain_the_weight_is_the_smallest_that_fires_the_pools_own_neur
     assert [pool.weight(spec.neuron_of(pool)) for pool in spec.blocks[:2]] == [17 / 32, 25 / 32]
 
 
-@pytest.mark.parametrize(("threshold", "kernel"), [(1.0, 2), (1.25, 3)])
-def test_a_pool_whose_inputs_all_fire_fires(threshold: float, kernel: int) -> None:
-    """A pool with the default gain fires at each step if all its inputs fire, as `AvgPoolSpec` states."""
-    import torch
-
-    from bootstrap_core import Mode, build_network
-
-    pool = {**POOL, "kernel": kernel}
-    spec = parse_spec(text(pool, FLATTEN, READOUT, shape=(1, 6, 6), neuron={"threshold": threshold}))
-    spikes = build_network(spec, seed=0).blocks[1](torch.ones(4, 1, 1, 6, 6), Mode.SNN, 4).tensor()
-    assert spikes.mean() == 1
-
-
 # --- properties of a network
 
 

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from specs import SpecError
-from zoo.card import Card, dump_card, load_card, revision_of
-from zoo.model_format import ModelFormat
+from zoo.card import Card, dump_card, load_card
 
 
 @pytest.mark.parametrize(
@@ -58,11 +57,3 @@ def test_a_card_of_before_is_read_without_what_follows_from_the_spec(card, tmp_p
     before["operations"]["snn"]["dense"] = 7
     (tmp_path / "card.yaml").write_text(json.dumps(before))
     assert load_card(tmp_path / "card.yaml") == card
-
-
-def test_a_revision_is_the_beginning_of_a_digest() -> None:
-    assert revision_of("0123456789abcdef" * 4) == "0123456789ab"
-
-
-def test_formats_and_their_suffixes() -> None:
-    assert {kind: kind.suffix for kind in ModelFormat} == {"safetensors": ".safetensors", "netx": ".net", "nir": ".nir"}

@@ -2,7 +2,7 @@ import pytest
 
 import zoo
 from bootstrap_core import IntegerNetwork, evaluate, load_dataset
-from specs import SnnZooError, load_spec
+from specs import load_spec
 from zoo.factory import packaged_model
 from zoo.runs.measurement import made_by
 
@@ -25,8 +25,3 @@ def test_a_packaged_model_is_as_good_as_its_card_on_the_sample(name: str) -> Non
     accuracy = packaged_model(name).card["test"]["snn"]["accuracy"]
     found = evaluate(IntegerNetwork(zoo.create_model(name)), load_dataset("mnist-sample").test).accuracy
     assert found >= accuracy - 3 * (accuracy * (1 - accuracy) / 1000) ** 0.5
-
-
-def test_an_unknown_model_lists_the_known() -> None:
-    with pytest.raises(SnnZooError, match="mnist-dense"):
-        zoo.create_model("none")

@@ -168,12 +168,6 @@ def test_numbers_without_a_white_are_refused(dtype: type, network, tmp_path) -> 
         predict_files(network, [tmp_path / "a.tiff"])
 
 
-def test_what_is_no_image_is_told(network, tmp_path) -> None:
-    (tmp_path / "a.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match="as an image"):
-        predict_files(network, [tmp_path / "a.png"])
-
-
 def test_an_image_with_hardly_any_contrast_is_told_to_be_blank(network, saved) -> None:
     digit = DIGITS.images[0, 0].numpy().astype(np.uint16)
     dark, bright = predict_files(network, [saved(digit * 16, "a.png"), saved(digit * 257, "b.png")], data="mnist")

@@ -67,12 +67,6 @@ def test_the_bias_of_the_readout_is_in_its_voltage_and_its_logits() -> None:
     assert trace.readout_voltage.flatten().tolist() == [4096 + 1024] * T
 
 
-def test_logits_are_those_of_the_float_network() -> None:
-    network = make(DENSE, AFFINE)
-    images = torch.linspace(0, 1, 20)[:, None]
-    assert torch.equal(IntegerNetwork(network)(images), network(images))
-
-
 def test_time_steps_overrule_those_of_the_spec() -> None:
     _, trace = IntegerNetwork(make(DENSE, AFFINE)).run(torch.ones(1, 1), time_steps=3)
     assert [len(spikes) for spikes in (*trace.spikes, trace.readout_voltage)] == [3] * 4
@@ -240,17 +234,6 @@ def test_states_down_to_24_bits_are_held(native: bool) -> None:
     integers.run(pixel(2047))
     with pytest.raises(StateOverflowError, match="of block 1 reaches -8388608 at step 0"):
         integers.run(pixel(2048))  # -2^23, which Lava wraps to 2^23 as a current and clips as a voltage
-
-
-def test_skips_reach_the_neurons_in_both_engines(native: bool) -> None:
-    skipping = make(DENSE, {**DENSE, "skips": [{"source": 0, "kind": "dense"}]}, AFFINE)
-    images, skip = torch.ones(1, 1), skipping.blocks[2].skips[0].weight
-    for weight, fires in ((0.0, True), (-3.0, False)):
-        with torch.no_grad():
-            skip.fill_(weight)
-        logits = [skipping(images).item(), IntegerNetwork(skipping)(images).item()]
-        assert len(set(logits)) == 1
-        assert (logits[0] > 0) == fires
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

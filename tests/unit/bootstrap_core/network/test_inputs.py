@@ -163,17 +163,6 @@ def test_recurrent_spikes_count_as_synaptic_operations() -> None:
     assert effective_operations(network, [*dense, torch.zeros(3)])[1] <= 8 * 7 + 8 * 8
 
 
-def test_recurrent_weights_move_the_spikes_and_get_a_gradient() -> None:
-    network, x = make((7,), recurrent=True), events(30, 3, 7)
-    network(x).square().sum().backward()
-    own = network.block(1).recurrent.weight
-    assert own.grad.abs().max() > 0
-    before = network(x).detach()
-    with torch.no_grad():
-        own.add_(0.5)
-    assert not torch.equal(network(x), before)
-
-
 def test_delays_are_drawn_by_the_seed_and_belong_to_the_state() -> None:
     network = make((7,), delays={"longest": 5})
     delay = network.state_dict()["blocks.1.delay"]

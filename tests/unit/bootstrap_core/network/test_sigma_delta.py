@@ -95,15 +95,6 @@ def test_a_readout_gives_the_value_after_each_step() -> None:
     assert torch.equal(network.tally(x, also_after=[2, 5])[1].earlier[1], network(x[:5]))
 
 
-def test_at_threshold_0_a_still_frame_gives_the_answer_of_the_ann_in_its_first_step() -> None:
-    network = make(CONV, {"kind": "avg_pool", "kernel": 2}, {"kind": "flatten"}, DENSE | {"bias": True}, VALUES)
-    still = frames(2, 6, 6, steps=1).expand(6, -1, -1, -1, -1)
-    expected = network(still, Mode.ANN)
-    assert expected.abs().min() > 0.01
-    assert torch.equal(network(still, time_steps=1), expected)
-    assert torch.equal(network(still), expected)
-
-
 def test_with_a_step_for_each_layer_the_answer_arrives_after_as_many_steps_as_layers() -> None:
     plain = CONV | {"bias": False}  # with biases, activations change in several steps, and each message is rounded
     network = make(plain, {"kind": "flatten"}, DENSE, VALUES, delay_shift=True)
@@ -184,19 +175,3 @@ def test_other_inputs_are_refused(given: torch.Tensor, message: str) -> None:
     for run in (network, IntegerNetwork(network)):
         with pytest.raises(DataError, match=message):
             run(given)
-
-
-# --- streams
-
-
-@pytest.mark.parametrize("shift", [False, True])
-@pytest.mark.parametrize("last", [[], [VALUES]], ids=["messages", "values"])
-def test_a_stream_gives_the_values_of_one_run(last, shift: bool) -> None:
-    exact = IntegerNetwork(make(CONV, {"kind": "flatten"}, DENSE, *last, delay_shift=shift))
-    x = frames(2, 6, 6)
-    stream = exact.stream()
-    for _ in range(2):
-        for t, frame in enumerate(x):
-            assert torch.equal(stream.step(frame), exact(x, time_steps=t + 1))
-        assert stream.steps == len(x)
-        stream.reset()

@@ -1,6 +1,5 @@
 import io
 import math
-import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,7 +24,7 @@ from bootstrap_core.tasks.evaluation import Evaluation
 from bootstrap_core.tasks.measures import ACCURACY
 from bootstrap_core.training.history import EpochReport
 from bootstrap_core.training.trainer import DELAY_RATE, Trainer, fit
-from specs.errors import DataError, SnnZooError
+from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 
@@ -503,19 +502,6 @@ def test_a_run_resumed_goes_on_as_if_it_had_not_stopped(stop: int, ema_decay: fl
     assert second.stats.records() == whole.stats.records()
 
 
-def test_a_state_without_statistics_has_one_size_and_they_come_back_from_the_reports(split: Split) -> None:
-    first, second = (Trainer(network(), split, recipe(epochs=3)) for _ in range(2))
-    reports, sizes = [], set()
-    while first.epoch < 3:
-        reports.append(first.run_epoch())
-        sizes.add(len(pickle.dumps(first.state_dict(stats=False))))
-    second.load_state_dict(first.state_dict(stats=False))
-    second.recall(reports)
-    assert second.stats.records() == first.stats.records()
-    assert second.best == first.best
-    assert len(sizes) == 1
-
-
 def test_a_state_stays_as_it_was_while_the_run_goes_on(split: Split) -> None:
     trainer, other = (Trainer(network(), split, recipe(epochs=3)) for _ in range(2))
     trainer.run_epoch()
@@ -547,13 +533,11 @@ def test_a_refused_checkpoint_changes_nothing(split: Split) -> None:
     assert state_bytes(other) == before
 
 
-def test_a_checkpoint_that_says_no_best_epoch_has_that_of_its_statistics(split: Split) -> None:
+def test_a_checkpoint_needs_the_reports_of_its_epochs(split: Split) -> None:
     trainer, other = Trainer(network(), split, recipe()), Trainer(network(), split, recipe())
-    report = trainer.run_epoch()
-    state = trainer.state_dict()
-    del state["best"]
-    other.load_state_dict(state)
-    assert other.best == (True, report.validation_snn_score, -report.validation_snn_loss)
+    trainer.run_epoch()
+    with pytest.raises(IntegrityError, match="reports: must be those of 1 epochs, got 0"):
+        other.load_state_dict({**trainer.state_dict(), "reports": []})
 
 
 # --- fit
@@ -645,16 +629,6 @@ def test_without_validation_all_images_train_and_the_last_epoch_is_kept(split: S
     assert [other.run_epoch().best for _ in range(2)] == [True, True]
     fit(trained := network(), split, recipe(validation=0))
     assert all(map(torch.equal, trained.state_dict().values(), other.network.state_dict().values()))
-
-
-def test_a_checkpoint_of_a_version_that_compared_no_losses_keeps_its_best_epoch(split: Split, script) -> None:
-    script(losses=(1.0, 1.0, 0.1, 0.9))
-    trainer = Trainer(network(), split, recipe())
-    for _ in range(3):
-        trainer.run_epoch()
-    later = Trainer(network(), split, recipe())
-    later.load_state_dict({**trainer.state_dict(), "best": (True, 0.6)})
-    assert not later.run_epoch().best
 
 
 def test_fit_leaves_the_average_of_the_best_epoch(split: Split, script, monkeypatch) -> None:

@@ -121,12 +121,6 @@ def test_order_versions_and_shared_memory_stay(tmp_path) -> None:
     assert "0.weight and tied share memory; each is written separately" in report.notes
 
 
-@pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}])
-def test_both_formats_of_torch_are_read(tmp_path, options) -> None:
-    found, _ = migrated(saved(tmp_path / "a.pt", LEGACY, **options), tmp_path / "b.pt")
-    assert torch.equal(found["a.weight"], PLAIN)
-
-
 def test_the_source_may_be_overwritten(tmp_path) -> None:
     for path in (saved(tmp_path / "a.pt", LEGACY), tmp_path / "a.safetensors"):
         safetensors.torch.save_file(LEGACY, tmp_path / "a.safetensors")
@@ -339,11 +333,6 @@ def test_a_cast_that_overflows_is_told(tmp_path) -> None:
 
 
 # --- names of files
-
-
-def test_a_safetensors_under_another_name_is_read(tmp_path) -> None:
-    (tmp_path / "model.bin").write_bytes(safetensors.torch.save(LEGACY))
-    assert torch.equal(migrated(tmp_path / "model.bin", tmp_path / "b.pt")[0]["a.weight"], PLAIN)
 
 
 def test_a_missing_file_a_folder_and_an_unknown_suffix_are_told(tmp_path) -> None:

@@ -428,6 +428,7 @@ JOINED = {
     "enlarged": "r = Relu(x) u = Resize(r, , ENLARGE) c = Conv<pads=[1,1,1,1]>(u, K) h = Relu(c)",
     "enlarged to a size": 'u = Resize<nearest_mode="floor", coordinate_transformation_mode="asymmetric">'
                           "(x, , , SIZE) h = Conv<pads=[1,1,1,1]>(u, K)",
+    "enlarged in groups": "c = Conv(x, K) u = Resize(c, , ENLARGE) h = Conv<group=2>(u, HALVES)",
     "made smaller": "u = Resize(x, , HALF) h = Conv<pads=[1,1,1,1]>(u, K)",
     "enlarged before strides": "r = Relu(x) u = Resize(r, , ENLARGE) c = Conv<strides=[2,4], pads=[0,1,1,2]>(u, K) "
                                "h = Relu(c)",
@@ -453,6 +454,7 @@ FLOATS = {
     "K": numbers(4, 2, 3, 3), "SAME": numbers(2, 2, 3, 3), "EACH": numbers(4, 1, 2, 2), "BOTH": numbers(1, 2, 1, 1),
     "ZEROS": np.zeros((1, 2, 6, 6), np.float32), "NOUGHT": np.zeros((1, 1, 1, 1), np.float32),
     "SIX": np.abs(numbers(6)) + 0.5, "TWO": np.abs(numbers(2)) + 0.5, "WIDE": numbers(72, 40),
+    "HALVES": numbers(2, 2, 3, 3),
     "ENLARGE": np.array([1, 1, 2, 2], np.float32), "HALF": np.array([1, 1, 0.5, 0.5], np.float32),
     **{f"W{n}": numbers(3, n, 2, 2) for n in (1, 2, 4, 6, 8)},
 }  # fmt: skip
@@ -503,7 +505,12 @@ TRANSPOSED = {
     "strides=[2,2], pads=[1,1,1,1], output_padding=[1,1]": {"stride": 2, "padding": 1, "output_padding": 1},
     "pads=[1,1,1,1]": {"padding": 1},
     "pads=[3,3,3,3]": {"padding": 3},
-    "strides=[3,2], dilations=[2,1], pads=[0,1,0,1]": {"stride": (3, 2), "dilation": (2, 1), "padding": (0, 1)},
+    "strides=[2,3], dilations=[1,2], pads=[1,0,1,0], output_padding=[1,2]": {
+        "stride": (2, 3),
+        "dilation": (1, 2),
+        "padding": (1, 0),
+        "output_padding": (1, 2),
+    },
     "group=2, strides=[2,2]": {"groups": 2, "stride": 2},
     'strides=[2,2], auto_pad="SAME_UPPER"': {"stride": 2},
     'strides=[2,2], auto_pad="SAME_LOWER"': {"stride": 2},

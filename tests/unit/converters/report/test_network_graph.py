@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bootstrap_core.network.build import build_network
-from converters.chip.form import ChipForm, ChipLayer, ChipNeurons, ChipSynapses, Window
+from converters.chip.form import ChipForm, ChipLayer, ChipNeurons, ChipSynapses
 from converters.formats.netx.netx_model import netx_of
 from converters.model import Model
 from converters.report.network_graph import (
@@ -21,6 +21,7 @@ from converters.report.network_graph import (
     graph_svg,
 )
 from specs.io import parse_spec
+from specs.shapes import Window
 
 SVG = "{http://www.w3.org/2000/svg}"
 SPEC = parse_spec("""

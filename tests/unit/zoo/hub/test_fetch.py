@@ -88,15 +88,6 @@ def test_a_format_that_the_index_has_is_not_converted(web, made, tmp_path) -> No
     assert set(cached_models().index.get("tiny").files) == {"safetensors", "netx"}
 
 
-def test_nothing_is_overwritten_unless_asked(web, made, tmp_path) -> None:
-    (tmp_path / "tiny.safetensors").write_bytes(b"mine")
-    with pytest.raises(SnnZooError, match=r"tiny.safetensors exists with other content.*--force"):
-        pull_from(web.url, folder=tmp_path)
-    assert (tmp_path / "tiny.safetensors").read_bytes() == b"mine"
-    pull_from(web.url, folder=tmp_path, force=True)
-    assert (tmp_path / "tiny.safetensors").read_bytes() == made.file.read_bytes()
-
-
 @pytest.mark.parametrize("fault", ["half", "reset", "stall"])
 def test_a_transfer_that_breaks_off_is_resumed(web, made, monkeypatch, fault: str) -> None:
     if fault == "stall":

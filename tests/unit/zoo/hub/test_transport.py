@@ -61,13 +61,9 @@ def test_http_is_for_this_machine_only() -> None:
 
 
 @pytest.mark.parametrize("url", ["https://example.org/x", "hf://owner/repo", "FTP://example.org/x", "s3://bucket/x"])
-def test_an_index_beyond_this_machine_is_known_by_its_url(url: str) -> None:
-    assert is_remote(url)
-
-
-@pytest.mark.parametrize("url", ["models", "/srv/models", "file:///srv/models", "memory://x"])
-def test_an_index_on_this_machine_is_known_by_its_url(url: str) -> None:
-    assert not is_remote(url)
+@pytest.mark.parametrize("here", ["models", "/srv/models", "file:///srv/models", "memory://x"])
+def test_an_index_beyond_this_machine_is_known_by_its_url(url: str, here: str) -> None:
+    assert (is_remote(url), is_remote(here)) == (True, False)
 
 
 @pytest.mark.parametrize(

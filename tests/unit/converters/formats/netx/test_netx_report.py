@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from converters.chip.form import INTEGRATOR, ChipForm, ChipLayer, ChipNeurons, ChipSynapses, Window
+from converters.chip.form import INTEGRATOR, ChipForm, ChipLayer, ChipNeurons, ChipSynapses
 from converters.formats.netx.netx_report import LAYER_COLUMNS, describe_layer, differences, layer_row, neuron_rows
+from specs.shapes import Window
 
 NEURON = ChipNeurons(80, np.array([4096]), np.array([1024]))
 DENSE = ChipLayer("dense", (2,), (ChipSynapses(0, np.array([[-4, 0, 6], [8, 0, 10]])),), np.array([1, -7]), NEURON)

@@ -122,21 +122,6 @@ def test_edges_into_one_node_add_up_to_the_networks_spikes(tmp_path) -> None:
     torch.testing.assert_close(by_label["output"].mean(0).float(), logits)
 
 
-@pytest.mark.parametrize("nodes_only", [False, True])
-def test_a_model_with_skips_comes_back(nodes_only, tmp_path) -> None:
-    net, path = residual_file(tmp_path)
-    model = read_nir(path, nodes_only=nodes_only)
-    images = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(1))
-    if nodes_only:
-        images = torch.trunc(64 * net.blocks[0].current(images).detach()) / 64  # what the nodes take
-    else:
-        assert model.spec == net.spec
-        assert all(torch.equal(tensor, model.tensors[name]) for name, tensor in net.state_dict().items())
-    expected = net.run(torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(1)))[1].spikes
-    for found, wanted in zip(model.build().run(images)[1].spikes, expected, strict=True):
-        assert torch.equal(found, wanted)
-
-
 def test_no_node_has_a_v_reset_which_old_releases_of_nir_refuse(tmp_path) -> None:
     path = write_nir(Model.of(network(CONV)), tmp_path / "a.nir")
     with h5py.File(path) as file:

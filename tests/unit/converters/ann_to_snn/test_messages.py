@@ -1,0 +1,91 @@
+"""ANNs as networks of messages: their values, and the same values in netx, in a stream and in C."""
+
+import json
+import warnings
+
+import pytest
+import torch
+from c_programs import compile_c, needs_compiler
+from c_programs import run as run_program
+from torch import Tensor, nn
+
+from bootstrap_core import IntegerNetwork
+from bootstrap_core.data.splits import Dataset, Split
+from converters import read_model, write_model
+from converters.ann_to_snn.messages import MessageConversion, import_messages
+from specs import UnsupportedError
+
+
+def images(n: int = 60) -> Dataset:
+    """Return noise with stripes, with labels that mean nothing."""
+    x = torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    x[:, :, :, ::2] *= torch.linspace(0, 1, n)[:, None, None, None]
+    split = Split((x * 255).byte(), torch.zeros(n, dtype=torch.int64))
+    return Dataset("noise", split, split, ("unlabelled",), source="noise")
+
+
+def converted(network: nn.Module, tmp_path) -> MessageConversion:
+    path = tmp_path / "ann.onnx"
+    with warnings.catch_warnings(action="ignore"):  # torch advises its other exporter
+        torch.onnx.export(network.eval(), (torch.zeros(1, 1, 8, 8),), str(path), dynamo=False, verbose=False)
+    return import_messages(path, dataset=images())
+
+
+def conv_net(outputs: int) -> nn.Sequential:
+    torch.manual_seed(1)
+    pooled = (nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+    network = nn.Sequential(*pooled, nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, outputs))
+    for layer in (network[0], network[4], network[6]):
+        nn.init.kaiming_normal_(layer.weight)
+    return network
+
+
+def frames(found: MessageConversion) -> Tensor:
+    x = (images().test.images.double() / 255 * found.levels).round().int()
+    return x.expand(found.model.spec.time_steps, *x.shape)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_values_are_those_of_the_ann(outputs: int, tmp_path) -> None:
+    network = conv_net(outputs)
+    found = converted(network, tmp_path)
+    with torch.no_grad():
+        wanted = network(images().test.images.float() / 255)
+        values = IntegerNetwork(found.model.build())(frames(found)) / found.output_scale
+    assert float((values - wanted).square().mean().sqrt()) < (0.05 if outputs == 1 else 0.3) * float(wanted.std())
+    assert found.score is not None
+    assert sum(found.score.messages) > 0
+    assert json.dumps(found.report)
+    assert found.multiplications == 36 * 36 + 36 * 8 + 8 * outputs
+
+
+@needs_compiler
+def test_netx_and_c_give_the_same_values(tmp_path) -> None:
+    found = converted(conv_net(1), tmp_path)
+    x = frames(found)[:, :1]
+    exact = IntegerNetwork(found.model.build())
+    for name in ("a.net", "a.c"):
+        write_model(found.model, tmp_path / name)
+    again = IntegerNetwork(read_model(tmp_path / "a.net").build())
+    _, trace = exact.run(x)
+    for ours, theirs in zip(trace.spikes, again.run(x)[1].spikes, strict=True):
+        assert torch.equal(ours, theirs)
+    program = compile_c(tmp_path / "a.c", "-DSNN_STDIN")
+    line = run_program(program, x.numpy().astype("<i2" if found.levels > 127 else "i1").tobytes(), str(len(x))).stdout
+    assert [int(line.split()[0])] == (exact(x)[0].double() * 2**18).long().tolist()
+    stream = exact.stream()
+    assert torch.equal([stream.step(step) for step in x][-1], exact(x))
+
+
+def test_branches_are_refused(tmp_path) -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x).relu()
+            return (x + self.second(x).relu()).mean((2, 3))
+
+    with pytest.raises(UnsupportedError, match="reads several layers: networks of messages are chains"):
+        converted(Residual(), tmp_path)
