@@ -384,7 +384,7 @@ def test_a_quantised_operator_of_another_kind_is_refused_by_its_name(classify) -
 
 @pytest.mark.parametrize("transform", ["NONE", "SOFTMAX", "LOGISTIC"])
 def test_a_linear_classifier_of_scikit_learn(tmp_path, transform) -> None:
-    """As skl2onnx writes it, with probabilities for each class by name."""
+    """A graph as skl2onnx writes it, with probabilities for each class by name."""
     coefficients, intercepts = numbers(4, 6), numbers(4, seed=8)
     values = {"coefficients": coefficients.ravel().tolist(), "intercepts": intercepts.tolist()}
     node, ml, offset = onnx.helper.make_node, {"domain": "ai.onnx.ml"}, numbers(6, seed=5)
