@@ -322,6 +322,9 @@ def _reduced(node: GraphNode, data: Data, axes: tuple[int, ...], flat: FlatGraph
     others = [axis for axis in range(rank) if axis not in axes]
     count = math.prod(data.index.shape[axis] for axis in axes)
     largest = node.proto.op_type in ("GlobalMaxPool", "ReduceMax")
+    if not largest and axes == (2, 3) and (steps := interleaved_by(data)) not in (None, (1, 1)):
+        parts = _reduced(node, data.apart(steps), axes, flat, keep=True)  # the mean of each map of the source
+        return _reduced(node, parts.shaped((data.batch, data.index.shape[1], -1, 1)), axes, flat, keep=keep)
     if len(data.shape) == 3 and count != data.shape[1] * data.shape[2]:
         data = flat.plain(node, data)
     moved = data.index.transpose(*others, *axes).reshape(data.batch, -1, count)  # [N, C, H * W] for maps

@@ -429,6 +429,8 @@ JOINED = {
     "enlarged to a size": 'u = Resize<nearest_mode="floor", coordinate_transformation_mode="asymmetric">'
                           "(x, , , SIZE) h = Conv<pads=[1,1,1,1]>(u, K)",
     "enlarged in groups": "c = Conv(x, K) u = Resize(c, , ENLARGE) h = Conv<group=2>(u, HALVES)",
+    "a mean of what is enlarged": "r = Relu(x) u = Resize(r, , ENLARGE) c = Conv<pads=[1,1,1,1]>(u, K) d = Relu(c) "
+                                  "h = GlobalAveragePool(d)",
     "made smaller": "u = Resize(x, , HALF) h = Conv<pads=[1,1,1,1]>(u, K)",
     "enlarged before strides": "r = Relu(x) u = Resize(r, , ENLARGE) c = Conv<strides=[2,4], pads=[0,1,1,2]>(u, K) "
                                "h = Relu(c)",
