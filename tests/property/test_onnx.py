@@ -16,7 +16,7 @@ from specs import UnsupportedError
 OPSETS = (14, 17, 18, 21)
 KINDS = (
     *("conv", "depthwise", "norm", "mul", "div", "add", "sub", "sum"),
-    *("relu", "clip", "leaky", "max_pool", "average_pool", "pad", "twice"),
+    *("relu", "clip", "leaky", "max_pool", "average_pool", "pad", "twice", "mirror", "enlarge", "transposed", "where"),
 )
 
 
@@ -90,6 +90,21 @@ def map_steps(draw: st.DrawFn, chain: Chain) -> None:
     elif kind == "pad":
         pads = [0, 0, *draw(st.lists(st.integers(0, 2), min_size=2, max_size=2))] * 2
         chain.node("Pad", chain.constant(np.array(pads)))
+    elif kind == "mirror":
+        pads = [0, 0, *draw(st.lists(st.integers(0, min(1, height - 1, width - 1)), min_size=2, max_size=2))] * 2
+        chain.node("Pad", chain.constant(np.array(pads)), mode=draw(st.sampled_from(["reflect", "edge"])))
+    elif kind == "enlarge" and height * width <= 36:
+        scales = [1, 1, *draw(st.lists(st.integers(1, 3), min_size=2, max_size=2))]
+        chain.node("Resize", "", chain.constant(np.array(scales, np.float32)))
+    elif kind == "transposed" and height * width <= 36:
+        stride = draw(st.lists(st.integers(1, 2), min_size=2, max_size=2))
+        pads = draw(st.lists(st.integers(0, 1), min_size=4, max_size=4))
+        options = {"strides": stride, "pads": pads, "output_padding": [step - 1 for step in stride]}
+        chain.node("ConvTranspose", chain.numbers(channels, draw(st.integers(1, 2)), 3, 3), **options)
+    elif kind == "where":
+        values, zero = chain.last, chain.constant(np.zeros((), np.float32))
+        chain.node("Greater", zero)
+        chain.node("Where", values, zero)
     elif kind == "sum":
         fitting = [name for name, shape in chain.earlier if shape == chain.shape and name != chain.last]
         if fitting:
@@ -155,6 +170,7 @@ FOR_CAUSE = (
     "may be negative",
     "must be smaller than the windows",
     "changes the zeros of the Pad",
+    "in another layout",
 )
 """Parts of errors for operators that cannot be imported exactly."""
 
