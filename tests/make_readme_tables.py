@@ -21,7 +21,7 @@ from readme_tables.conversions import (
     render_small,
 )
 from readme_tables.exactness import render_c, render_c_events, render_engines, render_graphs
-from readme_tables.hardening import faults_table, render_fuzz, render_readers
+from readme_tables.hardening import faults_table, render_fuzz, render_kills, render_readers
 from readme_tables.models import SHORT, models_table
 from readme_tables.programs import others_table, render_benchmark
 from readme_tables.spec_reference import spec_reference
@@ -52,6 +52,7 @@ TABLES = {
     "small": partial(table_of, "small", render_small),
     "fuzz": partial(table_of, "fuzz", render_fuzz),
     "readers": partial(table_of, "readers", render_readers),
+    "kills": partial(table_of, "kills", render_kills),
     "faults": faults_table,
     "delays": partial(table_of, "delays", render_delays),
     "values": partial(table_of, "values", render_values),

@@ -1,4 +1,4 @@
-"""Tables of hostile files, of memory, and of the faults of lava-dl."""
+"""Tables of hostile files, of memory, of killed commands, and of the faults of lava-dl."""
 
 from typing import Any
 
@@ -25,6 +25,13 @@ def render_readers(report: dict[str, Any]) -> str:
         reason = "" if row["outcome"] == "read" else f"{row['outcome']}: {row['text']}"
         rows.append((row["format"], f"{row['file_mib']:g}", row["peak_mib"], f"{row['seconds']:.2f}", reason))
     return paragraphs(f"{report['date']}.", markdown_table("format | file, MiB | peak, MiB | CPU s |", rows))
+
+
+def render_kills(report: dict[str, dict[str, Any]]) -> str:
+    """Return the table of a report by `check_kills.py`."""
+    columns = ("tries", "killed", "resumed", "temporaries", "lost", "date")
+    rows = ((name, *(counts.get(key, "-") for key in columns)) for name, counts in report.items())
+    return markdown_table(f"command | {' | '.join(columns)}", rows)
 
 
 UNIT = "tests/unit"
