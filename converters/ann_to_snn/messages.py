@@ -37,8 +37,10 @@ from specs.io import name_from, spec_from_document
 from specs.summary import summarize
 
 MOST_WEIGHT, MOST_BIAS = WEIGHT_INT_MAX * WEIGHT_STEP, BIAS_MANT_MAX / MANT
-MARGINS = (0.5, 0.25, 0.125)
-"""Parts of the hardware's 24 bits that states may take on the images of the calibration; the next if one overflows."""
+MARGINS = (1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125)
+"""Parts of the hardware's 24 bits that activations may take on the images of the calibration, to try in this order."""
+RESERVE = 0.5
+"""Part of a margin with which no state overflows that is used, since other images reach further."""
 LEVELS = (255, 127, 63, 31, 15)
 """Largest pixels of the frames to try."""
 GROWTHS = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -49,7 +51,7 @@ MOST_CHANGED = 0.002
 """Part of the images that judge whose class may change; the loss of accuracy is at most that."""
 MOST_ERROR = 0.01
 """Root mean square of the error of values, in standard deviations of the ANN's, that is allowed."""
-BATCH, SCALING_IMAGES, JUDGES = 100, 128, 1000
+BATCH, SCALING_IMAGES = 100, 128
 
 
 @dataclass(frozen=True)
@@ -157,23 +159,20 @@ def import_messages(
     notes.append(f"thresholds judged by {judged_by}")
     layers = chain_of(ann, normalization)
     images = drawn(learning, min(SCALING_IMAGES, images_wanted(ann)), seed)
-    judges = Split(judging.images[:JUDGES], judging.labels[:JUDGES])
     made = _Messages(layers, answers, images, path.stem, by_labels)
-    for made.margin in MARGINS:
+    on_step("choosing the scales of all layers")
+    made.choose_margin(judging)
+    on_step(f"choosing thresholds on {len(judging):,} images")
+    factor = made.choose_factor(judging)
+    model = made.model(factor)
+    score, accuracy = None, None
+    if data is not None:
+        on_step(f"scoring on {len(data.test):,} test images")
+        accuracy = float(answers.right(data.test).double().mean()) if by_labels else None
         try:
-            on_step("choosing the scales of all layers")
-            made.choose_scales()
-            on_step(f"choosing thresholds on {len(judges):,} images")
-            factor = made.choose_factor(judges)
-            model, score, accuracy = made.model(factor), None, None
-            if data is not None:
-                on_step(f"scoring on {len(data.test):,} test images")
-                score = made.score(model, data.test)
-                accuracy = float(answers.right(data.test).double().mean()) if by_labels else None
-            break
-        except StateOverflowError:
-            if made.margin == MARGINS[-1]:
-                raise
+            score = made.score(model, data.test)
+        except StateOverflowError as error:  # no choice is made by test images
+            notes.append(f"not scored: {error}")
     if score is not None and not by_labels and score.error > MOST_ERROR:
         notes.append(f"the values differ from the ANN's by {score.error:.1%} of their spread, as weights have 8 bits")
     card: dict[str, Any] = {"source": path.name, "levels": made.levels, "output_scale": made.output_scale}
@@ -267,6 +266,22 @@ class _Messages:
         self.levels, self.growth, self.output_scale, self.margin = LEVELS[0], 1.0, 1.0, MARGINS[0]
         self.in_units = False
 
+    def choose_margin(self, judges: Split) -> None:
+        """Choose scales with which states stay within 24 bits, and some way below.
+
+        Raises `StateOverflowError` if they do not with the least margin.
+        """
+        for self.margin in MARGINS:
+            self.choose_scales()
+            try:
+                self.score(self.model(0.0), judges)
+                break
+            except StateOverflowError:
+                if self.margin == MARGINS[-1]:
+                    raise
+        self.margin *= RESERVE
+        self.choose_scales()
+
     @torch.no_grad()
     def choose_scales(self) -> None:
         """Choose levels and growth with which the values, at thresholds of 0, are closest to the ANN's."""
@@ -279,10 +294,7 @@ class _Messages:
         self.levels, self.growth, self.in_units = min(errors, key=lambda key: errors[key])
 
     def choose_factor(self, judges: Split) -> float:
-        """Return the largest factor of `FACTORS` that loses at most what is allowed; found by halving the list.
-
-        Raises `StateOverflowError` if states leave 24 bits without thresholds.
-        """
+        """Return the largest factor of `FACTORS` that loses at most what is allowed; found by halving the list."""
         low, high = 0, len(FACTORS)
         while high - low > 1:
             middle = (low + high) // 2
