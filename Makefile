@@ -15,7 +15,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest lint format types cards bench bench-convert bench-deep bench-small bench-stream bench-readers bench-delays bench-values fuzz profile check-c check-engines check-graphs check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-api wheel clean
+.PHONY: help install demo test test-oldest lint format types cards bench bench-convert bench-deep bench-small bench-stream bench-readers bench-delays bench-values fuzz profile check-c check-engines check-graphs check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-site wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -159,8 +159,8 @@ notebook: $(BIN)/.docs  ## Run the notebook of the bootstrap tutorial, a minute 
 	cp tests/notebooks/bootstrap_mnist.ipynb demo/
 	$(BIN)/jupyter-execute --inplace demo/bootstrap_mnist.ipynb
 
-docs-api: $(BIN)/.docs  ## Write the API reference, from the docstrings, into demo/api
-	$(BIN)/python tests/make_api_reference.py demo/api
+docs-site: $(BIN)/.docs  ## Write the documentation as a site with search, from Markdown, docstrings and notebooks, into demo/docs
+	$(BIN)/python tests/make_docs_site.py demo/docs
 
 docs: install  ## Write the tables and pictures of the README, and the index of the package, from what was measured
 	$(BIN)/python tests/make_package_index.py

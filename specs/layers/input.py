@@ -108,12 +108,11 @@ class InputSpec(Layer):
     enters the first synapses directly, as a graded spike of Loihi 2; `events` takes such integers that differ from step
     to step; `frames` takes integers with sign, for networks of sigma-delta neurons."""
     bits: Annotated[Integer, Field(ge=1, le=16)] = 8
-    """Number of bits. With `encoding: graded`, those of a pixel; the default is 8. With `encoding: events`, those of
-    the number of events in a step; the default is 1. With `encoding: frames`, those of a pixel with its sign; the
-    default is 8. Without effect with `encoding: spike`."""
+    """Number of bits of a pixel with the encoding `graded`, and with its sign with `frames`; the default is 8. With
+    `events`, the number of bits of the number of events in a step; the default is 1. Without effect with `spike`."""
     bin_us: Positive = 10_000
-    """Duration of a step in microseconds, with `encoding: events`: readers of recordings count the events of each such
-    bin; without effect otherwise."""
+    """Duration of a step in microseconds, with the encoding `events`. Readers of recordings count the events of each
+    such bin. Without effect otherwise."""
     padding: Padding = (0, 0)
     """Rows and columns that are added to each image: one number, `[height, width]`, or `[top, left, bottom, right]`.
     The first convolution then needs no padding. Their pixels are `border`."""
@@ -121,7 +120,7 @@ class InputSpec(Layer):
     """Pixel from 0 to 1 that `padding` adds, one number or one for each channel: the mean, for an ANN that pads images
     after it has normalised them."""
     mean: Number = 0.0
-    """Mean that is subtracted from each pixel; only with `encoding: spike`, as are `std`, `weight`, `bias` and
+    """Mean that is subtracted from each pixel; only with the encoding `spike`, as are `std`, `weight`, `bias` and
     `exact_input`."""
     std: Annotated[Number, Field(gt=0)] = 1.0
     """Standard deviation by which each pixel is divided, after `mean` is subtracted."""
