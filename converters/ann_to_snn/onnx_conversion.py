@@ -74,7 +74,7 @@ JUDGED_PART, MOST_JUDGED = 5, 2000
 FEWEST_TO_TUNE = 2
 """Least number of training images for tuning: one to learn from, one to judge by."""
 LEAST_ESTIMATE_S = 5
-"""Shortest estimate of an epoch's duration, in seconds, that is shown."""
+"""Shortest estimate of the duration of an epoch, or of the rest of tuning, in seconds, that is shown."""
 
 
 def _ignore(_: object) -> None:
@@ -485,7 +485,13 @@ def _learn(
         n_images, seconds = epoch_size(network.spec, len(dataset.train))
         estimate = f", about {seconds:.0f} s each" if seconds >= LEAST_ESTIMATE_S else ""
         callbacks.on_step(f"tuning: {counted(epochs, 'epoch')} of {counted(n_images, 'image')}{estimate}")
-        tuning = tune(best, dataset.train, answers, epochs, seed=seed, on_epoch=callbacks.on_epoch)
+
+        def on_epoch(report: EpochReport) -> None:
+            callbacks.on_epoch(report)
+            if (left := report.seconds * (epochs - 1 - report.epoch)) >= LEAST_ESTIMATE_S:
+                callbacks.on_step(f"tuning: about {left:.0f} s left")
+
+        tuning = tune(best, dataset.train, answers, epochs, seed=seed, on_epoch=on_epoch)
     if tuning is not None:
         if tuning.part < 1:
             notes.append(f"{tuning.part:.0%} of the change by tuning was kept: this is best on the images that judge")
