@@ -25,7 +25,7 @@ from bootstrap_core.ops.synapses import Connection
 from bootstrap_core.ops.weighted_input import weigh
 from specs.fields import Shape
 from specs.layers.block import ConvSpec, IdentitySkip, LayerSpec, SkipSpec, skips_of
-from specs.layers.neuron import LearnDecays
+from specs.layers.neuron import CubaSpec, LearnDecays
 from specs.network import NetworkSpec
 
 Signals = Tensor | Spikes
@@ -263,7 +263,8 @@ class Place:
 
     def _build_skip(self, skip: SkipSpec, before: Shape) -> Synapse:
         if isinstance(skip, IdentitySkip):
-            return IdentitySynapse(before, self.network.neuron_of(self.layer).threshold)
+            neuron = self.network.neuron_of(self.layer)
+            return IdentitySynapse(before, neuron.threshold if isinstance(neuron, CubaSpec) else 1.0)
         layer, seen = skip.as_layer(before, self.shape)
         if isinstance(layer, ConvSpec):
             return ConvSynapse(layer, seen[0], normalize=False, generator=self.generator)

@@ -509,7 +509,14 @@ def _sigma_delta(layer: LayerSpec, place: Place, activation: Activation = Activa
 
 def _build_spiking(layer: DenseSpec | ConvSpec, place: Place, synapse: Synapse) -> SpikingBlock | SigmaDeltaBlock:
     if neuron := _sigma_delta(layer, place):
-        return SigmaDeltaBlock(synapse, neuron, channels=place.channels, bias=layer.bias, delay_shift=place.delay_shift)
+        return SigmaDeltaBlock(
+            synapse,
+            neuron,
+            channels=place.channels,
+            skips=place.skips(),
+            bias=layer.bias,
+            delay_shift=place.delay_shift,
+        )
     block = SpikingBlock(
         synapse,
         place.neuron(),
@@ -534,7 +541,8 @@ def _build_average(layer: AverageSpec, place: Place) -> Block:
 
 def _build_affine(layer: AffineSpec, place: Place) -> Block:
     if neuron := _sigma_delta(layer, place, Activation.UNIT):
-        return ValueBlock(_dense_synapse(layer, place), neuron, channels=place.channels, bias=layer.bias)
+        synapse, skips = _dense_synapse(layer, place), place.skips()
+        return ValueBlock(synapse, neuron, channels=place.channels, skips=skips, bias=layer.bias)
     return AffineBlock(
         _dense_synapse(layer, place),
         place.neuron(learn=False),  # no gradient reaches its decays

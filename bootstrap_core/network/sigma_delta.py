@@ -53,7 +53,7 @@ class MessageBlock(Block):
     def freeze(self) -> None:
         """See `Block`; the definition needs nothing prepared."""
 
-    def drive(self, x: Signals) -> Tensor:
+    def drive(self, *arriving: Signals) -> Tensor:
         """Return what drives the neurons, `[T, N, ...]`, as `sigma_delta` takes it."""
         raise NotImplementedError
 
@@ -65,7 +65,7 @@ class MessageBlock(Block):
         self, arriving: Sequence[Signals], time_steps: int, limits: StateLimits | None = None
     ) -> NamedStates:
         """See `Block`; they have no limits."""
-        return self.named_states(self.drive(arriving[0])[:time_steps])
+        return self.named_states(self.drive(*arriving)[:time_steps])
 
     def named_states(self, z: Iterable[Tensor]) -> NamedStates:
         """Yield the states that have 24 bits, and the messages, for each step of `drive`."""
@@ -77,21 +77,21 @@ class MessageBlock(Block):
         return MessageStepper(self._definition(reads, place), place.size)
 
     def _definition(self, reads: Sequence[Stepper], place: StreamPlace) -> Definition:
-        states = self.named_states(self.drive(reads[0].out)[0] for _ in repeat(None))
+        states = self.named_states(self.drive(*(x.out for x in reads))[0] for _ in repeat(None))
         delayed = torch.zeros(place.size, dtype=torch.float64) if self.delay_shift else None
         return Definition(place, states, MESSAGES_REMEDY, delayed)
 
-    def activations(self, x: Signals) -> Tensor:
+    def activations(self, *arriving: Signals) -> Tensor:
         """Return the activations as ANN, `[N, ...]`."""
         raise NotImplementedError
 
     def forward(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Signals:
-        return self.run_checked([x], time_steps)[0] if mode.spiking else self.activations(x)
+        return self.run_checked([x, *skipped], time_steps)[0] if mode.spiking else self.activations(x, *skipped)
 
     def run_checked(self, arriving: Sequence[Signals], time_steps: int) -> tuple[Signals, int]:
         """See `Block`; states are in units of 1/2^18."""
         reached, messages = 0.0, list[Tensor]()
-        for state in self.states(self.drive(arriving[0])[:time_steps]):
+        for state in self.states(self.drive(*arriving)[:time_steps]):
             reached = max(reached, *map(_largest, state[:4]))
             messages.append(state.message)
         sent = Spikes.of(torch.stack(messages), reached=int(reached), unit=1 / MESSAGE)
@@ -105,11 +105,13 @@ class DeltaInputBlock(MessageBlock):
         super().__init__()
         self.neuron, self.delay_shift = neuron, delay_shift
 
-    def drive(self, x: Signals) -> Tensor:
+    def drive(self, *arriving: Signals) -> Tensor:
+        (x,) = arriving
         assert isinstance(x, Tensor)
         return x.double() * SIGMA_PER_MANT
 
-    def activations(self, x: Signals) -> Tensor:
+    def activations(self, *arriving: Signals) -> Tensor:
+        (x,) = arriving
         assert isinstance(x, Tensor)
         return x[-1].double() / MANT
 
@@ -118,7 +120,7 @@ class SigmaDeltaBlock(MessageBlock, SynapticBlock):
     """Dense, convolutional or pooling synapses, then sigma-delta neurons.
 
     Args:
-        synapse, neuron, channels, bias: see `SynapticBlock`.
+        synapse, neuron, channels, skips, bias: see `SynapticBlock`.
         delay_shift: whether messages leave one step later, as in Lava.
     """
 
@@ -130,23 +132,23 @@ class SigmaDeltaBlock(MessageBlock, SynapticBlock):
         neuron: SigmaDeltaNeuron,
         *,
         channels: int,
+        skips: Sequence[Synapse] = (),
         bias: bool = False,
         delay_shift: bool = False,
     ) -> None:
-        super().__init__(synapse, neuron, channels=channels, bias=bias)
+        super().__init__(synapse, neuron, channels=channels, skips=skips, bias=bias)
         self.delay_shift = delay_shift
 
-    def drive(self, x: Signals) -> Tensor:
-        return self.weigh(as_spikes(x))
+    def drive(self, *arriving: Signals) -> Tensor:
+        return self.weigh(*map(as_spikes, arriving))
 
     def states(self, z: Iterable[Tensor]) -> Iterator[SigmaDeltaStates]:
         offset = self._offset()
         return self.neuron.states(z, offset.detach() if isinstance(offset, Tensor) else offset)
 
-    def activations(self, x: Signals) -> Tensor:
+    def activations(self, *arriving: Signals) -> Tensor:
         """See `MessageBlock`. They are rounded down to 1/4096, as the message of a first step is."""
-        assert isinstance(x, Tensor)
-        activation = (self.weigh(x) + self._offset()).clamp_min(0)
+        activation = (self.weigh(*arriving) + self._offset()).clamp_min(0)
         return straight_through(activation, (activation * MESSAGE).floor() / MESSAGE)
 
     def _offset(self) -> Tensor | float:
@@ -164,17 +166,17 @@ class ValueBlock(SigmaDeltaBlock):
     def forward(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Tensor:
         """See `Block`. Messages are added up first, so that all steps are weighed at once."""
         if not mode.spiking:
-            assert isinstance(x, Tensor)
-            return (self.weigh(x) + self._offset()).float()
-        return (self.weigh_rates(count(as_spikes(x)), ()) / MESSAGE + self._offset()).float()
+            return (self.weigh(x, *skipped) + self._offset()).float()
+        own, *others = (count(as_spikes(each)) for each in (x, *skipped))
+        return (self.weigh_rates(own, others) / MESSAGE + self._offset()).float()
 
     def run_checked(self, arriving: Sequence[Signals], time_steps: int) -> tuple[Signals, int]:
-        states = list(self.states(self.drive(arriving[0])))
+        states = list(self.states(self.drive(*arriving)))
         return self.value(states[-1]), int(max(_largest(x) for state in states for x in state[:4]))
 
     def over_time(self, *sources: Spikes) -> Tensor:
         """Return the value after each step, `[T, N, values]`, float32."""
-        return torch.stack([self.value(state) for state in self.states(self.drive(sources[0]))])
+        return torch.stack([self.value(state) for state in self.states(self.drive(*sources))])
 
     def stepper(self, reads: Sequence[Stepper], place: StreamPlace) -> Stepper:
         return ValueStepper(self._definition(reads, place), place.size)

@@ -124,14 +124,15 @@ class PoolSynapse(Synapse):
 class IdentitySynapse(Synapse):
     """Synapses from each neuron to the one at the same place, `[N, C]` or `[N, C, H, W]`; `weight` is `[C]`.
 
-    The initial weight is the threshold of the neurons behind, so that a rate is passed on as it is.
+    With the initial weight, a rate or an activation is passed on as it is: of spikes, it is the threshold of the
+    neurons behind, and of messages 1.
     """
 
-    def __init__(self, shape: Shape, threshold: float) -> None:
+    def __init__(self, shape: Shape, weight: float) -> None:
         super().__init__()
         self.broadcast = (shape[0], *[1] * (len(shape) - 1))
         self.spec = ConvSpec(channels=shape[0], kernel=(1, 1), groups=shape[0])
-        self.weight = nn.Parameter(torch.full((shape[0],), min(threshold, WEIGHT_INT_MAX * WEIGHT_STEP)))
+        self.weight = nn.Parameter(torch.full((shape[0],), min(weight, WEIGHT_INT_MAX * WEIGHT_STEP)))
 
     def connection(self, scale: Tensor | float = 1.0) -> Connection:
         """Return the synapses as operators take them: a convolution of kernel 1 with a group for each channel."""

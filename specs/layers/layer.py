@@ -7,7 +7,7 @@ from typing import ClassVar
 from specs.fields import Shape, StrictModel
 from specs.layers.neuron import NeuronSpec, SigmaDeltaSpec
 
-NOT_FOR_SIGMA_DELTA = ("recurrent", "delays", "skips", "norm", "dropout")
+NOT_FOR_SIGMA_DELTA = ("recurrent", "delays", "norm", "dropout")
 """Fields of blocks that do not apply to sigma-delta neurons, whose messages are changes."""
 
 

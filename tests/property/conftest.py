@@ -240,17 +240,13 @@ def specs(
     )
     if not (draw(st.booleans()) if skipping is None else skipping):
         return chain
-    document = chain.model_dump(mode="json")
-    for i, block in enumerate(document["blocks"], 1):
-        if "skips" in block:
-            block["skips"] = draw(skips(chain, i))
-    spec = NetworkSpec.model_validate(document)
+    spec = with_skips(draw, chain)
     return draw(branches(spec)) if draw(st.booleans()) else spec
 
 
 @st.composite
-def sigma_delta_specs(draw: st.DrawFn) -> NetworkSpec:
-    """Draw a network of sigma-delta neurons, flat or of maps, with each readout."""
+def sigma_delta_specs(draw: st.DrawFn, *, skipping: bool | None = None) -> NetworkSpec:
+    """Draw a network of sigma-delta neurons, flat or of maps, with each readout; perhaps with skips."""
 
     def neuron() -> dict[str, Any]:
         return {"kind": "sigma_delta", "threshold": draw(st.sampled_from([0.0, 1 / 64, 0.2]) | st.floats(0.0, 1.0))}
@@ -274,7 +270,7 @@ def sigma_delta_specs(draw: st.DrawFn) -> NetworkSpec:
     values = {"kind": "affine", "features": draw(st.integers(1, 3)), "bias": draw(st.booleans())}
     blocks += [values] if draw(st.booleans()) else []
     shape = [draw(st.integers(2, 20))] if flat else [channels, *draw(pairs(7, 9))]
-    return NetworkSpec.model_validate(
+    chain = NetworkSpec.model_validate(
         {
             "name": "changes",
             "time_steps": draw(st.integers(5, 9)),
@@ -284,6 +280,15 @@ def sigma_delta_specs(draw: st.DrawFn) -> NetworkSpec:
             "blocks": blocks,
         }
     )
+    return with_skips(draw, chain) if (draw(st.booleans()) if skipping is None else skipping) else chain
+
+
+def with_skips(draw: st.DrawFn, chain: NetworkSpec) -> NetworkSpec:
+    document = chain.model_dump(mode="json")
+    for i, block in enumerate(document["blocks"], 1):
+        if "skips" in block:
+            block["skips"] = draw(skips(chain, i))
+    return NetworkSpec.model_validate(document)
 
 
 def draw_weight(block: SpikingBlock | AffineBlock, generator: torch.Generator) -> None:
@@ -353,7 +358,7 @@ def network_specs() -> Callable[..., SearchStrategy[NetworkSpec]]:
 
 @pytest.fixture(scope="session")
 def sigma_delta_networks() -> Callable[..., SearchStrategy[NetworkSpec]]:
-    """`sigma_delta_networks()`: a strategy of networks of sigma-delta neurons."""
+    """`sigma_delta_networks(skipping=...)`: a strategy of networks of sigma-delta neurons."""
     return sigma_delta_specs
 
 

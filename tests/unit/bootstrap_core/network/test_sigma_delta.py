@@ -115,6 +115,23 @@ def test_the_ann_takes_the_last_frame_and_rounds_down_to_messages() -> None:
     assert again(x, Mode.ANN).tolist() == [[0.0]]  # 36 / 64^3 is less than 1/4096
 
 
+def test_a_residual_sum_and_a_second_branch_are_those_of_the_ann() -> None:
+    branch = {"kind": "conv", "channels": 3, "kernel": 3, "padding": 1, "name": "branch", "source": "stem"}
+    joined = {"kind": "conv", "channels": 3, "kernel": 1, "bias": True, "source": "branch"}
+    joined["skips"] = [{"kind": "identity", "source": "stem"}, {"kind": "conv", "source": "input", "kernel": 3}]
+    values = VALUES | {"skips": [{"kind": "dense", "source": "stem"}]}
+    network = make(CONV | {"name": "stem"}, branch, joined, {"kind": "flatten"}, values)
+    assert network.block(3).skips[0].weight.tolist() == [1.0, 1.0, 1.0]  # activations pass on as they are
+    x = frames(2, 6, 6, steps=1)
+    expected, found = network(x, Mode.ANN), network(x, Mode.SNN)
+    assert torch.equal(found, expected)
+    network.block(3).skips[0].weight.zero_()
+    assert not torch.equal(network(x, Mode.SNN), expected)
+    exact = IntegerNetwork(network)
+    stream = exact.stream()
+    assert torch.equal(stream.step(x[0]), exact(x))
+
+
 def test_a_block_as_ann_reads_what_messages_before_it_add_up_to() -> None:
     network = make(DENSE, VALUES, shape=(5,))
     x = frames(5)

@@ -49,7 +49,6 @@ def test_sigma_delta_neurons_have_no_parameters() -> None:
         ("features: 5,", "features: 5, delays: {},", "9: blocks[3].delays: does not apply to sigma"),
         ("features: 5,", "features: 5, norm: batch,", "9: blocks[3].norm: does not apply to sigma"),
         ("features: 5,", "features: 5, dropout: 0.1,", "9: blocks[3].dropout: does not apply to sigma"),
-        ("features: 2", "features: 2, skips: [{kind: dense, source: 0}]", "10: blocks[4].skips: does not apply to"),
         ("kind: affine", "kind: average", "10: blocks[4].kind: sigma-delta neurons have no rates to average"),
         ("encoding: frames, neuron: {kind: sigma_delta}", "encoding: events", "4: input.encoding: must be frames"),
         ("encoding: frames", "encoding: frames, mean: 0.5", "4: input.mean: does not apply to encoding: frames"),
