@@ -1,6 +1,5 @@
 """The group of commands `zoo`. A command parses, calls the library once, and prints; it imports torch inside itself."""
 
-from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from converters.cli.console import CONTEXT_SETTINGS, KnownModels, describe_platf
 from converters.cli.convert_command import convert
 from converters.cli.migrate_command import migrate
 from specs.errors import SnnZooError
+from zoo import __version__
 from zoo.cli.card_command import card
 from zoo.cli.completion_command import completion
 from zoo.cli.data_commands import data
@@ -71,7 +71,7 @@ def zoo(context: click.Context, version: bool) -> None:
     Example: zoo demo
     """
     if version:
-        echo(f"zoo, version {distribution_version('snnzoo')}")
+        echo(f"zoo, version {__version__}")
         if is_verbose():
             import torch  # noqa: F401 - describe_platform describes it if it is loaded
 
