@@ -9,7 +9,6 @@ from converters.cli.console import CONTEXT_SETTINGS, KnownModels, describe_platf
 from converters.cli.convert_command import convert
 from converters.cli.migrate_command import migrate
 from specs.errors import SnnZooError
-from zoo import __version__
 from zoo.cli.card_command import card
 from zoo.cli.completion_command import completion
 from zoo.cli.data_commands import data
@@ -71,6 +70,8 @@ def zoo(context: click.Context, version: bool) -> None:
     Example: zoo demo
     """
     if version:
+        from zoo import __version__
+
         echo(f"zoo, version {__version__}")
         if is_verbose():
             import torch  # noqa: F401 - describe_platform describes it if it is loaded
