@@ -51,3 +51,7 @@ __all__ = [
     "load_dataset",
     "load_images",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -12,8 +12,8 @@ from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network, check_network
 from converters.weight_norm.migration_plan import migrate_state_dict
 from converters.weight_norm.norm_styles import Style
-from specs.dataset_sources import check_class_names, known_classes
-from specs.errors import ConversionError, DataError, IntegrityError
+from specs.dataset_sources import all_class_names, known_classes
+from specs.errors import ConversionError, IntegrityError
 from specs.fields import Shape
 from specs.files.limits import CARD_BYTES, SPARE_WEIGHTS
 from specs.io import spec_from_document
@@ -85,15 +85,8 @@ class Model:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes: from the card, or of the known dataset; classes without a name have their number."""
-        numbers = tuple(map(str, range(self.spec.n_classes)))
         told = self.card.get("classes", known_classes(self.data or ""))
-        try:
-            names = check_class_names(told if isinstance(told, list | tuple) else (), "card")
-            return (
-                check_class_names((*names, *numbers[len(names) :]), "card") if len(names) <= len(numbers) else numbers
-            )
-        except DataError:
-            return numbers
+        return all_class_names(told if isinstance(told, list | tuple) else (), self.spec.n_classes)
 
     @property
     def image_shape(self) -> Size | None:
@@ -115,13 +108,19 @@ class Model:
 
     @classmethod
     def of(cls, network: Network, card: Mapping[str, Any] | None = None) -> "Model":
-        """Return a copy of the network's current state, delays in whole steps; the network is not changed."""
+        """Return a copy of the network's current state, delays in whole steps; the network is not changed.
+
+        The card gets the names of the network's classes unless it has some, or they follow from the data.
+        """
         check_network(network, "Model.of", ConversionError)
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
         for name, block in network.named_modules():
             if (delay := getattr(block, "quantized_delay", lambda: None)()) is not None:
                 tensors[f"{name}.delay"] = delay.detach().cpu().clone()
-        return cls(network.spec, tensors, card or {})
+        model = cls(network.spec, tensors, card or {})
+        if "classes" in model.card or network.classes == model.classes:
+            return model
+        return replace(model, card={**model.card, "classes": list(network.classes)})
 
     def normalizing(self, mean: float | None, std: float | None) -> "Model":
         """Return the model with `(x - mean) / std` before its input; if both are None, with a note that it has none.
@@ -148,7 +147,7 @@ class Model:
         return replace(self, spec=without_weight_norm(self.spec), tensors=tensors, card=card)
 
     def build(self) -> Network:
-        """Return the network in eval mode, with these tensors.
+        """Return the network in eval mode, with these tensors and the names of the classes.
 
         Raises:
             IntegrityError: a tensor is missing, unexpected, complex, or of another shape than in the spec; or it holds
@@ -176,6 +175,7 @@ class Model:
                 [*sorted(problems)[:PROBLEMS_TOLD], *(["and more"] if len(problems) > PROBLEMS_TOLD else [])]
             )
             raise IntegrityError(f"{place}the tensors do not fit the spec of {self.spec.name}: {told}")
+        network.classes = self.classes
         return network
 
 

@@ -164,6 +164,20 @@ def check_class_names(names: Iterable[object], where: str) -> tuple[str, ...]:
     return found
 
 
+def all_class_names(names: Iterable[object] | None, n_classes: int) -> tuple[str, ...]:
+    """Return a name for each of `n_classes` classes: those in `names`, then numbers; numbers alone for unfit names.
+
+    >>> all_class_names(["cat", "dog"], 3), all_class_names(["cat", "cat"], 2), all_class_names(None, 2)
+    (('cat', 'dog', '2'), ('0', '1'), ('0', '1'))
+    """
+    numbers = tuple(map(str, range(n_classes)))
+    try:
+        known = check_class_names(names or (), "classes")
+        return check_class_names((*known, *numbers[len(known) :]), "classes") if len(known) <= n_classes else numbers
+    except DataError:
+        return numbers
+
+
 def parse_class_names(text: str) -> tuple[str, ...]:
     """Return the class names of a list with commas; a name with commas stands in double quotes.
 

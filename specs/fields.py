@@ -2,9 +2,9 @@
 
 import math
 import re
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
 
 from specs.files.limits import TIME_STEPS
 
@@ -22,6 +22,29 @@ class StrictModel(BaseModel):
     """Base of all specs: immutable; an unknown key is an error. The string below a field is its description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    def __init__(self, /, **fields: Any) -> None:
+        """Make a spec of its fields. Raises `SpecError`, with the messages that a file gets."""
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise _spec_error(error, type(self)) from None
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined] # Pydantic need not call it for specs in specs
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Make a spec of a mapping. Raises `SpecError`, with the messages that a file gets."""
+        try:
+            return super().model_validate(obj, **options)
+        except ValidationError as error:
+            raise _spec_error(error, cls) from None
+
+
+def _spec_error(error: ValidationError, model: type[StrictModel]) -> Exception:
+    from specs.io import spec_error  # it knows all specs, whose base is here
+
+    return spec_error(error, model, origin=model.__name__)
 
 
 def _as_pair(value: object) -> object:

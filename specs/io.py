@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache, reduce
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
@@ -331,12 +332,23 @@ def _validate(
             "update snnzoo to read it"
         )
     try:
-        return model.model_validate(document, context=context)
+        return super(StrictModel, model).model_validate(document, context=context)
     except ValidationError as error:
-        problems = [_describe(problem, model, lines, origin) for problem in error.errors()[:SPEC_PROBLEMS]]
-        if error.error_count() > SPEC_PROBLEMS:
-            problems.append(f"{origin}: and {error.error_count() - SPEC_PROBLEMS} more")
-        raise SpecError("\n".join(problems)) from None
+        raise spec_error(error, model, origin=origin, lines=lines) from None
+
+
+def spec_error(
+    error: ValidationError,
+    model: type[StrictModel],
+    *,
+    origin: str,
+    lines: Mapping[FieldPath, int] = MappingProxyType({}),
+) -> SpecError:
+    """Return the error for a document that is not a `model`; `lines` are those of its fields in the file `origin`."""
+    problems = [_describe(problem, model, lines, origin) for problem in error.errors()[:SPEC_PROBLEMS]]
+    if error.error_count() > SPEC_PROBLEMS:
+        problems.append(f"{origin}: and {error.error_count() - SPEC_PROBLEMS} more")
+    return SpecError("\n".join(problems))
 
 
 PLAIN = {
@@ -355,7 +367,7 @@ PLAIN = {
 }
 
 
-def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int], origin: str) -> str:
+def _describe(problem: Any, model: type[StrictModel], lines: Mapping[FieldPath, int], origin: str) -> str:
     """Return one of Pydantic's problems as `file:line: field: message (got value)`."""
     path, value = _without_kind(problem["loc"]), problem["input"]
     message = problem["msg"].removeprefix("Value error, ").partition(" or instance of ")[0]
@@ -437,7 +449,7 @@ def _models_in(annotation: Any) -> Iterator[type[StrictModel]]:
 @lru_cache
 def _field_names(model: type[StrictModel]) -> list[str]:
     schema = model.model_json_schema()
-    return sorted({name for part in [schema, *schema["$defs"].values()] for name in part.get("properties", ())})
+    return sorted({name for part in [schema, *schema.get("$defs", {}).values()] for name in part.get("properties", ())})
 
 
 def _gibibytes(n_bytes: int) -> str:

@@ -17,14 +17,17 @@ TYPE_CHECKING = False  # as in typing, whose import takes 10 ms
 if TYPE_CHECKING:
     from zoo.factory import create_model, model_names
 
+__version__: str
 __all__ = ["create_model", "model_names"]
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("snnzoo")
     if name in __all__:
         return getattr(import_module("zoo.factory"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__, "__version__"]

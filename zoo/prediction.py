@@ -178,13 +178,8 @@ def predict_files(
         return []
     with torch.no_grad():
         images = torch.stack([one.image for _, one in seen])
-        scale = network.spec.logit_scale
-        scores = torch.cat(
-            [
-                (scale * network.tally(time_first(some), Mode.SNN, time_steps=time_steps)[0]).softmax(1)
-                for some in images.split(BATCH)
-            ]
-        )
+        batches = map(time_first, images.split(BATCH))
+        scores = torch.cat([network.probabilities(some, time_steps=time_steps) for some in batches])
     return [
         Prediction(**vars(one), path=path, scores=score.tolist())
         for (path, one), score in zip(seen, scores, strict=True)

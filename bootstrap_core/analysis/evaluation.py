@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bootstrap_core.data.splits import Split
+from bootstrap_core.data.torch_data import TorchData
 from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.inputs import AxesWarning, count_steps
@@ -69,7 +70,7 @@ Runnable = Network | IntegerNetwork | _Exact
 @torch.no_grad()
 def evaluate(
     network: Runnable,
-    examples: Examples,
+    examples: Examples | TorchData,
     *,
     mode: Mode = Mode.SNN,
     time_steps: int | None = None,
@@ -83,8 +84,8 @@ def evaluate(
 
     Args:
         network: a `Network`, or an `IntegerNetwork` (SNN only).
-        examples: a `Split` of images and labels; for a network that gives values or spike trains, `Frames`, perhaps
-            with targets.
+        examples: a `Split` of images and labels, or a torch `Dataset` or `DataLoader` of them; for a network that gives
+            values or spike trains, `Frames`, perhaps with targets.
         time_steps: T, by default the spec's; of events and frames, by default all of their steps.
         also_after: numbers of steps below T to score as well: such a run is the beginning of this one, so that it takes
             little extra time.
@@ -100,14 +101,15 @@ def evaluate(
     check_type(network, kinds, "evaluate takes a Network or an IntegerNetwork", advice=advice)
     mode, spec = Mode(mode), network.spec
     task = task_of(spec) if task is None else task
-    task.check_scored(examples)
-    if len(examples) == 0:
+    given: Examples = task.examples_of(examples)
+    task.check_scored(given)
+    if len(given) == 0:
         raise DataError(f"no {task.examples} to score")
     keep_freed_memory()
-    n, n_layers = len(examples), len(spec.layers)
+    n, n_layers = len(given), len(spec.layers)
     size = task.batch_size if batch_size is None else _checked(batch_size)
-    steps = count_steps(spec, time_steps, examples.inputs(slice(0, 1)))
-    part = task.in_mode(examples.take(group.part(n)), mode)
+    steps = count_steps(spec, time_steps, given.inputs(slice(0, 1)))
+    part = task.in_mode(given.take(group.part(n)), mode)
     outputs: list[list[Tensor]] = [[] for _ in (*also_after, steps)]
     seconds, n_done, overflows = 0.0, 0, Counter[int](getattr(network, "overflows", None))
     rates, counts = torch.zeros(n_layers, dtype=torch.float64), [torch.zeros(s, dtype=torch.int64) for s in spec.shapes]

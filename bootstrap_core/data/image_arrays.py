@@ -53,7 +53,7 @@ def load_arrays(path: Path, *, shape: Shape | None, seed: int, events: EventBins
 
     def convert(x: npt.NDArray[np.generic]) -> Tensor:
         given = _tensor(x)
-        return _as_bytes(path, _as_images(path, shape, given)) if events is None else _as_counts(path, events, given)
+        return as_bytes(path, as_images(path, shape, given)) if events is None else as_counts(path, events, given)
 
     train, *others = (
         _split(path, convert, arrays[f"x{part}"], arrays.get(f"y{part}"))
@@ -179,23 +179,23 @@ def _split(path: Path, convert: Callable[[npt.NDArray[np.generic]], Tensor], x: 
     if y is None:
         return Split(images, torch.zeros(len(images), dtype=torch.int64))
     assert isinstance(y, np.ndarray)  # labels are never left in the file
-    return Split(images, _labels(path, y))
+    return Split(images, class_numbers(path, y))
 
 
-def _labels(path: Path, y: npt.NDArray[Any]) -> Tensor:
+def class_numbers(where: object, y: npt.NDArray[Any]) -> Tensor:
     """Return class numbers, int64 `[N]`, of labels `[N]`, or one-hot `[N, classes]`."""
     rows = y.reshape(len(y), -1)
     if rows.shape[1] > 1:
         numbers = rows.argmax(1)
         ones = np.take_along_axis(rows, numbers[:, None], 1)[:, 0] == 1
         if not (ones & (np.count_nonzero(rows, axis=1) == 1)).all():
-            raise DataError(f"{path}: labels of shape {list(y.shape)} must be one-hot: one 1 in each row, else 0")
+            raise DataError(f"{where}: labels of shape {list(y.shape)} must be one-hot: one 1 in each row, else 0")
         return torch.from_numpy(numbers)
     values = torch.from_numpy(rows[:, 0].astype(np.float64))
     wrong = ~((values >= 0) & (values < IMAGE_CLASSES) & (values % 1 == 0))
     if wrong.any():
         raise DataError(
-            f"{path}: label {float(values[wrong][0]):g}: labels must be class numbers, whole numbers from 0 to "
+            f"{where}: label {float(values[wrong][0]):g}: labels must be class numbers, whole numbers from 0 to "
             f"{IMAGE_CLASSES - 1}"
         )
     return values.long()
@@ -207,7 +207,7 @@ def _tensor(array: npt.NDArray[np.generic]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, "int64" if wide else array.dtype.newbyteorder("=")))
 
 
-def _as_images(path: Path, shape: Shape | None, x: Tensor) -> Tensor:
+def as_images(where: object, shape: Shape | None, x: Tensor) -> Tensor:
     """Return images in any of the layouts of `load_images` as `[N, C, H, W]`, in their own type."""
     match x.ndim:
         case 2 if shape is not None and len(shape) == 3 and math.prod(shape) == x.shape[1]:
@@ -221,38 +221,40 @@ def _as_images(path: Path, shape: Shape | None, x: Tensor) -> Tensor:
             return x.permute(0, 3, 1, 2) if is_last and shape != x.shape[1:] else x
         case _:
             expected = "[C, H, W], [H, W, C], [H, W] or [features]"
-            raise DataError(f"{path}: images of shape {list(x.shape[1:])}, expected {expected}")
+            raise DataError(f"{where}: images of shape {list(x.shape[1:])}, expected {expected}")
 
 
-def _as_bytes(path: Path, x: Tensor) -> Tensor:
+def as_bytes(where: object, x: Tensor) -> Tensor:
     """Return images, uint8 or floats in 0..1, as uint8."""
     if x.dtype == torch.uint8:
         return x.contiguous()
     if not x.is_floating_point():
-        raise DataError(f"{path}: images are {str(x.dtype).removeprefix('torch.')}; save them as uint8, from 0 to 255")
+        raise DataError(
+            f"{where}: images are {str(x.dtype).removeprefix('torch.')}; convert them to uint8, from 0 to 255"
+        )
     low, high = map(float, x.aminmax()) if x.numel() else (0.0, 0.0)
-    found = f"{path}: images as floats must be from 0 to 1, got"
+    found = f"{where}: images as floats must be from 0 to 1, got"
     if not math.isfinite(low + high):
         raise DataError(f"{found} numbers that are not finite")
     if low < 0:
-        raise DataError(f"{found} {low:g}: save the images before mean and std normalise them")
+        raise DataError(f"{found} {low:g}: give the images before mean and std normalise them")
     if high > 1:
-        raise DataError(f"{found} {high:g}: divide by 255, or save as uint8")
+        raise DataError(f"{found} {high:g}: divide by 255, or convert to uint8")
     return (x * 255).round().to(torch.uint8).contiguous()
 
 
-def _as_counts(path: Path, bins: EventBins, x: Tensor) -> Tensor:
+def as_counts(where: object, bins: EventBins, x: Tensor) -> Tensor:
     """Return the number of events in each time step, uint8 `[N, T, C, H, W]`, counted as `bins` does."""
     if not fit_input(tuple(x.shape[2:]), bins.shape):
         taken = ", ".join(map(str, bins.shape))
-        raise DataError(f"{path}: x must have the shape [N, T, {taken}] of events, not {list(x.shape)}")
+        raise DataError(f"{where}: x must have the shape [N, T, {taken}] of events, not {list(x.shape)}")
     if bins.time_steps not in {None, x.shape[1]}:
         raise DataError(
-            f"{path}: x has {counted(x.shape[1], 'time step')}, and the network takes {bins.time_steps}: cut or extend "
-            "the array, or change time_steps"
+            f"{where}: x has {counted(x.shape[1], 'time step')}, and the network takes {bins.time_steps}: cut or "
+            "extend the array, or change time_steps"
         )
     low, high = map(float, x.aminmax())
     if low < 0 or not math.isfinite(high) or (x.is_floating_point() and bool((x % 1 != 0).any())):
-        raise DataError(f"{path}: numbers of events must be whole numbers from 0 on; these are {low:g} to {high:g}")
+        raise DataError(f"{where}: numbers of events must be whole numbers from 0 on; these are {low:g} to {high:g}")
     counts = (x.clamp(max=255) if high > 255 else x).to(torch.uint8)  # torch clamps no booleans, and no int8 to 255
     return counts.clamp(max=2**bins.bits - 1).reshape(*x.shape[:2], *bins.frame)

@@ -232,7 +232,13 @@ def listed(names: Sequence[str]) -> str:
 def check_split(split: object, n_classes: int) -> None:
     """Raise `DataError` unless `split` is a `Split` and its labels are from 0 to `n_classes` - 1."""
     advice = "pass its train or its test" if isinstance(split, Dataset) else ""
-    check_type(split, Split, "images and labels must be a Split", advice=advice, error=DataError)
+    check_type(
+        split,
+        Split,
+        "images and labels must be a Split, or a torch Dataset or DataLoader",
+        advice=advice,
+        error=DataError,
+    )
     assert isinstance(split, Split)
     least, most = map(int, split.labels.aminmax()) if len(split) else (0, 0)
     if least < 0 or most >= n_classes:

@@ -18,7 +18,7 @@ from bootstrap_core.network.build import build_network
 from bootstrap_core.network.graph import walk
 from bootstrap_core.network.inputs import as_input, check_dense, count_steps
 from bootstrap_core.network.mode import Mode
-from bootstrap_core.network.network import Network, Tally, Trace, check_network, rates_of
+from bootstrap_core.network.network import Network, Tally, Trace, check_network, probabilities_of, rates_of
 from bootstrap_core.network.states import check_states
 from bootstrap_core.ops.spikes import Spikes
 from specs.errors import SnnZooError
@@ -87,7 +87,16 @@ class IntegerNetwork:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the spec and the tensors only, since torch cannot pickle modules with a weight norm."""
-        return _rebuild, (self.spec, self._network.state_dict(), self._overflow)
+        return _rebuild, (self.spec, self._network.state_dict(), self._overflow, self.classes)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self._network.classes
+
+    def probabilities(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
+        """Return the probability of each class, `[N, classes]`; see `Network.probabilities`. Raises as `run` does."""
+        return probabilities_of(self.spec, self(images, time_steps=time_steps))
 
     def __call__(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
         """Return what the network gives, float32, with the arguments of `Network.forward`.
@@ -200,10 +209,13 @@ class IntegerNetwork:
         return torch.stack(found) if found else None
 
 
-def _rebuild(spec: NetworkSpec, tensors: dict[str, Tensor], overflow: Overflow) -> IntegerNetwork:
+def _rebuild(
+    spec: NetworkSpec, tensors: dict[str, Tensor], overflow: Overflow, classes: tuple[str, ...]
+) -> IntegerNetwork:
     """Build the engine anew from a spec and the tensors of its network."""
     network = build_network(spec, seed=0)
     network.load_state_dict(tensors)
+    network.classes = classes
     return IntegerNetwork(network, overflow=overflow)
 
 

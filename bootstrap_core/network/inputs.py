@@ -20,7 +20,10 @@ from specs.network import NetworkSpec
 from specs.shapes import fit_input
 
 UNSCALED = 16.0
-"""Pixel value above which images are taken as not divided by 255; normalised images of lava-dl stay below it."""
+"""Pixel value above which images are taken as not divided by 255; normalised ones stay below it."""
+BELOW_BLACK, NEAR_ZERO = -0.1, 0.1
+"""Images with a pixel below the first seem normalised, and those with one above 1 whose mean is within the second of 0:
+resizing may leave 0..1 by less."""
 
 
 class AxesWarning(UserWarning):
@@ -69,7 +72,7 @@ def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
 
     Events and frames `[T, N, ...]` are returned as they are.
 
-    Raises `DataError` if they do not fit; warns of floats that seem not to be divided by 255.
+    Raises `DataError` if they do not fit; warns of floats that seem not to be divided by 255, or to be normalised.
     """
     check_dense(images, spec)
     if spec.input.is_timed:
@@ -92,11 +95,17 @@ def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
     if x.dtype == torch.uint8:
         return bordered(x.float() / 255, spec.input.padding, spec.input.border)
     if not torch.compiler.is_compiling() and x.numel():
-        highest = float(x.detach().max())
+        lowest, highest = (float(bound) for bound in torch.aminmax(x.detach()))
         if math.isnan(highest):
             raise DataError(f"images have pixels that are NaN: {wanted}")
         if highest > UNSCALED:
             warnings.warn(f"images have values up to {highest:g}: {wanted}; only uint8 is divided by 255", stacklevel=2)
+        elif lowest < BELOW_BLACK or (highest > 1 and abs(float(x.detach().mean())) < NEAR_ZERO):
+            warnings.warn(
+                f"images have values from {lowest:.3g} to {highest:.3g}, as if they had been normalised: {wanted}; the "
+                f"network normalises them, by its input.mean {spec.input.mean:.4g} and input.std {spec.input.std:.4g}",
+                stacklevel=2,
+            )
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     return bordered(x, spec.input.padding, spec.input.border)
 

@@ -21,9 +21,11 @@ from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.pictures import figure, raster_uri
 from specs.arguments import check_type
-from specs.errors import SnnZooError
+from specs.dataset_sources import all_class_names, check_class_names, known_classes
+from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec, Output
 from specs.outline import MOST_LINES, few_lines, outline
+from specs.words import counted
 
 SHOWN_NEURONS, SHOWN_WIDTH, LEAST_HEIGHT = 256, 128, 40
 """Number of neurons of a block in a notebook's picture; its width there in pixels, and its least height."""
@@ -110,6 +112,8 @@ class Network(nn.Module):
         self.spec = spec
         self.blocks = nn.ModuleList(blocks)
         self._sources = spec.sources
+        recipe = spec.training
+        self._classes = all_class_names(recipe and known_classes(recipe.data), spec.n_classes)
 
     def __repr__(self) -> str:
         return outline(type(self).__name__, self.spec)
@@ -132,6 +136,28 @@ class Network(nn.Module):
             read.clear()  # frees outputs that no later block reads
             last = output
         return self.answer(last)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes: numbers, unless the data of the recipe, or a model file, have names.
+
+        Another list of as many names may be assigned; files that `write_model` writes hold them.
+        """
+        return self._classes
+
+    @classes.setter
+    def classes(self, names: Sequence[str]) -> None:
+        if len(names) != self.spec.n_classes:
+            given, wanted = counted(len(names), "name"), counted(self.spec.n_classes, "class")
+            raise DataError(f"classes: {given} for the {wanted} of {self.spec.name}: give one name for each class")
+        self._classes = check_class_names(names, "classes")
+
+    def probabilities(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
+        """Return the probability of each class, `[N, classes]`: the softmax of the logits times the `logit_scale`.
+
+        These are the scores of `zoo predict`. The network runs as SNN; arguments are those of `forward`.
+        """
+        return probabilities_of(self.spec, self(images, Mode.SNN, time_steps=time_steps))
 
     def outputs(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
@@ -331,6 +357,13 @@ def _count(spikes: Spikes) -> Tensor:
     if spikes.is_constant:
         return spikes.tensor()[0].count_nonzero(0) * spikes.steps
     return spikes.tensor().count_nonzero(dim=(0, 1))
+
+
+def probabilities_of(spec: NetworkSpec, logits: Tensor) -> Tensor:
+    """Return the probabilities of classes for logits; see `Network.probabilities`. Raises `SnnZooError` for values."""
+    if what := spec.without_classes:
+        raise SnnZooError(f"{what}, and so no probabilities: call the network itself")
+    return (spec.logit_scale * logits).softmax(1)
 
 
 def check_network(value: object, function: str, error: type[SnnZooError] = SnnZooError) -> None:

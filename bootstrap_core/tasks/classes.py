@@ -1,6 +1,7 @@
 """Classes: networks give logits and learn the labels of images or recordings."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from bootstrap_core.data.augmentation import are_columns, augment
 from bootstrap_core.data.splits import Split, check_split, time_first, train_validation_split
+from bootstrap_core.data.torch_data import is_torch_data, split_of
 from bootstrap_core.distributed import Share
 from bootstrap_core.network.inputs import AxesWarning, as_input
 from bootstrap_core.tasks.evaluation import Evaluation
@@ -21,6 +23,10 @@ class Classes(Task):
 
     measure, examples, per_step, rates_as_ann, batch_size = ACCURACY, "images", False, True, 250
     carded = ("accuracy",)
+
+    def examples_of(self, given: Any) -> Any:
+        """Return a `Split`, also of torch's datasets and loaders."""
+        return split_of(given, self.spec) if is_torch_data(given) else given
 
     def check(self, examples: object) -> None:
         self.check_scored(examples)

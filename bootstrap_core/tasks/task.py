@@ -75,6 +75,10 @@ class Task(ABC):
     def __init__(self, spec: NetworkSpec, recipe: TrainingSpec | None = None) -> None:
         self.spec, self.recipe = spec, recipe or spec.training or TrainingSpec()
 
+    def examples_of(self, given: Any) -> Any:
+        """Return the examples in the form that the task works with; by default as they are."""
+        return given
+
     @abstractmethod
     def check(self, examples: object) -> None:
         """Raise `DataError` unless the examples have targets and fit the network and the recipe.

@@ -1,11 +1,13 @@
 """The bootstrap training loop."""
 
+import io
 import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 from bootstrap_core.analysis.evaluation import evaluate, evaluate_exactly
 from bootstrap_core.data.frames import Frames
 from bootstrap_core.data.splits import Split
+from bootstrap_core.data.torch_data import TorchData
 from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.functional.dropout import masks_from
 from bootstrap_core.network.batch_norm import BatchNorm, NormModule
@@ -36,6 +39,7 @@ from bootstrap_core.training.schedule import Scheduler
 from bootstrap_core.training.trainer_state import TrainerState, check_tensors, tensors_of_optimizer
 from specs.arguments import check_type
 from specs.errors import IntegrityError, SnnZooError
+from specs.files.whole_file import write_whole
 from specs.training import LearningRateSchedule, SnnGradient, TrainingSpec
 from specs.words import counted, first_problem
 
@@ -64,8 +68,9 @@ class Trainer:
     the dropout masks, which each process draws for itself.
 
     Args:
-        split: training images, or recordings of events or frames; validation examples are taken from them, balanced
-            by class if there are classes, as the seed decides.
+        split: training images, or recordings of events or frames; of images or events and labels also a torch `Dataset`
+            or `DataLoader`, of which neither batch size nor order matters, as the recipe says them. Validation examples
+            are taken from them, balanced by class if there are classes, as the seed decides.
         recipe: training recipe; by default the spec's `training`.
         teacher: function whose logits the network learns besides the labels; see `Teacher`.
         group: processes that train together.
@@ -81,7 +86,7 @@ class Trainer:
     def __init__(
         self,
         network: Network,
-        split: Split | Frames,
+        split: Split | Frames | TorchData,
         recipe: TrainingSpec | None = None,
         *,
         teacher: Teacher | None = None,
@@ -96,8 +101,9 @@ class Trainer:
         if next(network.parameters(), None) is None:
             raise SnnZooError(f"{network.spec.name} has no weights to train: it can be scored and used as it is")
         self.task = task_of(network.spec, recipe)
-        self.task.check(split)
-        recipe.check_images(len(split), f"{network.spec.input.sample}s")
+        examples: Split | Frames = self.task.examples_of(split)
+        self.task.check(examples)
+        recipe.check_images(len(examples), f"{network.spec.input.sample}s")
         if recipe.teacher is not None and teacher is None:
             raise SnnZooError(
                 f"the recipe's teacher is {recipe.teacher!r}: pass a function that returns its logits as teacher=, or "
@@ -105,7 +111,7 @@ class Trainer:
             )
         keep_freed_memory()
         self.network, self.recipe, self.teacher, self.group = network, recipe, teacher, group
-        self.training, self.validation = self.task.divided(split)
+        self.training, self.validation = self.task.divided(examples)
         self.n_images = min(len(self.training), recipe.images_per_epoch or len(self.training))
         self.n_batches = math.ceil(self.n_images / recipe.batch_size)
         self.scheduler = Scheduler(
@@ -366,11 +372,13 @@ class Trainer:
 
 def fit(
     network: Network,
-    split: Split | Frames,
+    split: Split | Frames | TorchData,
     recipe: TrainingSpec | None = None,
     *,
     teacher: Teacher | None = None,
     on_epoch: Callable[[EpochReport], object] = lambda report: None,
+    on_batch: Progress = no_progress,
+    checkpoint: str | Path | None = None,
     group: Group = ALONE,
 ) -> LearningStats:
     """Train `network` by bootstrap, load the weights of the best epoch, and return the statistics of all epochs.
@@ -378,6 +386,11 @@ def fit(
     Args:
         split, recipe, teacher, group: see `Trainer`.
         on_epoch: called with the report of each epoch.
+        on_batch: called after each batch with the number of batches done in the epoch and their total.
+        checkpoint: file that gets the state after each epoch; if it exists, training continues from it, as if it had
+            not stopped. Data and recipe must be the same. Only for training in one process.
+
+    Raises as `Trainer` does, and `IntegrityError` for a file that is not such a checkpoint.
 
     >>> from bootstrap_core import build_network, load_dataset
     >>> from specs import load_spec
@@ -388,14 +401,38 @@ def fit(
     True
     """
     trainer = Trainer(network, split, recipe, teacher=teacher, group=group)
-    best: dict[str, Tensor] = {}
+    if checkpoint is not None and group is not ALONE:
+        raise SnnZooError("checkpoint: must be None where several processes train: use zoo train, which has --resume")
+    best = _continued(trainer, Path(checkpoint)) if checkpoint is not None else {}
     while trainer.epoch < trainer.recipe.epochs:
-        report = trainer.run_epoch()
+        report = trainer.run_epoch(on_batch)
         if report.best:
             best = {name: tensor.clone() for name, tensor in trainer.trained.state_dict().items()}
+        if checkpoint is not None:
+            buffer = io.BytesIO()
+            torch.save({"trainer": trainer.state_dict(), "best": best}, buffer)
+            write_whole(Path(checkpoint), buffer.getvalue())
         on_epoch(report)
     network.load_state_dict(best)
     return trainer.stats
+
+
+def _continued(trainer: Trainer, path: Path) -> dict[str, Tensor]:
+    """Continue from a checkpoint of `fit` if there is one; return the weights of the best epoch so far."""
+    if not path.exists():
+        return {}
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        best = dict(state["best"])
+        check_tensors("best", best, trainer.network.state_dict())
+        trainer.load_state_dict(state["trainer"])
+    except SnnZooError as error:
+        raise type(error)(f"{path}: {error}") from None
+    except Exception as error:  # torch.load raises many types for damaged files
+        raise IntegrityError(
+            f"{path} is not a checkpoint of fit: {str(error)[:200]}: remove it to begin anew"
+        ) from None
+    return best
 
 
 def _samplers(network: Network) -> list[RateSampler]:

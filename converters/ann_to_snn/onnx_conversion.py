@@ -26,6 +26,7 @@ from bootstrap_core.analysis.evaluation import accuracy_by_steps, evaluate, eval
 from bootstrap_core.data.data_places import DataPlaces
 from bootstrap_core.data.image_arrays import UNLABELLED
 from bootstrap_core.data.splits import Dataset, Split, train_validation_split
+from bootstrap_core.data.torch_data import TorchData, dataset_of, is_torch_data
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.heap import keep_freed_memory
@@ -105,9 +106,9 @@ class ImportCallbacks:
 NO_CALLBACKS = ImportCallbacks()
 
 
-Data = Dataset | str | Path | Callable[[Shape], Dataset]
-"""Images: a dataset, its name, the path of an `.npz` or of a folder with a folder of images for each class, or a
-function that loads them for the shape that the ANN takes."""
+Data = Dataset | TorchData | str | Path | Callable[[Shape], Dataset]
+"""Images: a dataset, also one of torch with labels, the name of one, the path of an `.npz` or of a folder with a folder
+of images for each class, or a function that loads them for the shape that the ANN takes."""
 
 
 class _Numbers(StrictModel):
@@ -396,11 +397,14 @@ def loaded_data(dataset: object, shape: Shape, argument: str = "dataset") -> Dat
     """Return the dataset that `import_onnx` was given as `argument`, for an ANN that takes images of `shape`."""
     if isinstance(dataset, str | Path):
         return DataPlaces().load(str(dataset), shape, labelled=False)
+    if is_torch_data(dataset):
+        return dataset_of(dataset, shape)
     if callable(dataset):
         dataset = dataset(shape)
     if dataset is None:
         return None
-    wanted = f"{argument} must be a Dataset, the name of one, or the path of an .npz file or a folder"
+    kinds = "a Dataset, also of torch, a DataLoader, the name of one, or the path of an .npz file or a folder"
+    wanted = f"{argument} must be {kinds}"
     check_type(dataset, Dataset, wanted, error=DataError)
     assert isinstance(dataset, Dataset)
     return dataset

@@ -315,10 +315,12 @@ class ProgressLine:
     """Progress with an estimate of the time left; call it with the numbers of things done and of all.
 
     On a terminal it is the last line, which disappears at the end. Elsewhere the estimate is printed once, if the work
-    takes long. Time counts from the first call, since finding the files, for example, is no part of the work.
+    takes long, or with `every_s` each time so many seconds have passed. Time counts from the first call, since finding
+    the files, for example, is no part of the work.
     """
 
-    def __init__(self, label: str, unit: str) -> None:
+    def __init__(self, label: str, unit: str, *, every_s: float | None = None) -> None:
+        self.every_s = every_s
         self.label, self.unit, self.shows, self.has_said = label, unit, shows_progress(), is_quiet()
         self.done_before: int | None = None  # things done at `start`; None before the work begins
         self.start = self.shown = 0.0
@@ -342,6 +344,10 @@ class ProgressLine:
             line = f"{self.label}  [{filled:<20}] {done:,}/{total:,}  {rate:.0f} {self.unit}/s  {left:.0f} s left"
             echo_over(line[:BAR_WIDTH].ljust(BAR_WIDTH))
             self.shown = now
+        elif self.every_s is not None:
+            if not (self.shows or self.has_said) and now - self.shown >= self.every_s:
+                say(f"{self.label}: {done:,} of {total:,} {self.unit}, about {left:.0f} s left")
+                self.shown = now
         elif not self.has_said and now - self.start >= ESTIMATE_S:
             say(f"{self.label}: {total:,} {self.unit}, about {left:.0f} s left")
             self.has_said = True

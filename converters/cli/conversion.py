@@ -20,9 +20,11 @@ from converters.cli.console import echo, print_table, refuse_existing, say
 from converters.cli.options import use_threads
 from converters.cli.usage import Rule, UsageError, check_rules, leave_out
 from converters.formats.c.c_writer import COptions, self_test_options
+from converters.formats.c.sketch_name import SKETCH
 from converters.formats.file_kind import FileKind, kind_of_file
 from converters.formats.model_files import (
     C_SOURCE,
+    C_SOURCES,
     CHAINS,
     PROBLEMS,
     Hints,
@@ -84,9 +86,9 @@ def convert_source(
 ) -> None:
     """Run the command; the arguments are its options, `given` those of one kind of source."""
     check_writable_format(*outputs)
-    for file in (*(file for output in outputs for file in files_of(output)), *([report] if report else [])):
-        refuse_existing(file, force)
     c_options, named = COptions(c_prefix), str(source)
+    for file in (*(file for output in outputs for file in files_of(output, c_options)), *([report] if report else [])):
+        refuse_existing(file, force)
     source = _find(source)
     kind = kind_of_file(source)
     if not outputs and report is None:
@@ -112,18 +114,20 @@ def convert_source(
     model = replace(model, notes=(*model.notes, *more))
     figures["notes"] = [*figures["notes"], *more]
     console.say_notes(model, said=getattr(conversion, "doubt", None))
-    if any(output.suffix == C_SOURCE for output in outputs) and (known := console.known_models()):
+    if any(output.suffix in C_SOURCES for output in outputs) and (known := console.known_models()):
         c_options = replace(c_options, images=known.golden_images(named))
     if len(outputs) > 1:  # so that none is written if another cannot be
         _refuse_unwritable(model, {output: f"{output}: " for output in outputs})
     data = model.data or ""
     is_named = given["data"] is not None or is_named_data(source, data)
     with warnings.catch_warnings(action="ignore", category=LavaWarning):  # it is among the notes
-        for output in sorted(outputs, key=lambda output: output.suffix != C_SOURCE):  # its self-test may find overflows
+        for output in sorted(
+            outputs, key=lambda output: output.suffix not in C_SOURCES
+        ):  # its self-test may find overflows
             write_model(model, output, overwrite=force, c=c_options)
     for output in outputs if is_named else ():
         note_named_data(output, data)
-    written = [file_entry(file) for output in outputs for file in files_of(output)]
+    written = [file_entry(file) for output in outputs for file in files_of(output, c_options)]
     if report is not None and isinstance(conversion, OnnxConversion):
         _write_report(report, conversion, source.name, written, figures["layers"])
         written.append(file_entry(report))
@@ -139,6 +143,10 @@ def convert_source(
     for output in outputs:
         if output.suffix == C_SOURCE:
             say(f"note: its test: {shlex.join(['cc', *self_test_options(output, c_options)])} && ./selftest")
+        if output.suffix == SKETCH:
+            here = shlex.quote(str(output.parent))
+            build = f"cmake -S {here} -B {here}/build && cmake --build {here}/build && ctest --test-dir {here}/build"
+            say(f"note: its test: {build}")
 
 
 def _refuse_unwritable(model: Model, outputs: dict[Path, str]) -> None:

@@ -10,7 +10,6 @@ from converters.cli.console import command, force_option, json_option
 from converters.cli.options import (
     THREADS_HELP,
     Number,
-    PathArgument,
     Seed,
     complete_data,
     complete_models,
@@ -18,28 +17,31 @@ from converters.cli.options import (
     limit_option,
 )
 from converters.cli.usage import FileName, Rule
+from converters.formats.c.sketch_name import sketch_path
 from specs.files.limits import TIME_STEPS
 
 
-def _each_once(context: click.Context, parameter: click.Parameter, outputs: tuple[Path, ...]) -> tuple[Path, ...]:
+def _each_once(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[Path, ...]:
     from specs.files.given_file import real_path
 
+    outputs = tuple(map(sketch_path, given))
     if len(set(map(real_path, outputs))) < len(outputs):
         raise click.BadParameter("several name the same file")
     return outputs
 
 
-@command(rules=[Rule("--c-prefix", "begins the names in C source", needs=("-o FILE.c",))])
+@command(rules=[Rule("--c-prefix", "begins the names in C source", needs=("-o FILE.c", "-o FILE.ino"))])
 @click.argument("source", type=click.Path(path_type=Path), shell_complete=complete_models)
 @click.option(
     "-o",
     "--output",
     "outputs",
     multiple=True,
-    type=PathArgument,
+    type=click.Path(),
     callback=_each_once,
-    help="File to write; the suffix names the format: .safetensors, .net, .hdf5, .nir, .c. May be repeated. Without "
-    "it no model is written.",
+    help="File to write; the suffix names the format: .safetensors, .net, .hdf5, .nir, .c. FOLDER/, with the slash, is "
+    "a project for boards: C source, an Arduino sketch and a CMakeLists.txt. May be repeated. Without it no model is "
+    "written.",
 )
 @click.option(
     "--fold",

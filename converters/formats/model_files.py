@@ -10,6 +10,7 @@ from typing import Any
 
 from bootstrap_core.network.network import Network
 from converters.chip.form import ChipForm, problems_by_place
+from converters.formats.c.board_project import check_sketch_name, project_files, write_project
 from converters.formats.c.c_writer import (
     COptions,
     c_problems,
@@ -17,6 +18,7 @@ from converters.formats.c.c_writer import (
     header_of,
     write_c,
 )
+from converters.formats.c.sketch_name import SKETCH, sketch_path
 from converters.formats.file_kind import USES, FileKind, kind_of_file
 from converters.formats.lava_checkpoint import read_checkpoint
 from converters.formats.netx.lava_limits import how_lava_runs
@@ -98,7 +100,8 @@ def _write_netx(model: Model, path: Path, *, overwrite: bool) -> Path:
 
 
 C_SOURCE = ".c"
-"""Suffix of C source, which is written and never read."""
+C_SOURCES = {C_SOURCE, SKETCH}
+"""Suffixes of C source, alone and in a project for boards, which are written and never read."""
 
 WRITERS: dict[str, Callable[..., Path]] = {
     ".safetensors": write_safetensors,
@@ -106,6 +109,7 @@ WRITERS: dict[str, Callable[..., Path]] = {
     ".hdf5": _write_netx,
     ".nir": write_nir,
     C_SOURCE: write_c,
+    SKETCH: write_project,
 }
 
 PROBLEMS: dict[str, Callable[[ChipForm], list[str]]] = {
@@ -113,6 +117,7 @@ PROBLEMS: dict[str, Callable[[ChipForm], list[str]]] = {
     ".hdf5": netx_problems,
     ".nir": nir_problems,
     C_SOURCE: c_problems,
+    SKETCH: c_problems,
 }
 """Functions that return what a format cannot hold of a network; `.safetensors` holds every one."""
 
@@ -121,7 +126,7 @@ CHAINS = {suffix for suffix, write in WRITERS.items() if write is _write_netx}
 NAMES_LENGTH = 200
 """Largest number of characters of the option `--classes` that a note repeats."""
 
-MODEL_SUFFIXES = {*FileKind, *WRITERS, ".pth", ".h5"} - {C_SOURCE}
+MODEL_SUFFIXES = {*FileKind, *WRITERS, ".pth", ".h5"} - C_SOURCES
 """Suffixes that mark a name as that of a model file; C source is none, as nothing reads it back."""
 
 
@@ -169,7 +174,8 @@ def write_model(
 
     Args:
         model: the model; it is not changed.
-        path: file to write; for C source, `NAME.c`, also its header `NAME.h`.
+        path: file to write; for C source, `NAME.c`, also its header `NAME.h`. A text that ends with a slash, `FOLDER/`,
+            writes C source with an Arduino sketch and a CMakeLists.txt; see `write_project`.
         overwrite: whether a file that exists is replaced.
         c: options of C source; without effect for other formats.
 
@@ -178,19 +184,24 @@ def write_model(
         UnsupportedError: no writer for the suffix, or a network that the format cannot express.
         IntegrityError: a card that the file cannot hold; see `check_card`.
     """
-    path = check_path(path, "write_model takes the path of a file", error=ConversionError)
+    check_path(path, "write_model takes the path of a file", error=ConversionError)
+    path = sketch_path(path)
     check_writable_format(path)
     if isinstance(model, Network):
         model = Model.of(model)
     advice = "pass its .model" if isinstance(getattr(model, "model", None), Model) else ""
     check_type(model, Model, "write_model takes a Model or a Network", advice=advice, error=ConversionError)
     check_card(dict(model.card), f"cannot write {path}")
-    write = partial(write_c, options=c) if c is not None and path.suffix == C_SOURCE else WRITERS[path.suffix]
+    write = (
+        partial(WRITERS[path.suffix], options=c) if c is not None and path.suffix in C_SOURCES else WRITERS[path.suffix]
+    )
     return write(model.with_data(partial(stored_data, folder=path.parent)), path, overwrite=overwrite)
 
 
-def files_of(path: Path) -> list[Path]:
-    """Return the files that `write_model` writes for a path: for C source, its header, too."""
+def files_of(path: Path, c: COptions) -> list[Path]:
+    """Return the files that `write_model` writes for a path: for C source, its header, too, or the whole project."""
+    if path.suffix == SKETCH:
+        return project_files(path, c)
     return [path, header_of(path)] if path.suffix == C_SOURCE else [path]
 
 
@@ -202,9 +213,11 @@ def check_writable_format(*paths: Path) -> None:
     for path in paths:
         if path.suffix not in WRITERS:
             raise UnsupportedError(f"cannot write {path}: no writer for {path.suffix or 'a file with no suffix'} "
-                                   f"(known: {', '.join(WRITERS)})")  # fmt: skip
+                                   f"(known: {', '.join(WRITERS)}, and FOLDER/ for boards)")  # fmt: skip
         if path.suffix == C_SOURCE:
             check_c_name(path)
+        if path.suffix == SKETCH:
+            check_sketch_name(path)
 
 
 def file_entry(path: Path) -> dict[str, str]:
@@ -220,7 +233,7 @@ def format_notes(model: Model, suffix: str) -> list[str]:
         option = classes_as_option(model.classes)
         given = option if len(option) <= NAMES_LENGTH else "--classes"
         notes.append(f"a {suffix} file holds no names of classes: where you use it, give them with {given}")
-    if suffix in {FileKind.SAFETENSORS, C_SOURCE}:
+    if suffix in {FileKind.SAFETENSORS, *C_SOURCES}:
         return notes
     notes += problems_by_place("block", map(notes_on_kernel, spec.layers))
     if any(spec.input.padding):

@@ -16,6 +16,7 @@ NETWORK = "build_network makes one from a spec, zoo.create_model from the name o
 SPEC = "load_spec reads one"
 NAME: Any = "mnist-dense"
 NUMBER: Any = 3
+EXAMPLES = "images and labels must be a Split, or a torch Dataset or DataLoader"
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +71,11 @@ def test_training_takes_networks_splits_and_recipes(train: Any, network, digits)
     for arguments, message in (
         ((NAME, digits.train), "training takes a Network, not a str: build_network makes one"),
         ((network.spec, digits.train), "training takes a Network, not a NetworkSpec: build_network makes one"),
-        ((network, digits), "images and labels must be a Split, not a Dataset: pass its train or its test"),
-        ((network, NAME), "images and labels must be a Split, not a str"),
+        (
+            (network, digits),
+            f"{EXAMPLES}, not a Dataset: pass its train or its test",
+        ),
+        ((network, NAME), f"{EXAMPLES}, not a str"),
         ((network, digits.train, {"epochs": 1}), "recipe must be a TrainingSpec, not a dict"),
     ):
         with pytest.raises(SnnZooError, match=f"^{message}"):
@@ -82,7 +86,11 @@ def test_evaluate_takes_networks_splits_and_modes(network, digits) -> None:
     few = digits.test.take(slice(3))
     for arguments, options, message in (
         ((NAME, few), {}, "evaluate takes a Network or an IntegerNetwork, not a str: build_network makes one"),
-        ((network, digits), {}, "images and labels must be a Split, not a Dataset: pass its train or its test"),
+        (
+            (network, digits),
+            {},
+            f"{EXAMPLES}, not a Dataset: pass its train or its test",
+        ),
         ((network, few), {"mode": "spikes"}, "mode must be one of sample, fit, ann, snn, got 'spikes'"),
     ):
         with pytest.raises(SnnZooError, match=f"^{message}"):

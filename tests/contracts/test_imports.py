@@ -4,6 +4,7 @@ import ast
 import importlib
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -145,9 +146,14 @@ def test_importing_says_nothing_and_leaves_torchs_generator_alone() -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_completion_offers_what_a_package_lists_before_it_is_imported(package: str) -> None:
-    shown = f"import {package}; print(sorted(set({package}.__all__) - set(dir({package}))))"
+def test_completion_offers_what_a_package_lists_and_no_more(package: str) -> None:
+    shown = f"import {package}; print(sorted(set({package}.__all__) ^ set(dir({package})) - {{'__version__'}}))"
     assert run(shown) == "[]\n"
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert run("import zoo; print(zoo.__version__)") == f"{project['version']}\n"
 
 
 @pytest.mark.parametrize("package", PACKAGES)

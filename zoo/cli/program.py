@@ -1,6 +1,5 @@
 """The group of commands `zoo`. A command parses, calls the library once, and prints; it imports torch inside itself."""
 
-from importlib.metadata import version as distribution_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,7 +70,9 @@ def zoo(context: click.Context, version: bool) -> None:
     Example: zoo demo
     """
     if version:
-        echo(f"zoo, version {distribution_version('snnzoo')}")
+        from zoo import __version__
+
+        echo(f"zoo, version {__version__}")
         if is_verbose():
             import torch  # noqa: F401 - describe_platform describes it if it is loaded
 

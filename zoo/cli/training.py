@@ -22,7 +22,6 @@ from converters.cli.console import (
     refuse_existing,
     say,
     say_overflow,
-    shows_progress,
     warn,
 )
 from converters.cli.interrupt import INTERRUPTED
@@ -37,6 +36,9 @@ from zoo.cli.given_model import say_doubts
 from zoo.runs.training_run import CHECKPOINT, FILES, TrainingRun, sole_run
 from zoo.runs.training_start import continued, doubts_about_teacher, learnt_validation, load_start, read_recipe
 from zoo.sources import TRAINED, resolve_device
+
+LONG_S = 60
+"""Seconds after which a long epoch says how far it is, where there is no terminal."""
 
 
 def train_from(
@@ -142,7 +144,6 @@ def _classes_of_run(folder: Path, places: DataPlaces, group: Group) -> tuple[str
 def _train(run: TrainingRun) -> None:
     """Train all epochs; print a line for each, and on a terminal a progress bar."""
     quiet, explained = is_quiet() or not run.group.leads, False
-    bar = shows_progress() and not quiet
     measure, samples = run.measure, run.samples
     run.score_start(ProgressLine("scoring the start model", samples))
     if not (quiet or run.finished):
@@ -158,8 +159,8 @@ def _train(run: TrainingRun) -> None:
     try:
         while not run.finished:
             label = f"epoch {run.trainer.epoch + 1}"
-            lines = (ProgressLine(label, "batches"), ProgressLine(f"{label}, validation", samples)) if bar else ()
-            report = run.run_epoch(*lines)
+            lines = [(label, "batches"), (f"{label}, validation", samples)] if not quiet else []
+            report = run.run_epoch(*(ProgressLine(*words, every_s=LONG_S) for words in lines))
             if not quiet:
                 echo(_epoch_line(report, run.recipe.epochs), err=True)
                 if report.overflow and not explained:

@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import accuracy_by_steps, evaluate
@@ -22,7 +22,7 @@ from converters.formats.safetensors_file import read_safetensors
 from converters.model import Model, without_weight_norm
 from converters.report.network_figures import spread_out
 from specs.dataset_sources import comma_list, dataset_names
-from specs.errors import IntegrityError, SnnZooError
+from specs.errors import IntegrityError, SnnZooError, SpecError
 from specs.io import load_spec, network_names
 from specs.network import NetworkSpec
 from specs.training import Precision
@@ -254,10 +254,9 @@ def _believed(path: Path, kind: type[Typed], **facts: object) -> Typed:
     """Validate facts from a model file as part of a card. Raises `IntegrityError` if they have wrong types."""
     try:
         return kind.model_validate(facts)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise IntegrityError(f"{path}: the file's record of its training is wrong: {where}: {problem['msg']}") from None
+    except SpecError as error:
+        problem = str(error).splitlines()[0]
+        raise IntegrityError(f"{path}: the file's record of its training is wrong: {problem}") from None
 
 
 def _operations(network: Network, counts: Sequence[Tensor], n_images: int, *, is_ann: bool = False) -> OperationsOf:

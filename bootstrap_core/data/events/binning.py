@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.data.class_folders import ExampleFile
-from bootstrap_core.data.events.recordings import Events, read_events
+from bootstrap_core.data.events.recordings import Events, Recording, as_events, read_events
 from bootstrap_core.data.stored_images import STORED_FROM
 from bootstrap_core.progress import Progress, current_progress
 from specs.errors import DataError
@@ -109,18 +109,19 @@ class EventBins:
         return found, int((~kept).sum())
 
 
-def bin_events(events: Events, bins: EventBins = EventBins(), where: str = "recording") -> tuple[Tensor, int]:
+def bin_events(recording: Recording, bins: EventBins = EventBins(), where: str = "recording") -> tuple[Tensor, int]:
     """Return the frames of a recording, uint8 `[T, C, H, W]`, and the number of events after the last of them.
 
-    Row and column are y and x of the events. Without `bins.time_steps`, T is such that no event is left out. Errors are
-    those of `EventBins.counts`.
+    A recording is `Events`, arrays x, y, p and t by their names (a dict, or what `np.load` returns of an `.npz`), a
+    structured array, or the path of a file. Row and column are y and x of the events. Without `bins.time_steps`, T is
+    such that no event is left out. Errors are those of `as_events` and `EventBins.counts`.
 
-    >>> x, y, p, t = np.array([(3, 0, 1, 9), (3, 0, 1, 25)]).T
-    >>> events = Events.of({"x": x, "y": y, "p": p, "t": t}, "")
-    >>> frames, n_after = bin_events(events, EventBins((2, 4, 4), time_steps=2, bin_us=10))
+    >>> recording = {"x": [3, 3], "y": [0, 0], "p": [1, 1], "t": [9, 25]}
+    >>> frames, n_after = bin_events(recording, EventBins((2, 4, 4), time_steps=2, bin_us=10))
     >>> frames.shape, frames.nonzero().tolist(), n_after
     (torch.Size([2, 2, 4, 4]), [[0, 1, 0, 3]], 1)
     """
+    events = as_events(recording, where)
     counts, n_after = bins.counts(events, where)
     n_steps = bins.n_steps(events)
     refuse_beyond_memory(n_steps * prod(bins.frame), f"{where}: {n_steps} frames of {list(bins.frame)}")

@@ -12,15 +12,17 @@ reader in MATLAB; slayerPytorch, `spikeFileIO.py`.
 """
 
 import io
+import os
 from collections.abc import Callable, Mapping
-from pathlib import PurePosixPath
-from typing import IO, Any, NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from bootstrap_core.data.class_folders import ExampleFile, read_file
 from bootstrap_core.data.stored_images import read_header
+from specs.arguments import check_type
 from specs.errors import DataError, IntegrityError
 from specs.files.given_zip import open_zip
 from specs.files.limits import EVENT_FILE_BYTES
@@ -39,6 +41,8 @@ NAMES = {
 """Names, in lower case, that arrays and fields have in files."""
 UNITS = {"x": "columns", "y": "rows", "p": "polarities 0 and 1, or -1 and 1", "t": "microseconds"}
 Arrays = Mapping[str, npt.NDArray[Any]]
+Recording = Union["Events", str, os.PathLike[str], Mapping[str, npt.ArrayLike], npt.NDArray[Any]]
+"""Recording in any of the forms that `as_events` takes."""
 
 
 class Events(NamedTuple):
@@ -98,6 +102,22 @@ def read_events(file: ExampleFile) -> Events:
     if not len(events):
         raise DataError(f"{file} has no events")
     return events
+
+
+def as_events(given: Recording, where: str) -> Events:
+    """Return a recording as `Events`: the path of a file, arrays by name, an `.npz`, or an array of records.
+
+    Names are those that `read_events` takes. Raises `DataError` as it does.
+    """
+    if isinstance(given, Events):
+        return given
+    if isinstance(given, str | os.PathLike):
+        return read_events(Path(given))
+    if isinstance(given, np.ndarray):
+        given = {"": given}
+    wanted = f"{where} must be Events, the path of a file, arrays by their names, or a structured array"
+    check_type(given, Mapping, wanted, error=DataError)
+    return _of_fields({str(name): np.asarray(array) for name, array in given.items()}, where)
 
 
 def _words(data: bytes, where: str) -> tuple[npt.NDArray[np.uint8], Arrays]:

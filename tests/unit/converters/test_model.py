@@ -1,8 +1,13 @@
 """A model: names of its classes and shapes of its images, as its card says them."""
 
+from pathlib import Path
+
 import pytest
 
+from bootstrap_core.network.build import build_network
+from converters.formats.model_files import read_model, write_model
 from converters.model import Model
+from specs.dataset_sources import known_classes
 from specs.io import load_spec, spec_from_document
 
 
@@ -62,3 +67,16 @@ def test_a_model_of_events_remembers_its_frames(entering: list, told: object, wa
 
 def test_known_data_names_the_classes_of_a_model_whose_card_does_not() -> None:
     assert Model(load_spec("fashion-mnist-dense"), {}).classes[-1] == "Ankle boot"
+
+
+def test_names_of_classes_survive_files_and_networks(tmp_path: Path) -> None:
+    network = build_network(load_spec("fashion-mnist-dense"), seed=0)
+    assert network.classes == known_classes("fashion-mnist")
+    assert "classes" not in Model.of(network).card  # they follow from the data
+    network.classes = [*"abcdefghij"]
+    assert Model.of(network).build().classes == network.classes
+    path = write_model(network, tmp_path / "named.safetensors")
+    assert read_model(path).build().classes == read_model(path).classes == tuple("abcdefghij")
+    write_model(network, tmp_path / "named_net.c")
+    assert "Classes, from 0: a, b, c, d, e, f, g, h, i, j." in (tmp_path / "named_net.h").read_text()
+    assert Model.of(network, {"classes": [*"klmnopqrst"]}).classes == tuple("klmnopqrst")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from specs import AvgPoolSpec, ConvSkip, ConvSpec, json_schema, parse_spec
+from specs import AvgPoolSpec, ConvSkip, ConvSpec, NetworkSpec, SpecError, TrainingSpec, json_schema, parse_spec
 
 DOCUMENT: dict[str, Any] = {
     "name": "every-field",
@@ -302,3 +302,23 @@ def test_padding_has_four_sides_only_if_opposite_ones_differ(given: Any, sides: 
     assert ConvSpec(channels=1, kernel=1, padding=given).padding == sides
     assert ConvSkip(source=1, padding=given).padding == sides
     assert AvgPoolSpec(kernel=3, padding=given).padding == sides
+
+
+def test_specs_made_in_python_get_the_messages_of_files() -> None:
+    blocks = [{"kind": "dense", "features": 5, "wieght_norm": True}, {"kind": "afine", "features": 2}]
+    network = {"name": "tiny", "time_steps": 0, "input": {"shape": [9]}, "blocks": blocks, "epochs": 3}
+    told = [
+        "NetworkSpec: time_steps: must be at least 1 (got 0)",
+        "NetworkSpec: blocks[0].wieght_norm: no such key; did you mean weight_norm? (got True)",
+        "NetworkSpec: blocks[1].kind: must be one of dense, conv, avg_pool, flatten, affine, average; did you mean "
+        "affine? (got 'afine')",
+        "NetworkSpec: epochs: no such key; did you mean training.epochs? (got 3)",
+    ]
+    for make in (NetworkSpec.model_validate, lambda fields: NetworkSpec(**fields)):
+        with pytest.raises(SpecError) as caught:
+            make(network)
+        assert str(caught.value).splitlines() == told
+    with pytest.raises(SpecError, match=re.escape("TrainingSpec: epohcs: no such key; did you mean epochs? (got 3)")):
+        TrainingSpec(epohcs=3)  # type: ignore[call-arg]
+    with pytest.raises(SpecError, match=r"TrainingSpec: augment\.shfit: no such key; did you mean shift\?"):
+        TrainingSpec.model_validate({"augment": {"shfit": 2}})

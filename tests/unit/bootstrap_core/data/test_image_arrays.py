@@ -92,9 +92,9 @@ def test_a_file_may_name_its_classes(names, tmp_path) -> None:
     ("arrays", "message"),
     [
         ({"z": PIXELS}, "must have an array x"),
-        ({"x": PIXELS.astype(np.float32), "y": LABELS}, r"got [\d.]+: divide by 255, or save as uint8"),
-        ({"x": PIXELS / 255.0 - 0.5, "y": LABELS}, r"got -0\.\d+: save the images before mean and std normalise them"),
-        ({"x": PIXELS.astype(np.int32), "y": LABELS}, "images are int32; save them as uint8, from 0 to 255"),
+        ({"x": PIXELS.astype(np.float32), "y": LABELS}, r"got [\d.]+: divide by 255, or convert to uint8"),
+        ({"x": PIXELS / 255.0 - 0.5, "y": LABELS}, r"got -0\.\d+: give the images before mean and std normalise them"),
+        ({"x": PIXELS.astype(np.int32), "y": LABELS}, "images are int32; convert them to uint8, from 0 to 255"),
         ({"x": PIXELS, "y": LABELS[:7]}, "20 images and 7 labels"),
         ({"x": PIXELS, "y": LABELS - 1}, "label -1: labels must be class numbers, whole numbers from 0"),
         ({"x": PIXELS, "y": LABELS, "classes": np.array(["a", "b", "c"])}, "has 3 names, but there is the label 3"),

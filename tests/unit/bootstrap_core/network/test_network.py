@@ -1,3 +1,4 @@
+import copy
 from contextlib import nullcontext
 from typing import Any
 
@@ -348,12 +349,46 @@ def test_what_are_no_images_is_told_by_both_engines(images, error) -> None:
                 run(images)
 
 
-def test_floats_that_were_not_divided_are_told_by_both_engines() -> None:
+def test_floats_that_were_not_divided_or_were_normalised_are_told_by_both_engines() -> None:
     whole = images().round()
+    rare = torch.zeros_like(whole)
+    rare[0, 0, 0, 0] = 1.5
     for runnable in (make(), IntegerNetwork(make())):
         with pytest.warns(UserWarning, match=f"images have values up to 255: {WANTED}; only uint8 is"):
             runnable(whole * 255)
-        runnable(whole * 2 - 1)  # no warning: normalised as in lava-dl
+        for given, bounds in ((whole * 2 - 1, "-1 to 1"), (rare, "0 to 1.5")):
+            told = f"images have values from {bounds}, as if they had been normalised: {WANTED}; the network normalises"
+            with pytest.warns(UserWarning, match=told):
+                runnable(given)
+        runnable(whole * 1.1 - 0.05)  # no warning: resizing leaves 0..1 by so much
+
+
+def test_probabilities_are_those_of_the_scaled_logits_in_both_engines() -> None:
+    network = build_network(make().spec.model_copy(update={"logit_scale": 3.0}), seed=0)
+    expected = (3 * network(images(), time_steps=5)).softmax(1)
+    for runnable in (network, network.train(), IntegerNetwork(network)):
+        assert torch.equal(runnable.probabilities(images(), time_steps=5), expected)
+    told = "gives spike trains, not classes, and so no probabilities"
+    spikes = NetworkSpec.model_validate({
+        "name": "n", "time_steps": 4, "output": "spikes", "input": {"shape": [4], "encoding": "events"},
+        "blocks": [{"kind": "dense", "features": 3}],
+    })  # fmt: skip
+    with pytest.raises(SnnZooError, match=told):
+        build_network(spikes).probabilities(torch.zeros(4, 1, 4))
+
+
+def test_names_of_classes_go_wherever_the_network_goes() -> None:
+    network = make()
+    numbers = tuple(map(str, range(network.spec.n_classes)))
+    assert network.classes == IntegerNetwork(network).classes == numbers
+    names = [f"class {number}" for number in numbers]
+    network.classes = names
+    copies = (copy.deepcopy(network), IntegerNetwork(network), copy.deepcopy(IntegerNetwork(network)))
+    assert all(each.classes == tuple(names) for each in (network, *copies))
+    with pytest.raises(DataError, match=r"classes: 1 name for the \d+ classes of tiny: give one name for each class"):
+        network.classes = ["one"]
+    with pytest.raises(DataError, match="'twice' occurs twice"):
+        network.classes = ["twice"] * len(names)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1.5, "2"])

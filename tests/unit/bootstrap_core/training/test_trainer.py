@@ -636,7 +636,7 @@ def test_fit_leaves_the_average_of_the_best_epoch(split: Split, script, monkeypa
     trained, averages = network(), []
     run_epoch = Trainer.run_epoch
 
-    def spy(trainer: Trainer) -> EpochReport:
+    def spy(trainer: Trainer, *progress: Any) -> EpochReport:
         report = run_epoch(trainer)
         averages.append({name: tensor.clone() for name, tensor in trainer.trained.state_dict().items()})
         return report

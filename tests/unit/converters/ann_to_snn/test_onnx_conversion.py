@@ -598,7 +598,10 @@ def test_a_dataset_may_be_named_or_lie_in_a_file(mlp, digits, tmp_path) -> None:
 
 
 def test_a_dataset_that_is_none_is_refused(mlp, digits) -> None:
-    with pytest.raises(DataError, match=r"dataset must be a Dataset, the name of one, or the path .*, not a Split"):
+    with pytest.raises(
+        DataError,
+        match=r"dataset must be a Dataset, also of torch, a DataLoader, the name of one, or the path .*, not a Split",
+    ):
         import_onnx(mlp, dataset=digits.test)
     with pytest.raises(DataError, match=r"mnist-sampl.*mnist-sample"):
         import_onnx(mlp, dataset="mnist-sampl")

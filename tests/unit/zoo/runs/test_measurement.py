@@ -145,9 +145,9 @@ def test_the_card_of_a_model_without_a_recipe_tells_of_none(card, model_file, da
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({"epoch": "many"}, "epoch: Input should be a valid integer"),
-        ({"versions": 3}, "versions: Input should be"),
-        ({"validation_snn_accuracy": 7}, "validation_accuracy: Input should be less than or equal to 1"),
+        ({"epoch": "many"}, "epoch: must be a whole number"),
+        ({"versions": 3}, "versions: must be a mapping"),
+        ({"validation_snn_accuracy": 7}, "validation_accuracy: must be at most 1"),
     ],
 )
 def test_a_file_that_tells_nonsense_of_its_training_is_refused(told, message, model_file, dataset, tmp_path) -> None:

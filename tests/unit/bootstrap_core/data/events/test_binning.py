@@ -111,3 +111,28 @@ def test_bins_are_those_of_the_spec() -> None:
 def test_a_dataset_needs_one_t() -> None:
     with pytest.raises(DataError, match=r"here: a dataset needs bins\.time_steps"):
         BinnedRecordings("here", 1, list, EventBins(time_steps=None))
+
+
+def test_recordings_of_any_form_give_the_same_frames(tmp_path) -> None:
+    bins = EventBins((2, 4, 3), time_steps=3, bin_us=100, bits=2)
+    expected, _ = bin_events(SOME, bins)
+    arrays = SOME._asdict()
+    records = np.zeros(len(SOME), [("t", "u8"), ("x", "u2"), ("y", "u2"), ("polarity", "?")])
+    for name, field in zip("xypt", ("x", "y", "polarity", "t"), strict=True):
+        records[field] = arrays[name]
+    np.savez(tmp_path / "some.npz", **arrays)
+    np.save(tmp_path / "some.npy", records)
+    lists = {"X": arrays["x"].tolist(), "y": arrays["y"], "p": torch.tensor(arrays["p"]), "timestamps": arrays["t"]}
+    for given in (
+        arrays,
+        lists,
+        records,
+        tmp_path / "some.npz",
+        str(tmp_path / "some.npy"),
+        np.load(tmp_path / "some.npz"),
+    ):
+        assert torch.equal(bin_events(given, bins)[0], expected)
+    with pytest.raises(DataError, match=r"recording must have the events .* x, y, p and t .*; it has 'x', 'y'"):
+        bin_events({"x": [1], "y": [2]}, bins)
+    with pytest.raises(DataError, match=r"recording must be Events, the path of a file, arrays .*, not a list"):
+        bin_events([1, 2], bins)  # type: ignore[arg-type]
