@@ -196,7 +196,7 @@ class SynapticBlock(Block):
         """Return the weighted input of the block's own synapses, `[N, ...]`, after a norm that is not folded."""
         return z
 
-    def weight_scale(self, synapse: Synapse) -> Tensor | float:
+    def weight_scale(self, synapse: nn.Module) -> Tensor | float:
         """Return the factor that the norm puts on weights before they are quantised; it broadcasts with them."""
         return 1.0
 

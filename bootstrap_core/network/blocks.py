@@ -361,7 +361,7 @@ class SpikingBlock(SynapticBlock):
     def _normalized(self, z: Tensor) -> Tensor:
         return self.norm.normalize(z, self.levels) if isinstance(self.norm, BatchNorm) and self._takes_batch else z
 
-    def weight_scale(self, synapse: Synapse) -> Tensor | float:
+    def weight_scale(self, synapse: nn.Module) -> Tensor | float:
         if isinstance(self.norm, BatchNorm) and synapse is self.synapse:
             scale = self.norm.scale()
             return (scale.detach() if self._takes_batch else scale).reshape(-1, *[1] * (self.synapse.weight.dim() - 1))

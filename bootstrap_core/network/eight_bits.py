@@ -34,8 +34,8 @@ def eight_bit_weights(network: Network) -> dict[str, EightBits]:
     """
     names = {module: f"{name}.weight" for name, module in network.named_modules()}
     found, state = dict[str, EightBits](), network.state_dict()
-    for block in network.blocks:
-        for synapse, weight in block.synapses() if isinstance(block, SynapticBlock) else ():
+    for block in (block for block in network.blocks if isinstance(block, SynapticBlock)):
+        for synapse, weight in block.synapses():
             if (name := names[synapse]) in state:
                 step = torch.as_tensor(WEIGHT_STEP / block.weight_scale(synapse)).flatten()
                 found[name] = EightBits((weight / WEIGHT_STEP).round().to(torch.int8), step)
