@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from converters.formats.safetensors_file import METADATA_KEY
+from converters.formats.safetensors_header import METADATA_KEY
 from converters.formats.state_dict_file import (
     TORCH_SUFFIXES,
     Read,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bootstrap_core.data.image_files import Size, image_shape
 from bootstrap_core.network.build import build_network
+from bootstrap_core.network.eight_bits import eight_bit_weights
 from bootstrap_core.network.network import Network, check_network
 from converters.weight_norm.migration_plan import migrate_state_dict
 from converters.weight_norm.norm_styles import Style
@@ -137,14 +138,18 @@ class Model:
         return replace(self, spec=spec_from_document(document, origin=self.spec.name))
 
     def folded(self) -> "Model":
-        """Return the same network with its weight norms multiplied out, to run rather than to train. Spikes are equal.
+        """Return the same network with its weight norms multiplied out and its weights on the grid of 8 bits.
+
+        Spikes are equal, and so are rates as ANN. Training can go on from it, without the weight norms.
 
         If the card has an entry "conversion", that gets `fold: true`: `--fold` reproduces the model.
         """
         tensors = migrate_state_dict(self.tensors, to=Style.PLAIN)
         told = self.card_entry("conversion")
         card = {**self.card, "conversion": {**told, "fold": True}} if told else self.card
-        return replace(self, spec=without_weight_norm(self.spec), tensors=tensors, card=card)
+        plain = replace(self, spec=without_weight_norm(self.spec), tensors=tensors, card=card)
+        on_grid = {name: packed.weight() for name, packed in eight_bit_weights(plain.build()).items()}
+        return replace(plain, tensors={**tensors, **on_grid})
 
     def build(self) -> Network:
         """Return the network in eval mode, with these tensors and the names of the classes.

@@ -256,6 +256,7 @@ class Card(Record):
         revision: first digits of the safetensors file's sha256.
         date: date of the measurement.
         files: digest and size of the model's files by format; the safetensors file is always there.
+        earlier: sha256 of former safetensors files of this model, which had other bytes and gave the same output.
         input: shape of the images, and their preprocessing.
         versions: versions of the programs that measured.
     """
@@ -269,6 +270,7 @@ class Card(Record):
     date: date
     time_steps: TimeSteps
     files: dict[ModelFormat, FileFacts]
+    earlier: tuple[Digest, ...] = ()
     input: InputSpec
     data: Data
     training: Training

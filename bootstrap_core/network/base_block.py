@@ -151,11 +151,11 @@ class SynapticBlock(Block):
         return CubaStepper(self.operands().neurons, place, drives, is_steady=is_steady, native=native)
 
     def synapses(self) -> list[tuple[Synapse, Tensor]]:
-        return [(each, each.quantized_weight(self._scale(each))) for each in (self.synapse, *self.skips)]
+        return [(each, each.quantized_weight(self.weight_scale(each))) for each in (self.synapse, *self.skips)]
 
     def quantized_weight(self) -> Tensor:
         """Return the weights of the block's own synapses that the hardware holds: scaled by the norm, on their grid."""
-        return self.synapse.quantized_weight(self._scale(self.synapse))
+        return self.synapse.quantized_weight(self.weight_scale(self.synapse))
 
     def quantized_bias(self) -> Tensor | None:
         """Return the bias that the hardware holds, `[channels]` on the grid of 1/64, in units of the input's levels."""
@@ -165,7 +165,7 @@ class SynapticBlock(Block):
         """Return the block's own synapses, then those of its skips, as operators take them."""
         if self._frozen is not None:
             return self._frozen.connections
-        return tuple(each.connection(self._scale(each)) for each in (self.synapse, *self.skips))
+        return tuple(each.connection(self.weight_scale(each)) for each in (self.synapse, *self.skips))
 
     def weigh(self, x: Signals, *skipped: Signals) -> Tensor:
         """Return the weighted input of all synapses together.
@@ -187,16 +187,16 @@ class SynapticBlock(Block):
     def weigh_rates(self, x: Tensor, skipped: Sequence[Signals]) -> Tensor:
         """Return the weighted input of all synapses together, for rates or spike counts `[N, ...]`."""
         mask = self._mask(x.shape, x.device)
-        z = self._normalized(self.synapse(x if mask is None else x * mask, self._scale(self.synapse)))
+        z = self._normalized(self.synapse(x if mask is None else x * mask, self.weight_scale(self.synapse)))
         for skip, source in zip(self.skips, skipped, strict=True):
-            z = z + skip(source, self._scale(skip))
+            z = z + skip(source, self.weight_scale(skip))
         return z
 
     def _normalized(self, z: Tensor) -> Tensor:
         """Return the weighted input of the block's own synapses, `[N, ...]`, after a norm that is not folded."""
         return z
 
-    def _scale(self, synapse: nn.Module) -> Tensor | float:
+    def weight_scale(self, synapse: nn.Module) -> Tensor | float:
         """Return the factor that the norm puts on weights before they are quantised; it broadcasts with them."""
         return 1.0
 

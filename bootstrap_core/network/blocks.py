@@ -361,11 +361,11 @@ class SpikingBlock(SynapticBlock):
     def _normalized(self, z: Tensor) -> Tensor:
         return self.norm.normalize(z, self.levels) if isinstance(self.norm, BatchNorm) and self._takes_batch else z
 
-    def _scale(self, synapse: nn.Module) -> Tensor | float:
+    def weight_scale(self, synapse: nn.Module) -> Tensor | float:
         if isinstance(self.norm, BatchNorm) and synapse is self.synapse:
             scale = self.norm.scale()
             return (scale.detach() if self._takes_batch else scale).reshape(-1, *[1] * (self.synapse.weight.dim() - 1))
-        return self.norm.scale() if isinstance(self.norm, WeightScale) else 1.0
+        return self.norm.scale() if isinstance(self.norm, WeightScale) and synapse is not self.recurrent else 1.0
 
     def _drive(self, z: Tensor, bias: Tensor | None) -> Tensor:
         """Return the activation's argument `z + current_decay * bias`, `[N, C, ...]`, in units of an input of 1."""

@@ -1,7 +1,8 @@
 """Model files: one safetensors file each, with the spec and the card in its metadata.
 
 All metadata are under one key: the same model must give the same bytes, but safetensors writes several keys in random
-order.
+order. A weight `w` on the grid of 8 bits is stored as two tensors: `w`, int8, and the step `w_scale`, float32, of all
+its numbers or of each channel.
 """
 
 import json
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
-from converters.formats.safetensors_header import read_header
-from converters.formats.state_dict_file import open_safetensors
+from bootstrap_core.network.eight_bits import eight_bit_weights
+from converters.formats.safetensors_header import METADATA_KEY, read_header
+from converters.formats.state_dict_file import SCALE, open_safetensors
 from converters.model import Model, check_card, check_fit
 from converters.weight_norm.norm_styles import Style, all_finite, has_no_direction, names_of
 from specs.errors import IntegrityError, SpecError
@@ -21,26 +24,29 @@ from specs.files.memory import refuse_beyond_memory
 from specs.files.whole_file import refuse_overwriting, write_whole
 from specs.io import spec_from_document
 
-METADATA_KEY = "snnzoo"
-"""The only metadata key; its value is JSON. Several keys would be written in random order: other bytes each time."""
-
-FORMAT = 1
+FORMAT, FORMAT_8_BITS = 1, 2
+"""Versions of the format: files whose tensors are those of the state dict, and files with weights in 8 bits."""
 
 DIRECTION = names_of("weight", Style.PARAMETRIZED)[1]
 """End of the names of weight-norm directions."""
 
 
 def write_safetensors(model: Model, path: Path, *, overwrite: bool = False) -> Path:
-    """Write a model file; the same model gives the same bytes."""
+    """Write a model file; the same model gives the same bytes. Weights on the grid of 8 bits are stored in 8 bits."""
     refuse_overwriting(path, overwrite=overwrite)
+    tensors = {name: tensor.contiguous() for name, tensor in model.tensors.items()}
+    version = FORMAT
+    for name, packed in eight_bit_weights(model.build()).items():
+        if tensors[name].dtype == torch.float32 and torch.equal(packed.weight(), tensors[name]):
+            tensors |= {name: packed.integers, f"{name}{SCALE}": packed.step}
+            version = FORMAT_8_BITS
     metadata = {
-        "format": FORMAT,
+        "format": version,
         "spec": model.spec.model_dump(mode="json"),
         "sampler": "blocks.*.sampler.{centers,slopes,n_centers}",
         "card": dict(model.card),
     }
     text = json.dumps(metadata, sort_keys=True, allow_nan=False)
-    tensors = {name: tensor.contiguous() for name, tensor in model.tensors.items()}
     return write_whole(path, safetensors.torch.save(tensors, {METADATA_KEY: text}))
 
 
@@ -90,6 +96,8 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
         raise IntegrityError(f"{path}: metadata is not JSON: {error}") from None
     if not isinstance(metadata, dict) or not isinstance(metadata.get("spec"), dict):
         raise IntegrityError(f"{path}: metadata has no spec")
-    if metadata.get("format") != FORMAT:
-        raise IntegrityError(f"{path}: model format {metadata.get('format')!r}; this version of snnzoo reads {FORMAT}")
+    if (version := metadata.get("format")) not in (FORMAT, FORMAT_8_BITS):
+        raise IntegrityError(
+            f"{path}: model format {version!r}; this version of snnzoo reads {FORMAT} and {FORMAT_8_BITS}"
+        )
     return metadata

@@ -37,6 +37,9 @@ DTYPES = {
 """Dtypes by their names in safetensors (source: safetensors/torch.py)."""
 MOST_AXES = 64
 
+METADATA_KEY = "snnzoo"
+"""The only metadata key of a model file; its value is JSON. Several would be written in random order."""
+
 
 @dataclass(frozen=True)
 class Place:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from pickle import PicklingError
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 from converters.formats.export_advice import EXPORT_ADVICE, ForeignModel, export_advice
 from converters.formats.file_kind import FileKind, is_torchscript, kind_of_file
 from converters.formats.pickles import allowed_objects, pickle_problem
-from converters.formats.safetensors_header import DTYPES, claimed_bytes, read_header
+from converters.formats.safetensors_header import DTYPES, METADATA_KEY, Place, claimed_bytes, read_header
 from converters.weight_norm.migration_plan import TensorSpec
 from converters.weight_norm.nesting import Keys, find_state_dicts, holds_tensors
 from specs.errors import ConversionError, IntegrityError, SnnZooError, UnsupportedError
@@ -30,6 +31,9 @@ from specs.files.whole_file import whole_file
 from specs.printable import printable
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
+
+SCALE = "_scale"
+"""End of the name of the tensor with the steps of a weight in 8 bits, in a model file."""
 
 LEGACY_PICKLES = 4
 """Pickles before the tensors in a file of torch 1.5 or older: magic number, version, system, state dict."""
@@ -103,12 +107,23 @@ def open_state_dict(path: Path, *, key: str | None = None) -> Iterator[StateDict
 
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[StateDictFile]:
-    """Open a safetensors file. Tensors are read by seeking: a memory map would count as memory of this process."""
+    """Open a safetensors file. Tensors are read by seeking: a memory map would count as memory of this process.
+
+    Weights that a model file stores in 8 bits are read as float32.
+    """
     header = read_header(path)
-    state = {name: torch.empty(place.shape, dtype=place.dtype, device="meta") for name, place in header.tensors.items()}
+    is_model = METADATA_KEY in header.metadata
+    packed = {name for name, place in header.tensors.items() if is_model and place.dtype == torch.int8}
+    for name in packed:
+        _check_packed(path, name, header.tensors)
+    state = {
+        name: torch.empty(place.shape, dtype=torch.float32 if name in packed else place.dtype, device="meta")
+        for name, place in header.tensors.items()
+        if name in packed or name.removesuffix(SCALE) not in packed
+    }
     with path.open("rb") as file:
 
-        def read(name: str, start: int, stop: int) -> Tensor:
+        def stored(name: str, start: int, stop: int) -> Tensor:
             place = header.tensors[name]
             raw = torch.empty((stop - start) * place.dtype.itemsize, dtype=torch.uint8)
             file.seek(place.start + start * place.dtype.itemsize)
@@ -116,7 +131,32 @@ def open_safetensors(path: Path) -> Iterator[StateDictFile]:
                 raise IntegrityError(f"{path} ends within tensor {name}")
             return raw.view(place.dtype)
 
+        steps = {name: stored(f"{name}{SCALE}", 0, header.tensors[f"{name}{SCALE}"].shape[0]) for name in packed}
+        for name, step in steps.items():
+            if not ((step > 0) & step.isfinite()).all():
+                raise IntegrityError(f"{path}: {name}{SCALE} must hold steps of weights, finite numbers above 0")
+
+        def read(name: str, start: int, stop: int) -> Tensor:
+            values = stored(name, start, stop)
+            if name not in steps:
+                return values
+            channels, *sides = header.tensors[name].shape
+            return values * steps[name].expand(channels)[torch.arange(start, stop) // max(1, prod(sides))]
+
         yield StateDictFile(state, read, header.metadata)
+
+
+def _check_packed(path: Path, name: str, tensors: Mapping[str, Place]) -> None:
+    """Refuse a tensor of int8 in a model file that is no weight, or has no steps that fit."""
+    shape, step = tensors[name].shape, tensors.get(f"{name}{SCALE}")
+    if not name.endswith(".weight") or not shape:
+        raise IntegrityError(f"{path}: tensor {name} is int8; only weights may be")
+    if step is None or step.dtype != torch.float32 or step.shape not in ((1,), shape[:1]):
+        found = "is missing" if step is None else f"is {step.dtype} {list(step.shape)}".replace("torch.", "")
+        sides = " or ".join(map(str, dict.fromkeys((1, shape[0]))))
+        raise IntegrityError(
+            f"{path}: {name} is int8 and needs {name}{SCALE}, float32 [{sides}]: its steps; that tensor {found}"
+        )
 
 
 @contextmanager

@@ -5,6 +5,9 @@ import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
+from zoo.card import load_card
+from zoo.factory import create_model
+from zoo.hub.catalog import find_model, local_catalogs
 from zoo.hub.publish import read_index
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +58,17 @@ def test_its_index_is_that_of_its_cards() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.package_index() == (ROOT / "zoo" / "index.json").read_bytes()
+
+
+def test_its_weights_take_at_most_20_mb() -> None:
+    assert sum(path.stat().st_size for path in (ROOT / "zoo" / "weights").glob("*.safetensors")) <= 20_000_000
+
+
+def test_revisions_before_the_weights_were_in_8_bits_name_the_same_models() -> None:
+    before = load_card(ROOT / "zoo" / "cards" / "mnist-dense-shallow.yaml").earlier[0]
+    assert create_model(f"mnist-dense-shallow@{before[:12]}").spec.name == "mnist-dense-shallow"
+    assert find_model(f"mnist-dense-shallow@{before}", local_catalogs()) is not None
+    assert find_model(f"mnist-dense@{before}", local_catalogs()) is None
 
 
 def test_its_index_has_every_model_with_the_digests_of_its_files() -> None:

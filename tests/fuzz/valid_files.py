@@ -69,6 +69,13 @@ def written(document: dict[str, Any], name: str, folder: Path) -> bytes:
     return write_model(model(document), folder / name, overwrite=True).read_bytes()
 
 
+def packed(folder: Path) -> bytes:
+    """Return a model file with weights in 8 bits."""
+    from converters.formats.model_files import write_model
+
+    return write_model(model(CHAIN).folded(), folder / "packed.safetensors", overwrite=True).read_bytes()
+
+
 def foreign_netx(folder: Path) -> bytes:
     """Return a netx file as other programs write it: dense layers, no spec."""
     with h5py.File(folder / "foreign.net", "w") as file:
@@ -278,7 +285,11 @@ def valid_files(folder: Path) -> dict[str, list[bytes]]:
     fields = {"x": np.array([3, 0, 33]), "y": np.array([1, 33, 0]), "p": np.array([1, 0, 1]), "t": np.array([5, 9, 7])}
     records = np.zeros(3, [("x", "<i2"), ("y", "<i2"), ("p", "?"), ("t", "<i8")])
     return {
-        "safetensors": [written(SPEC, "a.safetensors", folder), written(DENSE, "b.safetensors", folder)],
+        "safetensors": [
+            written(SPEC, "a.safetensors", folder),
+            written(DENSE, "b.safetensors", folder),
+            packed(folder),
+        ],
         "state-dict": [safetensors_state(), saved({"a.weight_g": torch.ones(2, 1), "a.weight_v": torch.ones(2, 3)})],
         "netx": [written(CHAIN, "a.net", folder), foreign_netx(folder), written(CHANGES, "b.net", folder)],
         "nir": [written(SPEC, "a.nir", folder), foreign_nir()],

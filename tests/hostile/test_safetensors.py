@@ -76,6 +76,22 @@ def delayed(*delays: float) -> bytes:
     return safetensors.torch.save(tensors, {METADATA_KEY: json.dumps({"format": 1, "spec": DELAYED, "card": {}})})
 
 
+def packed(name: str = "blocks.4.synapse.weight", **changes: torch.Tensor | None) -> bytes:
+    """Return a file with a weight in 8 bits; `values` and `scale` replace it and its steps, None leaves steps out."""
+    like = torch.ones(MODEL.tensors[name].shape, dtype=torch.int8)
+    scale = changes.get("scale", torch.tensor([1 / 32]))
+    return file(
+        TEXT.replace('"format": 1', '"format": 2'),
+        **{name: changes.get("values", like)},
+        **({} if scale is None else {f"{name}_scale": scale}),
+    )
+
+
+def unpacked(content: bytes, tmp_path: Path) -> torch.Tensor:
+    (tmp_path / "packed.safetensors").write_bytes(content)
+    return read_model(tmp_path / "packed.safetensors").tensors["blocks.4.synapse.weight"]
+
+
 HEADERS = {
     "a tensor larger than the file": safetensors_of(huge_tensor(), bytes(64)),
     "overlapping": with_header(
@@ -119,6 +135,54 @@ CASES = {
             }
         ),
         r"blocks\.1\.sampler\.centers must not descend in z",
+    ),
+    **{
+        f"8 bits, steps {what}": (
+            packed(scale=scale),
+            r"blocks\.4\.synapse\.weight is int8 and needs blocks\.4\.synapse\.weight_scale, float32 \[1 or 5\]",
+        )
+        for what, scale in {
+            "missing": None,
+            "too few": torch.ones(4),
+            "too many axes": torch.ones(5, 1),
+            "none": torch.ones(0),
+            "a scalar": torch.ones(()),
+            "float64": torch.ones(1, dtype=torch.float64),
+            "int8": torch.ones(1, dtype=torch.int8),
+        }.items()
+    },
+    **{
+        f"8 bits, a step of {step}": (
+            packed(scale=torch.tensor([step])),
+            "must hold steps of weights, finite numbers above",
+        )
+        for step in (math.nan, math.inf, -math.inf, 0.0, -0.0, -1 / 32)
+    },
+    "8 bits, a step of a channel that is none": (
+        packed(scale=torch.tensor([1.0, 1.0, math.nan, 1.0, 1.0])),
+        "must hold steps of weights",
+    ),
+    "8 bits, weights that overflow": (
+        packed(scale=torch.tensor([3e38]), values=torch.full((5, 8), 127, dtype=torch.int8)),
+        r"blocks\.4\.synapse\.weight holds values that are not finite",
+    ),
+    "8 bits, a bias": (packed("blocks.1.bias"), r"tensor blocks\.1\.bias is int8; only weights may be"),
+    "8 bits, a curve": (
+        file(**{"blocks.1.sampler.n_centers": torch.tensor(0, dtype=torch.int8)}),
+        r"tensor blocks\.1\.sampler\.n_centers is int8; only weights may be",
+    ),
+    "8 bits, a weight of another shape": (
+        packed(values=torch.ones(5, 7, dtype=torch.int8)),
+        r"blocks\.4\.synapse\.weight has shape \[5, 7\], expected \[5, 8\]",
+    ),
+    "8 bits, a weight of no shape": (packed(values=torch.ones((), dtype=torch.int8)), "is int8; only weights may be"),
+    "8 bits, no numbers": (
+        packed(values=torch.ones(0, 8, dtype=torch.int8), scale=torch.ones(0)),
+        r"blocks\.4\.synapse\.weight has shape \[0, 8\]",
+    ),
+    "8 bits, steps of no weight": (
+        file(**{"blocks.4.synapse.weight_scale": torch.ones(1)}),
+        r"blocks\.4\.synapse\.weight_scale belongs to no block",
     ),
     "a header of 100 GiB": (struct.pack("<Q", 100 << 30) + b"{}", "a header of 107,374,182,400 bytes"),
     "a header of 100 GiB that is there": (sparse(100 << 30, 101 << 30, b"{"), "a header of 107,374,182,400 bytes"),
@@ -215,6 +279,13 @@ def test_it_is_refused(check_case, name) -> None:
 def test_the_file_itself_is_read(attempt) -> None:
     assert attempt("safetensors", file()).kind == "read"
     assert attempt("safetensors", delayed(0.0, 2.0, 1.0)).kind == "read"
+
+
+def test_weights_in_8_bits_are_read_with_one_step_or_one_for_each_channel(attempt, tmp_path) -> None:
+    assert attempt("safetensors", packed()).kind == "read"
+    assert torch.equal(unpacked(packed(), tmp_path), torch.full((5, 8), 1 / 32))
+    steps = torch.arange(1.0, 6.0)
+    assert torch.equal(unpacked(packed(scale=steps), tmp_path), steps[:, None].expand(5, 8))
 
 
 def test_a_text_of_the_card_cannot_steer_the_terminal(attempt) -> None:

@@ -71,8 +71,8 @@ def make_card(
     licence = licence or (NO_LICENCE if old is None else old.licence)
     if licence == NO_LICENCE:
         say("note: the card has no licence: set one, as in --licence Apache-2.0")
-    kept = None if old is None or FileFacts.of_file(path) not in old.files.values() else old.training
-    curves, seeds = (None, ()) if kept is None else (kept.curves, kept.other_seeds)
+    kept = None if old is None or FileFacts.of_file(path) not in old.files.values() else old
+    curves, seeds = (None, ()) if kept is None else (kept.training.curves, kept.training.other_seeds)
     if run is not None:
         curves = read_curves(run)
     if seed_runs:
@@ -85,6 +85,7 @@ def make_card(
         licence=licence,
         curves=curves,
         other_seeds=seeds,
+        earlier=() if kept is None else kept.earlier,
         progress=lambda name: say(f"  {name}"),
     )
     if check:

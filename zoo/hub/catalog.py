@@ -47,7 +47,7 @@ class Found:
         weights = self.model.files[ModelFormat.SAFETENSORS]
         return {
             "name": self.name,
-            **self.model.model_dump(mode="json", exclude={"files", "card"}),
+            **self.model.model_dump(mode="json", exclude={"files", "card", "earlier"}),
             "formats": sorted(self.model.files),
             "bytes": weights.bytes,
             "sha256": weights.sha256,

@@ -17,7 +17,7 @@ from specs.fields import Name, StrictModel, TimeSteps
 from specs.files.file_digest import sha256_of
 from specs.files.strict_json import unique_keys
 from specs.io import document_as
-from zoo.card import Card, FileFacts, Part, check_revision
+from zoo.card import Card, Digest, FileFacts, Part, check_revision
 from zoo.model_format import ModelFormat
 
 INDEX_VERSION: Final = 1
@@ -55,7 +55,10 @@ class IndexedFile(FileFacts):
 
 
 class IndexedModel(StrictModel):
-    """A revision of a model: its files by format, its card, and the figures that listings show."""
+    """A revision of a model: its files by format, its card, and the figures that listings show.
+
+    `earlier` has the sha256 of former safetensors files with the same output, whose revisions are names of this one.
+    """
 
     revision: Annotated[str, Field(max_length=64)]
     description: Line
@@ -65,6 +68,7 @@ class IndexedModel(StrictModel):
     accuracy: Part
     files: dict[Name, IndexedFile]
     card: IndexedFile
+    earlier: tuple[Digest, ...] = ()
 
     @classmethod
     def of(cls, card: Card, files: dict[str, IndexedFile], card_file: IndexedFile) -> "IndexedModel":
@@ -78,6 +82,7 @@ class IndexedModel(StrictModel):
             accuracy=card.test.accuracy,
             files=files,
             card=card_file,
+            earlier=card.earlier,
         )
 
     @model_validator(mode="after")
@@ -86,9 +91,9 @@ class IndexedModel(StrictModel):
         return self
 
     def is_revision(self, said: str) -> bool:
-        """Return whether `said` names this revision: the revision, or more digits of the sha256 that it abbreviates."""
-        digest, said = self.files[ModelFormat.SAFETENSORS].sha256, said.lower()
-        return len(said) >= len(self.revision) and digest.startswith(said)
+        """Return whether `said` names this revision, or one of `earlier`: 12 digits or more of the sha256."""
+        said, digests = said.lower(), (self.files[ModelFormat.SAFETENSORS].sha256, *self.earlier)
+        return len(said) >= len(self.revision) and any(digest.startswith(said) for digest in digests)
 
 
 def _not_empty(revisions: tuple[IndexedModel, ...]) -> tuple[IndexedModel, ...]:
@@ -144,7 +149,7 @@ def parse_index(raw: bytes, *, origin: str) -> ZooIndex:
 
 def dump_index(index: ZooIndex) -> bytes:
     """Return the index as JSON, models sorted by name; equal indexes have equal bytes."""
-    document = index.model_dump(mode="json")
+    document = index.model_dump(mode="json", exclude_defaults=True)  # as versions without `earlier` read it
     document["models"] = dict(sorted(document["models"].items()))
     return (json.dumps(document, indent=1) + "\n").encode()
 

@@ -65,7 +65,12 @@ CONVERSION_OPTIONS = [
 """Options of `convert` that the file of a converted model records, and that the card's command repeats."""
 TRAINING_FACTS = ("start_revision", "start_changes", "teacher_revision", "versions")
 """Facts of a model file about its training that its card repeats under the same name."""
-UNMEASURED: dict[str, Any] = {"date": True, "versions": True, "training": {"versions", "curves", "other_seeds"}}
+UNMEASURED: dict[str, Any] = {
+    "date": True,
+    "versions": True,
+    "earlier": True,
+    "training": {"versions", "curves", "other_seeds"},
+}
 """Fields of a card that cannot be measured again, and so are not compared."""
 
 
@@ -77,6 +82,7 @@ def measure_card(
     licence: str,
     curves: Curves | None = None,
     other_seeds: tuple[SeedScore, ...] = (),
+    earlier: tuple[str, ...] = (),
     progress: Callable[[str], object] = lambda what: None,
 ) -> Card:
     """Measure the model in a safetensors file on all test images of `dataset`.
@@ -85,6 +91,7 @@ def measure_card(
         dataset: the dataset that the model was trained on.
         licence: licence of the weights, as SPDX names it.
         other_seeds: results of `measure_seed` for other runs.
+        earlier: see `Card`.
         progress: called with the name of the next score.
 
     Raises:
@@ -153,6 +160,7 @@ def measure_card(
         date=date.today(),
         time_steps=spec.time_steps,
         files={ModelFormat.SAFETENSORS: facts},
+        earlier=earlier,
         input=spec.input,
         data=Data(
             name=dataset.name,

@@ -18,6 +18,7 @@ from specs.files.named_data import check_named_data
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 from zoo.card import revision_of
+from zoo.hub.catalog import find_model, local_catalogs
 from zoo.runs.card_files import card_of
 from zoo.sources import is_spec, model_path, override_spec, read_source, read_start
 
@@ -133,9 +134,11 @@ def doubts_about_teacher(source: str, recipe: TrainingSpec, revision: str | None
         return
     card = card_of(source)
     taught_by = None if card is None or card.training.recipe is None else card.training.recipe.teacher
-    if card is not None and taught_by == teacher and card.training.teacher_revision not in (None, revision):
+    before = None if card is None or taught_by != teacher else card.training.teacher_revision
+    known = before and find_model(f"{teacher}@{before}", local_catalogs())
+    if before not in (None, revision, known and known.model.revision):
         yield (
-            f"{source} was taught by {teacher}@{card.training.teacher_revision}, but {teacher} is now revision "
+            f"{source} was taught by {teacher}@{before}, but {teacher} is now revision "
             f"{revision}: this run will end with other weights"
         )
     yield from learnt_validation(f"the teacher {teacher}", read_source(teacher)[0], recipe)

@@ -8,7 +8,8 @@ import torch
 
 from bootstrap_core import Mode, build_network
 from converters import Model, read_model, write_model
-from converters.formats.safetensors_file import read_safetensors
+from converters.file_migration import migrate_file
+from converters.formats.safetensors_file import read_metadata, read_safetensors
 from specs import ConversionError, IntegrityError, NetworkSpec, UnsupportedError
 
 SPEC = NetworkSpec.model_validate(
@@ -56,6 +57,70 @@ def test_folding_multiplies_weight_norm_out_and_leaves_every_output(tmp_path) ->
     assert again.card == {"by": "me"}
     for mode in (Mode.SNN, Mode.ANN):
         assert torch.equal(again.build()(images, mode), net(images, mode))
+
+
+def packed_file(path):
+    """Write a folded model with each kind of weight; return the network before, and the file."""
+    spec = {
+        "name": "kinds",
+        "time_steps": 4,
+        "input": {"shape": [2, 6, 6]},
+        "blocks": [
+            {"kind": "conv", "channels": 4, "kernel": 3, "padding": 1, "norm": "batch", "bias": True},
+            {
+                "kind": "conv",
+                "channels": 4,
+                "kernel": 3,
+                "padding": 1,
+                "norm": "weight_scale",
+                "skips": [{"source": 1, "kind": "conv"}],
+            },
+            {"kind": "avg_pool", "kernel": 2},
+            {"kind": "flatten"},
+            {"kind": "dense", "features": 5, "weight_norm": True, "norm": "mean_only"},
+            {"kind": "affine", "features": 3},
+        ],
+    }
+    net, images = build_network(NetworkSpec.model_validate(spec), seed=5).train(), torch.rand(32, 2, 6, 6)
+    for mode in (Mode.SAMPLE, Mode.FIT, Mode.ANN):
+        net(images, mode)  # also moves the norms
+    with torch.no_grad():
+        net.block(1).synapse.weight[0, 0, 0, :2] = torch.tensor([100.0, -100.0])  # beyond the range
+    return net.eval(), write_model(Model.of(net).folded(), path)
+
+
+def test_a_folded_model_is_stored_in_8_bits_and_computes_the_same(tmp_path) -> None:
+    net, path = packed_file(tmp_path / "a.safetensors")
+    stored = safetensors.torch.load_file(path)
+    weights = {name: tensor for name, tensor in stored.items() if name.endswith(".weight") and tensor.numel() > 1}
+    assert {tensor.dtype for tensor in weights.values()} == {torch.int8}
+    assert len(weights) == 5
+    assert stored["blocks.1.synapse.weight_scale"].shape == (4,)
+    assert stored["blocks.5.synapse.weight_scale"].tolist() == [1 / 32]
+    again = read_model(path).build()
+    assert {tensor.dtype for name, tensor in again.state_dict().items() if name in weights} == {torch.float32}
+    images = torch.rand(20, 2, 6, 6)
+    for mode in (Mode.SNN, Mode.ANN):
+        assert torch.equal(again(images, mode), net(images, mode))
+    assert torch.equal(again.train()(images, Mode.ANN), net.train()(images, Mode.ANN))
+
+
+def test_weights_in_8_bits_are_written_again_byte_for_byte_and_kept_by_the_migration_of_norms(tmp_path) -> None:
+    _, path = packed_file(tmp_path / "a.safetensors")
+    model = read_model(path)
+    assert write_model(model, tmp_path / "b.safetensors").read_bytes() == path.read_bytes()
+    migrate_file(path, tmp_path / "c.safetensors", to="plain")
+    moved = safetensors.torch.load_file(tmp_path / "c.safetensors")
+    assert moved.keys() == model.tensors.keys()
+    assert all(torch.equal(moved[name], tensor) for name, tensor in model.tensors.items())
+
+
+def test_weights_off_the_grid_stay_as_they_are(tmp_path) -> None:
+    model = Model.of(build_network(SPEC, seed=0))
+    path = write_model(model, tmp_path / "a.safetensors")
+    assert read_metadata(path)["format"] == 1
+    assert torch.int8 not in {tensor.dtype for tensor in safetensors.torch.load_file(path).values()}
+    assert all(torch.equal(read_model(path).tensors[name], tensor) for name, tensor in model.tensors.items())
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path) -> None:
