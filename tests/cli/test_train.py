@@ -25,7 +25,7 @@ from specs.io import load_spec
 from specs.training import TrainingSpec
 from zoo.card import load_card
 from zoo.runs.card_files import packaged_card
-from zoo.runs.card_text import as_markdown
+from zoo.card_text import as_markdown
 from zoo.runs.training_run import read_metrics
 from zoo.sources import override_spec
 
