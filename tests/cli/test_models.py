@@ -45,7 +45,7 @@ def test_list_from_shows_what_others_published(run, index, web) -> None:
         assert row["sha256"] == models[-1].sha256
         assert row["licence"] == load_card(models[-1].card_file).licence
         assert row["bytes"] == models[-1].file.stat().st_size
-        header, line = run("list", "--from", place).stdout.splitlines()
+        _, line = run("list", "--from", place).stdout.splitlines()
         assert line.split()[-2:] == [row["licence"], row["index"]]
 
 
