@@ -69,12 +69,12 @@ def publish(file: Path, card_file: Path, url: str, *, own_data: bool = False, ca
     def pages(index: ZooIndex) -> dict[str, str]:
         if format is not ModelFormat.SAFETENSORS:
             return {}
-        page = model_readme(card, spec)
-        found = {f"{folder}/{README_NAME}": page}
+        path = card_facts.path
+        found = {f"{folder}/{README_NAME}": model_readme(card, spec, path.removeprefix(f"{folder}/"))}
         if len(index.models) > 1:
             found[README_NAME] = index_readme(index)
         elif index.models[card.name][-1].revision == card.revision:
-            found[README_NAME] = page  # Hugging Face reads that of the repository alone
+            found[README_NAME] = model_readme(card, spec, path)  # Hugging Face reads that of the repository alone
         return found
 
     match transport := open_transport(url):

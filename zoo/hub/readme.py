@@ -12,7 +12,7 @@ from specs.dataset_sources import dataset_names, dataset_title
 from specs.network import NetworkSpec
 from specs.words import counted, percent
 from zoo.card import Card
-from zoo.hub.index import CARD_SUFFIX, ZooIndex
+from zoo.hub.index import ZooIndex
 from zoo.model_format import ModelFormat
 
 README_NAME = "README.md"
@@ -36,23 +36,26 @@ TASKS = {
 """Tasks of Hugging Face and their names; recordings of an event camera are its videos."""
 
 
-def model_readme(card: Card, spec: NetworkSpec) -> str:
+def model_readme(card: Card, spec: NetworkSpec, card_path: str) -> str:
     """Return the README.md of a model: front matter, the card for people, labels and a test vector.
 
-    `spec` is that of the model file.
+    Args:
+        card: the card.
+        spec: spec in the model file.
+        card_path: path of the card from the folder of the README.md.
     """
     from zoo.card_text import as_markdown  # imports torch
 
-    name, weights = card.name, card.files[ModelFormat.SAFETENSORS]
+    name, weights = f"{card.name}@{card.revision}", card.files[ModelFormat.SAFETENSORS]
     classes = ", ".join(f"{i} `{label}`" for i, label in enumerate(card.data.classes))
     parts = [
         WRITTEN,
         as_markdown(card, spec),
-        f"## Use\n\n```\npip install snnzoo\nzoo pull {name}@{card.revision} --from INDEX\nzoo verify {name}\n```\n",
-        f"INDEX is the folder or URL with the `index.json` that lists this model. `{name}.safetensors` has the sha256 "
-        f"`{weights.sha256}`.\n",
+        f"## Use\n\n```\npip install snnzoo\nzoo pull {name} --from INDEX\nzoo verify {name}\n```\n",
+        f"INDEX is the folder or URL with the `index.json` that lists this model. `{card.name}.safetensors` has the "
+        f"sha256 `{weights.sha256}`.\n",
         f"## Labels\n\nClasses by the index of their logit: {classes}.\n",
-        _test_vector(card),
+        _test_vector(card, card_path),
     ]
     return _page(_front_matter(card), parts)
 
@@ -141,10 +144,9 @@ def _dataset_id(name: str) -> str:
     return name if name in dataset_names() else Path(name).name
 
 
-def _test_vector(card: Card) -> str:
+def _test_vector(card: Card, card_path: str) -> str:
     """Return the first golden input's expected output, and code that reads the input."""
     golden, sample = card.golden, card.input.sample
-    file = f"{card.name}{CARD_SUFFIX}"
     spikes = ", ".join(f"{n:,}" for n in golden.spikes[0])
     logits = ", ".join(f"{logit:g}" for logit in golden.logits[0])
     layers = counted(len(golden.spikes[0]), "layer")
@@ -153,14 +155,14 @@ import base64, zlib
 from pathlib import Path
 import numpy as np, yaml
 
-golden = yaml.safe_load(Path("{file}").read_text())["golden"]
+golden = yaml.safe_load(Path("{card_path}").read_text())["golden"]
 inputs = np.frombuffer(zlib.decompress(base64.b64decode(golden["images"])), np.uint8).reshape(golden["shape"])
 """.strip()
     axes = "[N, T, C, H, W]" if len(golden.shape) == 5 else "[N, C, H, W]"
     return f"""## Test vector
 
-The card, `{file}`, has {counted(golden.shape[0], sample)} as bytes {axes}, and what the network gives for each. The
-first, of class `{card.data.classes[golden.labels[0]]}`, gives at T = {card.time_steps}:
+The card, `{card_path}`, has {counted(golden.shape[0], sample)} as bytes {axes}, and what the network
+gives for each. The first, of class `{card.data.classes[golden.labels[0]]}`, gives at T = {card.time_steps}:
 
 - spikes of the {layers} with neurons, in their order: {spikes}
 - logits: {logits}

@@ -23,7 +23,7 @@ def front_matter(page: str) -> dict:
 def test_huggingface_hub_reads_every_packaged_card(name: str) -> None:
     cards = pytest.importorskip("huggingface_hub").ModelCard
     card = packaged_card(name)
-    found = cards(model_readme(card, load_spec(name)), ignore_metadata_errors=False).data
+    found = cards(model_readme(card, load_spec(name), "card.yaml"), ignore_metadata_errors=False).data
     assert (found.license, found.library_name, found.datasets) == (card.licence.lower(), "snnzoo", [card.data.name])
     assert found.model_name == name
     first = found.eval_results[0]
@@ -47,7 +47,7 @@ def test_huggingface_hub_reads_every_packaged_card(name: str) -> None:
     ],
 )
 def test_the_task_follows_from_what_enters(name: str, task: str) -> None:
-    assert front_matter(model_readme(packaged_card(name), load_spec(name)))["pipeline_tag"] == task
+    assert front_matter(model_readme(packaged_card(name), load_spec(name), "card.yaml"))["pipeline_tag"] == task
 
 
 def test_a_licence_that_the_hub_does_not_know_is_named(carded, tmp_path) -> None:
@@ -71,17 +71,23 @@ def test_a_path_of_ones_own_is_no_dataset_of_the_hub(carded, tmp_path) -> None:
 
 
 def test_the_page_has_labels_digest_and_a_test_vector_that_its_code_reads(carded, tmp_path, monkeypatch) -> None:
-    made = carded()
-    publish(made.file, made.card_file, str(tmp_path / "index"))
-    folder = tmp_path / "index" / made.reference.replace("@", "/")
-    page, card = (folder / "README.md").read_text("utf-8"), load_card(made.card_file)
-    assert made.sha256 in page
-    assert all(f"{i} `{label}`" in page for i, label in enumerate(card.data.classes))
-    assert ", ".join(f"{n:,}" for n in card.golden.spikes[0]) in page
-    monkeypatch.chdir(folder)
-    exec(re.search("```python\\n(.*?)```", page, re.DOTALL)[1], found := {})
-    assert found["inputs"].shape == card.golden.shape
-    assert found["inputs"].dtype == np.uint8
+    made, index = carded(), tmp_path / "index"
+    publish(made.file, made.card_file, str(index))
+    card = load_card(made.card_file)
+    golden = card.golden.model_copy(update={"spikes": ((123456789, 2),) * len(card.golden.labels)})
+    for published in (card, card.model_copy(update={"golden": golden})):
+        dump_card(published, made.card_file)
+        publish(made.file, made.card_file, str(index), card_only=published is not card)
+        for folder in (index, index / made.reference.replace("@", "/")):
+            page = (folder / "README.md").read_text("utf-8")
+            assert made.sha256 in page
+            assert all(f"{i} `{label}`" in page for i, label in enumerate(card.data.classes))
+            assert ", ".join(f"{n:,}" for n in published.golden.spikes[0]) in page
+            monkeypatch.chdir(folder)
+            exec(re.search("```python\\n(.*?)```", page, re.DOTALL)[1], found := {})
+            assert found["inputs"].shape == card.golden.shape
+            assert found["inputs"].dtype == np.uint8
+            assert found["golden"]["spikes"] == [list(row) for row in published.golden.spikes]
 
 
 def test_an_index_of_several_models_lists_them(carded, tmp_path) -> None:
