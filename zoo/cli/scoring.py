@@ -91,8 +91,9 @@ def score_source(
         if engine != "integer":
             results = [{**result, "overflows": None} for result in results]
         about = {"model": source, **about, "engine": engine, "seed": model.card.get("training", {}).get("seed")}
-        counted = {"neurobench": {"version": harness_version(), "figures": [asdict(one) for one in figures]}}
-        echo(json_text({**about, "results": results, **(counted if figures else {})}))
+        if figures:
+            about["neurobench"] = {"version": harness_version(), "figures": [asdict(one) for one in figures]}
+        echo(json_text({**about, "results": results}))
     elif scores:
         say_fresh(trained)
         if not spec.without_classes:
