@@ -15,7 +15,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest lint format types cards bench bench-convert bench-deep bench-small bench-stream bench-readers bench-delays bench-values fuzz profile check-c check-engines check-graphs check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-site wheel clean
+.PHONY: help install demo test test-oldest lint format types cards bench bench-convert bench-deep bench-small bench-stream bench-readers bench-delays bench-values fuzz profile check-c check-engines check-graphs check-migrate check-netx check-neurobench check-nir check-onnx check-kills train notebook docs docs-site wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -145,6 +145,10 @@ check-onnx: install  ## Import a folder of ONNX files, score them on MNIST: make
 check-graphs: install  ## Convert classifiers of torchvision with random weights (pip install torchvision), compare the engines
 	$(BIN)/python tests/benchmarks/check_graphs.py
 	$(BIN)/python tests/make_readme_tables.py --print graphs
+
+check-neurobench: install  ## Run NeuroBench's harness on three models (pip install neurobench), its figures beside ours: DATA_DIR=...
+	$(BIN)/python tests/benchmarks/check_neurobench.py $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
+	$(BIN)/python tests/make_readme_tables.py --print neurobench
 
 check-kills: install  ## kill -9 at 100 random moments of zoo pull, publish and train, and of convert
 	$(BIN)/python tests/benchmarks/check_kills.py $(BENCH_OPTIONS)

@@ -4,7 +4,7 @@
 compute, `make cards` measures the others again.
 
 A model and its card must suffice to verify it, so the card has golden images and curves. What follows from the spec in
-the model file is not stored: see `zoo.runs.card_text.document`.
+the model file is not stored: see `zoo.card_text.document`.
 """
 
 import platform
@@ -30,6 +30,8 @@ CARD_VERSION: Final = 1
 FIRST_KEY: Final = b"card_version:"
 REVISION_DIGITS: Final = 12
 """Number of leading digits of a model file's sha256 that are its revision."""
+NO_LICENCE: Final = "NOASSERTION"
+"""Licence on a card if none is given: SPDX's identifier for no statement."""
 
 Revision = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{REVISION_DIGITS}}}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256, in hexadecimal digits")]
@@ -266,7 +268,7 @@ class Card(Record):
     name: Name
     revision: Revision
     description: str
-    licence: str
+    licence: str = NO_LICENCE
     date: date
     time_steps: TimeSteps
     files: dict[ModelFormat, FileFacts]

@@ -67,7 +67,11 @@ def test_check_passes_on_a_true_card_and_names_what_is_not(measured, run, tmp_pa
 
 
 def test_the_commands_on_the_card_of_a_pulled_model_run(measured, run, tmp_path, monkeypatch) -> None:
-    reference = run("publish", measured / "tiny.safetensors", measured / "tiny.yaml", "--to", tmp_path).stdout.strip()
+    model, card = measured / "tiny.safetensors", tmp_path / "licensed.yaml"
+    refused = run("publish", model, measured / "tiny.yaml", "--to", tmp_path, code=1)
+    assert "tiny has no licence" in refused.stderr
+    run("card", model, "-o", card, "--licence", "MIT")
+    reference = run("publish", model, card, "--to", tmp_path).stdout.strip()
     assert "no model 'tiny'" in run("card", reference, "--check", code=1).stderr
     run("pull", "tiny", "--from", tmp_path)
     for name in ("tiny", reference):
@@ -170,7 +174,8 @@ def test_a_model_that_was_trained_elsewhere_is_published(measured, run, tmp_path
     run("convert", measured / "tiny.safetensors", "-o", tmp_path / "tiny.net")
     run("convert", tmp_path / "tiny.net", "-o", tmp_path / "old.safetensors", "--time-steps", 5)
     data = load_card(measured / "tiny.yaml").data.name
-    run("card", tmp_path / "old.safetensors", "--data", data, "--name", "old", "-o", tmp_path / "old.yaml")
+    named = "--name", "old", "--licence", "MIT", "-o", tmp_path / "old.yaml"
+    run("card", tmp_path / "old.safetensors", "--data", data, *named)
     card = load_card(tmp_path / "old.yaml")
     assert card.training.recipe is None
     assert card.commands.train == "zoo convert tiny.net --time-steps=5 -o old.safetensors"

@@ -260,3 +260,20 @@ def test_predict_runs_for_other_numbers_of_steps(tmp_path, run) -> None:
         return json.loads(found.stdout)["predictions"][0]["scores"]
 
     assert scores() == scores("--time-steps", 16) != scores("--time-steps", 2)
+
+
+def test_neurobench_is_named_if_it_is_missing(run, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "neurobench.benchmarks", None)
+    told = run("eval", "nobody", "--neurobench", code=1).stderr
+    assert "pip install 'snnzoo[neurobench]'" in told
+
+
+def test_eval_prints_the_figures_of_neurobench_beside_ours(run) -> None:
+    pytest.importorskip("neurobench")
+    command = "eval", "mnist-dense", "--data", "mnist-sample", "--limit", 20, "--engine", "integer", "--neurobench"
+    document = json.loads(run(*command, "--json").stdout)
+    figures = {one["name"]: one for one in document["neurobench"]["figures"]}
+    assert figures["effective ACs"]["theirs"] == figures["effective ACs"]["ours"] > 0
+    done = run(*command)
+    assert any(line.split()[:2] == ["effective", "ACs"] for line in done.stdout.splitlines())
+    assert figures["footprint, bytes"]["note"] in " ".join(done.stderr.split())

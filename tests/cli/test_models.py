@@ -10,6 +10,7 @@ import pytest
 
 import zoo
 from converters import read_model
+from zoo.card import load_card
 from zoo.hub import catalog
 from zoo.hub.publish import publish
 
@@ -31,9 +32,31 @@ def test_list_shows_the_package_s_models(run) -> None:
     assert set(rows(run)) == set(zoo.model_names())
     assert set(rows(run, "mnist-dense*")) == {name for name in zoo.model_names() if name.startswith("mnist-dense")}
     lines = run("list", "mnist-conv").stdout.splitlines()
-    assert lines[0].split() == ["name", "revision", "data", "T", "accuracy", "MB", "index"]
+    assert lines[0].split() == ["name", "revision", "data", "T", "accuracy", "MB", "licence", "index"]
     assert lines[1].split()[0] == "mnist-conv"
     assert lines[1].split()[-1] == "package"
+
+
+def test_list_from_shows_what_others_published(run, index, web) -> None:
+    url, models = index
+    shutil.copytree(url, web.folder, dirs_exist_ok=True)
+    for place in (url, web.url, f"{web.url}/index.json"):
+        (row,) = rows(run, "--from", place).values()
+        assert row["sha256"] == models[-1].sha256
+        assert row["licence"] == load_card(models[-1].card_file).licence
+        assert row["bytes"] == models[-1].file.stat().st_size
+        _, line = run("list", "--from", place).stdout.splitlines()
+        assert line.split()[-2:] == [row["licence"], row["index"]]
+
+
+def test_list_shows_a_card_that_was_corrected_beside_the_new_one(run, index, carded) -> None:
+    url, models = index
+    before = rows(run, "--from", url)["tiny"]
+    made = carded(seed=1, licence="MIT")
+    run("publish", made.file, made.card_file, "--to", url, "--card-only")
+    lines = run("list", "tiny@*", "--from", url).stdout.splitlines()[1:]
+    assert [line.split()[1] for line in lines] == [models[0].reference[5:], before["pin"], before["revision"]]
+    assert lines[-1].split()[-2] == "MIT"
 
 
 def test_list_shows_all_revisions_of_a_name(run, index) -> None:

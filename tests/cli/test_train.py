@@ -24,8 +24,8 @@ from specs.files.file_digest import sha256_of
 from specs.io import load_spec
 from specs.training import TrainingSpec
 from zoo.card import load_card
+from zoo.card_text import as_markdown
 from zoo.runs.card_files import packaged_card
-from zoo.runs.card_text import as_markdown
 from zoo.runs.training_run import read_metrics
 from zoo.sources import override_spec
 
@@ -387,7 +387,7 @@ def test_a_network_that_24_bits_do_not_hold_is_told(run, tmp_path, bits) -> None
 
 
 def test_the_name_of_a_pulled_model_is_trained_afresh_by_its_recipe(trained, run, tmp_path) -> None:
-    run("card", trained, "-o", tmp_path / "tiny.yaml")
+    run("card", trained, "-o", tmp_path / "tiny.yaml", "--licence", "MIT")
     run("publish", trained / "model.safetensors", tmp_path / "tiny.yaml", "--to", tmp_path / "index")
     assert "no spec 'tiny'" in run("train", "tiny", "-o", tmp_path / "run", code=1).stderr
     run("pull", "tiny", "--from", tmp_path / "index")

@@ -100,6 +100,7 @@ def refusal(line: str, run, folder: Path, monkeypatch, *, code: int) -> str:
         ("eval nobody --engine integer --mode ann --device cuda", "or --mode ann and --device cuda"),
         ("eval nobody --mode ann --time-steps 4", "--mode ann runs an ANN, which has no time steps: leave out"),
         ("eval nobody --mode ann --plot a.png", "leave out --plot, or --mode ann"),
+        ("eval nobody --neurobench --time-steps 4", "leave out --neurobench, or --time-steps"),
         ("eval nobody --plot a.pdf", "must be FILE.png, got 'a.pdf'"),
         ("eval nobody --time-steps=", "must be whole numbers with commas"),
         ("eval nobody --time-steps 4,,8", "must be whole numbers with commas, as in 4,8,16, got '4,,8'"),

@@ -9,11 +9,11 @@ import zoo
 from bootstrap_core import IntegerNetwork, evaluate, load_dataset
 from specs import load_spec, summarize
 from zoo.card import Card, FileFacts
+from zoo.card_text import as_markdown
 from zoo.cli.program import zoo as command
 from zoo.factory import model_file, packaged_model
 from zoo.model_format import ModelFormat
 from zoo.runs.card_files import packaged_card
-from zoo.runs.card_text import as_markdown
 from zoo.runs.golden import golden_differences
 from zoo.runs.measurement import STEPS, made_by
 

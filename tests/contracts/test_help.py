@@ -21,7 +21,7 @@ ELSEWHERE = {"zoo demo", "zoo demo -o demo", "torchrun --nproc-per-node 2 -m zoo
 """Examples that other tests run: those of the README, and those of training in several processes."""
 SMALLER = {
     "zoo train mnist-dense -o run --epochs 5": "--epochs 1 --data mnist-sample --set training.validation=500",
-    "zoo card run -o run/model.yaml": "--name tried",  # its own name is that of a packaged model
+    "zoo card run -o run/model.yaml --licence Apache-2.0": "--name tried",  # its own name is that of a packaged model
 }
 """Options appended to examples that would need a download or take minutes."""
 INSTEAD = {"zoo data pull mnist": "zoo data pull mnist-sample", "/srv/models": "index"}

@@ -108,7 +108,7 @@ def _card(path: Path) -> None:
 
     from specs import NetworkSpec
     from zoo.card import dump_card, load_card
-    from zoo.runs.card_text import as_markdown
+    from zoo.card_text import as_markdown
     from zoo.runs.golden import golden_images
     from zoo.runs.learning_curves import reports_of
 

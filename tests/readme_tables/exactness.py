@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from readme_tables.common import dated, markdown_table, paragraphs
+from readme_tables.common import bullets, dated, markdown_table, paragraphs
 
 
 def render_engines(report: dict[str, Any]) -> str:
@@ -15,6 +15,20 @@ def render_engines(report: dict[str, Any]) -> str:
     )
     table = markdown_table("model | images | T | spikes | values compared | different", rows)
     return paragraphs(f"On {report['kernels']}; {dated(report)}.", table)
+
+
+def render_neurobench(report: dict[str, Any]) -> str:
+    """Return the table of a report by `check_neurobench.py`, and why figures differ."""
+    rows, notes = [], dict[str, None]()
+    for name, row in report["models"].items():
+        for one in row["figures"]:
+            theirs, ours = (f"{one[key]:,.9g}" for key in ("theirs", "ours"))
+            rows.append((f"`{name}`", f"{row['images']:,}", one["name"], theirs, ours, "yes" if one["note"] else ""))
+            if one["note"]:
+                notes[f"{one['name']}: {one['note']}"] = None
+    header = "model | images | figure | NeuroBench | ours | differ"
+    intro = f"neurobench {report['neurobench']}; {dated(report)}."
+    return paragraphs(intro, markdown_table(header, rows), bullets(notes))
 
 
 def render_graphs(report: dict[str, Any]) -> str:

@@ -53,7 +53,7 @@ def card(source: str, **options: Any) -> None:
     A new card keeps the licence of the old one, and its learning curves and other seeds if both describe the same file.
     The description comes from the spec: set it with zoo train SPEC -o run --set description=TEXT.
 
-    Example: zoo card run -o run/model.yaml
+    Example: zoo card run -o run/model.yaml --licence Apache-2.0
     """
     from zoo.cli.measuring import make_card
 

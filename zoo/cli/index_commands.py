@@ -41,8 +41,8 @@ def list_models(pattern: str, urls: tuple[str, ...], offline: bool, as_json: boo
     """List the models whose names match PATTERN.
 
     PATTERN is NAME or NAME@REVISION; in both, * stands for any letters and ? for one. NAME shows one revision, NAME@*
-    all. Accuracy is the SNN's on the test images of the dataset, from the model's card. MB is the size of the model
-    file.
+    all; a card that was corrected later is shown as REVISION+CARD. Accuracy is the SNN's on the test images of the
+    dataset, from the model's card. MB is the size of the model file.
 
     Example: zoo list 'mnist-*'
     """
@@ -51,28 +51,30 @@ def list_models(pattern: str, urls: tuple[str, ...], offline: bool, as_json: boo
     cached = cached_models()
     on_failure = None if urls else _warn_of_failure
     catalogs = open_catalogs(urls, offline=offline, on_failure=on_failure)
-    rows = []
+    rows, revisions = [], []
     for found in search(pattern, catalogs):
-        is_pulled = cached.index.get(found.name, found.model.revision) is not None
+        is_pulled = cached.index.get(found.name, found.model.pin) is not None
         rows.append({**found.facts(), "pulled": found.catalog.name == PACKAGE or is_pulled})
+        revisions.append(found.shown_revision)
     if not rows and pattern != "*":
         raise no_model(pattern, catalogs)
     if as_json:
         echo(json_text({"models": rows}))
         return
     print_table(
-        ["name", "revision", "data", "T", "accuracy", "MB", "index"],
+        ["name", "revision", "data", "T", "accuracy", "MB", "licence", "index"],
         [
             [
                 row["name"],
-                row["revision"],
+                revision,
                 row["data"],
                 str(row["time_steps"]),
                 percent(row["accuracy"]),
                 f"{row['bytes'] / 1e6:.2f}",
+                row["licence"],
                 row["index"] + (" (pulled)" if row["pulled"] and row["index"] not in (PACKAGE, CACHE) else ""),
             ]
-            for row in rows
+            for row, revision in zip(rows, revisions, strict=True)
         ],
     )
 
@@ -133,6 +135,7 @@ def pull(
         pulled.append({
             "name": found.name,
             "revision": revision,
+            "pin": found.model.pin,
             "index": found.catalog.name,
             "paths": dict(zip(dict.fromkeys(formats), map(str, paths), strict=True)),
         })  # fmt: skip
@@ -158,17 +161,24 @@ def pull(
     is_flag=True,
     help="If the data are your own: agree to publish their path, and the eight images on the card.",
 )
+@click.option(
+    "--card-only",
+    is_flag=True,
+    help="Put CARD in the place of the published card of the same FILE. The old one stays, as NAME@REVISION+CARD.",
+)
 @json_option
-def publish_model(file: Path, card: Path, url: str, own_data: bool, as_json: bool) -> None:
+def publish_model(file: Path, card: Path, url: str, own_data: bool, card_only: bool, as_json: bool) -> None:
     """Add the model FILE, with its CARD, to an index.
 
-    Prints NAME@REVISION. Name, description and licence come from the card, which zoo card writes. A published revision
-    never changes. The files are written first and index.json last, so that readers always see a complete index. Others
-    can pull from the folder, or from any web server that serves it.
+    Prints NAME@REVISION. Name, description and licence come from the card, which zoo card writes; a card without a
+    licence is refused. The files of a published revision never change; --card-only adds a corrected card. The files are
+    written first and index.json last, so that readers always see a complete index. A README.md is made of the card,
+    with the front matter that Hugging Face reads. Others can pull from the folder, or from any web server that serves
+    it.
 
     Example: zoo publish run/model.safetensors run/model.yaml --to /srv/models
     """
     from zoo.hub.publish import publish
 
-    reference = publish(file, card, url, own_data=own_data)
+    reference = publish(file, card, url, own_data=own_data, card_only=card_only)
     echo(json_text({"published": reference, "index": url}) if as_json else reference)

@@ -16,7 +16,7 @@ from specs.dataset_sources import SAMPLE_NAME, found_data
 from specs.errors import ConversionError, SnnZooError
 from specs.files.whole_file import write_whole
 from specs.words import counted
-from zoo.card import Card, FileFacts, dump_card, load_card
+from zoo.card import NO_LICENCE, Card, FileFacts, dump_card, load_card
 from zoo.cli.given_model import load_data, need_classes, own_card, read_and_say, say_fresh
 from zoo.factory import local_model, unknown_model
 from zoo.runs.card_files import card_path
@@ -24,9 +24,6 @@ from zoo.runs.learning_curves import read_curves, reports_of
 from zoo.runs.measurement import differences, measure_card, measure_seed
 from zoo.runs.training_run import read_metrics
 from zoo.sources import TRAINED, refuse_folder
-
-NO_LICENCE = "NOASSERTION"
-"""Licence on a card if none is given: SPDX's identifier for no statement."""
 
 
 def make_card(

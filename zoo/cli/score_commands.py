@@ -40,6 +40,11 @@ class _Steps(click.ParamType):  # type: ignore[type-arg] # generic since click 8
         Rule("--overflow", "needs the chip's integers", excludes=("--engine torch", "--mode ann", "--device cuda")),
         Rule("--engine integer", "runs spikes on the CPU", excludes=("--mode ann", "--device cuda")),
         Rule("--mode ann", "runs an ANN, which has no time steps", excludes=("--time-steps",)),
+        Rule(
+            "--neurobench",
+            "measures spikes at the network's T, on the CPU",
+            excludes=("--mode ann", "--time-steps", "--overflow chip", "--device cuda"),
+        ),
         Rule("--plot", "draws the accuracy of the SNN", excludes=("--mode ann",)),
     ),
 )
@@ -75,6 +80,12 @@ class _Steps(click.ParamType):  # type: ignore[type-arg] # generic since click 8
 @limit_option
 @click.option(
     "--plot", type=FileName(".png"), help="Also draw accuracy by number of time steps, and as ANN, into FILE.png."
+)
+@click.option(
+    "--neurobench",
+    is_flag=True,
+    help="Also run NeuroBench's harness: footprint, sparsity and operations as it counts them, beside ours. Needs the "
+    "extra neurobench.",
 )
 @data_options
 @run_options

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from bootstrap_core.analysis.evaluation import Runnable
 from bootstrap_core.analysis.plots import draw_accuracy, save_png
 from bootstrap_core.data.data_places import DataPlaces
 from bootstrap_core.data.frames import FRAME_SUFFIXES, read_frames
+from bootstrap_core.data.splits import Split
 from bootstrap_core.inference.overflow import Overflow
 from bootstrap_core.tasks import task_of
 from bootstrap_core.tasks.evaluation import Evaluation
@@ -32,6 +34,7 @@ from specs.dataset_sources import dataset_names
 from specs.errors import StateOverflowError
 from specs.words import percent
 from zoo.cli.given_model import load_data, read_and_say, say_fresh
+from zoo.runs.harness import check_harness, harness_version, measure_with_harness
 from zoo.sources import resolve_device
 
 BEYOND = "with more time steps than the network was made for, answers get worse, or a state leaves the chip's 24 bits"
@@ -51,6 +54,7 @@ def score_source(
     time_steps: list[int | None] | None,
     limit: int | None,
     plot: Path | None,
+    neurobench: bool,
     places: DataPlaces,
     device: str,
     threads: int | None,
@@ -60,6 +64,8 @@ def score_source(
     """Run the command `eval`; the arguments are its options."""
     if plot is not None:
         refuse_existing(plot, force)
+    if neurobench:
+        check_harness()
     model, trained = read_and_say(source)
     spec, task = model.spec, task_of(model.spec)
     use_threads(threads)
@@ -73,6 +79,11 @@ def score_source(
     examples, steps, about, say_notes = load(model, data, places, limit, time_steps or [None])
     note_missing_library(network.device.type)
     scores, beyond = _score_each(runnable, examples, Mode(mode), steps)
+    figures = []
+    if scores and neurobench:
+        assert isinstance(examples, Split)
+        say(f"running the harness of neurobench {harness_version()}, which takes some minutes for 10,000 images")
+        figures = measure_with_harness(network, examples, scores[-1])
     if scores:
         say_notes()
     if scores and as_json:
@@ -80,6 +91,8 @@ def score_source(
         if engine != "integer":
             results = [{**result, "overflows": None} for result in results]
         about = {"model": source, **about, "engine": engine, "seed": model.card.get("training", {}).get("seed")}
+        if figures:
+            about["neurobench"] = {"version": harness_version(), "figures": [asdict(one) for one in figures]}
         echo(json_text({**about, "results": results}))
     elif scores:
         say_fresh(trained)
@@ -90,6 +103,14 @@ def score_source(
         if layers := task.layer_cells(scores[-1]):
             echo()
             print_rows(layers)
+        if figures:
+            echo()
+            print_rows(
+                [{"": one.name, "NeuroBench": f"{one.theirs:,.9g}", "ours": f"{one.ours:,.9g}"} for one in figures]
+            )
+            for one in figures:
+                if one.note:
+                    say(f"{one.name}: {one.note}")
         if mode == "ann" and model.card_entry("conversion"):
             say("note: ANN means this network with its fitted activations, not the ANN that it was converted from")
         for score in scores:
@@ -170,7 +191,7 @@ def _load_recordings(
     model: Model, data: str | None, places: DataPlaces, limit: int | None, steps: Sequence[int | None]
 ) -> Loaded:
     spec = model.spec
-    leave_out(str(spec.without_classes), ["--plot", "--classes"])
+    leave_out(str(spec.without_classes), ["--plot", "--classes", "--neurobench"])
     if data is None or Path(data).suffix.lower() not in FRAME_SUFFIXES:
         raise UsageError(f"{spec.without_classes}: name its {spec.input.encoding} with --data FILE.npz or FILE.npy")
     every = read_frames(Path(data), spec)

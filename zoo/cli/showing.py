@@ -26,10 +26,10 @@ from converters.report.network_graph import graph_of_model, graph_of_netx, graph
 from specs.errors import IntegrityError, SnnZooError
 from specs.files.whole_file import write_whole
 from zoo.card import Card
+from zoo.card_text import Section, as_markdown, c_section, costs_in_c, document, sections
 from zoo.cli.given_model import own_card, print_layers, read_and_say, say_fresh
 from zoo.factory import model_names
 from zoo.model_format import ModelFormat
-from zoo.runs.card_text import Section, as_markdown, c_section, costs_in_c, document, sections
 from zoo.runs.learning_curves import reports_of
 from zoo.runs.verification import verify_model
 from zoo.sources import is_netx, layers_of, model_path, read_source

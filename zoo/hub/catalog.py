@@ -42,12 +42,19 @@ class Found:
     model: IndexedModel
     catalog: Catalog
 
+    @property
+    def shown_revision(self) -> str:
+        """Revision, with its card if the index has a newer card of it."""
+        newest = self.catalog.index.get(self.name, self.model.revision)
+        return self.model.revision if newest == self.model else self.model.pin
+
     def facts(self) -> dict[str, Any]:
         """Return what the index says about this revision, as JSON values."""
         weights = self.model.files[ModelFormat.SAFETENSORS]
         return {
             "name": self.name,
             **self.model.model_dump(mode="json", exclude={"files", "card", "earlier"}),
+            "pin": self.model.pin,
             "formats": sorted(self.model.files),
             "bytes": weights.bytes,
             "sha256": weights.sha256,
@@ -124,7 +131,7 @@ def open_catalogs(
 
 
 def find_model(reference: str, catalogs: Sequence[Catalog]) -> Found | None:
-    """Return the model `NAME` or `NAME@REVISION` from the first catalog that has it; None if it is missing in all."""
+    """Return the model `NAME`, `NAME@REVISION` or `NAME@REVISION+CARD` from the first catalog that has it, or None."""
     name, revision = parse_reference(reference)
     found = ((catalog, catalog.index.get(name, revision)) for catalog in catalogs)
     return next((Found(name, model, catalog) for catalog, model in found if model), None)
@@ -146,7 +153,7 @@ def no_model(reference: str, catalogs: Sequence[Catalog], *, otherwise: str = ""
     """
     name, revision = parse_reference(reference)
     where = ", ".join(dict.fromkeys(catalog.name for catalog in catalogs))
-    if revisions := [found.model.revision for found in _revisions(name, catalogs)]:
+    if revisions := [found.shown_revision for found in _revisions(name, catalogs)]:
         problem = f"{name} has no revision {revision!r} in {where}"
         if revision is not None and re.fullmatch(rf"[0-9a-fA-F]{{0,{REVISION_DIGITS - 1}}}", revision):
             problem = f"{reference}: a revision needs at least {REVISION_DIGITS} digits, got {len(revision)}"
@@ -179,7 +186,7 @@ def _revisions(name: str, catalogs: Sequence[Catalog]) -> list[Found]:
     found: dict[str, Found] = {}
     for catalog in catalogs:
         for model in catalog.index.models.get(name, ()):
-            found.setdefault(model.revision, Found(name, model, catalog))
+            found.setdefault(model.pin, Found(name, model, catalog))
     return list(found.values())
 
 

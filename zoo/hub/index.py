@@ -4,6 +4,9 @@ An index is a folder, on this machine or on a server, with `index.json` and the 
 
 The cache of pulled models is such a folder too, so one layout has one code. A revision is the first 12 digits of the
 sha256 of the model file, so `NAME@REVISION` is safe even from a server that is not trusted.
+
+Weights whose card was corrected have an entry for each card, the newest last. `NAME@REVISION` means the newest,
+`NAME@REVISION+CARD` the one whose card's sha256 begins with CARD.
 """
 
 import json
@@ -17,7 +20,7 @@ from specs.fields import Name, StrictModel, TimeSteps
 from specs.files.file_digest import sha256_of
 from specs.files.strict_json import unique_keys
 from specs.io import document_as
-from zoo.card import Card, Digest, FileFacts, Part, check_revision
+from zoo.card import REVISION_DIGITS, Card, Digest, FileFacts, Part, check_revision, revision_of
 from zoo.model_format import ModelFormat
 
 INDEX_VERSION: Final = 1
@@ -52,6 +55,11 @@ class IndexedFile(FileFacts):
             raise IntegrityError(f"{what}: {size} bytes; the index says {self.bytes}")
         if (found := sha256_of(file)) != self.sha256:
             raise IntegrityError(f"{what}: its sha256 is {found}; the index says {self.sha256}")
+
+
+def card_revision(card_file: FileFacts) -> str:
+    """Return the first digits of a card's sha256, which tell it from other cards of the same weights."""
+    return revision_of(card_file.sha256)
 
 
 class IndexedModel(StrictModel):
@@ -90,10 +98,22 @@ class IndexedModel(StrictModel):
         check_revision(self.revision, self.files)
         return self
 
+    @property
+    def pin(self) -> str:
+        """Revision and card, as in `0123456789ab+ba9876543210`."""
+        return f"{self.revision}+{card_revision(self.card)}"
+
     def is_revision(self, said: str) -> bool:
-        """Return whether `said` names this revision, or one of `earlier`: 12 digits or more of the sha256."""
-        said, digests = said.lower(), (self.files[ModelFormat.SAFETENSORS].sha256, *self.earlier)
-        return len(said) >= len(self.revision) and any(digest.startswith(said) for digest in digests)
+        """Return whether `said` names this revision: at least 12 digits of the model file's sha256, or of `earlier`.
+
+        After a `+` come as many digits of the card's sha256; without them any card will do.
+        """
+        weights, plus, card = said.lower().partition("+")
+        own = (self.files[ModelFormat.SAFETENSORS].sha256, *self.earlier)
+        named = [(weights, own), *([(card, (self.card.sha256,))] if plus else [])]
+        return all(
+            len(digits) >= REVISION_DIGITS and any(one.startswith(digits) for one in found) for digits, found in named
+        )
 
 
 def _not_empty(revisions: tuple[IndexedModel, ...]) -> tuple[IndexedModel, ...]:
@@ -118,15 +138,28 @@ class ZooIndex(StrictModel):
         revisions = self.models.get(name, ())
         return next((model for model in reversed(revisions) if revision is None or model.is_revision(revision)), None)
 
+    def lists(self, file: IndexedFile) -> bool:
+        """Return whether a file is one of the index."""
+        return any(file in (model.card, *model.files.values()) for models in self.models.values() for model in models)
+
     def adding(self, name: str, model: IndexedModel) -> "ZooIndex":
         """Return the index with `model` as the newest revision of `name`; an entry of the same revision is replaced."""
         others = tuple(other for other in self.models.get(name, ()) if other.revision != model.revision)
         return ZooIndex(schema_version=INDEX_VERSION, models={**self.models, name: (*others, model)})
 
-    def changing(self, name: str, model: IndexedModel) -> "ZooIndex":
-        """Return the index with `model` in the place of the entry of the same revision."""
-        revisions = tuple(model if old.revision == model.revision else old for old in self.models[name])
-        return ZooIndex(schema_version=INDEX_VERSION, models={**self.models, name: revisions})
+    def with_files(self, name: str, revision: str, files: dict[str, IndexedFile]) -> "ZooIndex":
+        """Return the index with other files by format in all entries of a revision."""
+        entries = (
+            old.model_copy(update={"files": files}) if old.revision == revision else old for old in self.models[name]
+        )
+        return ZooIndex(schema_version=INDEX_VERSION, models={**self.models, name: tuple(entries)})
+
+    def correcting(self, name: str, model: IndexedModel) -> "ZooIndex":
+        """Return the index with `model`, which has another card, as the newest entry of its revision."""
+        entries = [old for old in self.models[name] if old.pin != model.pin]
+        last = max(i for i, old in enumerate(entries) if old.revision == model.revision)
+        entries.insert(last + 1, model)
+        return ZooIndex(schema_version=INDEX_VERSION, models={**self.models, name: tuple(entries)})
 
 
 def parse_index(raw: bytes, *, origin: str) -> ZooIndex:

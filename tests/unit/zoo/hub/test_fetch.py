@@ -230,6 +230,27 @@ def test_a_card_of_another_model_is_refused(web, made, carded) -> None:
         pull_from(web.url)
 
 
+def test_a_corrected_card_is_pulled_into_a_cold_and_a_warm_cache(web, made, carded, cache, monkeypatch) -> None:
+    def pulled_card(reference: str = "tiny") -> bytes:
+        return pull_from(web.url, reference)[0].with_suffix(".yaml").read_bytes()
+
+    before = find_model("tiny", open_catalogs([web.url])).model
+    old = pulled_card()
+    made = carded(description="the right description")
+    publish(made.file, made.card_file, str(web.folder), card_only=True)
+    assert pulled_card() == pulled_card(made.reference) == made.card_file.read_bytes() != old
+    assert cached_models().index.get("tiny").description == "the right description"
+    assert web.paths().count(path_of(made)) == 1
+    assert pulled_card(f"tiny@{before.pin}") == old
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(cache / "of another user"))
+    assert pulled_card() == made.card_file.read_bytes()
+    assert pulled_card(f"tiny@{before.pin}") == old
+    shown = [found.shown_revision for found in search("tiny@*", open_catalogs([web.url]))]
+    assert shown == [before.pin, before.revision]
+    with pytest.raises(SnnZooError, match=re.escape(f"there are {before.pin}, {before.revision}")):
+        pull_from(web.url, f"tiny@{before.revision}+{'0' * 12}")
+
+
 def test_an_index_through_fsspec(made, web) -> None:
     fsspec = pytest.importorskip("fsspec")
     fsspec.filesystem("memory").put(str(web.folder), "/index", recursive=True)

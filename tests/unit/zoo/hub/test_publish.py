@@ -1,6 +1,7 @@
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -186,13 +187,14 @@ def counted(self, target):
 Path.replace = counted
 from zoo.hub import publish
 from zoo.model_format import ModelFormat
-publish._check_card = lambda *_: ModelFormat.SAFETENSORS  # without loading torch
+publish._check_card = lambda *_: (ModelFormat.SAFETENSORS, None)  # without loading torch
+publish.model_readme = lambda *_: "page"
 publish.publish(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-@pytest.mark.parametrize("renames", [0, 1, 2])
+@pytest.mark.parametrize("renames", [0, 1, 2])  # the index is the third file, before its pages
 def test_killed_between_any_two_files_it_leaves_the_old_index(carded, tmp_path, renames: int) -> None:
     old, new = carded("old"), carded("new")
     index = tmp_path / "index"
@@ -202,6 +204,87 @@ def test_killed_between_any_two_files_it_leaves_the_old_index(carded, tmp_path, 
     assert set(read_index(index).models) == {"old"}
     publish(new.file, new.card_file, str(index))
     assert set(read_index(index).models) == {"old", "new"}
+
+
+# --- Cards corrected later
+
+
+def corrected(made, **facts: object) -> Path:
+    """Return a copy of a model's card with other facts."""
+    path = made.file.with_name(f"corrected-{len(list(made.file.parent.iterdir()))}.yaml")
+    dump_card(load_card(made.card_file).model_copy(update=facts), path)
+    return path
+
+
+def test_a_corrected_card_takes_the_place_of_the_published_one_which_stays(carded, tmp_path) -> None:
+    made, newer, index = carded(), carded(seed=1), tmp_path / "index"
+    for model in (made, newer):
+        publish(model.file, model.card_file, str(index))
+    old = read_index(index).get("tiny", made.reference[5:])
+    card = corrected(made, description="the right description", licence="MIT")
+    assert publish(made.file, card, str(index), card_only=True) == made.reference
+    found = read_index(index)
+    entry = found.get("tiny", made.reference[5:])
+    assert (entry.description, entry.licence, entry.files) == ("the right description", "MIT", old.files)
+    assert (index / entry.card.path).read_bytes() == card.read_bytes()
+    assert found.get("tiny", old.pin) == old
+    assert (index / old.card.path).read_bytes() == made.card_file.read_bytes()
+    assert found.get("tiny").revision == newer.reference[5:]  # a name alone still means the newest weights
+    assert "the right description" in (index / "tiny" / entry.revision / "README.md").read_text("utf-8")
+    before = {path: path.stat().st_mtime_ns for path in index.rglob("*")}
+    publish(made.file, card, str(index), card_only=True)
+    assert {path: path.stat().st_mtime_ns for path in index.rglob("*")} == before
+
+
+def test_a_card_may_be_corrected_twice_and_back(carded, tmp_path) -> None:
+    made, index = carded(), tmp_path / "index"
+    publish(made.file, made.card_file, str(index))
+    second = corrected(made, description="second")
+    for card in (second, made.card_file):
+        publish(made.file, card, str(index), card_only=True)
+    entries = read_index(index).models["tiny"]
+    assert [(index / entry.card.path).read_bytes() for entry in entries] == [
+        second.read_bytes(),
+        made.card_file.read_bytes(),
+    ]
+
+
+def test_a_format_joins_all_entries_of_its_weights(carded, tmp_path) -> None:
+    from converters import read_model, write_model
+    from zoo.card import FileFacts
+
+    made, index = carded(), tmp_path / "index"
+    publish(made.file, made.card_file, str(index))
+    netx = write_model(read_model(made.file), tmp_path / "tiny.net")
+    card = corrected(made, files={**load_card(made.card_file).files, ModelFormat.NETX: FileFacts.of_file(netx)})
+    publish(made.file, card, str(index), card_only=True)
+    publish(netx, card, str(index))
+    old, new = read_index(index).models["tiny"]
+    assert set(old.files) == set(new.files) == {"safetensors", "netx"}
+    assert (index / old.card.path).read_bytes() == made.card_file.read_bytes()
+    assert (index / new.card.path).read_bytes() == card.read_bytes()
+
+
+def test_only_the_card_of_published_weights_is_corrected(carded, tmp_path) -> None:
+    made, other, index = carded(), carded(seed=1), tmp_path / "index"
+    with pytest.raises(SnnZooError, match=rf"no {made.reference}, whose card could be corrected"):
+        publish(made.file, made.card_file, str(index), card_only=True)
+    publish(made.file, made.card_file, str(index))
+    with pytest.raises(IntegrityError, match="is the card of another file"):
+        publish(other.file, corrected(made, description="x"), str(index), card_only=True)
+    with pytest.raises(IntegrityError, match="with --card-only"):
+        publish(made.file, corrected(made, description="x"), str(index))
+    assert len(read_index(index).models["tiny"]) == 1
+
+
+@pytest.mark.parametrize("line", ["licence: ''", "licence: NOASSERTION", ""])
+def test_a_card_without_a_licence_is_refused(line: str, carded, tmp_path) -> None:
+    made = carded()
+    text = made.card_file.read_text("utf-8")
+    made.card_file.write_text(re.sub(r"(?m)^licence: .*\n", f"{line}\n", text), "utf-8")
+    with pytest.raises(SnnZooError, match=r"card\.yaml: tiny has no licence.*licence: Apache-2\.0"):
+        publish(made.file, made.card_file, str(tmp_path / "index"))
+    assert not (tmp_path / "index").exists()
 
 
 # --- A hub
@@ -228,8 +311,9 @@ class Hub:
                 self.wfile.write(body)
 
             def do_GET(self) -> None:
-                if self.path.startswith("/owner/repo/resolve/main/"):
-                    file = folder / self.path.removeprefix("/owner/repo/resolve/main/")
+                if found := re.match("/owner/repo/resolve/([^/]+)/(.+)", self.path):
+                    at, path = found.groups()
+                    file = (folder if at == "main" else folder.with_name(at)) / path  # a commit's files, or the newest
                     self.answer(file.read_bytes() if file.is_file() else {}, 200 if file.is_file() else 404)
                 else:
                     siblings = [{"rfilename": str(p.relative_to(folder))} for p in folder.rglob("*") if p.is_file()]
@@ -237,7 +321,9 @@ class Hub:
 
             def do_POST(self) -> None:
                 lines = self.rfile.read(int(self.headers["Content-Length"])).splitlines()
-                if self.path.endswith("/preupload/main"):
+                if self.path == "/api/validate-yaml":
+                    self.answer({"errors": [], "warnings": []})
+                elif self.path.endswith("/preupload/main"):
                     wanted = json.loads(lines[0])["files"]
                     files = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in wanted]
                     self.answer({"files": files})
@@ -250,6 +336,7 @@ class Hub:
                         file = folder / operation["value"]["path"]
                         file.parent.mkdir(parents=True, exist_ok=True)
                         file.write_bytes(base64.b64decode(operation["value"]["content"]))
+                    shutil.copytree(folder, folder.with_name(f"commit{len(hub.commits)}"))
                     self.answer({"commitUrl": "http://127.0.0.1/owner/repo/commit/1", "commitOid": "1" * 40})
 
         self.httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -295,3 +382,31 @@ def test_publish_to_a_hub_and_pull_from_it(carded, tmp_path, hub) -> None:
     done = zoo("publish", made.file, made.card_file, "--to", "hf://owner/repo/models")
     assert done.returncode == 1
     assert done.stderr.startswith("Error: hf://owner/repo/models: ")
+
+
+def test_a_card_is_corrected_on_a_hub_and_its_users_get_it(carded, tmp_path, hub, monkeypatch) -> None:
+    made, index = carded(), "hf://owner/repo"
+    assert zoo("publish", made.file, made.card_file, "--to", index).returncode == 0
+    (before,) = json.loads(zoo("list", "--from", index, "--json").stdout)["models"]
+
+    def card_of(reference: str, user: str, source: str = index) -> str:
+        monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / user))
+        done = zoo("pull", reference, "--from", source)
+        assert done.returncode == 0, done.stderr
+        return Path(done.stdout.strip()).with_suffix(".yaml").read_text("utf-8")
+
+    old = made.card_file.read_text("utf-8")
+    assert card_of("tiny", "warm") == old
+    card = corrected(made, description="the right description")
+    done = zoo("publish", made.file, card, "--to", index, "--card-only")
+    assert (done.stdout, done.returncode) == (f"{made.reference}\n", 0), done.stderr
+    new = card.read_text("utf-8")
+    assert card_of("tiny", "warm") == card_of("tiny", "cold") == card_of(made.reference, "warm") == new
+    assert card_of(f"tiny@{before['pin']}", "warm") == card_of(f"tiny@{before['pin']}", "colder") == old
+    assert card_of("tiny", "warm", f"{index}@commit1") == old
+    page = (tmp_path / "hub" / "README.md").read_text("utf-8")
+    assert "the right description" in page
+    assert "README.md" in hub.commits[-1]["files"]
+    (tmp_path / "hub" / "README.md").write_text("of the owner's own")
+    assert zoo("publish", made.file, made.card_file, "--to", index, "--card-only").returncode == 0
+    assert (tmp_path / "hub" / "README.md").read_text("utf-8") == "of the owner's own"

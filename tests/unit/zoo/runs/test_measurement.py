@@ -13,7 +13,7 @@ from specs import IntegrityError, SnnZooError, load_spec
 from specs.io import spec_from_document
 from specs.training import Precision
 from zoo.card import SeedScore, Versions, dump_card, load_card, seed_accuracies
-from zoo.runs.card_text import as_markdown, c_section, costs_in_c, document, seed_words
+from zoo.card_text import as_markdown, c_section, costs_in_c, document, seed_words
 from zoo.runs.measurement import STEPS, differences, made_by, measure_card, measure_seed, same_network
 
 

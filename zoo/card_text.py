@@ -1,6 +1,6 @@
 """Text of a card for people: sections of tables, and a page of Markdown."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
@@ -194,18 +194,20 @@ def as_markdown(card: Card, spec: NetworkSpec) -> str:
     """Return the card as a page of Markdown; `spec` as for `sections`."""
     lines = [f"# {card.name}", "", card.description]
     for section in sections(card, spec):
-        lines += ["", f"## {section.title}", ""]
-        lines += [
-            _row(section.header),
-            _row(("---", *("---" if section.words else "--:",) * (len(section.header) - 1))),
-        ]
         command = section.title == COMMANDS
-        lines += [_row((name, *(f"`{cell}`" if command else cell for cell in cells))) for name, *cells in section.rows]
+        rows = [(name, *(f"`{cell}`" if command else cell for cell in cells)) for name, *cells in section.rows]
+        lines += ["", f"## {section.title}", "", table(section.header, rows, words=section.words)]
         if section.note:
             lines += ["", section.note]
     constants = [f"{one.operation}: {one.picojoules:g} pJ ({one.source})" for one in COSTS]
     lines += ["", "Energy of one operation:", "", *(f"- {line}" for line in constants)]
     return "\n".join(lines) + "\n"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, words: bool = True) -> str:
+    """Return a table in Markdown; columns after the first align left if they have `words`."""
+    rule = ("---", *("---" if words else "--:",) * (len(header) - 1))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
 
 
 def rate_words(rate: float | None) -> str:
@@ -286,7 +288,3 @@ def _golden_words(card: Card) -> str:
     if golden.seed is None:
         return counted(golden.shape[0], f"test {sample}")
     return f"{counted(golden.shape[0], sample)}, drawn at random from the seed {golden.seed}; none is of the data"
-
-
-def _row(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cells)} |"
