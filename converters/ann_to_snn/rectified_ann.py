@@ -16,7 +16,7 @@ from converters.ann_to_snn.judge import Judge
 from converters.linear.ann import Ann, Conv, Dense
 
 EPOCHS = 4
-"""Number of epochs; with them, small networks of digits came within 0.3 points of their file."""
+"""Number of epochs."""
 IMAGES_PER_EPOCH = 20_000
 BATCH = 50
 LEARNING_RATE = 1e-3
