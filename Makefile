@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 RUN ?= run
 LAVA_PYTHON ?=
 PEER_PYTHON ?=
+KERAS_PYTHON ?=
 ONNX_FOLDER ?=
 DATA_DIR ?=
 BENCH_OPTIONS ?=
@@ -142,8 +143,8 @@ check-nir: install  ## Exchange NIR files with others: make check-nir PEER_PYTHO
 check-onnx: install  ## Import a folder of ONNX files, score them on MNIST: make check-onnx ONNX_FOLDER=... DATA_DIR=...
 	$(BIN)/python tests/benchmarks/check_onnx.py --folder "$(ONNX_FOLDER)" $(if $(DATA_DIR),--data "$(DATA_DIR)")
 
-check-graphs: install  ## Convert classifiers of torchvision with random weights (pip install torchvision), compare the engines
-	$(BIN)/python tests/benchmarks/check_graphs.py
+check-graphs: install  ## Convert classifiers of torchvision (pip install torchvision) with random weights: make check-graphs KERAS_PYTHON=(keras, tensorflow-cpu, tf2onnx)
+	$(BIN)/python tests/benchmarks/check_graphs.py --keras-python "$(KERAS_PYTHON)"
 	$(BIN)/python tests/make_readme_tables.py --print graphs
 
 check-neurobench: install  ## Run NeuroBench's harness on three models (pip install neurobench), its figures beside ours: DATA_DIR=...

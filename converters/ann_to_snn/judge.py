@@ -74,11 +74,16 @@ class Judge:
 
     @torch.no_grad()
     def verdict(self, network: Network) -> Verdict:
-        """Return the verdict on a network, run in integers; raise `StateOverflowError` if a state leaves 24 bits.
+        """Return the verdict on a network, run in integers; raise `StateOverflowError` if a state leaves 24 bits."""
+        return self.verdict_on(IntegerNetwork(network))
+
+    @torch.no_grad()
+    def verdict_on(self, answer: Teacher) -> Verdict:
+        """Return the verdict on a function that returns logits.
 
         The loss is the mean of the cross-entropy with the labels and of the divergence from the ANN's answers.
         """
-        logits = batched_logits(IntegerNetwork(network), self.images)
+        logits = batched_logits(answer, self.images)
         found, answers = (logits * logit_scale(logits, self.wanted)).log_softmax(1), logits.argmax(1)
         distance = F.kl_div(found, self.wanted.log_softmax(1), log_target=True, reduction="none").sum(1)
         losses = (F.nll_loss(found, self.labels, reduction="none") + distance) / 2

@@ -50,6 +50,7 @@ from converters.ann_to_snn.conversion_notes import (
 )
 from converters.ann_to_snn.judge import BestSoFar, Judge
 from converters.ann_to_snn.readout import calibrate_logits, refit_readout
+from converters.ann_to_snn.rectified_ann import Replacement, tune_ann
 from converters.ann_to_snn.tuning import epoch_size, neuron_steps, tune, usual_epochs
 from converters.linear.ann import Ann
 from converters.linear.image_normalization import Normalization
@@ -141,6 +142,7 @@ class OnnxConversion:
         notes: assumptions and warnings, for people.
         doubt: the note that the images seem to need another normalization, or the classes another order; or None.
         seconds: duration of the conversion.
+        replacement: cost of replacing activations by ReLU; None if none were.
     """
 
     model: Model
@@ -157,6 +159,7 @@ class OnnxConversion:
     notes: tuple[str, ...]
     doubt: str | None
     seconds: float
+    replacement: Replacement | None = None
 
     def __repr__(self) -> str:
         lines = [] if self.ann is None else [f"ANN: {self.ann:.2%}"]
@@ -206,6 +209,7 @@ class OnnxConversion:
             "reset": str(self.candidate.reset),
             "max_pool": str(self.candidate.max_pooling) if has_maxima(self.imported.ann) else None,
             "judged_by": self.judged_by,
+            "replaced": None if self.replacement is None else vars(self.replacement),
             "accuracy": {
                 "ann": self.ann,
                 "converted": {str(t): accuracy for t, accuracy in self.converted.items()},
@@ -239,6 +243,7 @@ def import_onnx(
     time_steps: int = 16,
     epochs: int | None = None,
     forms: SpikingForms = EVERY_FORM,
+    replace_activations: str | None = None,
     seed: int = 0,
     callbacks: ImportCallbacks = NO_CALLBACKS,
 ) -> OnnxConversion:
@@ -258,6 +263,8 @@ def import_onnx(
         epochs: number of epochs of tuning; 0 for none. The default is `usual_epochs`: 2, and up to 8 for networks that
             lost much with few time steps.
         forms: forms of the input, of max pooling and of the reset to choose from.
+        replace_activations: "relu" to put ReLU in the place of activations close to it, such as GELU and SiLU, and tune
+            the ANN to its own former answers; needs a dataset. By default they are refused.
         seed: seed of everything random.
         callbacks: functions to call with intermediate results.
 
@@ -270,10 +277,14 @@ def import_onnx(
     """
     document_as({"time_steps": time_steps, "epochs": epochs, "seed": seed}, _Numbers, origin="import_onnx")
     check_type(forms, SpikingForms, "forms must be SpikingForms", advice="SpikingForms(resets=[Reset.ZERO]) makes one")
+    if replace_activations not in (None, "relu"):
+        raise ConversionError(f"replace_activations: must be 'relu' or None, got {replace_activations!r}")
+    if replace_activations and dataset is None:
+        raise DataError("--replace-activations relu tunes the ANN on images: give them with --data")
     start = time.perf_counter()
     keep_freed_memory()
     callbacks.on_step("importing the ANN, and comparing it with the ONNX reference")
-    path, imported = imported_ann(path, example)
+    path, imported = imported_ann(path, example, replace_activations=replace_activations is not None)
     ann, notes = imported.ann, list(imported.notes)
     if prod(ann.nodes[-1].shape) == 1:
         raise UnsupportedError(
@@ -293,7 +304,7 @@ def import_onnx(
             epochs = 0
     elif validation is not None:
         raise DataError(f"--validation {validation.name}: needs other images to calibrate on: give --data, too")
-    answers, doubt = AnnAnswers(ann, normalization), None
+    answers, doubt = AnnAnswers(imported.original or ann, normalization), None
     if dataset is None:
         notes.append("no data: calibrated on noise, neither tuned nor scored; --data makes the network more accurate")
     elif not labelled:
@@ -303,7 +314,16 @@ def import_onnx(
         callbacks.on_doubt(doubt)
         notes.append(doubt)
     learning, judging, judged_by = divided(answers, dataset, validation, labelled, seed)
-    judge = Judge(judging, answers)
+    judge, replacement = Judge(judging, answers), None
+    if imported.original is not None and dataset is not None:
+        before = AnnAnswers(ann, normalization)
+        ann = tune_ann(before, answers, learning, judge, seed=seed, on_step=callbacks.on_step)
+        file, untuned, tuned = (
+            float(each.right(dataset.test).double().mean())
+            for each in (answers, before, AnnAnswers(ann, normalization))
+        )
+        replacement = Replacement(imported.replaced, file, untuned, tuned, kept=ann is not before.ann)
+        imported = replace(imported, ann=ann)
     candidate = best_candidate(
         ann,
         drawn(learning, images_wanted(ann), seed).float() / 255,
@@ -333,6 +353,7 @@ def import_onnx(
         notes += [note] if (note := dataset.limit_note) else []
     notes += done.notes
     facts = {"source": path.name, "epochs": epochs, "seed": seed, **normalization.as_json()}
+    facts |= {} if replace_activations is None else {"replace_activations": replace_activations}
     facts |= {} if validation is None else {"validation": validation.name}
     for option, choices in (("input", forms.encodings), ("max_pool", forms.max_pooling), ("reset", forms.resets)):
         if len(choices) == 1:  # of several, converting again chooses again
@@ -352,10 +373,13 @@ def import_onnx(
         notes=tuple(notes),
         doubt=doubt,
         seconds=time.perf_counter() - start,
+        replacement=replacement,
     )
 
 
-def imported_ann(model: object, example: Tensor | None) -> tuple[Path, OnnxImport]:
+def imported_ann(
+    model: object, example: Tensor | None, *, replace_activations: bool = False
+) -> tuple[Path, OnnxImport]:
     """Import a file, or a model in memory, which is called model.onnx."""
     if (example is None) == isinstance(model, torch.nn.Module):
         raise ConversionError(
@@ -370,10 +394,10 @@ def imported_ann(model: object, example: Tensor | None) -> tuple[Path, OnnxImpor
                 path.write_bytes(model.SerializeToString())
             else:
                 _export(model, example, path)
-            return path, import_ann(path)
+            return path, import_ann(path, replace_activations=replace_activations)
     wanted = "import_onnx takes the path of an ONNX file, an onnx.ModelProto, or a torch module"
     path = check_path(model, wanted, advice="torch.onnx.export writes a module as a file", error=ConversionError)
-    return path, import_ann(path)
+    return path, import_ann(path, replace_activations=replace_activations)
 
 
 def _export(module: torch.nn.Module, example: Tensor | None, path: Path) -> None:

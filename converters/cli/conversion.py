@@ -57,16 +57,17 @@ RULES_OF_ONNX = (
     Rule("--limit", "scores images of --data", needs=("--data",)),
     Rule("--epochs", "tunes on images of --data", needs=("--data",)),
     Rule("--validation", "judges what is made with --data", needs=("--data",)),
+    Rule("--replace-activations", "tunes the ANN on images of --data", needs=("--data",)),
     Rule(
         "--neuron sigma-delta",
         "makes a network that is not tuned, and whose steps are its layers",
-        excludes=("--epochs", "--time-steps", "--input", "--max-pool", "--reset", "--report"),
+        excludes=("--epochs", "--time-steps", "--input", "--max-pool", "--reset", "--report", "--replace-activations"),
     ),
     Rule("--reset subtract", "cannot be written as netx", excludes=("-o FILE.net", "-o FILE.hdf5")),
 )
 ONLY_FOR_ONNX = (
     "--data", "--validation", "--data-dir", "--cache-dir", "--limit", "--raw", "--epochs", "--input", "--max-pool",
-    "--neuron", "--seed", "--threads", "--report",
+    "--neuron", "--replace-activations", "--seed", "--threads", "--report",
 )  # fmt: skip
 NOT_FOR_ONNX = ("--spec", "--threshold", "--input-bits", "--dt", "--time-constants", "--nodes-only")
 
@@ -215,6 +216,7 @@ def _convert_onnx(
     epochs: int | None,
     entering: str,
     max_pool: str,
+    replace_activations: str | None,
     seed: int,
     mean: float | tuple[float, ...] | None,
     std: float | tuple[float, ...] | None,
@@ -266,6 +268,7 @@ def _convert_onnx(
         time_steps=time_steps or 16,
         epochs=epochs,
         forms=forms,
+        replace_activations=replace_activations,
         callbacks=ImportCallbacks(
             on_step=say,
             on_imported=check_ann,
@@ -301,6 +304,9 @@ def _print_conversion(conversion: OnnxConversion, mark: str) -> None:
     echo(f"input: {candidate.input_form}{pooling}; reset: {candidate.reset}; judged by {conversion.judged_by}")
     if conversion.ann is not None:
         rows = [["ANN", "", percent(conversion.ann), ""]]
+        if (replaced := conversion.replacement) is not None:
+            rows.append(["ANN with ReLU", "untuned", percent(replaced.untuned), "" if replaced.kept else "kept"])
+            rows.append(["ANN with ReLU", "tuned", percent(replaced.tuned), "kept" if replaced.kept else "undone"])
         steps = conversion.spec.time_steps
         for stage, accuracies in (("converted", conversion.converted), ("tuned", conversion.tuned)):
             rows += [

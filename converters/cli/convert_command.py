@@ -132,6 +132,12 @@ def _each_once(context: click.Context, parameter: click.Parameter, given: tuple[
     "[default: auto]",
 )
 @click.option(
+    "--replace-activations",
+    type=click.Choice(["relu"]),
+    help="ONNX: put ReLU in the place of activations close to it (GELU, SiLU, HardSwish, ELU, SELU, CELU, Softplus, "
+    "Mish), and tune the ANN to its own former answers; needs --data. [default: they are refused]",
+)
+@click.option(
     "--neuron",
     "neurons",
     type=click.Choice(["spike", "sigma-delta"]),

@@ -6,7 +6,7 @@ with. The ANN is data rather than a torch module, so that those steps can fold, 
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -58,6 +58,32 @@ class PRelu:
     slope: Tensor
 
 
+SMOOTH: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "gelu": lambda x, _: F.gelu(x),
+    "gelu (tanh)": lambda x, _: F.gelu(x, approximate="tanh"),
+    "silu": lambda x, constant: x * torch.sigmoid(constant * x),
+    "hard_swish": lambda x, _: F.hardswish(x),
+    "elu": lambda x, constant: F.elu(x, constant),
+    "selu": lambda x, _: F.selu(x),
+    "celu": lambda x, constant: F.celu(x, constant),
+    "softplus": lambda x, _: F.softplus(x),
+    "mish": lambda x, _: F.mish(x),
+}
+"""Activations close to a rectifier by name; functions of a tensor and a constant."""
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """Activation of `SMOOTH`, with its constant; only in ANNs whose answers others learn."""
+
+    name: str
+    constant: float = 1.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return its values."""
+        return SMOOTH[self.name](x, self.constant)
+
+
 @dataclass(frozen=True)
 class Flatten:
     """Reshape of `[C, H, W]` to `[C * H * W]`, in C order."""
@@ -103,7 +129,7 @@ class Unread:
 
 Operation = (
     Dense | Conv | AvgPool | MaxPool | Relu | Clip | LeakyRelu | PRelu | Flatten | Add | Concat
-    | ScaleShift | Bound | ZeroPad | Unread
+    | ScaleShift | Bound | ZeroPad | Smooth | Unread
 )  # fmt: skip
 """Operation of a node. Those of the second line are only in graphs as read; `passes` folds or refuses them."""
 
@@ -209,5 +235,7 @@ def apply_operation(operation: Operation, *inputs: Tensor) -> Tensor:
             return x.clamp(low, high)
         case ZeroPad(padding):
             return padded(x, padding)
+        case Smooth():
+            return operation(x)
         case Unread():
             raise ValueError("an incomplete graph cannot be run")

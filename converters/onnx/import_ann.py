@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto
 
 from converters.linear.ann import Ann, PRelu
-from converters.linear.passes import PART, folded
+from converters.linear.passes import PART, folded, in_single_precision
 from converters.onnx.flat_graph import INPUT, LAYER, TENSOR_WORK, Budget, FlatGraph
 from converters.onnx.operator_table import Trait
 from converters.onnx.operators import OPERATORS, PRODUCT_OF_TENSORS
@@ -19,6 +19,7 @@ from converters.onnx.reading.constant_folding import FOLDABLE, evaluate
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.reading.onnx_graph import Graph, GraphNode, read_graph
 from converters.onnx.reference_check import Layout, Reference, largest_errors, make_reference
+from converters.onnx.replaced_activations import activations_of, named, with_activations, with_rectifiers
 from converters.onnx.tensor_layout import Data, Relayout, rows_of
 from specs.errors import ConversionError, IntegrityError, UnsupportedError
 from specs.files.limits import onnx_constants, onnx_work
@@ -47,6 +48,9 @@ class OnnxImport:
         relative_error: the same, as a part of the largest logit.
         notes: choices and omissions that the user should know.
         reference: onnx's evaluator on the file, for comparisons on other images.
+        original: the ANN with the activations of the file, if rectifiers replace some in `ann`; or None. Errors and
+            `reference` are then of the file with rectifiers.
+        replaced: these activations in words, such as "2 gelu"; empty if there are none.
     """
 
     ann: Ann = field(repr=False)
@@ -55,14 +59,20 @@ class OnnxImport:
     relative_error: float
     notes: tuple[str, ...]
     reference: Reference = field(repr=False)
+    original: Ann | None = field(default=None, repr=False)
+    replaced: str = ""
 
 
-def import_ann(path: Path) -> OnnxImport:
+def import_ann(path: Path, *, replace_activations: bool = False) -> OnnxImport:
     """Read a classifier of ReLU layers from an ONNX file, and check it against onnx's own evaluator.
 
     The ANN takes images `[N, *ann.shape]`, channels first, whatever the layout in the file, and in 0..1 even if the
     file takes bytes. Softmax, LogSoftmax, Sigmoid, ReLU and ArgMax at the end are left out, as they keep the order of
     the classes. Activations of quantised models are not rounded.
+
+    Args:
+        path: path of the file.
+        replace_activations: True to read activations close to a rectifier, such as GELU, as ReLU.
 
     Raises:
         SnnZooError: the file, or its external data, cannot be read.
@@ -71,12 +81,43 @@ def import_ann(path: Path) -> OnnxImport:
         ConversionError: the opset is newer than the installed onnx supports, or the import differs from onnx's
             evaluator by more than `TOLERANCE` of the largest logit.
     """
-    graph = read_graph(path)
-    budget = Budget(onnx_work(graph.n_bytes))
-    walk, ann, data = _first_that_works(graph, path, budget)
-    logits = walk.output if data.ending is None else next(n for n in graph.nodes if n.row == data.ending).inputs[0]
-    reference = make_reference(graph, logits, walk.constants, walk.layout, walk.flat.quantised, walk.flat.weights)
-    error, largest = _errors(ann, reference, max(1, min(IMAGES, CHECK_WORK // budget.spent)))
+    original = read_graph(path)
+    budget = Budget(onnx_work(original.n_bytes))
+    activations = activations_of(original) if replace_activations else {}
+    graph = with_rectifiers(original, activations) if activations else original
+    try:
+        walk, ann, data = _first_that_works(graph, path, budget)
+    except UnsupportedError as error:
+        if not replace_activations and (others := named(activations_of(original))):
+            raise UnsupportedError(
+                f"{error}; --replace-activations relu puts ReLU in the place of {others}, and tunes the ANN to its own "
+                "former answers"
+            ) from None
+        raise
+    n = max(1, min(IMAGES, CHECK_WORK // budget.spent))
+    reference = _reference(walk, graph, data)
+    difference, relative = _checked(ann, reference, n, path)
+    before = None
+    if activations:
+        before = in_single_precision(with_activations(walk.read_ann(data), walk.flat.rows, activations))
+        _checked(before, _reference(walk, original, data), n, path)
+    rows = list(walk.table(ann))
+    for row, node in zip(rows, sorted(original.nodes, key=lambda node: node.row), strict=True):
+        row["op"] = node.op
+    replaced = named({row: found for row, found in activations.items() if walk.flat.account[row][0] != "unused"})
+    notes = [*_notes(walk, ann), *([f"ReLU takes the place of {replaced}"] if replaced else [])]
+    return OnnxImport(ann, rows, difference, relative, tuple(notes), reference, before, replaced)
+
+
+def _reference(walk: "_Walk", graph: Graph, data: Data) -> Reference:
+    """Return onnx's evaluator for the logits that were imported."""
+    logits = walk.output if data.ending is None else next(n for n in walk.graph.nodes if n.row == data.ending).inputs[0]
+    return make_reference(graph, logits, walk.constants, walk.layout, walk.flat.quantised, walk.flat.weights)
+
+
+def _checked(ann: Ann, reference: Reference, n: int, path: Path) -> tuple[float, float]:
+    """Return the largest error on `n` images, and the same as a part of the largest logit."""
+    error, largest = _errors(ann, reference, n)
     relative = error / largest if largest else error
     if not relative < TOLERANCE:
         raise ConversionError(
@@ -84,7 +125,7 @@ def import_ann(path: Path) -> OnnxImport:
             f"at most {TOLERANCE:g} is allowed. Numbers near the limits of 32-bit floats can cause this; otherwise it "
             "is a bug in snnzoo"
         )
-    return OnnxImport(ann, list(walk.table(ann)), error, relative, tuple(_notes(walk, ann)), reference)
+    return error, relative
 
 
 def _errors(ann: Ann, reference: Reference, n: int) -> tuple[float, float]:
@@ -278,6 +319,10 @@ class _Walk:
         if data is None:
             raise UnsupportedError(f"{path}: the output {self.output!r} does not depend on the image")
         return ann, data
+
+    def read_ann(self, data: Data) -> Ann:
+        """Return the ANN as read, before its nodes are folded."""
+        return self.flat.ann(self.graph.input, self._logits(data))
 
     def _logits(self, data: Data) -> Data:
         """Return the output as one row of logits for each image."""

@@ -40,7 +40,8 @@ def render_graphs(report: dict[str, Any]) -> str:
         error = f"{row['error']:.0e}" if "error" in row else "-"
         rows.append((f"`{name}`", row["side"], f"{row['parameters']:,}", error, *numbers, operators_refused(reason)))
     header = "model | side | parameters | error | layers | neurons | weights | different | refused"
-    intro = f"torchvision {report['torchvision']}, {report['images']} images; {dated(report)}."
+    programs = ", ".join(f"{name} {report[name]}" for name in ("torchvision", "keras") if name in report)
+    intro = f"{programs}, {report['images']} images; {dated(report)}."
     return paragraphs(intro, markdown_table(header, rows))
 
 
