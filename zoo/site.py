@@ -124,7 +124,7 @@ def _model_page(found: Found) -> tuple[str, Card, str | None]:
             ("bytes", f"{weights.bytes:,}"),
         ],
         command=shlex.join(["zoo", "pull", reference, *origin, "-o", "."]),
-        python=f"import zoo\nnet = zoo.create_model({reference!r})",
+        python=f'import zoo\nnet = zoo.create_model("{reference}")',
         sha256=weights.sha256,
         licence=card.licence,
         examples=examples,

@@ -35,7 +35,7 @@ def test_a_page_without_webassembly_says_so_and_has_all_else(run, index, tmp_pat
     for text in (
         "no-such-compiler not found",
         f"zoo pull {NAME}@{revision} --from {index} -o .",
-        "zoo.create_model(&#39;" + f"{NAME}@{revision}",
+        f"zoo.create_model(&#34;{NAME}@{revision}&#34;)",
         json.loads((index / "index.json").read_text())["models"][NAME][0]["files"]["safetensors"]["sha256"],
         "Apache-2.0",
         "Accuracy against time steps",

@@ -33,7 +33,7 @@ from zoo.runs.card_files import card_file
 needs_clang = pytest.mark.skipif(
     not all(map(shutil.which, ("clang", "wasm-ld"))), reason="needs clang and lld for WebAssembly"
 )
-MODELS = ["mnist-dense-shallow", "nmnist-conv", "spoken-digits", "spoken-digits-recurrent"]
+MODELS = ["mnist-dense-shallow", "cifar-10-jpeg-conv-t4", "nmnist-conv", "spoken-digits", "spoken-digits-recurrent"]
 PHONE = 360
 HOSTILE = "<img src=x onerror=hacked=1></script><script>hacked=1</script>{{ hacked }}\"'&amp;\x85"
 READY = "!document.getElementById('live').hidden"
@@ -245,6 +245,32 @@ def test_a_dropped_image_becomes_the_pixels_of_zoo_predict(browser, site, tmp_pa
     assert (found - wanted).abs().max() <= (0 if size == 28 else 1)
     assert (found != wanted).sum() <= 3
     assert "not an image" in read_in_page(browser, "digit.png", b"no image")
+
+
+@needs_clang
+@pytest.mark.parametrize("is_transparent", [False, True])
+def test_a_dropped_photograph_becomes_the_pixels_of_zoo_predict(browser, site, tmp_path, is_transparent) -> None:
+    open_model(browser, site, "cifar-10-jpeg-conv-t4")
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 4), np.uint8)
+    pixels[..., 3] = np.where(pixels[..., 3] < 100, 0, 255) if is_transparent else 255
+    Image.fromarray(pixels).resize((90, 70), Image.Resampling.NEAREST).save(tmp_path / "photo.png")
+    (seen,) = predict_files(packaged_model("cifar-10-jpeg-conv-t4").build(), [tmp_path / "photo.png"])
+    found = torch.tensor(read_in_page(browser, "photo.png", (tmp_path / "photo.png").read_bytes())[0])
+    difference = (found - (255 * seen.image).round().flatten()).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 0.01
+
+
+@needs_clang
+def test_a_recording_of_the_microphone_is_answered(browser, site) -> None:
+    path = open_model(browser, site, "spoken-digits", prefers_reduced_motion="reduce")
+    browser.run("document.getElementById('record').click()")
+    wait(browser, "document.getElementById('record').textContent === 'Stop'")
+    time.sleep(1)  # the microphone beeps once a second
+    browser.run("document.getElementById('record').click()")
+    wait(browser, f"{SAID}.includes('after 8 steps')")
+    assert browser.run("document.getElementById('record').textContent") == "Record"
+    quiet(browser, path)
 
 
 @needs_clang
