@@ -1,8 +1,8 @@
-"""Rendering of this package's templates: each page is one file without scripts, which loads nothing.
+"""Rendering of this package's templates: each page is one file, which loads nothing.
 
 Figures must be testable without HTML, so they are frozen dataclasses that a template only formats. Pages must be safe
-to share: no script, no request, names escaped. So charts are SVG, spikes are animated by CSS alone, and a checkbox
-stops them.
+to share: no request, names escaped, and no script but one on the pages of a site (`site_pages.py`). So charts are SVG,
+spikes are animated by CSS alone, and a checkbox stops them.
 """
 
 import math

@@ -17,6 +17,7 @@ from zoo.cli.gallery_command import gallery
 from zoo.cli.index_commands import list_models, publish_model, pull
 from zoo.cli.score_commands import evaluate_model, predict
 from zoo.cli.show_commands import show, verify
+from zoo.cli.site_command import site
 from zoo.cli.spec_commands import build, check, schema
 from zoo.cli.train_command import train
 
@@ -86,6 +87,6 @@ def zoo(context: click.Context, version: bool) -> None:
 zoo.params += talk_options()
 for member in (
     *(demo, check, schema, build, train, evaluate_model, predict, show, gallery, verify, card),
-    *(list_models, pull, publish_model, data, completion, convert, migrate),
+    *(list_models, pull, publish_model, site, data, completion, convert, migrate),
 ):
     zoo.add_command(member)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from converters.chip.from_network import form_of_network
 from converters.formats.c.c_plan import plan_of
-from converters.formats.c.c_writer import COptions, c_texts, render
+from converters.formats.c.c_writer import COptions, c_texts, render_c
 from converters.formats.c.sketch_name import SKETCH, sketch_path
 from converters.model import Model
 from specs.arguments import check_type
@@ -58,7 +58,7 @@ def write_project(model: Model, path: str | Path, options: COptions | None = Non
     plan, p = plan_of(form_of_network(model.build())), options.prefix
     names = {"plan": plan, "p": p, "P": p.upper(), "stem": source.stem, "name": path.stem}
     texts = {header: of_header, source: of_source}
-    texts |= {cmake: render(f"{CMAKE}.jinja", names), sketch: render("sketch.ino.jinja", names)}
+    texts |= {cmake: render_c(f"{CMAKE}.jinja", names), sketch: render_c("sketch.ino.jinja", names)}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_together({file: text.encode("ascii") for file, text in texts.items()})
     return path

@@ -166,9 +166,9 @@ def c_texts(model: Model, stem: str, options: COptions) -> tuple[str, str]:
         "sum_type": f"int{8 * plan.sum_bytes}_t",
         "amounts": "values" if plan.sends_messages else "counts",
     }
-    code = without_comments(render("network.h.jinja", names))
+    code = without_comments(render_c("network.h.jinja", names))
     names["digest"] = f"0x{hashlib.sha256(code.encode()).hexdigest()[:DIGEST_DIGITS]}"
-    return render("network.h.jinja", names), render("network.c.jinja", names)
+    return render_c("network.h.jinja", names), render_c("network.c.jinja", names)
 
 
 def without_comments(code: str) -> str:
@@ -301,8 +301,8 @@ def _neuron_words(layer: ChipLayer) -> tuple[str, ...]:
     return f"{neurons.threshold_mant}", decays, f"{'subtract' if neurons.subtracts else 'zero'}{late}"
 
 
-def render(template: str, names: dict[str, Any]) -> str:
-    """Return the text of a template of this folder."""
+def render_c(template: str, names: dict[str, Any]) -> str:
+    """Fill a template of this folder."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     environment = Environment(
