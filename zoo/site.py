@@ -24,11 +24,11 @@ from specs.fields import Shape
 from specs.files.whole_file import write_whole
 from specs.network import NetworkSpec
 from zoo.card import Card, load_card
+from zoo.card_text import sections
 from zoo.hub.catalog import PACKAGE, Found, open_catalogs, packaged_models, search
 from zoo.hub.fetch import local_file
 from zoo.model_format import ModelFormat
 from zoo.prediction import FRAMINGS
-from zoo.runs.card_text import sections
 from zoo.runs.golden import golden_images
 from zoo.runs.learning_curves import reports_of
 
