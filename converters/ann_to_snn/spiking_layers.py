@@ -62,11 +62,13 @@ GAINS = 4.0
 class MaxPooling(StrEnum):
     """Replacement of max pooling.
 
-    `any`: neurons that fire when any neuron of their window does; `average`: average pooling, folded into the next
-    layer; `error`: none, max pooling is refused.
+    `any`: neurons that fire when any neuron of their window does; `sum`: neurons for how much the maximum rises from
+    one place of the window to the next; `average`: average pooling, folded into the next layer; `error`: none, max
+    pooling is refused.
     """
 
     ANY = "any"
+    SUM = "sum"
     AVERAGE = "average"
     ERROR = "error"
 
@@ -208,7 +210,9 @@ def spiking_layers(ann: Ann, max_pooling: MaxPooling, *, narrow: int | None = No
 def prepared(ann: Ann, max_pooling: MaxPooling) -> Ann:
     """Return the ANN that `spiking_layers` takes, with max pools where neurons can replace them."""
     ann = activations_first(ann)
-    return with_maxima_as_sums(ann) if max_pooling is MaxPooling.ANY else ann
+    if max_pooling in (MaxPooling.ANY, MaxPooling.SUM):
+        return with_maxima_as_sums(ann, rectified_too=max_pooling is MaxPooling.SUM)
+    return ann
 
 
 def activations_first(ann: Ann) -> Ann:

@@ -87,7 +87,7 @@ def test_with_ideal_neurons_the_layers_are_the_ann(name) -> None:
 
 
 @pytest.mark.parametrize("padding", [(0, 0, 1, 1), (2, 0, 0, 1), (2, 2)], ids=str)
-@pytest.mark.parametrize("max_pooling", [MaxPooling.ANY, MaxPooling.AVERAGE])
+@pytest.mark.parametrize("max_pooling", [MaxPooling.ANY, MaxPooling.SUM, MaxPooling.AVERAGE])
 def test_any_padding_of_a_maximum(padding, max_pooling) -> None:
     size = ConvSpec(channels=2, kernel=3, stride=2, padding=padding).output_shape((2, 6, 6))
     first, second, last = conv(2, 1), conv(3, 2, 1), dense(4, 3 * size[1] * size[2])
@@ -96,8 +96,9 @@ def test_any_padding_of_a_maximum(padding, max_pooling) -> None:
     def ann(pool: nets.Operation) -> Ann:
         return chain((1, 8, 8), first, nets.Relu(), pool, second, nets.Relu(), nets.Flatten(), last)
 
-    layers = spiking_layers(ann(nets.MaxPool(*windows)), max_pooling)
-    replacement = nets.MaxPool(*windows) if max_pooling is MaxPooling.ANY else nets.AvgPool(*windows)
+    layers = spiking_layers(prepared(ann(nets.MaxPool(*windows)), max_pooling), max_pooling)
+    assert any(layer.is_any for layer in layers) == (max_pooling is MaxPooling.ANY)
+    replacement = nets.AvgPool(*windows) if max_pooling is MaxPooling.AVERAGE else nets.MaxPool(*windows)
     x = torch.randn(7, 1, 8, 8, generator=GENERATOR)
     wanted, _ = run_ann(ann(replacement), x)
     torch.testing.assert_close(forward(layers, x).float(), wanted, rtol=1e-4, atol=1e-4)
