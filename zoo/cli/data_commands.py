@@ -61,7 +61,7 @@ def data_list(places: "DataPlaces", as_json: bool) -> None:
         return
     known = sources()
     for name, path in found.items():
-        is_downloadable = known[known[name].simulated_from or name].is_downloadable
+        is_downloadable = known[known[name].made_from or name].is_downloadable
         source = f"zoo data pull {name}" if is_downloadable else "no download: see zoo/README.md"
         echo(f"{name:<25}{path or f'missing ({source})'}")
 

@@ -49,7 +49,8 @@ Typed = TypeVar("Typed", bound=BaseModel)
 STEPS = (1, 2, 4, 8, 16, 32)
 """Numbers of time steps T for which every card has the accuracy, besides the network's T."""
 N_GOLDEN, GOLDEN_SEED = 8, 0
-VALIDATION_RULE = "of each class its share, taken out of the training images at random, by the seed"
+DRAWN_VALIDATION = "of each class its share, taken out of the training images at random, by the seed"
+OWN_VALIDATION = "set apart by the dataset itself; seed"
 FLOAT_TOLERANCE = 1e-6
 """Relative difference up to which two measured floats count as equal: they are sums, and rounding differs."""
 CONVERSION_OPTIONS = [
@@ -151,6 +152,7 @@ def measure_card(
         else _operations(network, count_as_ann(network, dataset.test), len(dataset.test), is_ann=True),
     )
     facts = FileFacts.of_file(path)
+    sets_apart = recipe is not None and recipe.validation == dataset.train.n_validation > 0
     assert own.synops is not None
     return Card(
         name=name,
@@ -169,7 +171,7 @@ def measure_card(
             training_images=None if recipe is None else len(dataset.train) - recipe.validation,
             validation_images=None if recipe is None else recipe.validation,
             validation_seed=None if recipe is None else recipe.seed,
-            validation_rule=None if recipe is None else VALIDATION_RULE,
+            validation_rule=None if recipe is None else OWN_VALIDATION if sets_apart else DRAWN_VALIDATION,
             test_images=len(dataset.test),
         ),
         training=training,
