@@ -428,6 +428,7 @@ GRAPHS = {
 @pytest.mark.parametrize("name", GRAPHS)
 def test_any_graph_of_linear_nodes_and_rectifiers_is_the_ann(name, most, monkeypatch) -> None:
     monkeypatch.setattr("converters.ann_to_snn.spiking_layers.MOST_COPIES", most)
+    monkeypatch.setattr("converters.ann_to_snn.spiking_layers.MOST_MORE_WEIGHTS", 1 + most)
     monkeypatch.setattr("converters.ann_to_snn.spiking_layers.NARROW", 1)
     ann = graph((1, 6, 6), *GRAPHS[name])
     layers = spiking_layers(activations_first(ann), MaxPooling.ERROR)
@@ -452,16 +453,21 @@ def test_a_convolution_of_concatenated_channels_has_the_weights_of_each_part() -
     assert layers[3].sources == (3, 2)
 
 
-def test_a_linear_bottleneck_has_neurons_only_where_folding_is_dearer() -> None:
-    layers = spiking_layers(graph((1, 6, 6), *GRAPHS["linear bottlenecks"]), MaxPooling.ERROR)
+def test_a_linear_bottleneck_has_neurons_only_where_folding_is_dearer(monkeypatch) -> None:
+    def layers_of(ann: nets.Ann) -> list[SpikingLayer]:
+        return spiking_layers(ann, MaxPooling.ERROR)
+
+    bottlenecks = graph((1, 6, 6), *GRAPHS["linear bottlenecks"])
+    wide = chain((4, 6, 6), conv(2, 4, 1), conv(3, 2, 1), RELU, FLATTEN, dense(3, 108))
+    narrow = chain((4, 6, 6), conv(1, 4, 1), conv(4, 1, 1), RELU, FLATTEN, dense(3, 144))
+    assert [layer.target for layer in layers_of(bottlenecks)] == ["r0", "r1", "r2", "r3", "r4", "r5", "logits"]
+    assert weights_of(layers_of(narrow)) == [4 * 4, 3 * 144]
+    monkeypatch.setattr("converters.ann_to_snn.spiking_layers.MOST_MORE_WEIGHTS", 1)
+    layers = layers_of(bottlenecks)
     assert [layer.target for layer in layers] == ["r0", "r1", "r2", "p1", "r3", "r4", "s", "r5", "logits"]
     assert [layer.after[0] for layer in layers if layer.target in "p1 s"] == [6, 6]
-    wide = spiking_layers(
-        chain((4, 6, 6), conv(2, 4, 1), conv(3, 2, 1), RELU, FLATTEN, dense(3, 108)), MaxPooling.ERROR
-    )
-    assert weights_of(wide) == [3 * 4, 3 * 108]  # 12 instead of 8 + 6
-    narrow = chain((4, 6, 6), conv(1, 4, 1), conv(4, 1, 1), RELU, FLATTEN, dense(3, 144))
-    assert weights_of(spiking_layers(narrow, MaxPooling.ERROR)) == [2 * 4, 2 * 4, 3 * 144]  # not 16
+    assert weights_of(layers_of(wide)) == [3 * 4, 3 * 108]  # 12 instead of 8 + 6
+    assert weights_of(layers_of(narrow)) == [2 * 4, 2 * 4, 3 * 144]  # not 16
 
 
 def test_maxima_of_concatenated_channels_are_those_of_each_part() -> None:
