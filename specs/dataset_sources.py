@@ -106,6 +106,7 @@ class DatasetSource:
         value_range: values that become a black and a white pixel, where files have other numbers.
         member: start of the names of its files in a zip of several datasets.
         cache: folder of its files in the cache, if it shares them with other datasets.
+        elsewhere: name of a dataset of the same classes from elsewhere, on which cards also give the accuracy.
     """
 
     __pydantic_config__: ClassVar = _STRICT
@@ -128,6 +129,7 @@ class DatasetSource:
     first_label: int = 0
     member: str = ""
     cache: str = ""
+    elsewhere: str | None = None
 
     @property
     def made_from(self) -> str | None:

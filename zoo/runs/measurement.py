@@ -84,6 +84,7 @@ def measure_card(
     curves: Curves | None = None,
     other_seeds: tuple[SeedScore, ...] = (),
     earlier: tuple[str, ...] = (),
+    elsewhere: Sequence[Dataset] = (),
     progress: Callable[[str], object] = lambda what: None,
 ) -> Card:
     """Measure the model in a safetensors file on all test images of `dataset`.
@@ -93,6 +94,7 @@ def measure_card(
         licence: licence of the weights, as SPDX names it.
         other_seeds: results of `measure_seed` for other runs.
         earlier: see `Card`.
+        elsewhere: other datasets of the same classes, on whose test images the card also gives the accuracy.
         progress: called with the name of the next score.
 
     Raises:
@@ -176,7 +178,13 @@ def measure_card(
         ),
         training=training,
         layers=tuple(Layer(rate=rate, synops=synops) for rate, synops in zip(own.rates, own.synops, strict=True)),
-        test=Scores(accuracy=own.accuracy, loss=own.loss, by_steps=by_steps, ann=None if ann is None else ann.accuracy),
+        test=Scores(
+            accuracy=own.accuracy,
+            loss=own.loss,
+            by_steps=by_steps,
+            ann=None if ann is None else ann.accuracy,
+            elsewhere={other.name: evaluate(exact, other.test).accuracy for other in elsewhere},
+        ),
         operations=operations,
         commands=_commands(name, by_steps, model, training, dataset.name),
         versions=Versions.here(),
