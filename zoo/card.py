@@ -187,7 +187,7 @@ class Scores(StrictModel):
     loss: Amount
     by_steps: dict[Steps, Part | None]
     ann: Part | None
-    elsewhere: dict[str, Part] = {}
+    elsewhere: dict[str, Part] = Field(default_factory=dict)
 
 
 class OperationsOf(Record):
