@@ -194,6 +194,10 @@ def _missing_files(folder: Path, files: DatasetFiles) -> list[str]:
     return [file for file in files.sha256 if _find_file(folder, files, file) is None]
 
 
+def _missing_part(folder: Path, files: DatasetFiles) -> float:
+    return len(_missing_files(folder, files)) / len(files.sha256)
+
+
 def _has_files(folder: Path, files: DatasetFiles, source: DatasetSource) -> bool:
     """Return whether `folder` has these files, and not those of another dataset, which may have the same names."""
     if _missing_files(folder, files):
@@ -219,7 +223,7 @@ def _pull_or_explain(
             failure = str(error)
     tried = []
     for place in _places(source, data_dir, cache_dir):
-        lacking = min((_missing_files(place, files) for files in source.forms), key=len)
+        lacking = _missing_files(place, min(source.forms, key=partial(_missing_part, place)))
         tried.append(f"{place}: {'lacks ' + ', '.join(lacking) if lacking else 'has another dataset'}")
     raise DataError(
         f"dataset {source.name!r} not found. Tried:\n"

@@ -168,6 +168,17 @@ def test_a_damaged_download_is_refused_by_name(tmp_path: Path, web, name: str) -
         load_dataset(name, cache_dir=tmp_path, registry=expected.registry)
 
 
+def test_missing_files_are_those_of_the_download_unless_another_form_is_there_in_part(tmp_path: Path) -> None:
+    (tmp_path / "variants").mkdir()
+    (tmp_path / "variants" / "kmnist-t10k-images-idx3-ubyte").touch()
+    with pytest.raises(DataError) as caught:
+        load_dataset("kmnist-10k", data_dir=tmp_path, cache_dir=tmp_path / "cache", offline=True)
+    assert f"{tmp_path}: lacks t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte\n" in str(caught.value)
+    assert f"{tmp_path / 'variants'}: lacks kmnist-t10k-labels-idx1-ubyte\n" in str(caught.value)
+    with pytest.raises(DataError, match=r"usps: lacks usps\.bz2, usps\.t\.bz2\n"):
+        load_dataset("usps", data_dir=tmp_path, cache_dir=tmp_path / "cache", offline=True)
+
+
 @pytest.mark.parametrize("name", DOWNLOADED)
 def test_files_of_another_dataset_are_refused_by_name(tmp_path: Path, web, name: str) -> None:
     expected = small(name, web.url)
