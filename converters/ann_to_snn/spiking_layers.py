@@ -40,8 +40,11 @@ from specs.fields import Shape
 ACTIVATIONS = (nets.Relu, nets.Clip, nets.LeakyRelu, nets.PRelu)
 MOST_BRANCHES = 64
 """Largest number of branches in a sum; it doubles whenever a sum is added to itself."""
-MOST_COPIES = 3
-"""Largest number of layers into which the weights of a linear node are copied; with more, it gets neurons."""
+MOST_COPIES = 8
+"""Largest number of layers into which the weights of a linear node are copied; with more, it gets neurons.
+
+A DenseNet-like network, T = 8, untuned, lost 8 points of accuracy with at most 8, and 12 with at most 3: neurons round.
+"""
 MOST_MORE_WEIGHTS = 4
 """Largest ratio of the weights of two linear maps in one to those of the two; beyond it, neurons stand between them.
 

@@ -482,11 +482,11 @@ def test_maxima_of_concatenated_channels_are_those_of_each_part() -> None:
 
 def test_what_many_layers_read_is_computed_once() -> None:
     nodes = [*STEM, ("c1", same(2, 2), "r0")]
-    for i in range(5):
+    for i in range(9):
         nodes += [(f"n{i}", conv(2, 1, 1, groups=2), "c1"), (f"a{i}", RELU, f"n{i}"), (f"s{i}", ADD, f"a{i} a{i}")]
-    layers = spiking_layers(graph((1, 6, 6), *nodes, ("k", CAT, " ".join(f"s{i}" for i in range(5))), *head(360, "k")),
+    layers = spiking_layers(graph((1, 6, 6), *nodes, ("k", CAT, " ".join(f"s{i}" for i in range(9))), *head(648, "k")),
                             MaxPooling.ERROR)  # fmt: skip
-    assert [layer.target for layer in layers] == ["r0", "c1", *(f"a{i}" for i in range(5)), "logits"]
+    assert [layer.target for layer in layers] == ["r0", "c1", *(f"a{i}" for i in range(9)), "logits"]
 
 
 def test_an_activation_of_channels_that_nothing_reads_has_no_layer() -> None:
