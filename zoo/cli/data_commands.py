@@ -73,7 +73,7 @@ def data_list(places: "DataPlaces", as_json: bool) -> None:
 def data_pull(name: str, as_json: bool) -> None:
     """Download a dataset into the cache, and print its folder.
 
-    NAME is one of zoo data list. The sha256 of each file is checked.
+    NAME is one of zoo data list. The digest of each file is checked.
 
     Example: zoo data pull mnist
     """
