@@ -17,6 +17,19 @@ def render_engines(report: dict[str, Any]) -> str:
     return paragraphs(f"On {report['kernels']}; {dated(report)}.", table)
 
 
+def render_site(report: dict[str, Any]) -> str:
+    """Return the table of a report by `check_site.py`."""
+    rows = (
+        (
+            f"`{name}`", f"{row['inputs']:,} of {row['data']}", f"{row['different']:,}", f"{row['page_bytes']:,}",
+            f"{row['first_answer_ms']:.0f}", f"{row['step_ms']:.3f}",
+        )
+        for name, row in report["models"].items()
+    )  # fmt: skip
+    table = markdown_table("model | inputs | different | bytes of the page | first answer, ms | a step, ms", rows)
+    return paragraphs(f"{report['browser']} on {report['cpu']}; {dated(report)}.", table)
+
+
 def render_neurobench(report: dict[str, Any]) -> str:
     """Return the table of a report by `check_neurobench.py`, and why figures differ."""
     rows, notes = [], dict[str, None]()
