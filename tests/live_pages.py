@@ -18,7 +18,7 @@ from converters.formats.c.c_plan import plan_of
 from converters.model import Model
 
 READY = "document.getElementById('live')?.hidden === false"
-"""Whether the model in the page has been compiled."""
+"""JavaScript that is true once the model in the page is compiled."""
 PART = 50
 """Number of inputs that a page answers in one call."""
 

@@ -8,6 +8,7 @@ training inputs follow. Times: from the request of the page to the first answer,
 or a logit differs, a state overflows, a page requests anything else, or the browser's console says anything.
 """
 
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -42,8 +43,7 @@ def inputs_of(model: Model, n: int, data_dir: Path | None) -> tuple[str, torch.T
     """Return the data's name and `n` inputs: test inputs, then training inputs."""
     data = load_data(model, None, DataPlaces(data_dir))
     n_test = min(n, len(data.test))
-    parts = [data.test.images[:n_test], data.train.images[: n - n_test]]
-    return data.name, torch.cat([part for part in parts if len(part)])
+    return data.name, torch.cat([data.test.images[:n_test], data.train.images[: n - n_test]])
 
 
 def compare(browser: Chromium, pages: list[str], name: str, n: int, data_dir: Path | None) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def compare(browser: Chromium, pages: list[str], name: str, n: int, data_dir: Pa
 def main() -> None:
     """Compare each model."""
     parser = arguments(__doc__, output="site.json")
-    parser.add_argument("models", nargs="*", help="default: all packaged models; only then the results are written")
+    parser.add_argument("models", nargs="*", help="default: all packaged models")
     parser.add_argument("--inputs", type=int, default=200, help="inputs for each page; default: 200")
     parser.add_argument("--data-dir", type=Path)
     options = parser.parse_args()
@@ -85,15 +85,18 @@ def main() -> None:
             row = compare(browser, pages, model, options.inputs, options.data_dir)
             rows[model] = {**row, "page_bytes": path.stat().st_size}
             print(
-                f"{model}: {row['inputs']} inputs of {row['data']}, from a folder and from a server: {row['different']} "
-                f"different; first answer after {row['first_answer_ms']:.0f} ms, a step takes {row['step_ms']:.3f} ms"
-                + "".join(f"\n  {said}" for said in row["said"]),
+                f"{model}: {row['inputs']} inputs of {row['data']}, from a folder and from a server: "
+                f"{row['different']} different; first answer after {row['first_answer_ms']:.0f} ms, "
+                f"a step takes {row['step_ms']:.3f} ms",
+                *row["said"],
+                sep="\n  ",
                 flush=True,
             )
         version = browser.send("Browser.getVersion")["product"]
         browser.close()
-    if not options.models:
-        write_report(options.output, {**stamp(), "cpu": cpu_model(), "browser": version, "models": rows})
+    known = json.loads(options.output.read_text("utf-8"))["models"] if options.output.exists() else {}
+    report = {**stamp(), "cpu": cpu_model(), "browser": version, "models": dict(sorted((known | rows).items()))}
+    write_report(options.output, report)
     sys.exit(any(row["different"] or row["said"] for row in rows.values()))
 
 
