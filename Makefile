@@ -16,7 +16,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest lint format types cards bench bench-convert bench-deep bench-small bench-stream bench-readers bench-delays bench-values fuzz profile check-c check-engines check-graphs check-migrate check-netx check-neurobench check-nir check-onnx check-site check-kills train notebook docs docs-site wheel clean
+.PHONY: help install demo test test-oldest lint format types cards bench bench-convert bench-deep bench-small bench-stream bench-readers bench-delays bench-values fuzz profile check-c check-engines check-graphs check-migrate check-netx check-neurobench check-nir check-onnx check-site check-kills train notebooks docs docs-site wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -163,10 +163,10 @@ $(BIN)/.docs: $(BIN)/.installed
 	$(BIN)/pip install --quiet --editable '.[docs]'
 	touch $@
 
-notebook: $(BIN)/.docs  ## Run the notebook of the bootstrap tutorial, a minute or two, into demo/bootstrap_mnist.ipynb
-	mkdir -p demo
-	cp tests/notebooks/bootstrap_mnist.ipynb demo/
-	$(BIN)/jupyter-execute --inplace demo/bootstrap_mnist.ipynb
+notebooks: $(BIN)/.docs  ## Run the notebooks in Jupyter, some minutes, into demo/notebooks
+	mkdir -p demo/notebooks
+	cp tests/notebooks/*.ipynb demo/notebooks/
+	$(BIN)/jupyter-execute --inplace demo/notebooks/*.ipynb
 
 docs-site: $(BIN)/.docs  ## Write the documentation as a site with search, from Markdown, docstrings and notebooks, into demo/docs
 	$(BIN)/python tests/make_docs_site.py demo/docs

@@ -42,8 +42,8 @@ TIMES = """(() => {
 def inputs_of(model: Model, n: int, data_dir: Path | None) -> tuple[str, torch.Tensor]:
     """Return the data's name and `n` inputs: test inputs, then training inputs."""
     data = load_data(model, None, DataPlaces(data_dir))
-    n_test = min(n, len(data.test))
-    return data.name, torch.cat([data.test.images[:n_test], data.train.images[: n - n_test]])
+    inputs = data.test.images[: min(n, len(data.test))]
+    return data.name, inputs if len(inputs) == n else torch.cat([inputs, data.train.images[: n - len(inputs)]])
 
 
 def compare(browser: Chromium, pages: list[str], name: str, n: int, data_dir: Path | None) -> dict[str, Any]:
