@@ -23,7 +23,7 @@ class OwnBlock(Block):
         self.called = f"block {index} ({type(module).__name__})"
 
     def forward(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Signals:
-        read = [as_spikes(each).tensor() for each in (x, *skipped)]
+        read = [as_spikes(each).tensor().float() for each in (x, *skipped)]
         spikes = self.module(*read)
         wanted = [time_steps, read[0].shape[1], *self.shape]
         if list(spikes.shape) != wanted:

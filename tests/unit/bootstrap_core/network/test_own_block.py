@@ -62,6 +62,12 @@ def test_it_trains_and_is_scored(network) -> None:
     assert stats.snn.best_score > 0.5
 
 
+def test_it_reads_graded_pixels_as_floats() -> None:
+    graded = build_network(parse_spec(SPEC.replace("std: 0.5", "std: 0.5, encoding: graded")), seed=0)
+    graded.replace(1, Leaky())
+    assert graded(torch.ones(2, 784)).shape == (2, 10)
+
+
 def test_epochs_as_ann_are_refused(network) -> None:
     with pytest.raises(SnnZooError, match=r"snn_epochs: a network with block 1 \(Leaky\) has no ANN"):
         fit(network, load_dataset("mnist-sample").train, TrainingSpec(epochs=2))
