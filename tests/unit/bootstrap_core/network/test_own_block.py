@@ -63,7 +63,7 @@ def test_it_trains_and_is_scored(network) -> None:
 
 
 def test_it_reads_graded_pixels_as_floats() -> None:
-    graded = build_network(parse_spec(SPEC.replace("std: 0.5", "std: 0.5, encoding: graded")), seed=0)
+    graded = build_network(parse_spec(SPEC.replace("mean: 0.5, std: 0.5", "encoding: graded")), seed=0)
     graded.replace(1, Leaky())
     assert graded(torch.ones(2, 784)).shape == (2, 10)
 
