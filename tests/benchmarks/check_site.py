@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from programs import arguments, cpu_model, stamp, write_report
+from programs import arguments, conditions, write_report
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -74,6 +74,7 @@ def main() -> None:
     if program is None:
         sys.exit("Error: needs Chromium: set $CHROMIUM, or put it on the path")
     rows: dict[str, Any] = {}
+    found = conditions(1)
     with TemporaryDirectory() as name, served(Path(name)) as url:
         folder, browser = Path(name), Chromium(program)
         runs = {made["name"] for made in make_site(folder, say=partial(print, file=sys.stderr)) if made["runs"]}
@@ -95,7 +96,7 @@ def main() -> None:
         version = browser.send("Browser.getVersion")["product"]
         browser.close()
     known = json.loads(options.output.read_text("utf-8"))["models"] if options.output.exists() else {}
-    report = {**stamp(), "cpu": cpu_model(), "browser": version, "models": dict(sorted((known | rows).items()))}
+    report = {**found, "browser": version, "models": dict(sorted((known | rows).items()))}
     write_report(options.output, report)
     sys.exit(any(row["different"] or row["said"] for row in rows.values()))
 

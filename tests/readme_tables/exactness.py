@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from readme_tables.common import bullets, dated, markdown_table, paragraphs
+from readme_tables.common import BUSY, bullets, dated, markdown_table, paragraphs
 
 
 def render_engines(report: dict[str, Any]) -> str:
@@ -27,7 +27,9 @@ def render_site(report: dict[str, Any]) -> str:
         for name, row in report["models"].items()
     )  # fmt: skip
     table = markdown_table("model | inputs | different | bytes of the page | first answer, ms | a step, ms", rows)
-    return paragraphs(f"{report['browser']} on {report['cpu']}; {dated(report)}.", table)
+    busy = f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so times are too long"
+    text = f"{report['browser']} on {report['cpu']}; {dated(report)}"
+    return paragraphs(f"{text}{f'; {busy}' if report['busy_cores'] > BUSY else ''}.", table)
 
 
 def render_neurobench(report: dict[str, Any]) -> str:
