@@ -16,7 +16,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest lint format types cards bench bench-convert bench-deep bench-small bench-stream bench-readers bench-delays bench-values fuzz profile check-c check-engines check-graphs check-migrate check-netx check-neurobench check-nir check-onnx check-kills train notebook docs docs-site wheel clean
+.PHONY: help install demo test test-oldest lint format types cards bench bench-convert bench-deep bench-small bench-stream bench-readers bench-delays bench-values fuzz profile check-c check-engines check-graphs check-migrate check-netx check-neurobench check-nir check-onnx check-site check-kills train notebooks docs docs-site wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -143,6 +143,10 @@ check-nir: install  ## Exchange NIR files with others: make check-nir PEER_PYTHO
 check-onnx: install  ## Import a folder of ONNX files, score them on MNIST: make check-onnx ONNX_FOLDER=... DATA_DIR=...
 	$(BIN)/python tests/benchmarks/check_onnx.py --folder "$(ONNX_FOLDER)" $(if $(DATA_DIR),--data "$(DATA_DIR)")
 
+check-site: install  ## Run the packaged models in their pages in Chromium, compare all answers, time them: make check-site DATA_DIR=...
+	$(BIN)/python tests/benchmarks/check_site.py $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(BENCH_OPTIONS)
+	$(BIN)/python tests/make_readme_tables.py --print site
+
 check-graphs: install  ## Convert classifiers of torchvision (pip install torchvision) with random weights: make check-graphs KERAS_PYTHON=(keras, tensorflow-cpu, tf2onnx)
 	$(BIN)/python tests/benchmarks/check_graphs.py --keras-python "$(KERAS_PYTHON)"
 	$(BIN)/python tests/make_readme_tables.py --print graphs
@@ -159,10 +163,10 @@ $(BIN)/.docs: $(BIN)/.installed
 	$(BIN)/pip install --quiet --editable '.[docs]'
 	touch $@
 
-notebook: $(BIN)/.docs  ## Run the notebook of the bootstrap tutorial, a minute or two, into demo/bootstrap_mnist.ipynb
-	mkdir -p demo
-	cp tests/notebooks/bootstrap_mnist.ipynb demo/
-	$(BIN)/jupyter-execute --inplace demo/bootstrap_mnist.ipynb
+notebooks: $(BIN)/.docs  ## Run the notebooks in Jupyter, some minutes, into demo/notebooks
+	mkdir -p demo/notebooks
+	cp tests/notebooks/*.ipynb demo/notebooks/
+	$(BIN)/jupyter-execute --inplace demo/notebooks/*.ipynb
 
 docs-site: $(BIN)/.docs  ## Write the documentation as a site with search, from Markdown, docstrings and notebooks, into demo/docs
 	$(BIN)/python tests/make_docs_site.py demo/docs

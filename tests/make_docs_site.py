@@ -29,7 +29,9 @@ SETTINGS = {
     "html_copy_source": "0",
     "extensions": "myst_nb,sphinx.ext.autodoc,sphinx.ext.napoleon",
     "exclude_patterns": "tests/golden",
-    "nb_execution_mode": "off",
+    "nb_execution_mode": "auto",
+    "nb_execution_timeout": "600",
+    "nb_execution_raise_on_error": "1",
     "myst_heading_anchors": "4",
     "default_role": "literal",
     "autodoc_typehints": "none",
@@ -38,6 +40,11 @@ SETTINGS = {
     "napoleon_use_rtype": "0",
 }
 """Settings of Sphinx. Its search works without a server, also from a folder."""
+SCORER = """
+var Scorer = {objNameMatch: 3, objPartialMatch: 1, objPrio: {0: 2, 1: 0, 2: -1}, objPrioDefault: 0,
+              title: 15, partialTitle: 7, term: 5, partialTerm: 2};
+"""
+"""Scores of the search: pages that explain a word come before names in Python that contain it."""
 SIDEBAR = """
 ```{{toctree}}
 :hidden:
@@ -71,6 +78,7 @@ def write_pages(folder: Path) -> None:
     for page in GUIDES["Project"]:
         path = folder / f"{page}.md"
         path.write_text(f"---\nnosearch: true\n---\n{path.read_text()}")
+    (folder / "scorer.js").write_text(SCORER)
     (folder / "reference").mkdir()
     for page in GUIDES["Reference"]:
         (folder / f"{page}.md").write_text(REFERENCE.format(package=Path(page).name))
@@ -82,7 +90,8 @@ def main(folder: Path) -> int:
 
     with TemporaryDirectory() as pages:
         write_pages(Path(pages))
-        settings = [part for name, value in SETTINGS.items() for part in ("-D", f"{name}={value}")]
+        values = {**SETTINGS, "html_search_scorer": f"{pages}/scorer.js"}
+        settings = [part for name, value in values.items() for part in ("-D", f"{name}={value}")]
         code = build(["-q", "-W", "--keep-going", "-C", *settings, pages, str(folder)])
     (folder / "index.html").write_text('<meta http-equiv="refresh" content="0; url=README.html">')
     return code

@@ -20,7 +20,14 @@ from readme_tables.conversions import (
     render_deep,
     render_small,
 )
-from readme_tables.exactness import render_c, render_c_events, render_engines, render_graphs, render_neurobench
+from readme_tables.exactness import (
+    render_c,
+    render_c_events,
+    render_engines,
+    render_graphs,
+    render_neurobench,
+    render_site,
+)
 from readme_tables.hardening import faults_table, render_fuzz, render_kills, render_readers
 from readme_tables.models import SHORT, models_table
 from readme_tables.programs import others_table, render_benchmark
@@ -58,6 +65,7 @@ TABLES = {
     "values": partial(table_of, "values", render_values),
     "profile": partial(table_of, "profile", render_profile),
     "engines": partial(table_of, "engines", render_engines),
+    "site": partial(table_of, "site", render_site),
     "neurobench": partial(table_of, "neurobench", render_neurobench),
     "c": partial(table_of, "c", render_c),
     "c-events": partial(table_of, "c_events", render_c_events),

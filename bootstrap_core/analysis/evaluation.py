@@ -192,9 +192,13 @@ def evaluate_exactly(
 ) -> tuple[Evaluation, str | None]:
     """Score `network` as SNN in integers; also return the message of a state overflow, or None.
 
+    A network with a module of the user's own has no integers, and is scored in floats.
+
     From the batch in which a state leaves the hardware's 24 bits, inputs are scored in floats. Arguments are those of
     `evaluate`.
     """
+    if network.own:
+        return evaluate(network, examples, task=task, progress=progress, group=group), None
     exact = _Exact(network)
     with _evaluating(network):
         found = evaluate(exact, examples, task=task, progress=progress, group=group)

@@ -16,6 +16,7 @@ from bootstrap_core.network.base_block import Block, Signals
 from bootstrap_core.network.graph import walk
 from bootstrap_core.network.inputs import as_input, check_earlier, count_steps
 from bootstrap_core.network.mode import LayerModes, Mode
+from bootstrap_core.network.own_block import OwnBlock
 from bootstrap_core.network.sampler import RateSampler
 from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
@@ -286,9 +287,35 @@ class Network(nn.Module):
             return output.flatten(1)
         return output.tensor().float() if self.spec.gives_spikes else rates_of(output).flatten(1).float()
 
+    def replace(self, i: int, module: nn.Module) -> None:
+        """Put a torch module of your own in the place of block i, which is neither the input nor the readout.
+
+        It is called with the spikes that the block reads, `[T, N, ...]`, and gives spikes of the block's shape. The
+        network then trains and is scored as SNN; files and the integer engine refuse it.
+
+        Raises:
+            SnnZooError: `i` is no hidden block, or `module` no module.
+        """
+        check_type(module, nn.Module, "replace takes a torch module", advice="a subclass of torch.nn.Module")
+        if not 0 < i < len(self.blocks) - 1:
+            raise SnnZooError(
+                f"replace: must be a block between input and readout, 1 to {len(self.blocks) - 2}, got {i}"
+            )
+        self.blocks[i] = OwnBlock(module, i, self.spec.shapes[i])
+
+    @property
+    def own(self) -> str | None:
+        """The first block that is a module of the user's own, by index and name; None without one."""
+        return next((block.called for block in self.blocks if isinstance(block, OwnBlock)), None)
+
+    @property
+    def without_ann(self) -> str | None:
+        """Kind of a network that has no ANN, for messages; None if it has one."""
+        return f"a network with {self.own}" if self.own else self.spec.without_ann
+
     def _check_ann(self) -> None:
         """Raise `SnnZooError` if the network has no ANN."""
-        if what := self.spec.without_ann:
+        if what := self.without_ann:
             raise SnnZooError(f"{what} runs only in Mode.SNN: it has no ANN")
 
     def _uncast(self, modes: LayerModes) -> AbstractContextManager[object]:
@@ -332,7 +359,9 @@ class Network(nn.Module):
     @property
     def fitted(self) -> bool:
         """True if every activation has been fitted, so that ANN mode is defined."""
-        return self.spec.has_ann and all(module.fitted for module in self.modules() if isinstance(module, RateSampler))
+        return self.without_ann is None and all(
+            module.fitted for module in self.modules() if isinstance(module, RateSampler)
+        )
 
 
 def _seen_by(mode: Mode, x: Signals) -> Signals:
@@ -366,7 +395,13 @@ def probabilities_of(spec: NetworkSpec, logits: Tensor) -> Tensor:
     return (spec.logit_scale * logits).softmax(1)
 
 
-def check_network(value: object, function: str, error: type[SnnZooError] = SnnZooError) -> None:
-    """Raise `error` unless the argument of a function is a `Network`."""
+def check_network(
+    value: object, function: str, error: type[SnnZooError] = SnnZooError, *, takes_own: bool = False
+) -> None:
+    """Raise `error` unless the argument of a function is a `Network`, and has only our blocks or `takes_own`."""
     advice = "build_network makes one from a spec, zoo.create_model from the name of a model, .build() from a Model"
     check_type(value, Network, f"{function} takes a Network", advice=advice, error=error)
+    if isinstance(value, Network) and value.own and not takes_own:
+        raise error(
+            f"{function}: {value.own} is a module of your own, which has no integers: it trains and is scored only"
+        )

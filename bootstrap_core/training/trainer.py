@@ -92,11 +92,11 @@ class Trainer:
         teacher: Teacher | None = None,
         group: Group = ALONE,
     ) -> None:
-        check_network(network, "training")
+        check_network(network, "training", takes_own=True)
         if recipe is not None:
             check_type(recipe, TrainingSpec, "recipe must be a TrainingSpec", advice="TrainingSpec(**fields) makes one")
         recipe = recipe or network.spec.training or TrainingSpec()
-        if problem := network.spec.recipe_problem(recipe):
+        if problem := recipe.problem_for(network.spec.gives, network.without_ann):
             raise SnnZooError(f"training.{problem[0]}: {problem[1]}")
         if next(network.parameters(), None) is None:
             raise SnnZooError(f"{network.spec.name} has no weights to train: it can be scored and used as it is")
@@ -180,7 +180,7 @@ class Trainer:
         as_ann: Evaluation | None = None
         as_snn: Evaluation | None = None
         overflow: str | None = None
-        if self.network.spec.has_ann:
+        if self.network.without_ann is None:
             self._fit_activations(self.network, sampling=epoch >= self.n_ann_epochs)
             if self.average is not None:
                 self._fit_activations(self.trained, sampling=True)

@@ -71,8 +71,9 @@ def accuracy_chart(by_steps: dict[int, float | None], ann: float | None = None) 
     known = {t: accuracy for t, accuracy in by_steps.items() if accuracy is not None}
     lowest = min([*known.values(), *([] if ann is None else [ann])], default=0.0)
     y = _vertical("accuracy", _percents(lowest, 1.0))
-    powers = {math.log2(t): str(t) for t in by_steps if t & (t - 1) == 0}
-    x = _horizontal("time steps T", 0.0, math.log2(max(by_steps)), powers)
+    longest = max(by_steps)
+    marked = {math.log2(t): str(t) for t in by_steps if t == longest or (t & (t - 1) == 0 and 1.3 * t < longest)}
+    x = _horizontal("time steps T", 0.0, max(1.0, math.log2(longest)), marked)
     pieces = _pieces(x, y, ((math.log2(t), accuracy) for t, accuracy in by_steps.items()))
     said = "SNN: " + ", ".join(f"{percent(accuracy)} at T={t}" for t, accuracy in known.items())
     lines = [Line("SNN", "snn", pieces, dotted=True)]

@@ -24,7 +24,7 @@ const Input = model.input_bytes === 2 ? Uint16Array : Uint8Array;
 function run(frames) {
   const memory = module.memory.buffer;
   const input = new Input(memory, module.input_place(), channels * height * width);
-  const steps = [];
+  const steps = [], start = performance.now();
   input.set(frames[0]);
   module.begin();
   for (let t = 0; t < (model.is_timed ? frames.length : model.units.length); ++t) {
@@ -37,6 +37,7 @@ function run(frames) {
       overflows: module.overflow_count(),
     });
   }
+  performance.measure("snnzoo-run", {start, detail: steps.length});
   return steps;
 }
 
@@ -316,8 +317,10 @@ const rowsOf = model.layers.map(({size}) => {
   return found;
 });
 
-function say(text, isError = false) {
-  $("answer").textContent = text;
+function say(text, {isError = false, lead = ""} = {}) {
+  const strong = document.createElement("strong");
+  strong.textContent = lead;
+  $("answer").replaceChildren(strong, text);
   $("answer").classList.toggle("failed", isError);
 }
 
@@ -385,8 +388,9 @@ function conclude(t) {
   let settled = t;
   while (settled > 1 && shown.steps[settled - 2].answer === answer) --settled;
   const steps = `${t} step${t > 1 ? "s" : ""}`;
-  say(`${model.classes[answer]}: ${(100 * part).toFixed(1)} % after ${steps}, in the lead from step ${settled} on.` +
-    (overflows ? " A state left the chip's 24 bits, so the chip would answer otherwise." : ""));
+  say(`: ${(100 * part).toFixed(1)} % after ${steps}, in the lead from step ${settled} on.` +
+    (overflows ? " A state left the chip's 24 bits, so the chip would answer otherwise." : ""),
+    {lead: model.classes[answer]});
 }
 
 function stop() {
@@ -409,12 +413,9 @@ function play() {
 
 function answer(frames, {animated = true} = {}) {
   stop();
-  const start = performance.now();
   const steps = run(frames);
-  performance.measure("snnzoo-run", {start, detail: steps.length});
-  if (!performance.getEntriesByName("snnzoo-first-answer").length) performance.mark("snnzoo-first-answer");
   shown = {frames, steps};
-  for (const id of ["result", "play"]) $(id).hidden = false;
+  document.querySelectorAll(".outcome").forEach(part => { part.hidden = false; });
   if (animated) play();
   else conclude(steps.length);
 }
@@ -424,7 +425,7 @@ async function take(file) {
     answer(await read(file));
   } catch (error) {
     stop();
-    say(error.message, true);
+    say(error.message, {isError: true});
   }
 }
 
@@ -446,8 +447,14 @@ const pad = $("draw");
 if (pad) {
   const context = pad.getContext("2d"), pen = $("pen"), stride = pad.width / 20;
   let at = {x: pad.width / 2, y: pad.height / 2}, isDown = false;
-  const clear = () => { context.fillStyle = "#000"; context.fillRect(0, 0, pad.width, pad.height); };
+  const {hint} = pad.parentElement.dataset;
+  const clear = () => {
+    context.fillStyle = "#000";
+    context.fillRect(0, 0, pad.width, pad.height);
+    pad.parentElement.dataset.hint = hint;
+  };
   const line = to => {
+    delete pad.parentElement.dataset.hint;
     context.strokeStyle = "#fff";
     context.lineWidth = pad.width / 13;
     context.lineCap = context.lineJoin = "round";
@@ -522,7 +529,7 @@ if (button) {
       setTimeout(() => recorder?.stop(), 3000);
     } catch {
       recorder = null;
-      say("No microphone: the browser gives none to this page. Pages of a server need https.", true);
+      say("No microphone: the browser gives none to this page. Pages of a server need https.", {isError: true});
     }
   });
 }
@@ -550,5 +557,6 @@ globalThis.snnzoo = {
   read, pixelsOf, examples,
 };
 live.hidden = false;
+performance.mark("snnzoo-ready");
 if (model.golden && !model.golden.is_noise) answer(examples[0]);
 })();

@@ -13,14 +13,12 @@ import numpy as np
 import pytest
 import torch
 from event_files import bs2
+from live_pages import READY, answers_in_page, answers_of_engine, served
 from PIL import Image
 from sounds import tone, wav
 
 from bootstrap_core.data.datasets import load_dataset
 from bootstrap_core.data.events.recordings import Events
-from bootstrap_core.inference.integer_network import IntegerNetwork
-from converters.chip.from_network import form_of_network
-from converters.formats.c.c_plan import plan_of
 from converters.formats.safetensors_file import write_safetensors
 from converters.model import Model
 from zoo.card import Card, FileFacts, dump_card, load_card, revision_of
@@ -36,7 +34,6 @@ needs_clang = pytest.mark.skipif(
 MODELS = ["mnist-dense-shallow", "cifar-10-jpeg-conv-t4", "nmnist-conv", "spoken-digits", "spoken-digits-recurrent"]
 PHONE = 360
 HOSTILE = "<img src=x onerror=hacked=1></script><script>hacked=1</script>{{ hacked }}\"'&amp;\x85"
-READY = "!document.getElementById('live').hidden"
 
 
 def run(*arguments: object) -> None:
@@ -76,56 +73,17 @@ def site(browser, tmp_path_factory) -> Path:
     return folder / "pages"
 
 
-def wait(browser, condition: str) -> None:
-    end = time.monotonic() + 30
-    while not browser.run(condition):
-        assert time.monotonic() < end, (condition, browser.said)
-        time.sleep(0.05)
-
-
 def open_model(browser, site: Path, name: str, **media: Any) -> Path:
     path = site / "models" / f"{name}.html"
     browser.open(path, **media)
-    wait(browser, READY)
+    browser.wait(READY)
     return path
 
 
-def quiet(browser, path: Path) -> None:
+def quiet(browser, page: Path | str) -> None:
     assert browser.said == []
-    assert {url for url in browser.requested if not url.startswith("data:")} == {path.as_uri()}
-
-
-def answers(browser, inputs: torch.Tensor, *, is_timed: bool) -> list[list[int]]:
-    """Return class and logits of each input, `[N, ...]`, from the module in the page."""
-    frames = inputs.flatten(2) if is_timed else inputs.flatten(1)[:, None]
-    found = []
-    for part in frames.split(50):
-        text = base64.b64encode(part.contiguous().numpy().tobytes()).decode()
-        n, steps, size = part.shape
-        found += browser.run(f"""(() => {{
-            const bytes = Uint8Array.from(atob("{text}"), c => c.charCodeAt(0)), found = [];
-            for (let i = 0; i < {n}; ++i) {{
-                const frames = Array.from({{length: {steps}}}, (_, t) =>
-                    bytes.slice((i * {steps} + t) * {size}, (i * {steps} + t + 1) * {size}));
-                const {{answer, logits, overflows}} = snnzoo.run(frames);
-                found.push([answer, ...logits, overflows]);
-            }}
-            return found;
-        }})()""")
-    return found
-
-
-def engine_answers(model: Model, inputs: torch.Tensor) -> list[list[int]]:
-    """Return class and integer logits of the integer engine, and 0 overflows."""
-    network = model.build()
-    exact = IntegerNetwork(network)
-    unit = plan_of(form_of_network(network)).unit_after(model.spec.time_steps)
-    logits = torch.cat(
-        [exact(part.transpose(0, 1) if model.spec.input.is_timed else part) for part in inputs.split(50)]
-    )
-    integers = logits.double() * unit
-    assert (integers - integers.round()).abs().max() < 0.01
-    return [[int(one.argmax()), *map(int, one.tolist()), 0] for one in integers.round()]
+    url = page if isinstance(page, str) else page.as_uri()
+    assert {url for url in browser.requested if not url.startswith("data:")} == {url}
 
 
 def random_inputs(model: Model) -> torch.Tensor:
@@ -144,8 +102,18 @@ def test_a_model_answers_as_the_integer_engine_does(browser, site, name) -> None
     inputs = random_inputs(model)
     if name.startswith("mnist"):
         inputs = torch.cat([inputs, load_dataset("mnist-sample").test.images[:40].flatten(1)])
-    assert answers(browser, inputs, is_timed=model.spec.input.is_timed) == engine_answers(model, inputs)
+    assert answers_in_page(browser, model, inputs) == answers_of_engine(model, inputs)
     quiet(browser, path)
+
+
+@needs_clang
+def test_a_page_of_a_web_server_answers(browser, site) -> None:
+    with served(site) as url:
+        browser.open(f"{url}/models/mnist-dense-shallow.html", prefers_reduced_motion="reduce")
+        browser.wait(READY)
+        model, inputs = packaged_model("mnist-dense-shallow"), load_dataset("mnist-sample").test.images[:5].flatten(1)
+        assert answers_in_page(browser, model, inputs) == answers_of_engine(model, inputs)
+        quiet(browser, f"{url}/models/mnist-dense-shallow.html")
 
 
 def draw(browser, points: list[tuple[float, float]]) -> None:
@@ -171,8 +139,11 @@ SAID = "document.getElementById('answer').textContent"
 @pytest.mark.parametrize(("digit", "points"), [("7", SEVEN), ("0", ZERO)])
 def test_a_drawn_digit_is_read(browser, site, digit, points) -> None:
     path = open_model(browser, site, "mnist-dense-shallow", prefers_reduced_motion="reduce")
+    hint = "getComputedStyle(document.querySelector('.pad'), '::after').content"
+    assert browser.run(hint) == '"Draw here"'
     draw(browser, points)
-    wait(browser, f"{SAID}.startsWith('{digit}: ')")
+    assert browser.run(hint) == "none"
+    browser.wait(f"{SAID}.startsWith('{digit}: ')")
     assert "after 16 steps" in browser.run(SAID)
     quiet(browser, path)
 
@@ -188,8 +159,8 @@ def test_spikes_appear_step_by_step_and_the_slider_goes_back(browser, site) -> N
         return data.filter((v, i) => i % 4 === 3 && v).length;
     })()""",
     )
-    wait(browser, f"{step} === '16 of 16'")
-    wait(browser, f"{SAID}.includes('after 16 steps')")
+    browser.wait(f"{step} === '16 of 16'")
+    browser.wait(f"{SAID}.includes('after 16 steps')")
     whole = browser.run(drawn)
     browser.run(
         "(() => { const s = document.getElementById('steps'); s.value = 3; s.dispatchEvent(new Event('input')); })()"
@@ -209,7 +180,30 @@ def test_a_digit_is_drawn_by_keyboard_alone(browser, site) -> None:
     browser.run("document.getElementById('draw').focus()")
     for key in [*["ArrowUp"] * 6, "Space", *["ArrowDown"] * 12, "Space"]:
         browser.press(key)
-    wait(browser, f"{SAID}.startsWith('1: ')")
+    browser.wait(f"{SAID}.startsWith('1: ')")
+
+
+@needs_clang
+def test_an_example_and_a_time_step_are_chosen_by_keyboard_alone(browser, site) -> None:
+    open_model(browser, site, "mnist-dense-shallow", prefers_reduced_motion="reduce")
+    tab_to(browser, "#examples-of-card button:last-child")
+    browser.press("Enter")
+    label = browser.run("document.activeElement.textContent")
+    browser.wait(f"{SAID}.startsWith('{label}: ')")
+    tab_to(browser, "#steps")
+    browser.press("ArrowDown")
+    assert "after 15 steps" in browser.run(SAID)
+    tab_to(browser, "#play")
+    browser.press("Enter")
+    browser.wait(f"{SAID}.includes('after 16 steps')")
+
+
+def tab_to(browser, element: str) -> None:
+    for _ in range(50):
+        if browser.run(f"document.activeElement.matches('{element}')"):
+            return
+        browser.press("Tab")
+    raise AssertionError(f"{element} is not reached")
 
 
 def read_in_page(browser, name: str, data: bytes) -> Any:
@@ -265,10 +259,10 @@ def test_a_dropped_photograph_becomes_the_pixels_of_zoo_predict(browser, site, t
 def test_a_recording_of_the_microphone_is_answered(browser, site) -> None:
     path = open_model(browser, site, "spoken-digits", prefers_reduced_motion="reduce")
     browser.run("document.getElementById('record').click()")
-    wait(browser, "document.getElementById('record').textContent === 'Stop'")
+    browser.wait("document.getElementById('record').textContent === 'Stop'")
     time.sleep(1)  # the microphone beeps once a second
     browser.run("document.getElementById('record').click()")
-    wait(browser, f"{SAID}.includes('after 8 steps')")
+    browser.wait(f"{SAID}.includes('after 8 steps')")
     assert browser.run("document.getElementById('record').textContent") == "Record"
     quiet(browser, path)
 

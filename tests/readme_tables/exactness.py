@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from readme_tables.common import bullets, dated, markdown_table, paragraphs
+from readme_tables.common import BUSY, bullets, dated, markdown_table, paragraphs
 
 
 def render_engines(report: dict[str, Any]) -> str:
@@ -15,6 +15,21 @@ def render_engines(report: dict[str, Any]) -> str:
     )
     table = markdown_table("model | images | T | spikes | values compared | different", rows)
     return paragraphs(f"On {report['kernels']}; {dated(report)}.", table)
+
+
+def render_site(report: dict[str, Any]) -> str:
+    """Return the table of a report by `check_site.py`."""
+    rows = (
+        (
+            f"`{name}`", f"{row['inputs']:,} of {row['data']}", f"{row['different']:,}", f"{row['page_bytes']:,}",
+            f"{row['first_answer_ms']:.0f}", f"{row['step_ms']:.3f}",
+        )
+        for name, row in report["models"].items()
+    )  # fmt: skip
+    table = markdown_table("model | inputs | different | bytes of the page | first answer, ms | a step, ms", rows)
+    busy = f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so times are too long"
+    text = f"{report['browser']} on {report['cpu']}; {dated(report)}"
+    return paragraphs(f"{text}{f'; {busy}' if report['busy_cores'] > BUSY else ''}.", table)
 
 
 def render_neurobench(report: dict[str, Any]) -> str:

@@ -161,16 +161,16 @@ class BinnedRecordings:
 
     def read(self, rows: Tensor) -> npt.NDArray[np.uint8]:
         """Return the frames of some recordings, uint8 `[n, T, C, H, W]`. Errors are those of reading and binning."""
-        refuse_beyond_memory(len(rows) * prod(self.shape[1:]), f"{self.place}: {len(rows):,} recordings")
-        found = np.zeros((len(rows), *self.shape[1:]), np.uint8)
-        flat = found.reshape(len(rows), -1)
+        shape = (len(rows), prod(self.shape[1:]))
+        refuse_beyond_memory(prod(shape), f"{self.place}: {len(rows):,} recordings")
+        flat = np.zeros(shape, np.uint8)
         file, ends, _, _ = self._kept
         for place, row in enumerate(rows.tolist()):
             start, end = map(int, ends[row : row + 2])
             file.seek(start * COUNT.itemsize)
             counts = np.frombuffer(file.read((end - start) * COUNT.itemsize), COUNT)
             flat[place, counts["cell"]] = counts["count"]
-        return found
+        return flat.reshape(len(rows), *self.shape[1:])
 
     @cached_property
     def left_out(self) -> str | None:

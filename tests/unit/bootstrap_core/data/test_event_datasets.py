@@ -58,6 +58,7 @@ def test_official_folders(place: str, tmp_path: Path) -> None:
     assert dataset.test.labels.tolist() == [*range(10)]
     assert torch.equal(dataset.test.images[[7, 2]], torch.stack([frames(1007), frames(1002)]))
     assert torch.equal(dataset.train.images[22:23][0], frames(17))
+    assert dataset.train.images[:0].shape == (0, *dataset.train.images.shape[1:])
     assert (dataset.in_cards, dataset.is_drawn) == (False, False)
     own = load_images(folder, events=BINS)  # the same folder by its path
     assert torch.equal(own.test.images[:], dataset.test.images[:])

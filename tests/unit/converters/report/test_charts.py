@@ -29,6 +29,13 @@ def test_accuracy_rises_upwards_with_doublings_evenly_spaced_and_gaps() -> None:
     assert chart.description == "ANN: 90.00 %. SNN: 20.00 % at T=1, 60.00 % at T=2, 100.00 % at T=8."
 
 
+@pytest.mark.parametrize(
+    ("steps", "labels"), [((1, 8, 16, 30), ["1", "8", "16", "30"]), ((1, 4, 5), ["1", "5"]), ((1,), ["1"])]
+)
+def test_the_longest_t_always_has_a_label(steps, labels) -> None:
+    assert [text for _, text in accuracy_chart(dict.fromkeys(steps, 0.5)).x.labels] == labels
+
+
 def test_the_answer_and_the_label_stand_out_of_the_output() -> None:
     over_time = torch.tensor([[0.0, 2.0, 1.0, 0.0], [0.5, 1.0, 1.5, 0.0], [0.5, 1.0, 2.0, 0.0]])
     chart = output_chart(over_time, "abcd", 1)
