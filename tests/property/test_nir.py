@@ -83,6 +83,7 @@ def test_a_model_comes_back_as_it_was(
     check()
 
 
+@pytest.mark.filterwarnings("ignore:images have values:UserWarning")  # currents, fed in the place of pixels
 @pytest.mark.parametrize("encoding", ["spike", "graded", "events"])
 def test_the_nodes_alone_give_the_same_spikes(
     encoding: str,
