@@ -29,7 +29,13 @@ class FileFormat(StrEnum):
     """Format of the files of a dataset."""
 
     IDX = "idx"
-    """Four idx files: images and labels for training, images and labels for testing; plain or gzipped."""
+    """Idx files, plain or gzipped: images and labels for training, images and labels for testing; or one such pair."""
+    ZIPPED_IDX = "zip of idx files"
+    """A `.zip` of the gzipped idx files of several datasets, as EMNIST has it; its images are transposed."""
+    ARRAYS = "arrays"
+    """An `.npz` with `x_train`, `y_train`, `x_test`, `y_test`, and perhaps `x_validation` and `y_validation`."""
+    LIBSVM = "libsvm"
+    """Two text files, `.bz2`, of training and test images; a line has a class from 1 on and numbers from -1 to 1."""
     CIFAR_PYTHON = "CIFAR batches as pickles"
     """Five training batches and a test batch, or a `.tar.gz` of them."""
     CIFAR_BINARY = "CIFAR batches as bytes"
@@ -44,6 +50,17 @@ class FileFormat(StrEnum):
     """A folder, or a `.tar`, of WAV files `{digit}_{speaker}_{index}.wav`."""
 
 
+class Order(StrEnum):
+    """Order in which the pixels of an image become the time steps of a sequence."""
+
+    ROWS = "rows"
+    """A row of the image in each step, from the top."""
+    PIXELS = "pixels"
+    """A pixel in each step, row by row."""
+    PERMUTED = "permuted pixels"
+    """A pixel in each step, in an order that was drawn once and is the same for all images."""
+
+
 _STRICT = {"extra": "forbid"}
 """Pydantic's settings of the records: a misspelt field is an error."""
 
@@ -53,9 +70,10 @@ class DatasetFiles:
     """Files of a dataset, in one of the forms in which people have it.
 
     Attributes:
-        sha256: digest of each file by its name; of idx files, without .gz, the digest of their plain bytes; of a
-            folder or `.tar` of recordings that of what `sha256sum *.wav` prints, with the names in the order of bytes;
-            of class folders of events empty: nobody publishes one, and their files are counted instead.
+        sha256: digest of each file by its name, or `md5:` and its MD5 where only that is published; of idx files
+            without .gz the digest of their plain bytes; of an `.npz` that of its arrays' bytes, in the order of their
+            names; of a folder or `.tar` of recordings that of what `sha256sum *.wav` prints, with the names in the
+            order of bytes; of class folders of events empty: nobody publishes one, and their files are counted instead.
         folder: folder that usually has the files, within the data folder; empty if there is none.
         mirrors: URLs of folders that hold the files; idx files are gzipped there.
     """
@@ -80,6 +98,15 @@ class DatasetSource:
         advice: end of the message that the dataset was not found, after "Put ".
         n_test: number of test images, where it is checked.
         simulated_from: name of the dataset whose images a simulated event camera looks at; None for others.
+        sequence_of: name of the dataset whose images become sequences; None for others.
+        sequence: order in which pixels become time steps; None for images and recordings.
+        of_each_class: numbers of images of each class for training, validation and testing, in the order of the file,
+            of a dataset that has one pair of idx files; None for others.
+        first_label: label of the first class in its files.
+        value_range: values that become a black and a white pixel, where files have other numbers.
+        member: start of the names of its files in a zip of several datasets.
+        cache: folder of its files in the cache, if it shares them with other datasets.
+        elsewhere: name of a dataset of the same classes from elsewhere, on which cards also give the accuracy.
     """
 
     __pydantic_config__: ClassVar = _STRICT
@@ -95,6 +122,19 @@ class DatasetSource:
     in_cards: bool = True
     n_test: int | None = None
     simulated_from: str | None = None
+    sequence_of: str | None = None
+    sequence: Order | None = None
+    of_each_class: tuple[int, int, int] | None = None
+    value_range: tuple[float, float] = (0.0, 1.0)
+    first_label: int = 0
+    member: str = ""
+    cache: str = ""
+    elsewhere: str | None = None
+
+    @property
+    def made_from(self) -> str | None:
+        """Name of the dataset that has the files; None if it has files of its own."""
+        return self.simulated_from or self.sequence_of
 
     @property
     def has_sounds(self) -> bool:
@@ -128,8 +168,10 @@ def dataset_names() -> tuple[str, ...]:
     """Return the names of the datasets that `load_dataset` knows.
 
     >>> dataset_names()
-    ('cifar-10', 'cifar-10-jpeg', 'fashion-mnist', 'mnist', 'mnist-sample', 'nmnist', 'nmnist-simulated', \
-'nmnist-simulated-sample', 'nmnist-small', 'spoken-digits')
+    ('cifar-10', 'cifar-10-jpeg', 'dig-mnist', 'emnist-balanced', 'emnist-digits', 'emnist-letters', 'fashion-mnist', \
+'kannada-10k', 'kmnist', 'kmnist-10k', 'mnist', 'mnist-1d', 'mnist-sample', 'nmnist', 'nmnist-simulated', \
+'nmnist-simulated-sample', 'nmnist-small', 'notmnist-10k', 'psmnist', 'qmnist', 'smnist', 'spoken-digits', 'usps', \
+'yin-yang')
     """
     return tuple(sorted(sources()))
 

@@ -179,6 +179,7 @@ class Scores(StrictModel):
         loss: mean cross-entropy at the network's T.
         by_steps: accuracy by number of time steps; None if a state leaves the hardware's 24 bits.
         ann: accuracy as ANN, in floats; None without fitted activations.
+        elsewhere: accuracy at the network's T on all test images of other datasets of the same classes, by their names.
     """
 
     engine: Literal["integer"] = "integer"
@@ -186,6 +187,7 @@ class Scores(StrictModel):
     loss: Amount
     by_steps: dict[Steps, Part | None]
     ann: Part | None
+    elsewhere: dict[str, Part] = Field(default_factory=dict)
 
 
 class OperationsOf(Record):

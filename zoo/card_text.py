@@ -119,6 +119,10 @@ def sections(card: Card, spec: NetworkSpec) -> list[Section]:
                 *_milliseconds(card),
                 ("%", *(_number(accuracy) for accuracy in (*card.test.by_steps.values(), card.test.ann))),
             ),
+            "".join(
+                f"On the test {sample}s of {dataset_title(name)}, T = {card.time_steps}: {percent(accuracy)}."
+                for name, accuracy in card.test.elsewhere.items()
+            ),
         ),
         Section(
             f"Layers, at T = {card.time_steps}",

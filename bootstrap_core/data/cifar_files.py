@@ -8,12 +8,10 @@ The batches are pickles. Only a file with the right sha256 is unpickled, and the
 pickles: it is the archive of plain bytes.
 """
 
-import hashlib
 import io
 import pickle
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,9 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specs.errors import DataError, IntegrityError
-from specs.files.given_file import check_given_file
-from specs.files.limits import DATASET_ARCHIVE_BYTES
+from bootstrap_core.data.digests import open_verified
+from specs.errors import IntegrityError
 
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 """Names of the batches, without .bin; the last one has the test images."""
@@ -50,28 +47,6 @@ def read_batches(files: Mapping[Path, str], image_shape: Sequence[int]) -> tuple
         raise IntegrityError(f"{', '.join(map(str, files))}: no {', '.join(missing)}")
     images, labels = zip(*(found[name] for name in BATCHES), strict=True)
     return (torch.cat(images[:-1]), torch.cat(labels[:-1])), (images[-1], labels[-1])
-
-
-@contextmanager
-def open_verified(path: Path, sha256: str, *, what: str = "") -> Iterator[BinaryIO]:
-    """Open a file after a comparison with its digest; `what` names it in errors, by default its path.
-
-    Raises `IntegrityError` for another digest, `DataError` for a file that cannot be read.
-    """
-    what = what or str(path)
-    check_given_file(path, limit=DATASET_ARCHIVE_BYTES, error=DataError)
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != sha256:
-                raise IntegrityError(
-                    f"{what}: sha256 is {found}, expected {sha256}: the file is damaged or another version; replace or "
-                    "remove it"
-                )
-            file.seek(0)
-            yield file
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _batches(path: Path, file: BinaryIO) -> Iterator[tuple[str, bytes]]:

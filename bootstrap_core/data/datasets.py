@@ -6,7 +6,7 @@ into the cache.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import resources
@@ -17,11 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.cifar_files import open_verified, read_batches
+from bootstrap_core.data.cifar_files import read_batches
+from bootstrap_core.data.digests import open_verified
 from bootstrap_core.data.event_datasets import read_event_folders, read_listed_events, simulated
 from bootstrap_core.data.events.binning import EventBins
-from bootstrap_core.data.idx_files import read_idx, read_plain
+from bootstrap_core.data.idx_files import read_idx, read_plain, read_zipped_idx
+from bootstrap_core.data.image_arrays import read_named_arrays
 from bootstrap_core.data.image_files import load_images
+from bootstrap_core.data.libsvm_files import read_libsvm
+from bootstrap_core.data.sequences import sequences
 from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.data.spoken_digits import read_recordings
 from specs.dataset_sources import (
@@ -32,7 +36,7 @@ from specs.dataset_sources import (
     sources,
     unknown_dataset,
 )
-from specs.errors import DataError, IntegrityError, TransferError
+from specs.errors import DataError, IntegrityError, SnnZooError, TransferError
 from specs.files.download import cache_folder, download, expand_user, fetch_whole
 from specs.files.limits import DATASET_ARCHIVE_BYTES, DATASET_FILE_BYTES
 from specs.layers.input import LogMelSpec
@@ -70,9 +74,12 @@ def load_dataset(
     if name == SAMPLE_NAME:
         return _load_sample()
     source = _get_source(name)
-    if (seen := source.simulated_from) is not None:
+    if (seen := source.made_from) is not None:
         still = load_dataset(seen, data_dir=data_dir, cache_dir=cache_dir, offline=offline, mirrors=mirrors)
-        return simulated(still, name, _bins(source, events))
+        if source.sequence is None:
+            return simulated(still, name, _bins(source, events))
+        train, test = (sequences(split, source.sequence, events, name) for split in (still.train, still.test))
+        return replace(still, name=name, train=train, test=test)
     found = _find(source, _places(source, data_dir, cache_dir))
     folder, files = found or _pull_or_explain(source, data_dir, cache_dir, offline, mirrors)
     paths = {_find_file(folder, files, file) or folder / file: sha256 for file, sha256 in files.sha256.items()}
@@ -84,6 +91,8 @@ def load_dataset(
         train, test = read(source, paths, _bins(source, events))
     else:
         train, test = READERS[files.format](source, paths)
+        if source.sequence is not None:
+            train, test = (sequences(split, source.sequence, events, name) for split in (train, test))
     return Dataset(
         name=name,
         train=train,
@@ -104,7 +113,7 @@ def find_dataset(
 ) -> Path | None:
     """Return the folder that `load_dataset` would read without a download, or None. Images are not opened.
 
-    For "mnist-sample", return the embedded file; for simulated recordings, the place of their images.
+    For "mnist-sample", return the embedded file; for data that are made from others, the place of these.
 
     Raises `DataError` for an unknown name.
     """
@@ -135,7 +144,8 @@ def _pull(source: DatasetSource, cache_dir: Path | None, mirrors: Sequence[str] 
     urls = files.mirrors if mirrors is None else mirrors
     for file, sha256 in files.sha256.items():
         if not _is_intact(_find_file(folder, files, file), files, sha256):
-            target = folder / (f"{file}.gz" if files.format is FileFormat.IDX else file)
+            packed = files.format is FileFormat.IDX and not file.endswith(".gz")
+            target = folder / (f"{file}.gz" if packed else file)
             _download(target, files, sha256, urls)
             if target.name != file:
                 (folder / file).unlink(missing_ok=True)  # a damaged plain copy would come first
@@ -149,12 +159,12 @@ def _get_source(name: str) -> DatasetSource:
 
 
 def _stored_as(name: str) -> str:
-    """Return the name of the dataset that has the files: for simulated recordings, that of their images."""
-    return name if name == SAMPLE_NAME else _get_source(name).simulated_from or name
+    """Return the name of the dataset that has the files: for one that is made from another, that one."""
+    return name if name == SAMPLE_NAME else _get_source(name).made_from or name
 
 
 def _cached(source: DatasetSource, cache_dir: Path | None) -> Path:
-    return cache_folder(cache_dir) / "data" / source.name
+    return cache_folder(cache_dir) / "data" / (source.cache or source.name)
 
 
 def _places(source: DatasetSource, data_dir: Path | None, cache_dir: Path | None) -> list[Path]:
@@ -184,6 +194,10 @@ def _missing_files(folder: Path, files: DatasetFiles) -> list[str]:
     return [file for file in files.sha256 if _find_file(folder, files, file) is None]
 
 
+def _missing_part(folder: Path, files: DatasetFiles) -> float:
+    return len(_missing_files(folder, files)) / len(files.sha256)
+
+
 def _has_files(folder: Path, files: DatasetFiles, source: DatasetSource) -> bool:
     """Return whether `folder` has these files, and not those of another dataset, which may have the same names."""
     if _missing_files(folder, files):
@@ -191,7 +205,7 @@ def _has_files(folder: Path, files: DatasetFiles, source: DatasetSource) -> bool
     last = list(files.sha256)[-1]  # of idx files the test labels, which are short
     others = [form.sha256.get(last) for other in sources().values() if other != source for form in other.forms]
     path = _find_file(folder, files, last)
-    return not any(sha256 is not None and _is_intact(path, files, sha256) for sha256 in others)
+    return not any(_is_intact(path, files, sha256) for sha256 in {*others} - {None, files.sha256[last]} if sha256)
 
 
 def _pull_or_explain(
@@ -209,7 +223,7 @@ def _pull_or_explain(
             failure = str(error)
     tried = []
     for place in _places(source, data_dir, cache_dir):
-        lacking = min((_missing_files(place, files) for files in source.forms), key=len)
+        lacking = _missing_files(place, min(source.forms, key=partial(_missing_part, place)))
         tried.append(f"{place}: {'lacks ' + ', '.join(lacking) if lacking else 'has another dataset'}")
     raise DataError(
         f"dataset {source.name!r} not found. Tried:\n"
@@ -225,7 +239,7 @@ def _is_intact(path: Path | None, files: DatasetFiles, sha256: str) -> bool:
         return False
     try:
         _verify(path, files, sha256)
-    except (IntegrityError, DataError):
+    except SnnZooError:
         return False
     return True
 
@@ -233,6 +247,8 @@ def _is_intact(path: Path | None, files: DatasetFiles, sha256: str) -> bool:
 def _verify(path: Path, files: DatasetFiles, sha256: str, what: str = "") -> None:
     if files.format is FileFormat.IDX:
         read_plain(path, sha256, what=what)
+    elif files.format is FileFormat.ARRAYS:
+        read_named_arrays(path, sha256, what=what)
     else:
         with open_verified(path, sha256, what=what):
             pass
@@ -257,15 +273,62 @@ def _download(target: Path, files: DatasetFiles, sha256: str, mirrors: Sequence[
 
 
 def _read_idx_files(source: DatasetSource, files: Mapping[Path, str]) -> tuple[Split, Split]:
-    train_images, train_labels, *test = (read_idx(path, sha256=sha256) for path, sha256 in files.items())
-    folder, shape = next(iter(files)).parent, source.image_shape[1:]
-    for images, labels in ((train_images, train_labels), test):
-        if images.shape != (len(labels), *shape) or labels.ndim != 1:
+    arrays = [read_idx(path, sha256=sha256) for path, sha256 in files.items()]
+    return _from_idx(source, next(iter(files)).parent, arrays)
+
+
+def _read_zipped_idx(source: DatasetSource, files: Mapping[Path, str]) -> tuple[Split, Split]:
+    ((path, sha256),) = files.items()
+    images, labels, test_images, test_labels = read_zipped_idx(path, sha256, source.member)
+    upright = [images.transpose(1, 2), labels, test_images.transpose(1, 2), test_labels]
+    return _from_idx(source, path, upright)
+
+
+def _from_idx(source: DatasetSource, folder: Path, arrays: Sequence[Tensor]) -> tuple[Split, Split]:
+    """Return the splits of arrays of images `[N, H, W]` and labels in turn."""
+    parts, shape = [], source.image_shape[1:]
+    for images, labels in zip(arrays[::2], arrays[1::2], strict=True):
+        classes = labels[:, 0] if labels.dtype == torch.int32 and labels.ndim == 2 else labels  # QMNIST: and writers
+        if images.shape != (len(classes), *shape) or classes.ndim != 1:
             raise IntegrityError(
                 f"{folder}: expected N images of {shape} and N labels, got {list(images.shape)} and "
                 f"{list(labels.shape)}"
             )
-    return _splits(source, folder, ((train_images[:, None], train_labels), (test[0][:, None], test[1])))
+        parts.append((images[:, None], classes))
+    if source.of_each_class is not None:
+        return _divided(_split(source, folder, *parts[0]), source.of_each_class, folder)
+    return _splits(source, folder, parts)
+
+
+def _divided(split: Split, sizes: tuple[int, int, int], folder: Path) -> tuple[Split, Split]:
+    """Return the first images of each class for training and the next for validation; and the last, for testing."""
+    n, most = min(split.labels.bincount()), max(split.labels.bincount())
+    if not n == most == sum(sizes):
+        raise IntegrityError(f"{folder}: expected {sum(sizes)} images of each class, got {n} to {most}")
+    of_class = split.labels.argsort(stable=True).view(-1, sum(sizes))
+    rows = [part.flatten().sort().values for part in of_class.split(sizes, dim=1)]
+    training = split.take(torch.cat(rows[:2]))
+    return replace(training, n_validation=len(rows[1])), split.take(rows[2])
+
+
+def _read_arrays(source: DatasetSource, files: Mapping[Path, str]) -> tuple[Split, Split]:
+    ((path, sha256),) = files.items()
+    named = read_named_arrays(path, sha256)
+    low, high = source.value_range
+    found = {}
+    for part in ("train", "validation", "test"):
+        if (x := named.get(f"x_{part}")) is not None:
+            pixels = x if x.dtype == np.uint8 else np.round((x - low) * (255 / (high - low))).clip(0, 255)
+            images = torch.from_numpy(pixels.astype(np.uint8).reshape(len(x), *source.image_shape[:2], -1))
+            found[part] = images, torch.from_numpy(named[f"y_{part}"])
+    images, labels = (torch.cat([found[part][i] for part in ("train", "validation") if part in found]) for i in (0, 1))
+    train, test = _splits(source, path, [(images, labels), found["test"]])
+    return replace(train, n_validation=len(found["validation"][1]) if "validation" in found else 0), test
+
+
+def _read_libsvm(source: DatasetSource, files: Mapping[Path, str]) -> tuple[Split, Split]:
+    parts = [read_libsvm(path, sha256, source.image_shape) for path, sha256 in files.items()]
+    return _splits(source, next(iter(files)).parent, parts)
 
 
 def _read_cifar(source: DatasetSource, files: Mapping[Path, str]) -> tuple[Split, Split]:
@@ -287,19 +350,27 @@ def _bins(source: DatasetSource, events: EventBins | None) -> EventBins:
     return bins if len(bins.shape) == 3 else replace(bins, shape=source.image_shape)
 
 
-def _splits(
-    source: DatasetSource, folder: Path, parts: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
-) -> tuple[Split, Split]:
-    """Return splits of images `[N, C, H, W]` and labels uint8 `[N]`. Raise `IntegrityError` for unknown labels."""
-    for _, labels in parts:
-        if labels.max() >= len(source.classes):
-            raise IntegrityError(f"{folder}: expected labels below {len(source.classes)}, got {int(labels.max())}")
-    train, test = (Split(images, labels.long()) for images, labels in parts)
+def _splits(source: DatasetSource, folder: Path, parts: Iterable[tuple[Tensor, Tensor]]) -> tuple[Split, Split]:
+    """Return the training and the test split of images `[N, C, H, W]` and labels `[N]`."""
+    train, test = (_split(source, folder, images, labels) for images, labels in parts)
     return train, test
+
+
+def _split(source: DatasetSource, folder: Path, images: Tensor, labels: Tensor) -> Split:
+    """Return a split of images `[N, C, H, W]` and labels `[N]`. Raise `IntegrityError` for unknown labels."""
+    own = labels.long() - source.first_label
+    if own.min() < 0 or own.max() >= len(source.classes):
+        least, bound = source.first_label, source.first_label + len(source.classes)
+        found = f"{int(labels.min())} to {int(labels.max())}"
+        raise IntegrityError(f"{folder}: expected labels below {bound} and from {least} on, got {found}")
+    return Split(images, own)
 
 
 READERS: Mapping[FileFormat, Callable[[DatasetSource, Mapping[Path, str]], tuple[Split, Split]]] = {
     FileFormat.IDX: _read_idx_files,
+    FileFormat.ZIPPED_IDX: _read_zipped_idx,
+    FileFormat.ARRAYS: _read_arrays,
+    FileFormat.LIBSVM: _read_libsvm,
     FileFormat.CIFAR_BINARY: _read_cifar,
     FileFormat.CIFAR_PYTHON: _read_cifar,
     FileFormat.CLASS_FOLDERS: _read_class_folders,

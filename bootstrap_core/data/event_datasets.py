@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from bootstrap_core.data.cifar_files import open_verified
 from bootstrap_core.data.class_folders import ExampleFile, class_folders
+from bootstrap_core.data.digests import open_verified
 from bootstrap_core.data.events.binning import BinnedRecordings, EventBins, recorded_files
 from bootstrap_core.data.events.camera import simulate
 from bootstrap_core.data.events.recordings import Events

@@ -1,5 +1,6 @@
 """Datasets of arrays in an `.npz`: images or numbers of events, their labels, and names of classes."""
 
+import io
 import math
 import reprlib
 import zipfile
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bootstrap_core.data.digests import check_digest
 from bootstrap_core.data.events.binning import EventBins
 from bootstrap_core.data.splits import Dataset, Split, draw_test
 from bootstrap_core.data.stored_images import STORED_FROM, Header, StoredArray, StoredImages, read_header, stored_array
@@ -171,6 +173,21 @@ def _array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: s
     refuse_beyond_memory(COPIES * entry.file_size, f"{path}: reading {name}")
     with archive.open(entry) as stream:
         return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+
+
+def read_named_arrays(path: Path, sha256: str, *, what: str = "") -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of an `.npz` by name. Their bytes, in the order of their names, must have this digest.
+
+    Raises `IntegrityError`, which begins with `what` or the path, for another digest or a damaged file.
+    """
+    found = {}
+    with open_zip(path) as archive:
+        for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
+            with archive.open(entry) as stream:
+                read_header(stream, entry.file_size, f"{path}: {entry.filename}")
+            found[entry.filename.removesuffix(".npy")] = np.asarray(_array(path, archive, entry, entry.filename))
+    check_digest(io.BytesIO(b"".join(array.tobytes() for array in found.values())), sha256, what or str(path))
+    return found
 
 
 def _split(path: Path, convert: Callable[[npt.NDArray[np.generic]], Tensor], x: Array, y: Array | None) -> Split:

@@ -35,12 +35,14 @@ class Split:
             `[N, T, C, H, W]`. Images larger than memory stay in their file, and recordings are read when they are first
             used; `images[...]` returns a tensor in all cases.
         labels: class numbers, int64 `[N]`.
+        n_validation: number of examples at the end that the dataset sets apart for validation.
 
     Raises `DataError` for other shapes or dtypes, or for NumPy arrays.
     """
 
     images: Tensor | StoredImages
     labels: Tensor
+    n_validation: int = 0
 
     def __post_init__(self) -> None:
         for name, value in (("images", self.images), ("labels", self.labels)):
@@ -269,6 +271,8 @@ def draw_test(n: int, *, seed: int, source: str) -> tuple[Tensor, Tensor]:
 def train_validation_split(split: Split, *, n_validation: int, seed: int) -> tuple[Split, Split]:
     """Set aside `n_validation` images; return (train, validation), each in the original order.
 
+    If the dataset itself sets apart as many, these are taken; otherwise they are drawn.
+
     Stratified: each class contributes its share of `n_validation`, rounded so that the total is exact (largest
     remainders). The choice within a class depends on `seed` alone. Raises `DataError` unless
     0 < n_validation < len(split).
@@ -282,6 +286,8 @@ def train_validation_split(split: Split, *, n_validation: int, seed: int) -> tup
         raise DataError(
             f"n_validation = {n_validation} must be from 1 to {len(split) - 1}, as there are {len(split)} images"
         )
+    if n_validation == split.n_validation:
+        return split.take(slice(0, len(split) - n_validation)), split.take(slice(len(split) - n_validation, None))
     is_validation = _stratified(split, n_validation, seed=seed)
     return split.take(~is_validation), split.take(is_validation)
 

@@ -102,12 +102,20 @@ def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
             warnings.warn(f"images have values up to {highest:g}: {wanted}; only uint8 is divided by 255", stacklevel=2)
         elif lowest < BELOW_BLACK or (highest > 1 and abs(float(x.detach().mean())) < NEAR_ZERO):
             warnings.warn(
-                f"images have values from {lowest:.3g} to {highest:.3g}, as if they had been normalised: {wanted}; the "
-                f"network normalises them, by its input.mean {spec.input.mean:.4g} and input.std {spec.input.std:.4g}",
+                f"images have values from {lowest:.3g} to {highest:.3g}, as if they had been normalised: {wanted}; "
+                + _normalisation_of(spec),
                 stacklevel=2,
             )
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     return bordered(x, spec.input.padding, spec.input.border)
+
+
+def _normalisation_of(spec: NetworkSpec) -> str:
+    """Say what a network does to its images."""
+    mean, std = spec.input.mean, spec.input.std
+    if (mean, std) == (0, 1):
+        return "this network does not normalise them: give it such images only if it was trained on such"
+    return f"the network normalises them, by its input.mean {mean:.4g} and input.std {std:.4g}"
 
 
 def as_step(inputs: Tensor, spec: NetworkSpec, n: int | None) -> Tensor:

@@ -40,13 +40,14 @@ class SpikingForms:
     Attributes:
         encodings: encodings of the input to try; by default spikes and graded pixels.
         max_pooling: replacements of max pooling to try; by default neurons that fire when any neuron of their window
-            does, and the average.
+            does, sums of neurons, and the average. They are chosen with the first encoding. Sums have branches; where
+            the first reset is to zero, as for netx, which holds chains, they are tried only if they are alone.
         resets: resets of the voltage after a spike to try; by default subtraction, and zero. The other forms are
             chosen with the first.
     """
 
     encodings: Sequence[Encoding] = (Encoding.SPIKE, Encoding.GRADED)
-    max_pooling: Sequence[MaxPooling] = (MaxPooling.ANY, MaxPooling.AVERAGE)
+    max_pooling: Sequence[MaxPooling] = (MaxPooling.ANY, MaxPooling.SUM, MaxPooling.AVERAGE)
     resets: Sequence[Reset] = (Reset.SUBTRACT, Reset.ZERO)
 
 
@@ -158,14 +159,17 @@ def best_candidate(
         return Candidate(model, calibrations, layers, form, pooling, reset, verdict)
 
     first, *others = forms.resets
+    layers_of = dict[MaxPooling, list[SpikingLayer]]()
     for pooling in forms.max_pooling if has_maxima(ann) else forms.max_pooling[:1]:
+        if pooling is MaxPooling.SUM and first is Reset.ZERO and len(forms.max_pooling) > 1:
+            continue
         try:
-            layers = spiking_layers(prepared(ann, pooling), pooling)
+            layers_of[pooling] = spiking_layers(prepared(ann, pooling), pooling)
         except UnsupportedError as error:
             problems.append(str(error))
-            continue
-        for encoding in forms.encodings:
-            best = better_of(best, layers, pooling, encoding, first)
+    for encoding in forms.encodings:
+        for pooling in layers_of if best is None else [best.max_pooling]:
+            best = better_of(best, layers_of[pooling], pooling, encoding, first)
     if best is None:
         raise UnsupportedError(f"{name}: no spiking form works: {'; '.join(dict.fromkeys(problems))}")
     for reset in others:

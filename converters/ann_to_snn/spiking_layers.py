@@ -40,8 +40,11 @@ from specs.fields import Shape
 ACTIVATIONS = (nets.Relu, nets.Clip, nets.LeakyRelu, nets.PRelu)
 MOST_BRANCHES = 64
 """Largest number of branches in a sum; it doubles whenever a sum is added to itself."""
-MOST_COPIES = 3
-"""Largest number of layers into which the weights of a linear node are copied; with more, it gets neurons."""
+MOST_COPIES = 8
+"""Largest number of layers into which the weights of a linear node are copied; with more, it gets neurons.
+
+A DenseNet-like network, T = 8, untuned, lost 8 points of accuracy with at most 8, and 12 with at most 3: neurons round.
+"""
 MOST_MORE_WEIGHTS = 4
 """Largest ratio of the weights of two linear maps in one to those of the two; beyond it, neurons stand between them.
 
@@ -59,11 +62,13 @@ GAINS = 4.0
 class MaxPooling(StrEnum):
     """Replacement of max pooling.
 
-    `any`: neurons that fire when any neuron of their window does; `average`: average pooling, folded into the next
-    layer; `error`: none, max pooling is refused.
+    `any`: neurons that fire when any neuron of their window does; `sum`: neurons for how much the maximum rises from
+    one place of the window to the next; `average`: average pooling, folded into the next layer; `error`: none, max
+    pooling is refused.
     """
 
     ANY = "any"
+    SUM = "sum"
     AVERAGE = "average"
     ERROR = "error"
 
@@ -205,7 +210,9 @@ def spiking_layers(ann: Ann, max_pooling: MaxPooling, *, narrow: int | None = No
 def prepared(ann: Ann, max_pooling: MaxPooling) -> Ann:
     """Return the ANN that `spiking_layers` takes, with max pools where neurons can replace them."""
     ann = activations_first(ann)
-    return with_maxima_as_sums(ann) if max_pooling is MaxPooling.ANY else ann
+    if max_pooling in (MaxPooling.ANY, MaxPooling.SUM):
+        return with_maxima_as_sums(ann, rectified_too=max_pooling is MaxPooling.SUM)
+    return ann
 
 
 def activations_first(ann: Ann) -> Ann:

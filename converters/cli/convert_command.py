@@ -125,11 +125,11 @@ def _each_once(context: click.Context, parameter: click.Parameter, given: tuple[
 )
 @click.option(
     "--max-pool",
-    type=click.Choice(["auto", "any", "average", "error"]),
+    type=click.Choice(["auto", "any", "sum", "average", "error"]),
     default="auto",
     help="ONNX: replacement of max pools. any: neurons that spike when any neuron in the window does, "
-    "average: average pools, auto: the one that scores better, error: none, so refuse them. "
-    "[default: auto]",
+    "sum: neurons for how much the maximum rises from one place of the window to the next (branches, so not for netx), "
+    "average: average pools, auto: the one that scores better, error: none, so refuse them. [default: auto]",
 )
 @click.option(
     "--replace-activations",

@@ -114,7 +114,7 @@ def open_safetensors(path: Path) -> Iterator[StateDictFile]:
     header = read_header(path)
     is_model = METADATA_KEY in header.metadata
     packed = {name for name, place in header.tensors.items() if is_model and place.dtype == torch.int8}
-    for name in packed:
+    for name in sorted(packed):
         _check_packed(path, name, header.tensors)
     state = {
         name: torch.empty(place.shape, dtype=torch.float32 if name in packed else place.dtype, device="meta")

@@ -25,7 +25,7 @@ def test_each_shell_gets_a_script_that_asks_zoo(run, shell) -> None:
         ("zoo pull mnist-dense mnist-c", {"mnist-conv"}),
         ("zoo convert mnist-c", {"mnist-conv"}),
         ("zoo train mnist-dem", {"mnist-demo"}),
-        ("zoo eval mnist-dense --data mnist-", {"mnist-sample"}),
+        ("zoo eval mnist-dense --data mnist-", {"mnist-1d", "mnist-sample"}),
         ("zoo data pull f", {"fashion-mnist"}),
     ],
 )

@@ -137,7 +137,7 @@ def refusal(line: str, run, folder: Path, monkeypatch, *, code: int) -> str:
         ("convert classes.pt -o a.nir --report a.html", "leave out --report"),
         ("convert classes.net --reset auto", "classes.net is not an ONNX file: leave out --reset auto"),
         ("convert classes.safetensors -o a.nir -o ./a.nir", "several name the same file"),
-        ("convert classes.safetensors -o a.nir --c-prefix x", "give -o FILE.c, or leave out --c-prefix"),
+        ("convert classes.safetensors -o a.nir --c-prefix x", "give -o FILE.c or -o FILE.ino, or leave out --c-prefix"),
     ],
 )
 def test_wrong_use_is_refused_before_anything_is_written(run, files, monkeypatch, line, told) -> None:

@@ -12,7 +12,7 @@ from zoo.runs.card_files import packaged_card
 
 SHORT = ("model", "layers", "T", "test accuracy", "as ANN", "synops/image", "size")
 """Columns of the table of models in the main README."""
-MANY = 1000
+MANY = 2000
 """Number of test images below which it stands beside the accuracy."""
 
 
@@ -26,7 +26,7 @@ def models_table(columns: Sequence[str] = ()) -> str:
 def model_cells(card: Card) -> dict[str, str]:
     """Return the cells of a model, by column."""
     training, n, rows = card.training, card.data.test_images, summarize(packaged_model(card.name).spec)
-    few = f" of {n}" if n < MANY else ""
+    few = f" of {n:,}" if n < MANY else ""
     return {
         "model": f"`{card.name}`",
         "layers": "-".join("x".join(map(str, row.shape)) for row in rows),

@@ -61,7 +61,7 @@ def data_list(places: "DataPlaces", as_json: bool) -> None:
         return
     known = sources()
     for name, path in found.items():
-        is_downloadable = known[known[name].simulated_from or name].is_downloadable
+        is_downloadable = known[known[name].made_from or name].is_downloadable
         source = f"zoo data pull {name}" if is_downloadable else "no download: see zoo/README.md"
         echo(f"{name:<25}{path or f'missing ({source})'}")
 
@@ -73,7 +73,7 @@ def data_list(places: "DataPlaces", as_json: bool) -> None:
 def data_pull(name: str, as_json: bool) -> None:
     """Download a dataset into the cache, and print its folder.
 
-    NAME is one of zoo data list. The sha256 of each file is checked.
+    NAME is one of zoo data list. The digest of each file is checked.
 
     Example: zoo data pull mnist
     """

@@ -12,7 +12,7 @@ from converters.formats.file_kind import USES, FileKind, kind_of_file
 from converters.formats.model_files import MODEL_SUFFIXES
 from converters.formats.safetensors_file import read_safetensors
 from converters.report.gallery import gallery_page, measure_gallery
-from specs.dataset_sources import SAMPLE_NAME, found_data
+from specs.dataset_sources import SAMPLE_NAME, found_data, sources
 from specs.errors import ConversionError, SnnZooError
 from specs.files.whole_file import write_whole
 from specs.words import counted
@@ -74,6 +74,7 @@ def make_card(
         curves = read_curves(run)
     if seed_runs:
         seeds = tuple(measure_seed(folder / TRAINED, model, dataset) for folder in seed_runs)
+    other = sources()[dataset.name].elsewhere if dataset.name in sources() else None
     say(f"{name or model.spec.name}: measuring on {len(dataset.test):,} test {dataset.sample}s of {dataset.name}")
     found = measure_card(
         path,
@@ -83,6 +84,7 @@ def make_card(
         curves=curves,
         other_seeds=seeds,
         earlier=() if kept is None else kept.earlier,
+        elsewhere=[] if other is None else [load_data(model, other, places)],
         progress=lambda name: say(f"  {name}"),
     )
     if check:

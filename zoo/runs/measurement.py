@@ -49,7 +49,8 @@ Typed = TypeVar("Typed", bound=BaseModel)
 STEPS = (1, 2, 4, 8, 16, 32)
 """Numbers of time steps T for which every card has the accuracy, besides the network's T."""
 N_GOLDEN, GOLDEN_SEED = 8, 0
-VALIDATION_RULE = "of each class its share, taken out of the training images at random, by the seed"
+DRAWN_VALIDATION = "of each class its share, taken out of the training images at random, by the seed"
+OWN_VALIDATION = "set apart by the dataset itself; seed"
 FLOAT_TOLERANCE = 1e-6
 """Relative difference up to which two measured floats count as equal: they are sums, and rounding differs."""
 CONVERSION_OPTIONS = [
@@ -83,6 +84,7 @@ def measure_card(
     curves: Curves | None = None,
     other_seeds: tuple[SeedScore, ...] = (),
     earlier: tuple[str, ...] = (),
+    elsewhere: Sequence[Dataset] = (),
     progress: Callable[[str], object] = lambda what: None,
 ) -> Card:
     """Measure the model in a safetensors file on all test images of `dataset`.
@@ -92,6 +94,7 @@ def measure_card(
         licence: licence of the weights, as SPDX names it.
         other_seeds: results of `measure_seed` for other runs.
         earlier: see `Card`.
+        elsewhere: other datasets of the same classes, on whose test images the card also gives the accuracy.
         progress: called with the name of the next score.
 
     Raises:
@@ -151,6 +154,7 @@ def measure_card(
         else _operations(network, count_as_ann(network, dataset.test), len(dataset.test), is_ann=True),
     )
     facts = FileFacts.of_file(path)
+    sets_apart = recipe is not None and recipe.validation == dataset.train.n_validation > 0
     assert own.synops is not None
     return Card(
         name=name,
@@ -169,12 +173,18 @@ def measure_card(
             training_images=None if recipe is None else len(dataset.train) - recipe.validation,
             validation_images=None if recipe is None else recipe.validation,
             validation_seed=None if recipe is None else recipe.seed,
-            validation_rule=None if recipe is None else VALIDATION_RULE,
+            validation_rule=None if recipe is None else OWN_VALIDATION if sets_apart else DRAWN_VALIDATION,
             test_images=len(dataset.test),
         ),
         training=training,
         layers=tuple(Layer(rate=rate, synops=synops) for rate, synops in zip(own.rates, own.synops, strict=True)),
-        test=Scores(accuracy=own.accuracy, loss=own.loss, by_steps=by_steps, ann=None if ann is None else ann.accuracy),
+        test=Scores(
+            accuracy=own.accuracy,
+            loss=own.loss,
+            by_steps=by_steps,
+            ann=None if ann is None else ann.accuracy,
+            elsewhere={other.name: evaluate(exact, other.test).accuracy for other in elsewhere},
+        ),
         operations=operations,
         commands=_commands(name, by_steps, model, training, dataset.name),
         versions=Versions.here(),

@@ -353,14 +353,20 @@ def test_floats_that_were_not_divided_or_were_normalised_are_told_by_both_engine
     whole = images().round()
     rare = torch.zeros_like(whole)
     rare[0, 0, 0, 0] = 1.5
-    for runnable in (make(), IntegerNetwork(make())):
-        with pytest.warns(UserWarning, match=f"images have values up to 255: {WANTED}; only uint8 is"):
-            runnable(whole * 255)
-        for given, bounds in ((whole * 2 - 1, "-1 to 1"), (rare, "0 to 1.5")):
-            told = f"images have values from {bounds}, as if they had been normalised: {WANTED}; the network normalises"
-            with pytest.warns(UserWarning, match=told):
-                runnable(given)
-        runnable(whole * 1.1 - 0.05)  # no warning: resizing leaves 0..1 by so much
+    normalising = build_network(
+        make().spec.model_copy(update={"input": make().spec.input.model_copy(update={"mean": 0.5, "std": 0.25})})
+    )
+    by_itself = "the network normalises them, by its input.mean 0.5 and input.std 0.25"
+    not_at_all = "this network does not normalise them"
+    for network, done in ((make(), not_at_all), (normalising, by_itself)):
+        for runnable in (network, IntegerNetwork(network)):
+            with pytest.warns(UserWarning, match=f"images have values up to 255: {WANTED}; only uint8 is"):
+                runnable(whole * 255)
+            for given, bounds in ((whole * 2 - 1, "-1 to 1"), (rare, "0 to 1.5")):
+                told = f"images have values from {bounds}, as if they had been normalised: {WANTED}; {done}"
+                with pytest.warns(UserWarning, match=told):
+                    runnable(given)
+            runnable(whole * 1.1 - 0.05)  # no warning: resizing leaves 0..1 by so much
 
 
 def test_probabilities_are_those_of_the_scaled_logits_in_both_engines() -> None:

@@ -87,7 +87,7 @@ def test_with_ideal_neurons_the_layers_are_the_ann(name) -> None:
 
 
 @pytest.mark.parametrize("padding", [(0, 0, 1, 1), (2, 0, 0, 1), (2, 2)], ids=str)
-@pytest.mark.parametrize("max_pooling", [MaxPooling.ANY, MaxPooling.AVERAGE])
+@pytest.mark.parametrize("max_pooling", [MaxPooling.ANY, MaxPooling.SUM, MaxPooling.AVERAGE])
 def test_any_padding_of_a_maximum(padding, max_pooling) -> None:
     size = ConvSpec(channels=2, kernel=3, stride=2, padding=padding).output_shape((2, 6, 6))
     first, second, last = conv(2, 1), conv(3, 2, 1), dense(4, 3 * size[1] * size[2])
@@ -96,8 +96,9 @@ def test_any_padding_of_a_maximum(padding, max_pooling) -> None:
     def ann(pool: nets.Operation) -> Ann:
         return chain((1, 8, 8), first, nets.Relu(), pool, second, nets.Relu(), nets.Flatten(), last)
 
-    layers = spiking_layers(ann(nets.MaxPool(*windows)), max_pooling)
-    replacement = nets.MaxPool(*windows) if max_pooling is MaxPooling.ANY else nets.AvgPool(*windows)
+    layers = spiking_layers(prepared(ann(nets.MaxPool(*windows)), max_pooling), max_pooling)
+    assert any(layer.is_any for layer in layers) == (max_pooling is MaxPooling.ANY)
+    replacement = nets.AvgPool(*windows) if max_pooling is MaxPooling.AVERAGE else nets.MaxPool(*windows)
     x = torch.randn(7, 1, 8, 8, generator=GENERATOR)
     wanted, _ = run_ann(ann(replacement), x)
     torch.testing.assert_close(forward(layers, x).float(), wanted, rtol=1e-4, atol=1e-4)
@@ -428,6 +429,7 @@ GRAPHS = {
 @pytest.mark.parametrize("name", GRAPHS)
 def test_any_graph_of_linear_nodes_and_rectifiers_is_the_ann(name, most, monkeypatch) -> None:
     monkeypatch.setattr("converters.ann_to_snn.spiking_layers.MOST_COPIES", most)
+    monkeypatch.setattr("converters.ann_to_snn.spiking_layers.MOST_MORE_WEIGHTS", 1 + most)
     monkeypatch.setattr("converters.ann_to_snn.spiking_layers.NARROW", 1)
     ann = graph((1, 6, 6), *GRAPHS[name])
     layers = spiking_layers(activations_first(ann), MaxPooling.ERROR)
@@ -452,16 +454,21 @@ def test_a_convolution_of_concatenated_channels_has_the_weights_of_each_part() -
     assert layers[3].sources == (3, 2)
 
 
-def test_a_linear_bottleneck_has_neurons_only_where_folding_is_dearer() -> None:
-    layers = spiking_layers(graph((1, 6, 6), *GRAPHS["linear bottlenecks"]), MaxPooling.ERROR)
+def test_a_linear_bottleneck_has_neurons_only_where_folding_is_dearer(monkeypatch) -> None:
+    def layers_of(ann: nets.Ann) -> list[SpikingLayer]:
+        return spiking_layers(ann, MaxPooling.ERROR)
+
+    bottlenecks = graph((1, 6, 6), *GRAPHS["linear bottlenecks"])
+    wide = chain((4, 6, 6), conv(2, 4, 1), conv(3, 2, 1), RELU, FLATTEN, dense(3, 108))
+    narrow = chain((4, 6, 6), conv(1, 4, 1), conv(4, 1, 1), RELU, FLATTEN, dense(3, 144))
+    assert [layer.target for layer in layers_of(bottlenecks)] == ["r0", "r1", "r2", "r3", "r4", "r5", "logits"]
+    assert weights_of(layers_of(narrow)) == [4 * 4, 3 * 144]
+    monkeypatch.setattr("converters.ann_to_snn.spiking_layers.MOST_MORE_WEIGHTS", 1)
+    layers = layers_of(bottlenecks)
     assert [layer.target for layer in layers] == ["r0", "r1", "r2", "p1", "r3", "r4", "s", "r5", "logits"]
     assert [layer.after[0] for layer in layers if layer.target in "p1 s"] == [6, 6]
-    wide = spiking_layers(
-        chain((4, 6, 6), conv(2, 4, 1), conv(3, 2, 1), RELU, FLATTEN, dense(3, 108)), MaxPooling.ERROR
-    )
-    assert weights_of(wide) == [3 * 4, 3 * 108]  # 12 instead of 8 + 6
-    narrow = chain((4, 6, 6), conv(1, 4, 1), conv(4, 1, 1), RELU, FLATTEN, dense(3, 144))
-    assert weights_of(spiking_layers(narrow, MaxPooling.ERROR)) == [2 * 4, 2 * 4, 3 * 144]  # not 16
+    assert weights_of(layers_of(wide)) == [3 * 4, 3 * 108]  # 12 instead of 8 + 6
+    assert weights_of(layers_of(narrow)) == [2 * 4, 2 * 4, 3 * 144]  # not 16
 
 
 def test_maxima_of_concatenated_channels_are_those_of_each_part() -> None:
@@ -476,11 +483,11 @@ def test_maxima_of_concatenated_channels_are_those_of_each_part() -> None:
 
 def test_what_many_layers_read_is_computed_once() -> None:
     nodes = [*STEM, ("c1", same(2, 2), "r0")]
-    for i in range(5):
+    for i in range(9):
         nodes += [(f"n{i}", conv(2, 1, 1, groups=2), "c1"), (f"a{i}", RELU, f"n{i}"), (f"s{i}", ADD, f"a{i} a{i}")]
-    layers = spiking_layers(graph((1, 6, 6), *nodes, ("k", CAT, " ".join(f"s{i}" for i in range(5))), *head(360, "k")),
+    layers = spiking_layers(graph((1, 6, 6), *nodes, ("k", CAT, " ".join(f"s{i}" for i in range(9))), *head(648, "k")),
                             MaxPooling.ERROR)  # fmt: skip
-    assert [layer.target for layer in layers] == ["r0", "c1", *(f"a{i}" for i in range(5)), "logits"]
+    assert [layer.target for layer in layers] == ["r0", "c1", *(f"a{i}" for i in range(9)), "logits"]
 
 
 def test_an_activation_of_channels_that_nothing_reads_has_no_layer() -> None:

@@ -20,6 +20,8 @@ from converters.formats.netx.netx_reader import load_netx
 from converters.formats.netx.netx_report import differences
 from specs import ConversionError, IntegrityError, NetworkSpec, UnsupportedError, load_spec, parse_spec
 
+pytestmark = pytest.mark.filterwarnings("ignore:images have values from")  # networks of lava-dl take such images
+
 GOLDEN = Path(__file__).parents[3] / "golden"
 DENSE = Hints(time_steps=16, threshold=1.25)
 CONV_SPEC = """

@@ -106,7 +106,7 @@ def test_formats_without_names_of_classes_are_told() -> None:
 
 def test_c_source_has_a_header_and_no_reader(model, tmp_path) -> None:
     path = write_model(model, tmp_path / "a.c", c=COptions(prefix="tiny"))
-    assert files_of(path) == [path, tmp_path / "a.h"]
+    assert files_of(path, COptions()) == [path, tmp_path / "a.h"]
     assert "int32_t tiny_run(" in (tmp_path / "a.h").read_text()
     assert C_SOURCE not in MODEL_SUFFIXES
     with pytest.raises(UnsupportedError, match="C source, which nothing reads back"):

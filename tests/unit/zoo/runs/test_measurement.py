@@ -32,6 +32,22 @@ def test_what_the_file_knows_of_its_training_is_told(card) -> None:
     assert card.data.test_images == 40
 
 
+def test_validation_images_that_the_dataset_sets_apart_are_told(card, model_file, dataset) -> None:
+    assert "at random, by the seed" in card.data.validation_rule
+    for n, rule in ((500, "set apart by the dataset itself; seed"), (499, card.data.validation_rule)):
+        with_own = replace(dataset, train=replace(dataset.train, n_validation=n))
+        assert measure_card(model_file, with_own, licence="MIT").data.validation_rule == rule
+
+
+def test_a_card_also_has_the_accuracy_on_data_from_elsewhere(card, model_file, dataset, spec) -> None:
+    other = replace(dataset, name="dig-mnist", test=dataset.train)
+    found = measure_card(model_file, dataset, licence="MIT", elsewhere=[other])
+    expected = evaluate(IntegerNetwork(read_model(model_file).build()), dataset.train).accuracy
+    assert (found.test.elsewhere, card.test.elsewhere) == ({"dig-mnist": expected}, {})
+    assert f"On the test images of Dig-MNIST, T = 3: {100 * expected:.2f} %" in as_markdown(found, spec)
+    assert [each.field for each in differences(card, found)] == ["test.elsewhere.dig-mnist"]
+
+
 def test_scores_are_those_of_the_integer_engine_at_each_t(card, model_file, dataset) -> None:
     exact = IntegerNetwork(read_model(model_file).build())
     assert list(card.test.by_steps) == sorted({*STEPS, 3})
@@ -215,7 +231,7 @@ def test_a_run_of_the_same_seed_or_of_another_recipe_is_no_other_seed(model_file
     with pytest.raises(SnnZooError, match="not a run with another seed"):
         measure_seed(model_file, model, dataset)
     nonsense = replace(read_model(_of_seed(spec, 8, tmp_path)), card={"training": {"epoch": "many"}})
-    with pytest.raises(IntegrityError, match="epoch: Input should be"):
+    with pytest.raises(IntegrityError, match="epoch: must be a whole number"):
         measure_seed(write_model(nonsense, tmp_path / "nonsense.safetensors"), model, dataset)
     with pytest.raises(SnnZooError, match="differs from tiny in more than the seed"):
         measure_seed(_of_seed(spec, 8, tmp_path, epochs=3), model, dataset)
