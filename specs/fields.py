@@ -140,3 +140,14 @@ def threshold_mant(threshold: float, levels: int = 1) -> int:
     (80, 6)
     """
     return math.trunc(64 * threshold * levels)
+
+
+def initial_voltage(start: float, threshold_mant: int) -> int:
+    """Return the voltage before the first step in units of 1/4096, `round(start * threshold)`, half to even.
+
+    `threshold_mant` is the threshold as a mantissa of the hardware.
+
+    >>> initial_voltage(0.5, 81), initial_voltage(0.1, 6)
+    (2592, 38)
+    """
+    return round(start * 64 * threshold_mant)

@@ -194,8 +194,17 @@ class NetworkSpec(StrictModel):
     @property
     def resets(self) -> set[Reset]:
         """Resets of all layers with neurons; if there are none, that of the network. Sigma-delta neurons have none."""
+        return {neuron.reset for neuron in self._cuba_neurons}
+
+    @property
+    def starts(self) -> set[float]:
+        """Voltages before the first step, as fractions of the threshold; of the same neurons as `resets`."""
+        return {neuron.start for neuron in self._cuba_neurons}
+
+    @property
+    def _cuba_neurons(self) -> list[CubaSpec]:
         neurons = [self.neuron_of(layer) for layer in self.layers if layer.has_neurons] or [self.neuron]
-        return {neuron.reset for neuron in neurons if isinstance(neuron, CubaSpec)}
+        return [neuron for neuron in neurons if isinstance(neuron, CubaSpec)]
 
     def delay_shift_of(self, layer: LayerSpec) -> bool:
         """Return whether the layer delays its spikes by a time step; False for layers without neurons."""

@@ -72,6 +72,7 @@ class CubaConstants(NamedTuple):
     tau_grad: float
     scale_grad: float
     subtract: bool
+    initial_voltage: float = 0.0
 
 
 def cuba(
@@ -85,14 +86,17 @@ def cuba(
     scale_grad: float = 1.0,
     subtract: bool = False,
     recurrent: Tensor | None = None,
+    initial_voltage: float = 0.0,
 ) -> CubaOutput:
-    """Run CUBA neurons over time, from rest.
+    """Run CUBA neurons over time.
 
     ::
 
         u[t] = (1 - current_decay) u[t-1] + z[t] + recurrent s[t-1]
         v[t] = (1 - voltage_decay) v[t-1] + u[t] + bias
         s[t] = v[t] > threshold;  v[t] = 0 where s[t]   (`subtract`: v[t] - threshold)
+
+    Before the first step the current is 0 and the voltage is `initial_voltage`; no neuron has spiked.
 
     States are integers in units of 1/4096 and every product is truncated toward zero, as on the chip. In the backward
     pass a spike has the gradient of `exponential_surrogate`; the leaks are differentiated, the reset is not.
@@ -105,6 +109,7 @@ def cuba(
         tau_grad, scale_grad: width and height of the surrogate gradient.
         subtract: whether a spike subtracts the threshold instead of setting the voltage to zero.
         recurrent: weights from the neurons to themselves, `[C, C]`, on the grid of 2/64; z is then `[T, N, C]`.
+        initial_voltage: voltage before the first step, on the grid of 1/4096.
 
     >>> one = torch.ones(1)
     >>> out = cuba(torch.full((4, 1, 1), 0.75), current_decay=one, voltage_decay=0 * one, threshold=1.0)
@@ -113,7 +118,8 @@ def cuba(
     """
     decays = per_channel(current_decay, z.dim() - 1), per_channel(voltage_decay, z.dim() - 1)
     offset = None if bias is None else per_channel(bias, z.dim() - 1)
-    return CubaOutput(*_Cuba.apply(z, *decays, offset, recurrent, threshold, tau_grad, scale_grad, subtract))  # type: ignore[no-untyped-call]
+    constants = threshold, tau_grad, scale_grad, subtract, initial_voltage
+    return CubaOutput(*_Cuba.apply(z, *decays, offset, recurrent, *constants))  # type: ignore[no-untyped-call]
 
 
 def cuba_forward(
@@ -124,10 +130,12 @@ def cuba_forward(
     threshold: float,
     subtract: bool,
     recurrent: Tensor | None = None,
+    initial_voltage: float = 0.0,
 ) -> CubaOutput:
     """Run the forward pass of `cuba`, without gradients; arguments as of `cuba_states`."""
     spikes, current, voltage = (torch.empty(z.shape, dtype=torch.float32, device=z.device) for _ in range(3))
-    states = cuba_states(z, current_decay, voltage_decay, bias, threshold, subtract, recurrent)
+    constants = current_decay, voltage_decay, bias, threshold, subtract, recurrent
+    states = cuba_states(z, *constants, initial_voltage=initial_voltage)
     for t, (u, v, fired) in enumerate(states):
         spikes[t] = fired
         torch.div(u, STATE, out=current[t])
@@ -145,12 +153,14 @@ def cuba_states(
     recurrent: Tensor | None = None,
     limits: StateLimits | None = None,
     start: CubaState | None = None,
+    initial_voltage: float = 0.0,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield for each step of `z` the current, the voltage before the reset, and a mask of the neurons that spike.
 
     States are in units of 1/4096. Decays and bias broadcast against one step `[N, C, ...]`. Everything is float64, in
     which integers below 2**53 and their truncated products are exact. The next step overwrites the yielded tensors.
-    States have no limits unless `limits` are given. Neurons start from rest unless states at the `start` are given.
+    States have no limits unless `limits` are given. Neurons begin with `initial_voltage`, or with the states at the
+    `start`.
     """
     keep_u, keep_v = (1 - decay.double() for decay in (current_decay, voltage_decay))
     offset = 0.0 if bias is None else bias.double() * STATE
@@ -159,7 +169,7 @@ def cuba_states(
     state = None if start is None else [x.clone() for x in start]
     for step in z:
         drive = step.mul(STATE).double().trunc_()
-        u, v, fired = state or [torch.zeros_like(drive) for _ in range(3)]
+        u, v, fired = state or [torch.full_like(drive, x) for x in (0.0, initial_voltage * STATE, 0.0)]
         if own is not None:
             drive.add_(fired.double() @ own)
         u = _leak(u, keep_u).add_(drive)
@@ -220,7 +230,7 @@ def cuba_backward(
         voltage, current, spikes: output of `cuba`. Without `current` there are no gradients of the decays; only these
             and recurrent weights need `spikes`.
     """
-    current_decay, voltage_decay, bias, recurrent, threshold, tau_grad, scale_grad, subtract = constants
+    current_decay, voltage_decay, bias, recurrent, threshold, tau_grad, scale_grad, subtract, initial = constants
     surrogate = exponential_surrogate(voltage, threshold=threshold, tau_grad=tau_grad, scale_grad=scale_grad)
     of_current_decay = of_voltage_decay = of_recurrent = None
     if recurrent is None:
@@ -234,7 +244,7 @@ def cuba_backward(
         assert spikes is not None
         kept = voltage - threshold * spikes if subtract else voltage * (1 - spikes)
         of_current_decay = _sum_to((-grad_u[1:] * current[:-1]).sum(0), current_decay)
-        of_voltage_decay = _sum_to((-grad_v[1:] * kept[:-1]).sum(0), voltage_decay)
+        of_voltage_decay = _sum_to((-grad_v[1:] * kept[:-1]).sum(0) - grad_v[0] * initial, voltage_decay)
     of_bias = None if bias is None else _sum_to(grad_v.sum(0), bias)
     return grad_u, of_current_decay, of_voltage_decay, of_bias, of_recurrent
 
@@ -252,13 +262,14 @@ class _Cuba(torch.autograd.Function):
         tau_grad: float,
         scale_grad: float,
         subtract: bool,
+        initial_voltage: float,
     ) -> CubaOutput:
-        out = cuba_forward(z, current_decay, voltage_decay, bias, threshold, subtract, recurrent)
+        out = cuba_forward(z, current_decay, voltage_decay, bias, threshold, subtract, recurrent, initial_voltage)
         ctx.mark_non_differentiable(out.current, out.voltage)
         learns = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         state = out.current if learns else None, out.spikes if learns or recurrent is not None else None
         ctx.save_for_backward(current_decay, voltage_decay, bias, recurrent, out.voltage, *state)
-        ctx.constants = threshold, tau_grad, scale_grad, subtract
+        ctx.constants = threshold, tau_grad, scale_grad, subtract, initial_voltage
         return out
 
     @staticmethod
@@ -266,4 +277,4 @@ class _Cuba(torch.autograd.Function):
         current_decay, voltage_decay, bias, recurrent, voltage, current, spikes = ctx.saved_tensors
         constants = CubaConstants(current_decay, voltage_decay, bias, recurrent, *ctx.constants)
         found = cuba_backward(grads[0], constants, voltage, current, spikes)
-        return *found, None, None, None, None
+        return *found, None, None, None, None, None

@@ -421,8 +421,9 @@ class AffineBlock(SynapticBlock):
         )
 
     def constants(self) -> NeuronConstants:
-        """Return the constants of the neurons of an exported readout, which never fire."""
-        return replace(self.neuron.constants(self.quantized_bias()), threshold=READOUT_THRESHOLD_MANT / MANT)
+        """Return the constants of the neurons of an exported readout, which never fire and start at 0."""
+        own = self.neuron.constants(self.quantized_bias())
+        return replace(own, threshold=READOUT_THRESHOLD_MANT / MANT, initial_voltage=0.0)
 
     def over_time(self, *sources: Spikes) -> Tensor:
         """Return weighted input plus bias of each step, `[T, N, classes]`, in units of an input of 1."""

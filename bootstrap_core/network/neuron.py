@@ -5,10 +5,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from bootstrap_core.fixed_point import MANT
+from bootstrap_core.fixed_point import MANT, STATE
 from bootstrap_core.functional.quantize import quantize_decay
 from bootstrap_core.ops.neurons import NeuronConstants
-from specs.fields import threshold_mant
+from specs.fields import initial_voltage, threshold_mant
 from specs.layers.neuron import CubaSpec, LearnDecays, Reset
 
 
@@ -94,6 +94,7 @@ def _constants(
         shift=shift,
         bias=bias,
         recurrent=recurrent,
+        initial_voltage=initial_voltage(spec.start, threshold_mant) / STATE,
     )
 
 

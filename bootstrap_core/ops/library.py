@@ -33,7 +33,7 @@ class Neurons(Structure):
 
     _fields_ = [
         *((name, c_void_p) for name in ("keep_current", "keep_voltage", "bias", "own")),
-        *((name, c_int32) for name in ("threshold", "forgets", "subtract", "shift")),
+        *((name, c_int32) for name in ("threshold", "forgets", "subtract", "shift", "initial_voltage")),
     ]
 
 
@@ -68,7 +68,8 @@ class Backward(Structure):
         *((name, c_int64) for name in ("image_stride", "step_stride")),
         *((name, c_void_p) for name in ("out", "bias", "decays", "keep_current", "keep_voltage")),
         *((name, c_float) for name in ("tau", "height")),
-        *((name, c_int32) for name in ("threshold", "subtract", "shift", "constant", "grad_in_half", "out_in_half")),
+        *((name, c_int32) for name in ("threshold", "subtract", "shift", "initial_voltage")),
+        *((name, c_int32) for name in ("constant", "grad_in_half", "out_in_half")),
     ]
 
 

@@ -56,6 +56,7 @@ class NeuronConstants(Prepared):
         shift: whether spikes leave a step later.
         bias: `[C]`, on the grid of 1/64, or None.
         recurrent: weights from the neurons to themselves, `[C, C]`, on the grid of 2/64, or None.
+        initial_voltage: voltage before the first step, on the grid of 1/4096.
     """
 
     current_decay: Tensor
@@ -67,6 +68,7 @@ class NeuronConstants(Prepared):
     shift: bool = False
     bias: Tensor | None = None
     recurrent: Tensor | None = None
+    initial_voltage: float = 0.0
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
@@ -105,6 +107,11 @@ class NeuronConstants(Prepared):
         """True if the recurrent weights, if any, are finite, so that integers can hold them."""
         return self.recurrent is None or bool(self.recurrent.detach().isfinite().all())
 
+    @property
+    def initial_state(self) -> int:
+        """Voltage before the first step, in units of 1/4096."""
+        return round(self.initial_voltage * STATE)
+
     def padded_keeps(self, channels: int) -> list[Tensor]:
         """Return `keeps` as parts of 1, one for each channel, then zeros, for the backward pass; cached."""
         return self.once(("keeps", channels), lambda: [pad_lanes(keep / DECAY_ONE, channels) for keep in self.keeps])
@@ -119,8 +126,8 @@ class NeuronConstants(Prepared):
         arrays = [pad_lanes(x, channels) for x in numbers]
         own = None if self.recurrent is None else _pack_own(self.recurrent.detach())
         threshold = min(round(self.threshold * STATE), (1 << 31) - 1)
-        record = Neurons(*map(pointer, (*arrays, own)), threshold, self.forgets, self.subtract, self.shift)
-        return record, [*arrays, own]
+        options = self.forgets, self.subtract, self.shift, self.initial_state
+        return Neurons(*map(pointer, (*arrays, own)), threshold, *options), [*arrays, own]
 
     def define(self, z: Tensor) -> CubaOutput:
         """Run the definition on a weighted input `[T, N, C, ...]`, without the shift."""
@@ -134,6 +141,7 @@ class NeuronConstants(Prepared):
             scale_grad=self.scale_grad,
             subtract=self.subtract,
             recurrent=self.recurrent,
+            initial_voltage=self.initial_voltage,
         )
 
     def states(
@@ -143,11 +151,12 @@ class NeuronConstants(Prepared):
 
         Args:
             steps: weighted input of each step, `[N, C, ...]`.
-            start: states at the start; None for neurons at rest.
+            start: states at the start; None for those before the first step.
         """
         decays = per_channel(self.current_decay, n_axes), per_channel(self.voltage_decay, n_axes)
         bias = None if self.bias is None else per_channel(self.bias, n_axes)
-        return cuba_states(steps, *decays, bias, self.threshold, self.subtract, self.recurrent, limits, start)
+        constants = *decays, bias, self.threshold, self.subtract, self.recurrent
+        return cuba_states(steps, *constants, limits, start, self.initial_voltage)
 
     def fire_definition(self, z: Tensor) -> Spikes:
         """Return the spikes of the definition, a step later if `shift` is set."""
@@ -175,7 +184,7 @@ def _reached(out: CubaOutput) -> int:
 
 
 def fire(z: Tensor, neurons: NeuronConstants, steps: int) -> Spikes:
-    """Run neurons from rest on a weighted input; return their spikes.
+    """Run neurons from their first step on a weighted input; return their spikes.
 
     Args:
         z: `[T, N, C]` or `[T, N, C, H, W]` in float units, truncated to 1/4096; `[1, N, ...]` stands for all steps.
@@ -257,6 +266,8 @@ class LayerRun:
         height, width, channels = lying
         padded = (images, 3, height, width, channels + -channels % LANES)
         self.before, self.after = (torch.zeros(padded, dtype=torch.int32) if goes_on else None for _ in range(2))
+        if self.before is not None:
+            self.before[:, 0] = neurons.initial_state
         self.reached = 0
 
     def layer(self, *, trains: bool) -> Layer:
@@ -305,7 +316,7 @@ class LayerRun:
             voltage.data_ptr(), pointer(current), given.data_ptr(),
             n if alike else self.steps * n, 0 if alike else n,
             out.data_ptr(), pointer(bias), pointer(decays), keeps[0].data_ptr(), keeps[1].data_ptr(),
-            tau, peak, round(neurons.threshold * STATE), neurons.subtract, neurons.shift,
+            tau, peak, round(neurons.threshold * STATE), neurons.subtract, neurons.shift, neurons.initial_state,
             constant, given.dtype == torch.bfloat16, dtype == torch.bfloat16,
         )  # fmt: skip
         call("snn_neurons_backward", record)
@@ -335,6 +346,7 @@ class LayerRun:
             neurons.tau_grad,
             neurons.scale_grad,
             neurons.subtract,
+            neurons.initial_voltage,
         )
         of_z, *others = cuba_backward(grad.float(), constants, v, u, fired)
         of_z = of_z.sum(0, keepdim=True) if constant else of_z

@@ -46,7 +46,7 @@ class Fired:
 
 
 def spiking_layer(sources: Sequence[Spikes], operands: Operands, *, weighed: bool = False) -> Fired:
-    """Run synapses and the neurons behind them, from rest, on spikes of 0 and 1."""
+    """Run synapses and the neurons behind them, from their first step, on spikes of 0 and 1."""
     if _fits(sources, operands):
         packed, tensors = list[Spikes](), [*operands.neurons.tensors]
         for connection, spikes in zip(operands.connections, sources, strict=True):

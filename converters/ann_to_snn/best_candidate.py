@@ -1,4 +1,4 @@
-"""Choice of the spiking form: the encoding of the input, the replacement of max pooling, and the reset.
+"""Choice of the spiking form: encoding of the input, replacement of max pooling, reset, and voltage at the start.
 
 Inputs are an ANN, images, and a judge. Each form is calibrated on the images, and the result is the `Candidate` that
 the judge's rule prefers (`judge`). Which form loses least depends on the ANN and on the data, so it is measured.
@@ -12,7 +12,7 @@ from math import prod
 
 from torch import Tensor
 
-from converters.ann_to_snn.calibrate import Calibration, InputForm, calibrate
+from converters.ann_to_snn.calibrate import STARTS, Calibration, InputForm, calibrate
 from converters.ann_to_snn.judge import Judge, Verdict
 from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, prepared, spiking_layers
 from converters.linear.ann import Ann, MaxPool
@@ -30,7 +30,7 @@ ENOUGH_ACTIVATIONS = 1 << 22
 GRADED_BITS = (8, 7, 6, 5, 4, 3)
 
 Calibrate = Callable[..., tuple[Model, list[Calibration]]]
-"""Type of `calibrate` with all arguments bound but `layers`, `input_form` and perhaps `reset`."""
+"""Type of `calibrate` with all arguments bound but `layers`, `input_form` and perhaps `reset` and `start`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,8 @@ class SpikingForms:
         max_pooling: replacements of max pooling to try; by default neurons that fire when any neuron of their window
             does, sums of neurons, and the average. They are chosen with the first encoding. Sums have branches; where
             the first reset is to zero, as for netx, which holds chains, they are tried only if they are alone.
-        resets: resets of the voltage after a spike to try; by default subtraction, and zero. The other forms are
-            chosen with the first.
+        resets: resets of the voltage after a spike to try, each with its `calibrate.STARTS`; by default subtraction,
+            and zero. The other forms are chosen with the first.
     """
 
     encodings: Sequence[Encoding] = (Encoding.SPIKE, Encoding.GRADED)
@@ -142,11 +142,16 @@ def best_candidate(
     problems = list[str]()
 
     def better_of(
-        best: Candidate | None, layers: Sequence[SpikingLayer], pooling: MaxPooling, encoding: Encoding, reset: Reset
+        best: Candidate | None,
+        layers: Sequence[SpikingLayer],
+        pooling: MaxPooling,
+        encoding: Encoding,
+        reset: Reset,
+        start: float,
     ) -> Candidate | None:
-        pools = f", max pools: {pooling}" if has_maxima(ann) else ""
-        on_form(f"calibrating on {len(images):,} images; input: {encoding}{pools}, reset: {reset}")
-        with_reset = partial(with_images, prepared(ann, pooling), reset=reset)
+        pools, starts = f", max pools: {pooling}" if has_maxima(ann) else "", f", start: {start}" if start else ""
+        on_form(f"calibrating on {len(images):,} images; input: {encoding}{pools}, reset: {reset}{starts}")
+        with_reset = partial(with_images, prepared(ann, pooling), reset=reset, start=start)
         try:
             form = _form(with_reset, layers, encoding)
             model, calibrations = with_reset(layers, input_form=form)
@@ -158,10 +163,10 @@ def best_candidate(
             return best
         return Candidate(model, calibrations, layers, form, pooling, reset, verdict)
 
-    first, *others = forms.resets
+    first, *others = [(reset, start) for reset in forms.resets for start in STARTS[reset]]
     layers_of = dict[MaxPooling, list[SpikingLayer]]()
     for pooling in forms.max_pooling if has_maxima(ann) else forms.max_pooling[:1]:
-        if pooling is MaxPooling.SUM and first is Reset.ZERO and len(forms.max_pooling) > 1:
+        if pooling is MaxPooling.SUM and first[0] is Reset.ZERO and len(forms.max_pooling) > 1:
             continue
         try:
             layers_of[pooling] = spiking_layers(prepared(ann, pooling), pooling)
@@ -169,11 +174,11 @@ def best_candidate(
             problems.append(str(error))
     for encoding in forms.encodings:
         for pooling in layers_of if best is None else [best.max_pooling]:
-            best = better_of(best, layers_of[pooling], pooling, encoding, first)
+            best = better_of(best, layers_of[pooling], pooling, encoding, *first)
     if best is None:
         raise UnsupportedError(f"{name}: no spiking form works: {'; '.join(dict.fromkeys(problems))}")
-    for reset in others:
-        best = better_of(best, best.layers, best.max_pooling, best.input_form.encoding, reset) or best
+    for reset, start in others:
+        best = better_of(best, best.layers, best.max_pooling, best.input_form.encoding, reset, start) or best
     return best
 
 

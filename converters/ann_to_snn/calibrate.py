@@ -35,7 +35,7 @@ from converters.linear.image_normalization import AS_THEY_ARE, Normalization
 from converters.linear.linear_fold import Conv, Dense, scale_inputs, scale_outputs
 from converters.model import Model
 from specs.errors import UnsupportedError
-from specs.fields import threshold_mant
+from specs.fields import initial_voltage, threshold_mant
 from specs.io import name_from, spec_from_document
 from specs.layers.block import ConvSpec
 from specs.layers.input import Encoding
@@ -51,6 +51,11 @@ OFFSETS = (0.0, 0.5)
 """Voltages to try for the bias to add over all steps, relative to the threshold.
 
 With half a threshold, rates are rounded to the nearest number of spikes; without it, to the one below.
+"""
+STARTS = {Reset.SUBTRACT: (0.5, 0.0), Reset.ZERO: (0.0,)}
+"""Voltages before the first step to try for all layers, relative to the threshold, the preferred first.
+
+Half a threshold rounds rates as an offset does, and the first spikes come sooner. A reset to zero would lose it.
 """
 SLACK = 0.05
 """Tolerance of the error, relative to the least: the smallest threshold within it is chosen.
@@ -152,6 +157,7 @@ def calibrate(
     normalization: Normalization = AS_THEY_ARE,
     balanced: bool = True,
     reset: Reset = Reset.ZERO,
+    start: float = 0.0,
 ) -> tuple[Model, list[Calibration]]:
     """Make a spiking network of the layers; return it with the calibrations of its layers of neurons, in order.
 
@@ -165,11 +171,13 @@ def calibrate(
         normalization: normalization of the images that the ANN takes; folded into the first layer.
         balanced: True to raise channels that are weakly active on these images; False if the images are noise.
         reset: reset of the voltage after a spike.
+        start: voltage before the first step, relative to the threshold; if it is not 0, no bias rounds the rates.
 
     Raises:
         UnsupportedError: a layer does not fit the hardware's ranges or this form of input, or is active for no image.
     """
-    return _Calibrator(ann, images, time_steps, input_form, normalization, balanced, reset).network(layers, name)
+    calibrator = _Calibrator(ann, images, time_steps, input_form, normalization, balanced, reset, start)
+    return calibrator.network(layers, name)
 
 
 def shrink_for(reach: float) -> float:
@@ -189,9 +197,11 @@ class _Calibrator:
         normalization: Normalization,
         balanced: bool,
         reset: Reset,
+        start: float,
     ) -> None:
         self.images, self.time_steps, self.form = images, time_steps, form
         self.balanced, self.reset = balanced, reset
+        self.start, self.offsets = start, (0.0,) if start else OFFSETS
         # this height makes the gradient of a rate 1 / threshold, as for a neuron that loses none of its input
         self.surrogate = {"tau_grad": TAU_GRAD, "scale_grad": 4000 * TAU_GRAD / (time_steps + 1)}
         self.normalization = ann.normalization.after(normalization)
@@ -356,13 +366,19 @@ class _Calibrator:
         """Return the spec of a layer's neurons."""
         return {
             "threshold": threshold, "current_decay": float(DECAYS[0]), "voltage_decay": float(DECAYS[1]),
-            "reset": self.reset.value, **self.surrogate,
+            "reset": self.reset.value, "start": self.start, **self.surrogate,
         }  # fmt: skip
 
     def _fire(self, z: Tensor, bias: Tensor | None, mant: int) -> Spikes:
         """Return the spikes of neurons with threshold `mant / 64`; `z` is `[T, N, C, ...]`."""
-        subtract = self.reset is Reset.SUBTRACT
-        return fire(z, NeuronConstants(*DECAYS, mant / MANT, subtract=subtract, bias=bias), len(z))
+        constants = NeuronConstants(
+            *DECAYS,
+            mant / MANT,
+            subtract=self.reset is Reset.SUBTRACT,
+            bias=bias,
+            initial_voltage=initial_voltage(self.start, mant) / STATE,
+        )
+        return fire(z, constants, len(z))
 
     def _refitted(self, layer: SpikingLayer, synapses: Sequence[_Synapses]) -> list[_Synapses]:
         """Return the synapses with weights refitted to make up for the error of the layers before."""
@@ -410,7 +426,7 @@ class _Calibrator:
             sampled = sampled + _over_places(bias, wanted).expand(wanted.shape).flatten()[picked]
         largest = float(goal.max()) * factor
         tried = list[Calibration]()
-        offsets = OFFSETS if bias is not None else (0.0,)
+        offsets = self.offsets if bias is not None else (0.0,)
         for part, offset in product(PARTS, offsets):
             mant = max(int(MANT * part * largest * levels), levels)
             raised = sampled + round(offset * mant / self.time_steps) / MANT

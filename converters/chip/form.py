@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bootstrap_core.fixed_point import DECAY_ONE, READOUT_THRESHOLD_MANT
+from bootstrap_core.fixed_point import DECAY_ONE, READOUT_THRESHOLD_MANT, STATE_PER_MANT
 from specs.fields import Shape
 from specs.layers.input import InputSpec
 from specs.network import Output
@@ -40,6 +40,7 @@ class ChipNeurons:
         kind: `CUBA`, `SIGMA_DELTA`, or the name of other neurons in a file.
         sigma_output: whether they are those of a readout of values: their sigma, without messages.
         subtracts: whether a spike subtracts the threshold; otherwise it sets the voltage to 0.
+        initial_voltage: voltage before the first step, in units of 1/4096.
         trained: whether decays were trained, so that the next training may move them.
         threshold: threshold in a spec, where a file of floats gives it; otherwise it follows from `threshold_mant`.
     """
@@ -50,6 +51,7 @@ class ChipNeurons:
     kind: str = CUBA
     sigma_output: bool = False
     subtracts: bool = False
+    initial_voltage: int = 0
     trained: bool = False
     threshold: float | None = None
 
@@ -57,6 +59,11 @@ class ChipNeurons:
     def is_sigma_delta(self) -> bool:
         """True for sigma-delta neurons."""
         return self.kind == SIGMA_DELTA
+
+    @property
+    def start(self) -> float:
+        """Voltage before the first step, as a fraction of the threshold."""
+        return self.initial_voltage and self.initial_voltage / (self.threshold_mant * STATE_PER_MANT)
 
 
 INTEGRATOR = ChipNeurons(READOUT_THRESHOLD_MANT, np.array([0]), np.array([DECAY_ONE]))

@@ -16,7 +16,7 @@ from bootstrap_core.network.network import Network
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.network.sigma_delta import SigmaDeltaNeuron, ValueBlock
 from converters.chip.form import PIXELS, SIGMA_DELTA, ChipForm, ChipLayer, ChipNeurons, ChipSynapses, Numbers
-from specs.fields import Shape, StrictModel
+from specs.fields import Shape, StrictModel, initial_voltage
 from specs.layers.block import LayerSpec, skips_of
 from specs.layers.neuron import LearnDecays, Reset
 from specs.network import NetworkSpec
@@ -30,7 +30,7 @@ KNOWN_FIELDS = {
     "neuron", "output",
     "features", "channels", "kernel", "stride", "padding", "dilation", "groups", "gain", "skips", "source",
     "weight_norm", "dropout", "norm", "delay_shift", "threshold", "current_decay", "voltage_decay", "tau_grad",
-    "scale_grad", "reset", "learn_decays", "recurrent", "delays", "per", "longest", "learn",
+    "scale_grad", "reset", "learn_decays", "recurrent", "delays", "per", "longest", "learn", "start",
 }  # fmt: skip
 """Fields of specs that the form holds, or that do not change what a network computes; others that are set are told."""
 
@@ -82,10 +82,12 @@ def _layer(spec: NetworkSpec, layer: LayerSpec, read: tuple[int, ...], shape: Sh
     match getattr(block, "neuron", None):
         case CubaNeuron() as cuba:
             current_decay, voltage_decay = (_whole(decay * DECAY_ONE) for decay in cuba.quantized_decays())
+            is_readout = isinstance(block, AffineBlock)
             neurons = ChipNeurons(
-                READOUT_THRESHOLD_MANT if isinstance(block, AffineBlock) else cuba.threshold_mant,
+                READOUT_THRESHOLD_MANT if is_readout else cuba.threshold_mant,
                 current_decay,
                 voltage_decay,
+                initial_voltage=0 if is_readout else initial_voltage(cuba.spec.start, cuba.threshold_mant),
                 subtracts=cuba.spec.reset is Reset.SUBTRACT,
                 trained=cuba.spec.learn_decays is not LearnDecays.NONE,
             )

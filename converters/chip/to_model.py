@@ -64,7 +64,7 @@ def _block(layer: ChipLayer, levels: int) -> Document:
     block: Document = {"kind": kind, "neuron": neurons}
     if kind == "affine":
         if neurons is not None and layer.neurons is not None and not layer.neurons.is_sigma_delta:
-            del neurons["threshold"]  # an affine readout has none
+            del neurons["threshold"], neurons["start"]  # an affine readout has none
         return block | {"features": len(weight), "bias": layer.bias is not None}
     block["delay_shift"] = layer.shift
     if kind == "avg_pool":
@@ -87,6 +87,7 @@ def _neurons(neurons: ChipNeurons, levels: int) -> Document:
     threshold = (neurons.threshold_mant + 0.5) / levels if levels > 1 else neurons.threshold_mant
     document: Document = {"threshold": neurons.threshold or threshold / MANT, "learn_decays": LearnDecays.NONE}
     document["reset"] = "subtract" if neurons.subtracts else "zero"
+    document["start"] = neurons.start
     for name, decay in (("current_decay", neurons.current_decay), ("voltage_decay", neurons.voltage_decay)):
         assert decay is not None
         document[name] = int(decay[0]) / DECAY_ONE

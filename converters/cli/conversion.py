@@ -301,7 +301,9 @@ def _print_conversion(conversion: OnnxConversion, mark: str) -> None:
     candidate = conversion.candidate
     pooling = f"; max pools: {candidate.max_pooling}" if has_maxima(conversion.imported.ann) else ""
     echo(f"images: {conversion.normalization}")
-    echo(f"input: {candidate.input_form}{pooling}; reset: {candidate.reset}; judged by {conversion.judged_by}")
+    start = max(conversion.spec.starts)
+    reset = f"{candidate.reset}, start: {start:g} of the threshold" if start else f"{candidate.reset}"
+    echo(f"input: {candidate.input_form}{pooling}; reset: {reset}; judged by {conversion.judged_by}")
     if conversion.ann is not None:
         rows = [["ANN", "", percent(conversion.ann), ""]]
         if (replaced := conversion.replacement) is not None:

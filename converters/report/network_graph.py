@@ -145,6 +145,8 @@ def _spec_facts(layer: ChipLayer, own: LayerSpec, index: int, form: ChipForm) ->
         yield f"x = (pixel - {own.mean:g}) / {own.std:g}"
     if layer.neurons is not None and layer.neurons.subtracts and own.has_neurons:
         yield "a spike subtracts the threshold"
+    if layer.neurons is not None and layer.neurons.initial_voltage:
+        yield f"the voltage starts at {layer.neurons.start:g} of the threshold"
     if layer.shift:
         yield "spikes leave a step later"
     if index and (source := layer.sources[0].source) != index - 1:

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer
 
 from specs.fields import VTH_MANT_MAX, Decay, Number, StrictModel, Threshold
 
@@ -49,6 +49,18 @@ class CubaSpec(StrictModel):
     learn_decays: LearnDecays = LearnDecays.NONE
     """Training of the decays, from the values above: `none` keeps them fixed, `shared` trains one pair for the layer,
     `per_channel` one pair for each channel (in a dense block, each neuron)."""
+    start: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    """Voltage before the first time step, as a fraction of the threshold; rounded to a multiple of 1/4096 of a unit of
+    voltage. With 0.5 and `reset: subtract`, a steady input gives the nearest number of spikes and not the one below. An
+    `affine` readout starts at 0. netx cannot express this."""
+
+    @model_serializer(mode="wrap")
+    def _without_new_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a start of 0, so that files of neurons without one stay as they were."""
+        document: dict[str, Any] = dump(self)
+        if not self.start:
+            document.pop("start", None)
+        return document
 
 
 class SigmaDeltaSpec(StrictModel):

@@ -17,13 +17,14 @@ CHANNELS = 6
 
 
 class Case(NamedTuple):
-    """Integer inputs, all int64: z `[T, N, C]` (in units of 1/64), decays and bias `[C]`, threshold."""
+    """Integer inputs, int64: z `[T, N, C]` (in units of 1/64), decays and bias `[C]`, threshold, start (in 1/4096)."""
 
     z: np.ndarray
     current_decay: np.ndarray
     voltage_decay: np.ndarray
     bias: np.ndarray
     threshold: int
+    start: int
     subtract: bool
 
 
@@ -34,7 +35,8 @@ def random_case(seed: int, *, subtract: bool) -> Case:
     threshold = int(random.integers(1, 200))
     z = random.integers(-threshold, 2 * threshold, (25, 3, CHANNELS))
     bias = random.integers(-20, 40, CHANNELS)
-    return Case(z, *decays, bias, threshold, subtract)
+    start = int(random.integers(0, 64 * threshold))
+    return Case(z, *decays, bias, threshold, start, subtract)
 
 
 def leak(x: np.ndarray, decay: np.ndarray) -> np.ndarray:
@@ -44,7 +46,8 @@ def leak(x: np.ndarray, decay: np.ndarray) -> np.ndarray:
 
 def reference(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return spikes, current and voltage before reset, `[T, N, C]`, states in units of 1/4096."""
-    u = v = np.zeros(case.z.shape[1:], dtype=np.int64)
+    u = np.zeros(case.z.shape[1:], dtype=np.int64)
+    v = np.full_like(u, case.start)
     spikes, current, voltage = [], [], []
     for z in case.z:
         u = leak(u, case.current_decay) + 64 * z
@@ -74,6 +77,7 @@ def test_the_definition_equals_the_reference(case: Case) -> None:
         torch.from_numpy(case.bias) / 64,
         case.threshold / 64,
         case.subtract,
+        initial_voltage=case.start / 4096,
     )
     spikes, current, voltage = reference(case)
     assert np.array_equal(ours.spikes.numpy(), spikes)
@@ -84,7 +88,13 @@ def test_the_definition_equals_the_reference(case: Case) -> None:
 def constants(case: Case) -> NeuronConstants:
     decays = (torch.from_numpy(decay) / 4096 for decay in (case.current_decay, case.voltage_decay))
     bias = torch.from_numpy(case.bias) / 64
-    return NeuronConstants(*decays, threshold=case.threshold / 64, subtract=case.subtract, bias=bias)
+    return NeuronConstants(
+        *decays,
+        threshold=case.threshold / 64,
+        subtract=case.subtract,
+        bias=bias,
+        initial_voltage=case.start / 4096,
+    )
 
 
 @pytest.mark.skipif(not is_installed(), reason="needs the native library")

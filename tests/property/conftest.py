@@ -34,6 +34,7 @@ def neurons(draw: st.DrawFn) -> dict[str, Any]:
         "scale_grad": draw(st.floats(1e-3, 10)),
         "reset": draw(st.sampled_from(["zero", "subtract"])),
         "learn_decays": draw(st.sampled_from(["none", "shared", "per_channel"])),
+        "start": draw(st.sampled_from([0.0, 0.5]) | st.floats(0.0, 1.0)),
     }
 
 

@@ -23,7 +23,7 @@ struct Layer {
     int32_t* voltage;  // [images, steps, n], before the reset, in state units
     int32_t* current;  // [images, steps, n]
     int64_t* totals;   // [images, n], weighted input summed over time, in weight steps; added to what is there
-    const int32_t* before;  // states at the start; null: the neurons start from rest
+    const int32_t* before;  // states at the start; null: no current, and the initial voltage of the neurons
     int32_t* after;         // states at the end, another array than `before`; null: they are lost
 };
 
@@ -37,7 +37,7 @@ struct Backward {
     float *bias, *decays;     // gradients for each part of the images, [parts, width], [parts, 2, width]; zeros or null
     const float *keep_current, *keep_voltage;  // one for each channel, zeros up to a multiple of 16
     float tau, height;        // of the surrogate gradient
-    int32_t threshold, subtract, shift;
+    int32_t threshold, subtract, shift, initial_voltage;
     int32_t constant;  // the weighted input is the same at all steps
     int32_t grad_in_half, out_in_half;  // `grad` and `out` are bfloat16
 };

@@ -164,10 +164,12 @@ int64_t run_layer(const Neurons& neurons, const Layer& layer, int threads, const
             if (!layer.after) memory[worker].resize(3 * n);
         }
         int32_t* kept = layer.after ? layer.after + image * 3 * n : memory[worker].data();
-        if (layer.before)
+        if (layer.before) {
             std::copy_n(layer.before + image * 3 * n, 3 * n, kept);
-        else
-            std::fill_n(kept, 3 * n, 0);
+        } else {
+            std::fill_n(kept, n, neurons.initial_voltage);
+            std::fill_n(kept + n, 2 * n, 0);
+        }
         const States states = {kept, kept + n, kept + 2 * n};
         for (int64_t first = 0; first < layer.steps; first += WORD_STEPS) {
             const int64_t steps = std::min<int64_t>(WORD_STEPS, layer.steps - first), word = first / WORD_STEPS;
@@ -292,6 +294,7 @@ void run_back(const Backward& back, int64_t image, float* bias, float* decays) {
                     of_voltage_decay -= gv * __builtin_convertvector(before, floats) / STATE;
                 }
             }
+            of_voltage_decay -= gv * (back.initial_voltage / STATE);
             if (back.constant) store_floats(out + at, total, some);
             if (bias) store(bias + c, load<floats>(bias + c) + of_bias);
             if (decays) {

@@ -19,6 +19,7 @@ struct Neurons {
     int32_t forgets;      // the current of all neurons is lost at each step
     int32_t subtract;     // a spike subtracts the threshold; otherwise it sets the voltage to 0
     int32_t shift;        // spikes leave a step later
+    int32_t initial_voltage;  // before the first step, in state units
 };
 
 // Returns `state * keep / 4096`, rounded toward zero; intermediate results fit in 32 bits.

@@ -38,6 +38,7 @@ class Population:
         channels, height, width: size of the maps.
         has_current: whether the current outlasts a step, so that it is stored.
         shift: whether spikes leave a step later.
+        initial_voltage: voltage of the neurons before the first step, in units of 1/4096.
     """
 
     index: int
@@ -46,6 +47,7 @@ class Population:
     width: int
     has_current: bool = False
     shift: bool = False
+    initial_voltage: int = 0
 
     @property
     def name(self) -> str:
@@ -405,7 +407,8 @@ def _population(form: ChipForm, index: int, layer: ChipLayer) -> Population:
         and not is_direct
         and (neurons.trained or bool((neurons.current_decay < DECAY_ONE).any()))
     )
-    return Population(index, channels, height, width, has_current, layer.shift)
+    initial_voltage = 0 if neurons is None else neurons.initial_voltage
+    return Population(index, channels, height, width, has_current, layer.shift, initial_voltage)
 
 
 @dataclass(frozen=True)

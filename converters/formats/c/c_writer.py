@@ -290,6 +290,8 @@ def _input_words(plan: Plan) -> str:
 def _neuron_words(layer: ChipLayer) -> tuple[str, ...]:
     """Return threshold, decays of current and voltage, and reset of a layer's neurons, as cells of the table.
 
+    A voltage that does not start at 0 stands beside the reset.
+
     Of sigma-delta neurons, threshold and what they send; nothing for a layer without neurons that spike.
     """
     neurons, late = layer.neurons, ", a step late" if layer.shift else ""
@@ -298,7 +300,8 @@ def _neuron_words(layer: ChipLayer) -> tuple[str, ...]:
     if neurons.current_decay is None or neurons.voltage_decay is None:
         return f"{neurons.threshold_mant}", f"changes{late}"
     decays = "trained" if neurons.trained else f"{neurons.current_decay[0]} {neurons.voltage_decay[0]}"
-    return f"{neurons.threshold_mant}", decays, f"{'subtract' if neurons.subtracts else 'zero'}{late}"
+    start = f", starts at {neurons.initial_voltage}" if neurons.initial_voltage else ""
+    return f"{neurons.threshold_mant}", decays, f"{'subtract' if neurons.subtracts else 'zero'}{start}{late}"
 
 
 def render_c(template: str, names: dict[str, Any]) -> str:

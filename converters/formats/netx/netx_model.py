@@ -107,6 +107,11 @@ def _problems(form: ChipForm, index: int, layer: ChipLayer) -> Iterator[str]:
         yield "delays of a recurrent block (Lava would also delay its recurrent synapses)"
     if layer.neurons is not None and layer.neurons.subtracts and layer.kind != "affine":  # which never spikes
         yield "reset by subtraction (convert with --reset zero, or train with neuron.reset: zero)"
+    if layer.neurons is not None and layer.neurons.initial_voltage:
+        yield (
+            f"neuron.start {layer.neurons.start:g}, as voltages start at 0 there (convert with --reset zero, or train "
+            "with neuron.start: 0)"
+        )
     if layer.neurons is not None and layer.neurons.sigma_output and layer.bias is not None:
         yield "a bias of a readout of values (Lava's sigma neurons have none)"
 

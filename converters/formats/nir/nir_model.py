@@ -19,7 +19,7 @@ from converters.linear.grid_fit import GridFit, fit_to_grid
 from converters.linear.linear_fold import Conv, Dense
 from converters.model import Model
 from specs.errors import SpecError, UnsupportedError
-from specs.fields import Shape, threshold_mant
+from specs.fields import Shape, initial_voltage, threshold_mant
 from specs.io import spec_from_document
 from specs.layers.input import InputSpec
 from specs.layers.neuron import Reset
@@ -39,6 +39,7 @@ def model_of(
     *,
     name: str,
     reset: Reset,
+    start: float,
     time_steps: int,
     entering: Mapping[str, Any],
     facts: Mapping[str, Any],
@@ -52,6 +53,7 @@ def model_of(
         layers: layers in order; a first layer without weights holds the input neurons.
         name, time_steps: name and T of the spec.
         reset: reset of all neurons.
+        start: voltage of all neurons before the first step, as a fraction of the threshold.
         entering: encoding and bits of an input that enters weights directly.
         facts: entries of `card["nir"]` beside `layers` and `notes`, which are added.
         notes: notes for people; more are added.
@@ -84,7 +86,7 @@ def model_of(
             found.append(ChipLayer("", layer.after))
         else:
             fits[len(found)] = layer, fit
-            found.append(made)
+            found.append(_starting(made, start))
         places[i] = len(found) - 1
     if problems:
         raise UnsupportedError(f"{origin} cannot be read as a snnzoo network: {'; '.join(problems)}")
@@ -109,6 +111,14 @@ def model_of(
 def _told(index: int, names: Sequence[str], fit: GridFit) -> str:
     rounding = f"; weights rounded by up to {fit.weight_error:.2%} of the largest" if fit.weight_error else ""
     return f"block {index} ({', '.join(names)}): scaled by {fit.factor:.6g}{rounding}"
+
+
+def _starting(layer: ChipLayer, start: float) -> ChipLayer:
+    """Return the layer with neurons whose voltages start at a fraction of the threshold; those of a readout stay."""
+    if layer.neurons is None or layer.kind == "affine":
+        return layer
+    voltage = initial_voltage(start, layer.neurons.threshold_mant)
+    return replace(layer, neurons=replace(layer.neurons, initial_voltage=voltage))
 
 
 def _input_neurons(layer: Layer, reset: Reset) -> tuple[ChipLayer, GridFit]:

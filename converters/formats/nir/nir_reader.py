@@ -61,7 +61,8 @@ def read_nir(
         time_steps: T of the model; by default from the file, or 16.
         input_bits: bits of a still image that enters weights directly; by default spikes enter, step by step.
         nodes_only: read files of snnzoo from their nodes, too, for instance after someone changed them. By default,
-            reset and form of the input, which nodes do not contain, then come from the spec in the file.
+            reset, first voltages and form of the input, which nodes do not contain, then come from the spec in the
+            file.
 
     Raises:
         SnnZooError: the file cannot be read.
@@ -93,16 +94,18 @@ def read_nir(
     chosen = _time_step(ends, said if dt is None else dt, path)
     shape, layers, notes = layers_of(ends, dt=chosen or 1.0, time_constants=time_constants, origin=str(path))
     told = time_steps or int(_number(graph.metadata.get("time_steps")) or 0)
-    own_reset, own_input = _told_inside(graph)
+    own_reset, own_start, own_input = _told_inside(graph)
     graded = {"encoding": Encoding.GRADED, "bits": input_bits}
     steps, does = told or DEFAULT_TIME_STEPS, Reset(reset or own_reset or Reset.ZERO)
     unsaid = [] if reset or own_reset else [f"reset {does} (--reset)"]
     unsaid += [] if told else [f"T = {steps} (--time-steps)"]
+    unsaid += [] if own_start is not None else ["voltages that start at 0, since neuron.start differs between layers"]
     model = model_of(
         shape,
         layers,
         name=name_from(path.stem),
         reset=does,
+        start=own_start or 0.0,
         time_steps=steps,
         entering=graded if input_bits else own_input or {"encoding": Encoding.EVENTS},
         facts={"dt": chosen, "time_constants": str(time_constants), "reset": str(does)},
@@ -112,18 +115,18 @@ def read_nir(
     return replace(model, notes=(*model.notes, f"assumed, not in the file: {', '.join(unsaid)}")) if unsaid else model
 
 
-def _told_inside(graph: Graph) -> tuple[Reset | None, dict[str, Any] | None]:
-    """Return the reset of all neurons, and encoding and bits of the input, from the spec in a file of snnzoo.
+def _told_inside(graph: Graph) -> tuple[Reset | None, float | None, dict[str, Any] | None]:
+    """Return reset and start of all neurons, and encoding and bits of the input, from the spec in a file of snnzoo.
 
-    What is not there is None, as is the input if it has neurons.
+    What is not there is None, as is the input if it has neurons; without a spec, voltages start at 0.
     """
     try:
         spec = spec_from_document(json.loads(graph.metadata[METADATA_KEY])["spec"], origin="spec")
     except (SpecError, ValueError, TypeError, KeyError, RecursionError):  # written by another program, or damaged
-        return None, None
-    reset, *others = spec.resets
+        return None, 0.0, None
+    (reset, *other_resets), (start, *other_starts) = spec.resets, spec.starts
     entering = None if spec.input.has_neurons else spec.input.model_dump(include={"encoding", "bits"})
-    return None if others else reset, entering
+    return None if other_resets else reset, None if other_starts else start, entering
 
 
 def _fed(graph: Graph) -> list[str]:

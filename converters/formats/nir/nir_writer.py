@@ -68,8 +68,9 @@ def write_nir(model: Model, path: str | Path, *, dt: float = DEFAULT_DT, overwri
       its neurons, whose bias then is `v_leak`.
     - Output: the readout's spikes or weighted input in each step; logits are the mean over time.
 
-    NIR cannot express that a spike subtracts the threshold. Other programs choose the reset themselves (snnTorch: to
-    zero; norse and sinabs: by an option). The metadata describe it in words, and `read_nir` restores it.
+    NIR cannot express that a spike subtracts the threshold, nor voltages that do not start at 0. Other programs choose
+    the reset themselves (snnTorch: to zero; norse and sinabs: by an option), and their users set the first voltages.
+    The metadata describe both in words, and `read_nir` restores them.
 
     Args:
         model: the model; it is not changed.
@@ -265,15 +266,24 @@ def _floats(mants: Numbers | None) -> npt.NDArray[np.float32]:
 
 
 def _in_words(form: ChipForm, spec: NetworkSpec) -> Mapping[str, str]:
-    """Return metadata in words for users of other programs: name, input, output and reset."""
+    """Return metadata in words for users of other programs: name, input, output, reset, and voltages at the start."""
     first, *others = spec.resets
     reset = "some subtract it (see neuron.reset in the spec)" if others else RESETS[first]
     return {
         "name": spec.name,
         "feed": f"in each time step {_feed(form.layers[0], spec.input)}",
-        "read": "the logits are the mean of the output over all time steps, from states of 0",
+        "read": f"the logits are the mean of the output over all time steps, from {_starting(spec)}",
         "reset": f"where a spike is above the threshold, {reset}",
     }
+
+
+def _starting(spec: NetworkSpec) -> str:
+    """Return the states before the first step in words."""
+    if not any(spec.starts):
+        return "states of 0"
+    first, *others = spec.starts
+    fraction = "a fraction (neuron.start in the spec)" if others else f"{first:g}"
+    return f"currents of 0 and voltages of {fraction} times the threshold (NIR cannot say so)"
 
 
 def _feed(layer: ChipLayer, entering: InputSpec) -> str:

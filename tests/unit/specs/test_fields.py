@@ -12,7 +12,14 @@ from specs import AvgPoolSpec, ConvSkip, ConvSpec, NetworkSpec, SpecError, Train
 DOCUMENT: dict[str, Any] = {
     "name": "every-field",
     "time_steps": 4,
-    "neuron": {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 0.0, "tau_grad": 1.0, "scale_grad": 1.0},
+    "neuron": {
+        "threshold": 1.0,
+        "current_decay": 1.0,
+        "voltage_decay": 0.0,
+        "tau_grad": 1.0,
+        "scale_grad": 1.0,
+        "start": 0.0,
+    },
     "input": {
         "shape": [1, 16, 16],
         "bits": 8,
@@ -129,6 +136,7 @@ REAL: list[tuple[str, float, float | None]] = [
     ("neuron.threshold", 1 / 64, 2047.984375),
     ("neuron.current_decay", 0, 1),
     ("neuron.voltage_decay", 0, 1),
+    ("neuron.start", 0, 1),
     ("input.log_mel.low_hz", 0, None),
     ("blocks[0].dropout", 0, None),
     ("training.weight_decay", 0, None),

@@ -96,6 +96,13 @@ def test_gradient_flows_back_in_time_through_both_leaks_and_not_forward() -> Non
     assert earlier / now == pytest.approx(0.75 + 0.5)
 
 
+@pytest.mark.parametrize(("subtract", "left"), [(False, 0.0), (True, 0.125)])
+def test_the_initial_voltage_leaks_in_the_first_step(subtract: bool, left: float) -> None:
+    out = run([1.0, 1.0], voltage_decay=0.25, threshold=2.0, subtract=subtract, initial_voltage=1.5)
+    assert values(out.voltage) == [0.75 * 1.5 + 1, 0.75 * left + 1]
+    assert values(out.spikes) == [1, 0]
+
+
 # --- recurrence
 
 

@@ -54,6 +54,7 @@ def drawn_neurons(channels: int, seed: int) -> NeuronConstants:
         subtract=seed % 4 > 1,
         shift=seed in (1, 2, 6),
         bias=(torch.randint(-20, 40, (channels,), generator=generator) / 64).requires_grad_() if seed % 2 else None,
+        initial_voltage=(0.0, 1.25, 2561 / 4096)[seed % 3],
     )
 
 
@@ -101,6 +102,10 @@ def test_currents_and_voltages_leak_toward_zero_and_spikes_set_the_voltage_to_ze
     # v: -3, -3, -2, 65 > 59 -> 6, 3 + 49 = 52, 26 + 36 = 62 > 59
     assert fire(z, subtracting, 6).tensor().flatten().tolist() == [0, 0, 0, 1, 0, 1]
     assert fire(z, replace(subtracting, subtract=False), 6).tensor().flatten().tolist() == [0, 0, 0, 1, 0, 1]
+    # the voltage before the first step leaks in it: v: 10 / 2 - 3 = 2, 1 - 2 = -1, -1, 66 > 65 -> 1, 49, 24 + 36 = 60
+    started = replace(subtracting, initial_voltage=10 / STATE, threshold=65 / STATE)
+    assert fire(z, started, 6).tensor().flatten().tolist() == [0, 0, 0, 1, 0, 0]
+    assert fire(z, replace(started, initial_voltage=0.0), 6).tensor().flatten().tolist() == [0, 0, 0, 0, 1, 0]
     biased = replace(neurons, bias=torch.tensor([1 / 64]))  # 64 more at each step
     assert fire(0 * z, biased, 6).tensor().flatten().tolist() == [0, 1, 0, 1, 0, 1]
 
@@ -337,13 +342,19 @@ def test_the_record_of_neurons_is_in_units_of_states_and_padded_with_zeros() -> 
         return list((ctypes.c_int32 * LANES).from_address(address))
 
     neurons = NeuronConstants(
-        torch.tensor([0.75, 1.0, 0.5]), torch.tensor([0.25]), 1.5, subtract=True, bias=torch.tensor([1.0, -2.0, 1 / 64])
+        torch.tensor([0.75, 1.0, 0.5]),
+        torch.tensor([0.25]),
+        1.5,
+        subtract=True,
+        bias=torch.tensor([1.0, -2.0, 1 / 64]),
+        initial_voltage=0.75,
     )
     record = neurons.record(3)
     assert array(record.keep_current) == [1024, 0, 2048, *[0] * (LANES - 3)]
     assert array(record.keep_voltage) == [3072, 3072, 3072, *[0] * (LANES - 3)]
     assert array(record.bias) == [4096, -8192, 64, *[0] * (LANES - 3)]
-    assert (record.threshold, record.forgets, record.subtract, record.shift) == (6144, 0, 1, 0)
+    numbers = record.threshold, record.forgets, record.subtract, record.shift, record.initial_voltage
+    assert numbers == (6144, 0, 1, 0, 3072)
     assert neurons.record(3) is record
     assert replace(neurons, threshold=1e9).record(3).threshold == (1 << 31) - 1
 
@@ -352,7 +363,7 @@ def test_the_definition_is_run_with_every_constant() -> None:
     z, neurons = drawn_input(9, 2, 20), drawn_neurons(20, 7)
     expected = cuba(
         z, current_decay=neurons.current_decay, voltage_decay=neurons.voltage_decay, bias=neurons.bias,
-        threshold=1.25, tau_grad=0.05, scale_grad=2.0, subtract=True,
+        threshold=1.25, tau_grad=0.05, scale_grad=2.0, subtract=True, initial_voltage=1.25,
     )  # fmt: skip
     found = neurons.define(z)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

@@ -9,7 +9,7 @@ from bootstrap_core import IntegerNetwork
 from bootstrap_core.data.splits import Split
 from converters.ann_to_snn.ann_answers import AnnAnswers
 from converters.ann_to_snn.best_candidate import SpikingForms, best_candidate, images_wanted
-from converters.ann_to_snn.calibrate import InputForm, calibrate
+from converters.ann_to_snn.calibrate import STARTS, InputForm, calibrate
 from converters.ann_to_snn.judge import Judge
 from converters.ann_to_snn.spiking_layers import MaxPooling, spiking_layers
 from converters.linear import ann as nets
@@ -239,6 +239,26 @@ def test_rates_come_closer_if_a_spike_subtracts_the_threshold(steps: int) -> Non
     assert any(each.offset for each in calibrations)
     assert sum(each.error for each in calibrations) < sum(each.error for each in found[Reset.ZERO][1])
     assert errors[1] < errors[0]
+
+
+@torch.no_grad()
+def test_a_start_of_half_a_threshold_rounds_rates_of_a_steady_input_as_a_bias_does(monkeypatch) -> None:
+    images = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    layers, form = spiking_layers(SUMS, MaxPooling.AVERAGE)[:1], InputForm(Encoding.GRADED, 4)
+
+    def first_layer(start: float, *offsets: float):
+        monkeypatch.setattr("converters.ann_to_snn.calibrate.OFFSETS", offsets)
+        options = {"name": "first", "time_steps": 4, "input_form": form, "reset": Reset.SUBTRACT, "start": start}
+        model, (calibration,) = calibrate(SUMS, layers, images, **options)
+        return model.spec.neuron_of(model.spec.layers[1]).start, calibration.offset, calibration.error
+
+    start, _ = STARTS[Reset.SUBTRACT]
+    (*started, error), (*biased, of_bias), (*_, truncated) = (
+        first_layer(*ways) for ways in ((start, 0.0, 0.5), (0.0, 0.0, 0.5), (0.0, 0.0))
+    )
+    assert (started, biased) == ([0.5, 0.0], [0.0, 0.5])
+    assert error == pytest.approx(of_bias, rel=0.02)
+    assert error < 0.9 * truncated
 
 
 @torch.no_grad()

@@ -394,8 +394,12 @@ def test_a_pool_that_spikes_when_any_neuron_does_is_named_and_each_step_told(cnn
     (pool,) = (node["reason"] for node in found.nodes if node["op"] == "MaxPool")
     assert pool.endswith("avg_pool, spikes when any neuron of its window does")
     assert found.report["max_pool"] == "any"
-    assert [step.split()[0] for step in steps] == ["importing", "calibrating", "calibrating", "fitting", "scoring"]
-    assert [step.split("reset: ")[1] for step in steps if "reset" in step] == ["subtract", "zero"]
+    assert [step.split()[0] for step in steps] == ["importing", *["calibrating"] * 3, "fitting", "scoring"]
+    assert [step.split("reset: ")[1] for step in steps if "reset" in step] == [
+        "subtract, start: 0.5",
+        "subtract",
+        "zero",
+    ]
 
 
 def test_probabilities_are_calibrated_as_the_ann_s(cnn, digits) -> None:

@@ -31,7 +31,7 @@ neuron: {threshold: 0.5, voltage_decay: 0.25}
 input: {shape: [1, 4, 4], mean: 0.5, std: 0.25}
 blocks:
   - {kind: conv, channels: 2, kernel: 3, padding: 1, bias: true, delay_shift: true}
-  - {kind: conv, channels: 2, kernel: 1, neuron: {reset: subtract}, skips: [{source: 1, kind: identity}]}
+  - {kind: conv, channels: 2, kernel: 1, neuron: {reset: subtract, start: 0.5}, skips: [{source: 1, kind: identity}]}
   - {kind: avg_pool, kernel: 2}
   - {kind: flatten}
   - {kind: affine, features: 3, skips: [{source: 0, kind: dense}, {source: 1, kind: dense}]}
@@ -71,7 +71,12 @@ def test_facts_are_those_of_the_spec_and_of_the_weights(model, graph) -> None:
         "voltage decay 1024 = 0.25",
         "spikes leave a step later",
     )
-    wanted = {"threshold 64 = 1", "a spike subtracts the threshold", "skip from 1: identity, 2 weights"}
+    wanted = {
+        "threshold 64 = 1",
+        "a spike subtracts the threshold",
+        "the voltage starts at 0.5 of the threshold",
+        "skip from 1: identity, 2 weights",
+    }
     assert wanted <= set(second.facts)
     assert "8 weights, all 10" in pool.facts
     wanted = {"readout, never fires", "skip from 0: dense, 48 weights", "skip from 1: dense, 96 weights"}

@@ -26,6 +26,16 @@ def test_a_neuron_without_a_kind_is_cuba() -> None:
     assert not spec.gives_values
 
 
+def test_voltages_start_at_0_unless_the_spec_says_otherwise() -> None:
+    spec = parse_spec("{name: a, time_steps: 1, neuron: {start: 0.5}, input: {shape: [2]}, "
+                      "blocks: [{kind: dense, features: 1, neuron: {start: 0.0}}]}")  # fmt: skip
+    assert spec.starts == {0.0, 0.5}
+    assert parse_spec(dump_spec(spec)) == spec
+    document = spec.model_dump(mode="json")
+    assert document["neuron"]["start"] == 0.5
+    assert "start" not in document["blocks"][0]["neuron"]  # files of networks without one stay as they were
+
+
 def test_sigma_delta_neurons_have_thresholds_from_0_and_give_values() -> None:
     spec = parse_spec(STEER)
     neurons = [spec.neuron_of(spec.layers[i]) for i in (0, 1, 2, 4, 5)]

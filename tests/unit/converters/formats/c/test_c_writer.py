@@ -24,7 +24,7 @@ from converters.formats.c.c_writer import COptions, check_c_name, write_c
 from specs import ConversionError, IntegrityError, NetworkSpec, StateOverflowError, UnsupportedError
 
 LEAKY = {"threshold": 0.8, "current_decay": 0.4, "voltage_decay": 0.2, "learn_decays": "per_channel"}
-SUBTRACTING = {"threshold": 0.7, "voltage_decay": 0.03, "reset": "subtract"}
+SUBTRACTING = {"threshold": 0.7, "voltage_decay": 0.03, "reset": "subtract", "start": 0.5}
 MAPS = [
     {
         "kind": "conv", "channels": 4, "kernel": [3, 2], "stride": [2, 1], "padding": [1, 0, 2, 1], "dilation": [1, 2],
@@ -365,7 +365,7 @@ def test_the_source_has_a_table_of_layers_and_neither_floats_nor_allocation(tmp_
     assert table["0 inpu"] == ["0 input", "2x7x6", "64", "4096 0", "zero", "pixels as currents"]
     assert table["2 avg_"] == ["2 avg_pool", "4x2x3", "16", "64", "4096 0", "zero, a step late",
                                "conv 2x2 of block1, stride 2x2, padding 0 0 1 1, 4 groups"]  # fmt: skip
-    assert table["5 dens"] == ["5 dense", "24", "2,520", "44", "4096 123", "subtract",
+    assert table["5 dens"] == ["5 dense", "24", "2,520", "44", "4096 123", "subtract, starts at 1408",
                                "dense of block3 + identity of block3 + dense of block1"]  # fmt: skip
     assert not re.search(r"\b(float|double|malloc|free|>>)\b", text)
     assert set(re.findall(r"#include (\S+)", text)) == {'"tiny.h"', "<string.h>", "<stdio.h>"}

@@ -154,10 +154,11 @@ def test_before_a_graded_convolution_stands_the_shape_of_the_input_and_no_neuron
 
 
 def test_all_that_netx_cannot_express_is_told_at_once(tmp_path) -> None:
-    net = network(CONV, neuron={"reset": "subtract"})
+    net = network(CONV, neuron={"reset": "subtract", "start": 0.25})
     with pytest.raises(UnsupportedError) as error:
         write_netx(net, tmp_path / "a.net")
     assert "blocks 0, 1: reset by subtraction" in str(error.value)
+    assert "blocks 0, 1: neuron.start 0.25, as voltages start at 0 there" in str(error.value)
     assert not (tmp_path / "a.net").exists()
 
 

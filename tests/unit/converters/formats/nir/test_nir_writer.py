@@ -179,6 +179,11 @@ def test_the_metadata_tell_strangers_what_to_feed_and_to_read(tmp_path) -> None:
     metadata = nir.read(write_nir(Model.of(net), tmp_path / "a.nir", overwrite=True)).metadata
     assert "round(15 x) / 15" in metadata["feed"]
     assert "the threshold is subtracted" in metadata["reset"]  # all blocks with a voltage subtract
+    assert metadata["read"].endswith("from states of 0")
+    for own, told in ({"start": 0.5}, "voltages of 0.5 times the threshold"), ({}, "voltages of a fraction"):
+        net = network({**CONV, "neuron": own}, CONV, input=GRADED, neuron={"start": 0.5})
+        metadata = nir.read(write_nir(Model.of(net), tmp_path / "a.nir", overwrite=True)).metadata
+        assert told in metadata["read"]
 
 
 def test_the_same_model_gives_the_same_bytes_and_stays_as_it_is(tmp_path) -> None:
@@ -222,7 +227,7 @@ def test_changed_nodes_are_named_and_can_be_read_alone(tmp_path) -> None:
 
 
 def test_nodes_alone_leave_what_the_file_says_besides(tmp_path) -> None:
-    subtracting = network(CONV, input=GRADED, neuron={"threshold": 0.5, "reset": "subtract"})
+    subtracting = network(CONV, input=GRADED, neuron={"threshold": 0.5, "reset": "subtract", "start": 0.25})
     path, images = write_nir(Model.of(subtracting), tmp_path / "a.nir"), torch.rand(3, *subtracting.spec.input.shape)
     model = read_nir(path, nodes_only=True)
     assert torch.equal(model.build()(images), subtracting.eval()(images))
@@ -232,7 +237,13 @@ def test_nodes_alone_leave_what_the_file_says_besides(tmp_path) -> None:
         f"as the file describes it: in each time step round({subtracting.spec.input.levels} x)" in n
         for n in model.notes
     )
+    assert model.spec.starts == {0.25}
     assert read_nir(path, nodes_only=True, reset=Reset.ZERO, input_bits=2).spec.input.bits == 2
+    uneven = network({**CONV, "neuron": {"start": 0.5}}, CONV, input=GRADED)
+    write_nir(Model.of(uneven), path, overwrite=True)
+    model = read_nir(path, nodes_only=True)
+    assert model.spec.starts == {0}
+    assert any("voltages that start at 0, since neuron.start differs" in note for note in model.notes)
 
 
 def test_changed_edges_are_told(tmp_path) -> None:
