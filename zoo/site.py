@@ -34,6 +34,8 @@ from zoo.runs.learning_curves import reports_of
 
 INDEX_PAGE, MODELS = "index.html", "models"
 """Page with all models, and the folder of their own pages."""
+LEAST_DRAWN = 8
+"""Least number of rows and columns of an image that can be drawn."""
 ACCEPTED = {"image": "image/*", "recording": ".bin,.bs1,.bs2", "sound": "audio/*,.wav"}
 """Files that can be chosen on a page, by what the network takes."""
 
@@ -111,7 +113,7 @@ def _model_page(found: Found) -> tuple[str, Card, str | None]:
         description=card.description,
         classes=model.classes,
         layers=() if module is None else module.layers,
-        draws=shape is not None and shape[0] == 1 and not spec.input.is_timed and spec.input.log_mel is None,
+        draws=shape is not None and _is_drawn(shape, spec),
         accepted=ACCEPTED[spec.input.sample],
         example_names=[
             f"noise {i + 1}" if is_noise else model.classes[label] for i, label in enumerate(labels.tolist())
@@ -153,6 +155,12 @@ def _shape(model: Model) -> Shape | None:
     if entering.log_mel is not None:
         return entering.log_mel.column if entering.is_events else entering.log_mel.picture
     return (1, 1, *entering.shape) if entering.is_timed and len(entering.shape) == 1 else model.image_shape
+
+
+def _is_drawn(shape: Shape, spec: NetworkSpec) -> bool:
+    """Return whether a visitor can draw an input: a grey image, and not a few values that have the shape of one."""
+    is_grey = shape[0] == 1 and min(shape[1:]) >= LEAST_DRAWN
+    return is_grey and not spec.input.is_timed and spec.input.log_mel is None
 
 
 def _live(module: WasmModule, model: Model, card: Card, shape: Shape) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
     python tests/benchmarks/check_site.py [MODEL...] [--inputs N] [--data-dir DIR] [--output FILE]
 
-MODEL is a packaged model; default: all. `zoo site` makes the pages, with clang and lld. Each page is opened twice, from
-the folder and from a web server on this machine, and answers N test inputs each time; where a test set is smaller,
-training inputs follow. Times: from the request of the page to the first answer, and of a step. Exits with 1 if a class
-or a logit differs, a state overflows, a page requests anything else, or the browser's console says anything.
+MODEL is a packaged model; default: all that run in their pages. `zoo site` makes the pages, with clang and lld. Each
+page is opened twice, from the folder and from a web server on this machine, and answers N test inputs each time; where
+a test set is smaller, training inputs follow. Times: from the request of the page to the first answer, and of a step.
+Exits with 1 if a class or a logit differs, a state overflows, a page requests anything else, or the browser's console
+says anything.
 """
 
 import json
@@ -26,7 +27,7 @@ from live_pages import READY, answers_in_page, answers_of_engine, served
 from bootstrap_core.data.data_places import DataPlaces
 from converters import Model
 from zoo.cli.given_model import load_data
-from zoo.factory import model_names, packaged_model
+from zoo.factory import packaged_model
 from zoo.site import make_site
 
 TIMES = """(() => {
@@ -66,7 +67,7 @@ def compare(browser: Chromium, pages: list[str], name: str, n: int, data_dir: Pa
 def main() -> None:
     """Compare each model."""
     parser = arguments(__doc__, output="site.json")
-    parser.add_argument("models", nargs="*", help="default: all packaged models")
+    parser.add_argument("models", nargs="*", help="default: all that run in their pages")
     parser.add_argument("--inputs", type=int, default=200, help="inputs for each page; default: 200")
     parser.add_argument("--data-dir", type=Path)
     options = parser.parse_args()
@@ -78,7 +79,7 @@ def main() -> None:
     with TemporaryDirectory() as name, served(Path(name)) as url:
         folder, browser = Path(name), Chromium(program)
         runs = {made["name"] for made in make_site(folder, say=partial(print, file=sys.stderr)) if made["runs"]}
-        for model in options.models or model_names():
+        for model in options.models or sorted(runs):
             if model not in runs:
                 sys.exit(f"Error: {model} does not run in its page: see above")
             path = folder / "models" / f"{model}.html"

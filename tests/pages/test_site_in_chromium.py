@@ -31,7 +31,10 @@ from zoo.runs.card_files import card_file
 needs_clang = pytest.mark.skipif(
     not all(map(shutil.which, ("clang", "wasm-ld"))), reason="needs clang and lld for WebAssembly"
 )
-MODELS = ["mnist-dense-shallow", "cifar-10-jpeg-conv-t4", "nmnist-conv", "spoken-digits", "spoken-digits-recurrent"]
+MODELS = [
+    *("mnist-dense-shallow", "cifar-10-jpeg-conv-t4", "nmnist-conv", "spoken-digits", "spoken-digits-recurrent"),
+    "yin-yang",
+]
 PHONE = 360
 HOSTILE = "<img src=x onerror=hacked=1></script><script>hacked=1</script>{{ hacked }}\"'&amp;\x85"
 
@@ -146,6 +149,14 @@ def test_a_drawn_digit_is_read(browser, site, digit, points) -> None:
     browser.wait(f"{SAID}.startsWith('{digit}: ')")
     assert "after 16 steps" in browser.run(SAID)
     quiet(browser, path)
+
+
+@needs_clang
+def test_four_values_are_not_drawn(browser, site) -> None:
+    open_model(browser, site, "yin-yang", prefers_reduced_motion="reduce")
+    assert not browser.run("document.getElementById('draw')")
+    browser.run("document.querySelector('#examples-of-card button').click()")
+    browser.wait(f"{SAID}.includes('after 16 steps')")
 
 
 @needs_clang
