@@ -37,7 +37,7 @@ def model_cells(card: Card) -> dict[str, str]:
         "rates": " ".join(f"{layer.rate:.2f}" for layer in card.layers if layer.rate is not None),
         "synops/image": f"{sum(layer.synops for layer in card.layers):,.0f}",
         "parameters": f"{sum(row.parameters for row in rows):,}",
-        "size": f"{card.files[ModelFormat.SAFETENSORS].bytes / 1e6:.1f} MB",
+        "size": f"{card.files[ModelFormat.SAFETENSORS].bytes / 1e3:,.0f} kB",
         "chosen": "-" if training.epoch is None else f"epoch {training.epoch + 1} of {training.recipe.epochs}",
     }
 
