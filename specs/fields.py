@@ -41,6 +41,16 @@ class StrictModel(BaseModel):
             raise _spec_error(error, cls) from None
 
 
+def without_defaults(document: dict[str, Any], spec: BaseModel, *names: str) -> dict[str, Any]:
+    """Return the dump of a spec without those of its fields `names` that have their default.
+
+    These are fields that are newer than the format: files of specs that do not use them stay as they were.
+    """
+    fields = type(spec).model_fields
+    unused = {name for name in fields.keys() & names if getattr(spec, name) == fields[name].default}
+    return {name: value for name, value in document.items() if name not in unused}
+
+
 def _spec_error(error: ValidationError, model: type[StrictModel]) -> Exception:
     from specs.io import spec_error  # it knows all specs, whose base is here
 

@@ -9,7 +9,18 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from specs.fields import VTH_MANT_MAX, Flag, Name, Number, Shape, Source, StrictModel, TimeSteps, threshold_mant
+from specs.fields import (
+    VTH_MANT_MAX,
+    Flag,
+    Name,
+    Number,
+    Shape,
+    Source,
+    StrictModel,
+    TimeSteps,
+    threshold_mant,
+    without_defaults,
+)
 from specs.files.limits import NETWORK_BLOCKS, NETWORK_NEURONS, NETWORK_WEIGHTS
 from specs.layers.block import BLOCK_KINDS, BlockSpec, LayerSpec, SkipSpec, kind_of, skips_of, synapses_of
 from specs.layers.input import Encoding, InputSpec, LogMelSpec
@@ -221,12 +232,7 @@ class NetworkSpec(StrictModel):
 
     @model_serializer(mode="wrap")
     def _without_new_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out newer fields that have their default, so that files of networks without them stay as they were."""
-        document: dict[str, Any] = dump(self)
-        for name in ("logit_scale", "output"):
-            if getattr(self, name) == NetworkSpec.model_fields[name].default:
-                document.pop(name, None)
-        return document
+        return without_defaults(dump(self), self, "logit_scale", "output")
 
     @model_validator(mode="after")
     def _check(self) -> "NetworkSpec":

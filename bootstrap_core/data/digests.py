@@ -36,7 +36,7 @@ def check_digest(file: BufferedIOBase, expected: str, what: str) -> None:
 
 
 @contextmanager
-def open_verified(path: Path, sha256: str, *, what: str = "") -> Iterator[BinaryIO]:
+def open_verified(path: Path, digest: str, *, what: str = "") -> Iterator[BinaryIO]:
     """Open a file after a comparison with its digest; `what` names it in errors, by default its path.
 
     Raises `IntegrityError` for another digest, `DataError` for a file that cannot be read.
@@ -45,7 +45,7 @@ def open_verified(path: Path, sha256: str, *, what: str = "") -> Iterator[Binary
     check_given_file(path, limit=DATASET_ARCHIVE_BYTES, error=DataError)
     try:
         with path.open("rb") as file:
-            check_digest(file, sha256, what)
+            check_digest(file, digest, what)
             file.seek(0)
             yield file
     except OSError as error:

@@ -29,6 +29,7 @@ from specs.fields import (
     Shape,
     Source,
     StrictModel,
+    without_defaults,
 )
 from specs.layers.input import InputSpec
 from specs.layers.layer import Layer, Role
@@ -122,12 +123,7 @@ class _Block(Layer):
 
     @model_serializer(mode="wrap")
     def _without_new_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out newer fields that have their default, so that files of networks without them stay as they were."""
-        document: dict[str, Any] = dump(self)
-        for name in ("name", "source", "recurrent", "delays"):
-            if name in document and getattr(self, name) == type(self).model_fields[name].default:
-                del document[name]
-        return document
+        return without_defaults(dump(self), self, "name", "source", "recurrent", "delays")
 
 
 class _Synapse(_Block):
@@ -177,12 +173,8 @@ class DelaySpec(StrictModel):
         return learn
 
     @model_serializer(mode="wrap")
-    def _without_learn(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `learn` where delays are fixed, so that files of such networks stay as they were."""
-        document: dict[str, Any] = dump(self)
-        if not self.learn:
-            document.pop("learn", None)
-        return document
+    def _without_new_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(dump(self), self, "learn")
 
 
 class _Hidden(_Synapse):

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from specs.fields import Flag, Integer, Levels, Number, Padding, Positive, Shape, StrictModel
+from specs.fields import Flag, Integer, Levels, Number, Padding, Positive, Shape, StrictModel, without_defaults
 from specs.files.limits import TIME_STEPS
 from specs.layers.layer import Layer
 from specs.layers.neuron import NeuronSpec
@@ -149,11 +149,7 @@ class InputSpec(Layer):
 
     @model_serializer(mode="wrap")
     def _without_new_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out newer fields that have their default, so that files of networks without them stay as they were."""
-        document: dict[str, Any] = dump(self)
-        for name in ("padding", "border", "log_mel"):
-            if getattr(self, name) == InputSpec.model_fields[name].default:
-                document.pop(name, None)
+        document = without_defaults(dump(self), self, "padding", "border", "log_mel")
         if not self.is_events or self.log_mel is not None:
             document.pop("bin_us", None)
         return document

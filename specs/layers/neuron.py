@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer
 
-from specs.fields import VTH_MANT_MAX, Decay, Number, StrictModel, Threshold
+from specs.fields import VTH_MANT_MAX, Decay, Number, StrictModel, Threshold, without_defaults
 
 
 class Reset(StrEnum):
@@ -56,11 +56,7 @@ class CubaSpec(StrictModel):
 
     @model_serializer(mode="wrap")
     def _without_new_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a start of 0, so that files of neurons without one stay as they were."""
-        document: dict[str, Any] = dump(self)
-        if not self.start:
-            document.pop("start", None)
-        return document
+        return without_defaults(dump(self), self, "start")
 
 
 class SigmaDeltaSpec(StrictModel):
