@@ -12,7 +12,7 @@ from math import prod
 
 from torch import Tensor
 
-from converters.ann_to_snn.calibrate import STARTS, Calibration, InputForm, calibrate
+from converters.ann_to_snn.calibrate import Calibration, InputForm, calibrate
 from converters.ann_to_snn.judge import Judge, Verdict
 from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, prepared, spiking_layers
 from converters.linear.ann import Ann, MaxPool
@@ -40,15 +40,18 @@ class SpikingForms:
     Attributes:
         encodings: encodings of the input to try; by default spikes and graded pixels.
         max_pooling: replacements of max pooling to try; by default neurons that fire when any neuron of their window
-            does, sums of neurons, and the average. They are chosen with the first encoding. Sums have branches; where
-            the first reset is to zero, as for netx, which holds chains, they are tried only if they are alone.
-        resets: resets of the voltage after a spike to try, each with its `calibrate.STARTS`; by default subtraction,
-            and zero. The other forms are chosen with the first.
+            does, sums of neurons, and the average. They are chosen with the first encoding. Sums are branches, which
+            netx cannot express: beside others they are not tried if the first reset is to zero, as for netx.
+        resets: resets of the voltage after a spike to try; by default subtraction, and zero. The other forms are
+            chosen with the first.
+        starts: voltages before the first step to try with a reset by subtraction, as fractions of the threshold; with
+            a reset to zero they are 0. Half a threshold rounds rates as an offset does, and spikes come sooner.
     """
 
     encodings: Sequence[Encoding] = (Encoding.SPIKE, Encoding.GRADED)
     max_pooling: Sequence[MaxPooling] = (MaxPooling.ANY, MaxPooling.SUM, MaxPooling.AVERAGE)
     resets: Sequence[Reset] = (Reset.SUBTRACT, Reset.ZERO)
+    starts: Sequence[float] = (0.5, 0.0)
 
 
 EVERY_FORM = SpikingForms()
@@ -163,7 +166,8 @@ def best_candidate(
             return best
         return Candidate(model, calibrations, layers, form, pooling, reset, verdict)
 
-    first, *others = [(reset, start) for reset in forms.resets for start in STARTS[reset]]
+    starts = {Reset.SUBTRACT: forms.starts, Reset.ZERO: (0.0,)}
+    first, *others = [(reset, start) for reset in forms.resets for start in starts[reset]]
     layers_of = dict[MaxPooling, list[SpikingLayer]]()
     for pooling in forms.max_pooling if has_maxima(ann) else forms.max_pooling[:1]:
         if pooling is MaxPooling.SUM and first[0] is Reset.ZERO and len(forms.max_pooling) > 1:

@@ -52,11 +52,6 @@ OFFSETS = (0.0, 0.5)
 
 With half a threshold, rates are rounded to the nearest number of spikes; without it, to the one below.
 """
-STARTS = {Reset.SUBTRACT: (0.5, 0.0), Reset.ZERO: (0.0,)}
-"""Voltages before the first step to try for all layers, relative to the threshold, the preferred first.
-
-Half a threshold rounds rates as an offset does, and the first spikes come sooner. A reset to zero would lose it.
-"""
 SLACK = 0.05
 """Tolerance of the error, relative to the least: the smallest threshold within it is chosen.
 

@@ -247,6 +247,8 @@ def _convert_onnx(
         forms = replace(forms, resets=(Reset(reset),))
     elif chains:
         forms = replace(forms, resets=(Reset.ZERO,))
+    if any(output.suffix == ".nir" for output in outputs):
+        forms = replace(forms, starts=(0.0,))
 
     def check_ann(ann: Ann) -> None:
         places.check_classes(prod(ann.nodes[-1].shape))

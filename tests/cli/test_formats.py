@@ -234,12 +234,15 @@ def test_images_for_validation_judge_and_are_in_the_command_of_the_card(ann, tmp
     assert f"--validation={tmp_path / 'own.npz'}" in told
 
 
-@pytest.mark.parametrize(("reset", "outputs"), [("zero", [".net"]), ("subtract", [".nir"]), (None, [".net", ".nir"])])
+@pytest.mark.parametrize(
+    ("reset", "outputs"), [("zero", [".net"]), ("subtract", []), ("subtract", [".nir"]), (None, [".net", ".nir"])]
+)
 def test_neurons_of_an_ann_reset_as_told_and_as_the_files_can_hold(ann, tmp_path, run, reset, outputs) -> None:
     options = [] if reset is None else ["--reset", reset]
     names = [part for suffix in (".safetensors", *outputs) for part in ("-o", tmp_path / f"net{suffix}")]
     found = run("convert", ann, "--data", "mnist-sample", "--epochs", 0, "--input", "spike", *options, *names, "--json")
     assert json.loads(found.stdout)["reset"] == (reset or "zero")
+    assert ("start: 0.5" in found.stderr) == (outputs == [])
     assert f"--reset={reset or 'zero'} " in run("card", tmp_path / "net.safetensors").stdout.replace("\n   ", "")
 
 

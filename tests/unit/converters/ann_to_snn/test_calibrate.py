@@ -8,8 +8,8 @@ import torch
 from bootstrap_core import IntegerNetwork
 from bootstrap_core.data.splits import Split
 from converters.ann_to_snn.ann_answers import AnnAnswers
-from converters.ann_to_snn.best_candidate import SpikingForms, best_candidate, images_wanted
-from converters.ann_to_snn.calibrate import STARTS, InputForm, calibrate
+from converters.ann_to_snn.best_candidate import EVERY_FORM, SpikingForms, best_candidate, images_wanted
+from converters.ann_to_snn.calibrate import InputForm, calibrate
 from converters.ann_to_snn.judge import Judge
 from converters.ann_to_snn.spiking_layers import MaxPooling, spiking_layers
 from converters.linear import ann as nets
@@ -252,7 +252,7 @@ def test_a_start_of_half_a_threshold_rounds_rates_of_a_steady_input_as_a_bias_do
         model, (calibration,) = calibrate(SUMS, layers, images, **options)
         return model.spec.neuron_of(model.spec.layers[1]).start, calibration.offset, calibration.error
 
-    start, _ = STARTS[Reset.SUBTRACT]
+    start, _ = EVERY_FORM.starts
     (*started, error), (*biased, of_bias), (*_, truncated) = (
         first_layer(*ways) for ways in ((start, 0.0, 0.5), (0.0, 0.0, 0.5), (0.0, 0.0))
     )
