@@ -10,7 +10,7 @@ from converters.chip.from_network import form_of_network
 from converters.formats.c.c_plan import CCosts, c_costs
 from converters.formats.c.c_writer import c_problems
 from converters.report.energy import CAVEAT, COSTS, estimate_energy
-from specs.dataset_sources import dataset_title
+from specs.dataset_sources import dataset_title, sources
 from specs.errors import IntegrityError
 from specs.network import NetworkSpec
 from specs.summary import LayerSummary, summarize
@@ -277,9 +277,10 @@ def _input_words(card: Card) -> str:
 
 
 def _milliseconds(card: Card) -> list[tuple[str, ...]]:
-    """Return a row with the part of a recording that the network has seen after each T; no row for images."""
+    """Return a row with the time of a recording that was seen after each T; none for images and sequences."""
     entering, steps = card.input, card.test.by_steps
-    if not entering.is_events:
+    source = sources().get(card.data.name)
+    if not entering.is_events or (source is not None and source.sequence is not None):
         return []
     sound = entering.log_mel
     step_ms = entering.bin_us / 1000 if sound is None else 1000 * sound.hop / sound.sample_rate
