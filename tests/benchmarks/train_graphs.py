@@ -1,15 +1,18 @@
-"""Train small classifiers of colour images that are graphs, in torch, and write them as ONNX files by both exporters.
+"""Train small classifiers of colour images, deep or graphs, in torch, and write them as ONNX files by both exporters.
 
-    python tests/benchmarks/train_graphs.py [mobilenet] [densenet] [inception] --folder DIR [--data-dir DIR]
+    python tests/benchmarks/train_graphs.py [NAME ...] --folder DIR [--data-dir DIR]
 
-They have the parts of MobileNetV2, DenseNet and Inception, and fewer than 300,000 parameters. Epochs and rates are
-fixed; the test images are scored once, at the end. The files are for `bench_deep.py`. The newer exporter of torch
+`mobilenet`, `densenet` and `inception` have the parts of MobileNetV2, DenseNet and Inception, and fewer than 300,000
+parameters. `resnet20` is the ResNet-20 of the residual paper, whose shortcuts have no parameters (He et al. 2016,
+option A); `vgg` has nine convolutions with norms, and max pools. Epochs and rates are fixed; the test images are
+scored once, at the end. The files are for `bench_deep.py`. The newer exporter of torch
 needs `pip install onnxscript`.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -19,7 +22,9 @@ from torch import Tensor, nn
 from bootstrap_core.data.data_places import DataPlaces
 from bootstrap_core.data.splits import Split
 
-EPOCHS, BATCH, RATE, DECAY, MOST_SHIFT, SEED = 10, 128, 4e-3, 0.02, 4, 0
+EPOCHS = {"mobilenet": 10, "densenet": 10, "inception": 10, "resnet20": 30, "vgg": 30}
+"""Epochs of training of each network."""
+BATCH, RATE, DECAY, MOST_SHIFT, SEED = 128, 4e-3, 0.02, 4, 0
 PLAIN = {"dynamo": False, "verbose": False}
 """Options of `torch.onnx.export` for the older exporter."""
 
@@ -77,6 +82,19 @@ class Branches(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], 1)
 
 
+class Residual(nn.Module):
+    """Two convolutions and a shortcut, which takes every second place and appends channels of zeros."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.stride, self.more = outputs // inputs, outputs - inputs
+        self.layers = nn.Sequential(conv(inputs, outputs, stride=self.stride), conv(outputs, outputs, linear=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
+        return F.relu(self.layers(x) + shortcut)
+
+
 def dense_block(inputs: int, growth: int, layers: int) -> Iterator[nn.Module]:
     """Yield the layers of a dense block, and a transition to half of its channels and sides."""
     for i in range(layers):
@@ -101,6 +119,14 @@ def network(name: str) -> nn.Module:
         case "densenet":
             blocks = [*dense_block(24, 12, 4), *dense_block(36, 16, 4), *dense_block(50, 24, 5)]
             return nn.Sequential(conv(3, 24), nn.MaxPool2d(2), *blocks, conv(85, 160, 1), *head(160))
+        case "resnet20":
+            sizes = [(16, 16)] * 3 + [(16, 32)] + [(32, 32)] * 2 + [(32, 64)] + [(64, 64)] * 2
+            return nn.Sequential(conv(3, 16), *(Residual(*each) for each in sizes), *head(64))
+        case "vgg":
+            channels = [32, 32, 0, 64, 64, 0, 128, 128, 128, 0, 192, 192]
+            pairs = pairwise([3, *filter(None, channels)])
+            layers = [conv(*next(pairs)) if each else nn.MaxPool2d(2) for each in channels]
+            return nn.Sequential(*layers, *head(192))
         case _:
             modules = [Branches(32, 64), nn.MaxPool2d(2), Branches(64, 128), Branches(128, 128), nn.MaxPool2d(2)]
             return nn.Sequential(conv(3, 32), nn.MaxPool2d(2), *modules, Branches(128, 192), *head(192))
@@ -115,14 +141,14 @@ def moved(images: Tensor, generator: torch.Generator) -> Tensor:
     return around[:, :, down : down + height, right : right + width]
 
 
-def train(model: nn.Module, split: Split) -> None:
+def train(model: nn.Module, split: Split, epochs: int) -> None:
     """Train with the labels, AdamW, and one cycle of the learning rate."""
     generator = torch.Generator().manual_seed(SEED)
     optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=DECAY)
-    steps = EPOCHS * -(-len(split) // BATCH)
+    steps = epochs * -(-len(split) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     model.train().to(memory_format=torch.channels_last)
-    for epoch in range(EPOCHS):
+    for epoch in range(epochs):
         total = 0.0
         for indices in torch.randperm(len(split), generator=generator).split(BATCH):
             images, labels = split.images[indices].float() / 255, split.labels[indices]
@@ -147,7 +173,7 @@ def accuracy(model: nn.Module, split: Split) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=["mobilenet", "densenet", "inception"])
+    parser.add_argument("names", nargs="*", default=list(EPOCHS))
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--data", default="cifar-10-jpeg")
     parser.add_argument("--data-dir", type=Path)
@@ -157,7 +183,7 @@ def main() -> None:
         torch.manual_seed(SEED)
         model = network(name)
         print(f"{name}: {sum(x.numel() for x in model.parameters()):,} parameters", file=sys.stderr, flush=True)
-        train(model, data.train)
+        train(model, data.train, EPOCHS[name])
         example = torch.zeros(1, 3, 32, 32)
         torch.onnx.export(model, (example,), str(given.folder / f"{name}.onnx"), **PLAIN)
         torch.onnx.export(model, (example,), str(given.folder / f"{name}-dynamo.onnx"), dynamo=True)
