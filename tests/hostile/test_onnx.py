@@ -191,6 +191,8 @@ def test_weights_that_are_not_finite(refused, value) -> None:
         "b = Expand(x, s) y = MatMul(b, w)",
         "p = Pad(x, big) y = MatMul(p, w)",
         "b = Pad(w, big) y = MatMul(x, b)",
+        "b = Pad(w, far, zero, back) y = MatMul(x, b)",
+        "b = Pad(w, big, zero, back) y = MatMul(x, b)",
     ],
 )
 def test_constants_that_would_fill_the_memory(refused, nodes) -> None:
@@ -203,11 +205,14 @@ def test_constants_that_would_fill_the_memory(refused, nodes) -> None:
         "zero": np.array(0),
         "one": np.array(1),
         "big": np.array([0, 1 << 40, 0, 0]),
+        "far": np.array([0, -(1 << 63)]),
+        "back": np.array([-2]),
         "u": np.ones((1 << 18, 1), np.float32),
         "v": np.ones((1, 1 << 18), np.float32),
     }
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in tensors.items() if name in nodes)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)])
+    opset = 18 if "back" in nodes else 13
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     assert "numbers" in refused(model, SnnZooError)
 
 

@@ -131,9 +131,8 @@ def _n_results(node: GraphNode, inputs: list[Array | None]) -> int:
             return int(results * max(1, math.prod(first.shape[-1:]) // MACS))
         case "Pad" if first is not None:
             pads = second if second is not None else np.array(node.attributes.get("pads", []))
-            return math.prod(
-                int(side) + 2 * int(np.abs(pads.astype(np.float64)).max(initial=0)) for side in first.shape
-            )
+            axes = inputs[3] if len(inputs) > 3 and inputs[3] is not None else np.arange(first.ndim)
+            return _padded(first.shape, pads.ravel(), axes.ravel())
         case "Resize" | "Upsample" if first is not None:
             scales, sizes = [*inputs[2:], None, None][:2] if len(inputs) > 2 else (second, None)
             named = [value for name, value in node.attributes.items() if "scale" in name]
@@ -153,6 +152,17 @@ def _broadcast(shapes: Sequence[tuple[int, ...]]) -> int:
     """Return an upper bound on the numbers that arrays of these shapes broadcast to."""
     rank = max(map(len, shapes), default=0)
     return math.prod(max(([1] * (rank - len(s)) + [*s])[i] for s in shapes) for i in range(rank))
+
+
+def _padded(shape: tuple[int, ...], pads: Array, axes: Array) -> int:
+    """Return an upper bound on the numbers of a padded array; `pads` holds a begin for each axis, then the ends."""
+    if len(pads) != 2 * len(axes) or len(axes) > len(shape):  # the evaluator refuses it
+        return math.prod(side + 2 * int(np.abs(pads.astype(np.float64)).max(initial=0)) for side in shape)
+    sides = list(shape)
+    for axis, begin, end in zip(axes, pads, pads[len(axes) :], strict=False):
+        if -len(sides) <= axis < len(sides):
+            sides[int(axis)] += abs(int(begin)) + abs(int(end))
+    return math.prod(sides)
 
 
 def _product(shape: Array) -> int:

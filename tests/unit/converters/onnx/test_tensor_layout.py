@@ -239,6 +239,19 @@ LAYERS = [("MatMul", ["x", "w"], ["a"]), ("Relu", ["a"], ["r"]), ("MatMul", ["r"
 WEIGHTS = {"w": numbers(6, 4), "v": numbers(4, 3)}
 
 
+@pytest.mark.parametrize("axes", ["", ", , axes"], ids=["all axes", "axes by number"])
+def test_a_wide_shortcut_without_weights(write, axes) -> None:
+    pads = np.array([0, 0, 0, 0, 0, 32, 0, 0] if not axes else [0, 0, 0, 32])
+    weights = {"K": numbers(64, 32, 3, 3), "W": numbers(64, 3, seed=9), "pads": pads, "axes": np.array([0, -3])}
+    nodes = f"c = Conv<pads=[1,1,1,1]>(x, K) p = Pad(x, pads{axes}) s = Add(c, p) m = GlobalAveragePool(s)"
+    path = write(f"{nodes} f = Flatten(m) y = MatMul(f, W)", weights, shape="1,32,16,16", opset=18)
+    images = torch.rand(4, 32, 16, 16, generator=torch.Generator().manual_seed(1))
+    maps = F.conv2d(images, torch.from_numpy(weights["K"]), padding=1)
+    maps[:, :32] += images
+    wanted = maps.mean((2, 3)) @ torch.from_numpy(weights["W"])
+    torch.testing.assert_close(run_ann(import_ann(path).ann, images)[0], wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_nodes_in_any_order(tmp_path) -> None:
     found = import_ann(saved(tmp_path / "a.onnx", dense_graph(LAYERS[::-1], WEIGHTS)))
     assert kinds(found) == ["Dense", "Relu", "Dense"]
