@@ -49,9 +49,6 @@ def test_programs_do_their_work(workload, monkeypatch, network, worker, program,
         assert units >= 1
 
 
-# --- conversions beside SpikingJelly
-
-
 def test_trained_delays_tell_patterns_apart_that_fixed_ones_do_not(monkeypatch) -> None:
     """The benchmark in short: fewer recordings, one seed."""
     bench = load("bench_delays", TESTS / "benchmarks", monkeypatch)

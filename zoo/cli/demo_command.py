@@ -54,12 +54,11 @@ def demo(folder: Path, force: bool, as_json: bool) -> None:
         echo(json_text({MODEL: score, "conversion": found.conversion.report, "outputs": outputs}))
         return
     say("")
-    conversion, rows = (
-        found.conversion,
-        [[MODEL, f"T={found.score.time_steps}, integers", percent(found.score.accuracy)]],
-    )
-    rows += [[ANN, "ANN", percent(conversion.ann)]]
-    for t, accuracy in conversion.tuned.items():
+    rows = [
+        [MODEL, f"T={found.score.time_steps}, integers", percent(found.score.accuracy)],
+        [ANN, "ANN", percent(found.conversion.ann)],
+    ]
+    for t, accuracy in found.conversion.tuned.items():
         rows.append([ANN, f"T={t}, integers", "overflows" if accuracy is None else percent(accuracy)])
     print_table(["network", "run", "accuracy"], rows)
     echo()

@@ -99,7 +99,6 @@ def make_card(
 
 def _compare(before: Path | None, found: Card, as_json: bool) -> None:
     """Print the fields in which the card differs from the measurements; raise `SnnZooError` if there are any."""
-
     if before is None:
         raise SnnZooError(f"{found.name} has no card to check: write one with -o")
     different = differences(load_card(before), found)

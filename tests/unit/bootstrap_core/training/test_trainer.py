@@ -595,6 +595,18 @@ def test_fit_leaves_the_weights_of_the_first_best_epoch_by_snn_accuracy(split: S
     assert not torch.equal(trained.readout.synapse.weight, snapshots[3]["blocks.2.synapse.weight"])
 
 
+def train_resumed(split: Split, best: list[bool]) -> Trainer:
+    """Train an epoch for each of `best`, resuming before the next; check which epochs are called the best."""
+    trainer, found = Trainer(network(), split, recipe()), []
+    while len(found) < len(best):
+        found.append(trainer.run_epoch().best)
+        resumed = Trainer(network(), split, recipe())
+        resumed.load_state_dict(trainer.state_dict())
+        trainer = resumed
+    assert found == best
+    return trainer
+
+
 @pytest.mark.parametrize(
     ("losses", "best"),
     [
@@ -607,13 +619,7 @@ def test_of_epochs_with_the_same_score_the_one_with_the_lower_loss_is_kept(
     losses: tuple[float, ...], best: list[bool], split: Split, script
 ) -> None:
     script(losses=losses)
-    trainer, found = Trainer(network(), split, recipe()), []
-    while len(found) < len(best):
-        found.append(trainer.run_epoch().best)
-        resumed = Trainer(network(), split, recipe())
-        resumed.load_state_dict(trainer.state_dict())
-        trainer = resumed
-    assert found == best
+    trainer = train_resumed(split, best)
     assert trainer.stats.snn.best_epoch == 3 - best[::-1].index(True)
 
 
@@ -660,13 +666,7 @@ def test_an_epoch_that_the_hardware_can_hold_beats_any_that_it_cannot(
     beyond: list[bool], best: list[bool], split: Split, script
 ) -> None:
     script(beyond)
-    trainer, found = Trainer(network(), split, recipe()), []
-    while len(found) < len(best):
-        found.append(trainer.run_epoch().best)
-        resumed = Trainer(network(), split, recipe())
-        resumed.load_state_dict(trainer.state_dict())
-        trainer = resumed
-    assert found == best
+    train_resumed(split, best)
 
 
 def test_snn_epochs_keep_the_statistics_of_batch_norms(split: Split) -> None:
