@@ -38,7 +38,7 @@ def read_event_folders(source: DatasetSource, files: Mapping[Path, str], bins: E
             f"{', '.join(source.classes)}, found {found}; use a part of the dataset by its path"
         )
     train, test = (
-        _split(
+        recorded_split(
             recorded_files(part.place, part.files, bins),
             [label for label, members in enumerate(part.classes.values()) for _ in members],
         )
@@ -60,7 +60,9 @@ def read_listed_events(source: DatasetSource, files: Mapping[Path, str], bins: E
         lines = members[name].read().decode("ascii").split("\n")[1:]
         listed = [line.split() for line in lines if line.strip()]
         chosen: list[ExampleFile] = [members[f"{part}/{number}.bs2"] for number, _ in listed]
-        splits.append(_split(recorded_files(f"{path}: {part}", chosen, bins), [int(label) for _, label in listed]))
+        splits.append(
+            recorded_split(recorded_files(f"{path}: {part}", chosen, bins), [int(label) for _, label in listed])
+        )
     train, test = splits
     return train, test
 
@@ -71,7 +73,7 @@ def simulated(seen: Dataset, name: str, bins: EventBins) -> Dataset:
     They are simulated when they are first used, and are the same each time.
     """
     train, test = (
-        _split(
+        recorded_split(
             BinnedRecordings(f"{name}: {part}", len(split), partial(_watch, split, f"{name}: {part}", seed), bins),
             split.labels.tolist(),
         )
@@ -86,6 +88,7 @@ def _watch(split: Split, name: str, seed: int) -> Iterator[tuple[str, Events]]:
         yield f"{name}, recording {i}", events
 
 
-def _split(recordings: BinnedRecordings, labels: list[int]) -> Split:
+def recorded_split(recordings: BinnedRecordings, labels: list[int]) -> Split:
+    """Return recordings and their labels, of which frames are made when they are used."""
     shape = torch.Size(recordings.shape[1:])
     return Split(StoredImages(recordings, torch.from_numpy, torch.arange(len(labels)), shape), torch.tensor(labels))

@@ -11,7 +11,9 @@ import torch.utils.data
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
-from bootstrap_core.data.events.binning import EventBins
+from bootstrap_core.data.event_datasets import recorded_split
+from bootstrap_core.data.events.binning import BinnedRecordings, EventBins
+from bootstrap_core.data.events.recordings import Events, as_events
 from bootstrap_core.data.image_arrays import as_bytes, as_counts, as_images, class_numbers
 from bootstrap_core.data.splits import Dataset, Split, draw_test
 from specs.dataset_sources import all_class_names
@@ -37,9 +39,42 @@ def is_torch_data(given: object) -> bool:
 
 
 def split_of(data: Any, spec: NetworkSpec) -> Split:
-    """Return all examples of torch's `data` for the network of `spec`; see `read_split`."""
+    """Return all examples of torch's `data` for the network of `spec`; see `read_split`.
+
+    A network of events also takes a dataset of pairs of a recording, a structured array with the fields x, y, p and t
+    in microseconds, or x and t, and perhaps p, of neurons, and its class number. So it takes those of tonic, without
+    transforms: `fit(network, tonic.datasets.SHD("folder"), ...)`, with `input.shape: [700]`; their recordings become
+    frames as `input.bin_us`, `input.bits` and `time_steps` say.
+    """
     bins = EventBins.of(spec)
+    if bins is not None and _has_recordings(data):
+        return _recordings_of(data, bins)
     return read_split(data, shape=spec.input.shape, events=bins and replace(bins, time_steps=None))
+
+
+def _has_recordings(data: Any) -> bool:
+    """Return whether the first example of a dataset is a recording."""
+    if isinstance(data, DataLoader | IterableDataset) or not len(data):
+        return False
+    first = data[0]
+    is_pair = isinstance(first, list | tuple) and len(first) == 2
+    return is_pair and isinstance(first[0], np.ndarray) and first[0].dtype.names is not None
+
+
+def _recordings_of(data: Any, bins: EventBins) -> Split:
+    """Return the recordings of a dataset, each read once."""
+    name, labels = type(data).__name__, list[Any]()
+
+    def read() -> Iterator[tuple[str, Events]]:
+        for i in range(len(data)):
+            where = f"{name}, example {i}"
+            recording, label = data[i]
+            labels.append(label)
+            yield where, as_events(recording, where)
+
+    recordings = BinnedRecordings(name, len(data), read, bins)
+    recordings.read(torch.arange(0))  # reads all, and so their labels
+    return recorded_split(recordings, class_numbers(name, np.asarray(labels)).tolist())
 
 
 def dataset_of(data: Any, shape: Shape) -> Dataset:

@@ -176,7 +176,7 @@ def _of_fields(arrays: Arrays, where: str) -> Events:
         arrays = {name: only[name] for name in only.dtype.names} if only.dtype.names else arrays
     own = {name.lower(): array for name, array in arrays.items()}
     found = {name: own[given] for name, names in NAMES.items() for given in reversed(names) if given in own}
-    if found.keys() not in ({"x", "t"}, {"x", "y", "p", "t"}):
+    if found.keys() not in ({"x", "t"}, {"x", "p", "t"}, {"x", "y", "p", "t"}):
         has = ", ".join(repr(name) if name else "an array without fields" for name in own)[:200] or "none"
         wanted = "the events of a recording as arrays or fields x, y, p and t in microseconds, or x and t alone"
         raise DataError(f"{where} must have {wanted}; it has {has}")

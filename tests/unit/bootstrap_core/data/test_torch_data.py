@@ -1,7 +1,9 @@
 """Torch's datasets and loaders in place of splits: the same images, scores and training."""
 
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 
 from bootstrap_core.analysis.evaluation import evaluate
 from bootstrap_core.data.datasets import load_dataset
+from bootstrap_core.data.events.binning import EventBins, bin_events
 from bootstrap_core.data.splits import Split
 from bootstrap_core.data.torch_data import dataset_of, is_torch_data, read_split, split_of
 from bootstrap_core.network.build import build_network
@@ -188,3 +191,95 @@ def test_random_transforms_are_warned_of() -> None:
 
     with pytest.warns(UserWarning, match=r"Noisy gives other images each time.*training\.augment"):
         assert isinstance(read_split(Noisy()), Split)
+
+
+def neurons(**entering: Any) -> Network:
+    document = {
+        "name": "neurons",
+        "time_steps": 5,
+        "input": {"shape": [700], "encoding": "events", "bin_us": 200_000, "bits": 2, **entering},
+        "blocks": [{"kind": "flatten"}, {"kind": "affine", "features": 20}],
+    }
+    return build_network(NetworkSpec.model_validate(document), seed=0)
+
+
+class Recordings(Dataset[tuple[Any, Any]]):
+    """Recordings of neurons with the fields that tonic gives those of SHD."""
+
+    fields = np.dtype([("t", int), ("x", int), ("p", int)])
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, i: int) -> tuple[Any, Any]:
+        rng = np.random.default_rng(i)
+        events = np.zeros(30, self.fields)
+        events["t"], events["x"], events["p"] = np.sort(rng.integers(0, 1_100_000, 30)), rng.integers(0, 700, 30), 1
+        return events, np.int64(i % 20)
+
+
+def test_recordings_become_frames_by_the_bins_of_the_network() -> None:
+    network, data = neurons(), Recordings()
+    split = split_of(data, network.spec)
+    bins = EventBins.of(network.spec)
+    assert bins is not None
+    assert split.labels.tolist() == [i % 20 for i in range(40)]
+    assert torch.equal(split.images[:], torch.stack([bin_events(data[i][0], bins)[0] for i in range(40)]))
+    assert evaluate(network, data).accuracy == evaluate(network, split).accuracy
+    with pytest.raises(DataError, match=r"Recordings, example 0: x of event \d+ is \d+, outside the sensor"):
+        split_of(data, neurons(shape=[100]).spec)
+
+
+def write_shd(file: Path) -> None:
+    """Write a file of the layout of Spiking Heidelberg Digits."""
+    rng = np.random.default_rng(0)
+    with h5py.File(file, "w") as whole:
+        for name, kind, values in (
+            ("times", np.float16, [np.sort(rng.random(30)) for _ in range(40)]),
+            ("units", np.uint16, [rng.integers(0, 700, 30) for _ in range(40)]),
+        ):
+            rows = whole.create_dataset(f"spikes/{name}", (40,), h5py.vlen_dtype(np.dtype(kind)))
+            for i, row in enumerate(values):
+                rows[i] = row.astype(kind)
+        whole["labels"] = np.arange(40, dtype=np.uint16) % 20
+        whole["extra/speaker"] = np.zeros(40, np.uint16)
+        whole["extra/keys"] = [f"digit {i}" for i in range(20)]
+
+
+def test_a_file_of_shd_is_read_by_tonic(tmp_path: Path) -> None:
+    tonic = pytest.importorskip("tonic")
+    (tmp_path / "SHD").mkdir()
+    write_shd(tmp_path / "SHD" / "shd_train.h5")
+    (tmp_path / "SHD" / "shd_train.h5.zip").touch()  # tonic looks for the archive, but does not open it
+    data, network = tonic.datasets.SHD(str(tmp_path), train=True), neurons()
+    split = split_of(data, network.spec)
+    with h5py.File(tmp_path / "SHD" / "shd_train.h5") as file:
+        for i, label in enumerate(file["labels"]):
+            recording = {"t": (file["spikes/times"][i].astype(float) * 1e6).astype(int), "x": file["spikes/units"][i]}
+            assert torch.equal(split.images[i : i + 1][0], bin_events(recording, EventBins((700,), 5, 200_000, 2))[0])
+            assert split.labels[i] == label
+    fit(network, data, RECIPE.model_copy(update={"validation": 10, "epochs": 1, "snn_epochs": 0}))
+    assert 0 <= evaluate(network, data).accuracy <= 1
+
+
+def test_files_of_dvs_gesture_are_read_by_tonic(tmp_path: Path) -> None:
+    tonic = pytest.importorskip("tonic")
+    folder = tmp_path / "DVSGesture" / "ibmGestureTest" / "user24_led"
+    folder.mkdir(parents=True)
+    rng, recordings = np.random.default_rng(0), {}
+    for label in range(100):  # tonic wants a hundred files or more
+        recordings[label] = np.column_stack([*rng.integers(0, (128, 128, 2), (9, 3)).T, np.arange(9) * 20])
+        np.save(folder / f"{label}.npy", recordings[label].astype(float))
+    (tmp_path / "DVSGesture" / "ibmGestureTest.tar.gz").touch()
+    data = tonic.datasets.DVSGesture(str(tmp_path), train=False)
+    network = neurons(shape=[2, 128, 128], bin_us=40_000)
+    for (x, y, p, ms), label in zip((recordings[i].T for i in data.targets), data.targets, strict=True):
+        data_bins = EventBins((2, 128, 128), 5, 40_000, 2)
+        frames = bin_events({"x": x, "y": y, "p": p, "t": ms * 1000}, data_bins)[0]
+        row = data.targets.index(label)
+        split = split_of(torch.utils.data.Subset(data, [row]), network.spec)
+        assert torch.equal(split.images[:][0], frames)
+        assert split.labels.tolist() == [label]
+    np.save(folder / "0.npy", np.full((1, 4), 200.0))
+    with pytest.raises(DataError, match=r"DVSGesture, example \d+: [xy] of event 0 is 200, outside the sensor"):
+        split_of(data, network.spec)
