@@ -287,12 +287,7 @@ class _Calibrator:
         linear = skip.linear
         if skip.source == 0:
             linear = self._normalized(linear, skip.before[0])
-        document: dict[str, Any] = {"source": block, "kind": "dense"}
-        if skip.diagonal is not None:
-            document["kind"] = "identity"
-        elif isinstance(linear, Conv):
-            document |= {"kind": "conv", "groups": linear.groups, **_geometry(linear)}
-        return _Synapses(linear, spikes, scale, document)
+        return _Synapses(linear, spikes, scale, skip.document(block))
 
     def _normalized(self, linear: Dense | Conv, channels: int) -> Dense | Conv:
         """Return a layer for pixels in 0..1, given one for normalised pixels; exact except near padding."""
@@ -332,7 +327,7 @@ class _Calibrator:
             largest,
             levels=levels,
         )
-        block = _document(layer, synapses)
+        block = layer.document([each.document for each in synapses[1:]])
         assert fit.bias is not None
 
         def driven(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -463,19 +458,6 @@ def _check_readers_of_image(layers: Sequence[SpikingLayer]) -> None:
             )
 
 
-def _document(layer: SpikingLayer, synapses: Sequence[_Synapses]) -> dict[str, Any]:
-    """Return the block of a layer, without its neurons."""
-    linear, skips = synapses[0].linear, [each.document for each in synapses[1:]]
-    own: dict[str, Any] = {"bias": True, "skips": skips} if skips else {"bias": True}
-    if isinstance(linear, Dense):
-        return {"kind": "dense" if layer.activation else "affine", "features": len(linear.weight), **own}
-    return {"kind": "conv", "channels": len(linear.weight), "groups": linear.groups, **_geometry(linear), **own}
-
-
-def _geometry(conv: Conv) -> dict[str, list[int]]:
-    return {key: list(getattr(conv, key)) for key in ("kernel", "stride", "padding", "dilation")}
-
-
 def _weights(synapses: Sequence[_Synapses], weight: Tensor) -> list[Tensor]:
     """Split a flat weight into the weights of all synapses, each in its shape."""
     shapes = [each.linear.weight.shape for each in synapses]
@@ -513,4 +495,4 @@ def _as_spec(linear: Dense | Conv) -> ConvSpec | None:
     """Return the geometry of a convolution; None for a dense map."""
     if isinstance(linear, Dense):
         return None
-    return ConvSpec(channels=len(linear.weight), groups=linear.groups, **_geometry(linear))
+    return ConvSpec(channels=len(linear.weight), groups=linear.groups, **linear.geometry)

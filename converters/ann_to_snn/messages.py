@@ -1,16 +1,16 @@
 """Conversion of an ANN into a network of messages: sigma-delta neurons, which send changes of their activation.
 
 A frame is shown until it has passed all layers; then the values are the ANN's but for the grids of weights and biases,
-and the thresholds. Three things are measured on images: the scale of each layer (weights have 8 bits and states 24, so
-that a layer's weights and activations cannot both be large), and one factor on all thresholds, the largest that loses
-at most what is allowed. Networks of messages are chains: residual sums are refused.
+and the thresholds. Scales come first (`message_layers`), then one factor on all thresholds, the largest that loses at
+most what is allowed; both are measured on images. A chain gets Lava's delays, a step for each layer. In a graph, skips
+would arrive before what they are added to, and neurons would send each of the sums; so messages pass all layers in the
+step in which they are sent, and a frame takes one step.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
-from math import ceil, prod
+from math import ceil, inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +19,46 @@ from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import batches, count_synops
 from bootstrap_core.data.splits import Split
-from bootstrap_core.fixed_point import BIAS_MANT_MAX, MANT, SIGMA, STATE_MAX, WEIGHT_INT_MAX, WEIGHT_STEP
+from bootstrap_core.fixed_point import MANT
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from converters.ann_to_snn.ann_answers import AnnAnswers
 from converters.ann_to_snn.best_candidate import images_wanted
+from converters.ann_to_snn.message_layers import (
+    MOST_SUM,
+    MOST_WEIGHT,
+    LayerScaler,
+    Scaling,
+    is_relay,
+    message_layers,
+    with_relays,
+)
 from converters.ann_to_snn.onnx_conversion import Data, divided, drawn, imported_ann, loaded_data
-from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
-from converters.linear.ann import Ann, Conv, Dense, MaxPool, Node, Relu, apply_operation
+from converters.ann_to_snn.spiking_layers import SpikingLayer
+from converters.linear.ann import Ann, Conv, Dense
 from converters.linear.image_normalization import Normalization
-from converters.linear.linear_fold import scale_inputs, scale_outputs
 from converters.model import Model
 from converters.onnx.import_ann import OnnxImport
-from specs.errors import StateOverflowError, UnsupportedError
+from specs.errors import StateOverflowError
 from specs.io import name_from, spec_from_document
 from specs.summary import summarize
 
-MOST_WEIGHT, MOST_BIAS = WEIGHT_INT_MAX * WEIGHT_STEP, BIAS_MANT_MAX / MANT
 MARGINS = (1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125)
-"""Parts of the hardware's 24 bits that activations may take on the images of the calibration, to try in this order."""
+"""Parts of the hardware's 24 bits that sums may take on the images of the calibration, to try in this order."""
 RESERVE = 0.5
 """Part of a margin with which no state overflows that is used, since other images reach further."""
 LEVELS = (255, 127, 63, 31, 15)
 """Largest pixels of the frames to try."""
-GROWTHS = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Factors to try by which the largest activation of a layer is below that of the next."""
+GROWTHS = (1.0, 1.5, 2.0, 4.0, 8.0, 16.0)
+"""Factors to try by which the largest sum of a layer is below that of the next."""
 FACTORS = (0.0, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0)
 """Thresholds to try, in root mean squares of a layer's activations."""
 MOST_CHANGED = 0.002
-"""Part of the images that judge whose class may change; the loss of accuracy is at most that."""
+"""Part of the judging images whose class may change; if the weights alone change more, that of the thresholds."""
 MOST_ERROR = 0.01
 """Root mean square of the error of values, in standard deviations of the ANN's, that is allowed."""
-BATCH, SCALING_IMAGES = 100, 128
+BATCH, SCALING_IMAGES = 100, 256
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,21 @@ class MessageScore:
     error: float
     messages: list[float]
     synops: list[float]
+
+    def fits(self, exact: "MessageScore | None" = None) -> bool:
+        """Return whether classes or values are close enough to the ANN's, or not much further than those of `exact`."""
+        if self.agreement is None:
+            return self.error <= MOST_ERROR
+        enough = 1 - MOST_CHANGED
+        if exact is not None and exact.agreement is not None and exact.agreement < enough:
+            enough = exact.agreement - MOST_CHANGED
+        return self.agreement >= enough
+
+    def is_better(self, other: "MessageScore") -> bool:
+        """Return whether classes or values are closer to the ANN's."""
+        if self.agreement is not None and other.agreement is not None:
+            return self.agreement > other.agreement
+        return self.error < other.error
 
 
 @dataclass(frozen=True)
@@ -137,12 +159,12 @@ def import_messages(
     on_imported: Callable[[Ann], object] = lambda ann: None,
     on_step: Callable[[str], object] = lambda text: None,
 ) -> MessageConversion:
-    """Convert an ANN, a chain of layers with rectifiers, into a network of sigma-delta neurons.
+    """Convert an ANN, any graph of linear maps and rectifiers, into a network of sigma-delta neurons.
 
     Arguments are those of `import_onnx`. An ANN with one output gives values, others classes. Without data, noise takes
     the place of images.
 
-    Raises `UnsupportedError` for an ANN with branches, and for a layer that the hardware's ranges cannot hold.
+    Raises `UnsupportedError` for an activation with an upper bound, and `StateOverflowError` if states do not fit.
     """
     start = time.perf_counter()
     path, imported = imported_ann(path, None)
@@ -157,13 +179,18 @@ def import_messages(
         data = answers.as_labels(data)
     learning, judging, judged_by = divided(answers, data, unseen, by_labels, seed)
     notes.append(f"thresholds judged by {judged_by}")
-    layers = chain_of(ann, normalization)
+    layers = message_layers(ann, normalization)
     images = drawn(learning, min(SCALING_IMAGES, images_wanted(ann)), seed)
     made = _Messages(layers, answers, images, path.stem, by_labels)
-    on_step("choosing the scales of all layers")
-    made.choose_margin(judging)
+    on_step(f"choosing the scales of {len(layers)} layers")
+    exact = made.choose(judging)
+    if not exact.fits() and len(relayed := with_relays(layers)) > len(layers):
+        on_step(f"choosing the scales of {len(relayed)} layers, some of which only scale activations down")
+        other = _Messages(relayed, answers, images, path.stem, by_labels)
+        if (found := other.choose(judging)).is_better(exact):
+            made, exact = other, found
     on_step(f"choosing thresholds on {len(judging):,} images")
-    factor = made.choose_factor(judging)
+    factor = made.choose_factor(judging, exact)
     model = made.model(factor)
     score, accuracy = None, None
     if data is not None:
@@ -175,17 +202,18 @@ def import_messages(
             notes.append(f"not scored: {error}")
     if score is not None and not by_labels and score.error > MOST_ERROR:
         notes.append(f"the values differ from the ANN's by {score.error:.1%} of their spread, as weights have 8 bits")
-    card: dict[str, Any] = {"source": path.name, "levels": made.levels, "output_scale": made.output_scale}
+    levels, output_scale = made.scaling.levels, made.scaled.output_scale
+    card: dict[str, Any] = {"source": path.name, "levels": levels, "output_scale": output_scale}
     if data is not None:
         card["data"] = data.name
-    if made.output_scale != 1 and not by_labels:
-        notes.append(f"the values are {made.output_scale:.4g} times the ANN's, so that states have 24 bits")
-    notes.append(f"frames are pixels as integers from 0 to {made.levels}")
+    if output_scale != 1 and not by_labels:
+        notes.append(f"the values are {output_scale:.4g} times the ANN's, so that states have 24 bits")
+    notes.append(f"frames are pixels as integers from 0 to {levels}")
     return MessageConversion(
         model=replace(model, card={"conversion": card}, notes=tuple(notes)),
         imported=imported,
-        levels=made.levels,
-        output_scale=made.output_scale,
+        levels=levels,
+        output_scale=output_scale,
         factor=factor,
         ann=accuracy,
         score=score,
@@ -195,158 +223,95 @@ def import_messages(
     )
 
 
-def chain_of(ann: Ann, normalization: Normalization) -> list[SpikingLayer]:
-    """Return the layers of a chain, which take pixels in 0..1; raise `UnsupportedError` for any other ANN."""
-    with_maxima = _with_maxima_in_pairs(activations_first(ann))
-    layers = spiking_layers(with_maxima, MaxPooling.ERROR, narrow=0)
-    for i, layer in enumerate(layers):
-        if layer.skips or layer.source != i:
-            raise UnsupportedError(f"node {layer.target} reads several layers: networks of messages are chains")
-        if layer.activation is not None and hasattr(layer.activation, "high"):
-            raise UnsupportedError(f"node {layer.target} has an upper bound, and sigma-delta neurons have none")
-    first, taken = layers[0], ann.normalization.after(normalization)
-    means, stds = taken.each(first.before[0])
-    if isinstance(first.linear, Conv) and any(first.linear.padding) and bool(means.any()):
-        raise UnsupportedError(f"node {first.target} pads images whose black is not 0: needs --mean 0, or no padding")
-    linear = scale_inputs(first.linear, 1 / stds)
-    bias = linear.bias - scale_inputs(linear, means).weight.flatten(1).sum(1)
-    return [replace(first, linear=replace(linear, bias=bias)), *layers[1:]]
-
-
-def _with_maxima_in_pairs(ann: Ann) -> Ann:
-    """Replace max pools of rectified maps: `max(a, b) = relu(a - b) + relu(b)`, pair by pair, as layers of a chain."""
-    shapes, nodes = {node.name: node for node in ann.nodes}, list[Node]()
-    for node in ann.nodes:
-        if not isinstance(node.operation, MaxPool):
-            nodes.append(node)
-            continue
-        pool, source, channels = node.operation, shapes.get(node.inputs[0]), node.shape[0]
-        if source is None or not isinstance(source.operation, Relu):
-            raise UnsupportedError(f"{node.place}: messages need a ReLU before a max pool")
-        merge, name = torch.eye(prod(pool.kernel)), node.inputs[0]
-        kernel, stride, padding = pool.kernel, pool.stride, pool.padding
-        while len(merge) > 1:
-            pairs = torch.arange(len(merge)).split(2)
-            rows = [[merge[p[0]] - merge[p[1]], merge[p[1]]] if len(p) > 1 else [merge[p[0]]] for p in pairs]
-            each = torch.stack([row for pair in rows for row in pair])  # [neurons, places of the kernel, or neurons]
-            weight = each.repeat(channels, 1).reshape(-1, 1, *kernel) if kernel != (1, 1) else each.repeat(channels, 1)
-            weight = weight if weight.dim() == 4 else weight[:, :, None, None]
-            shape = (channels * len(each), *node.shape[1:])
-            conv = Conv(weight, torch.zeros(len(weight)), stride, padding, groups=channels)
-            nodes.append(Node(f"{node.name}, differences of {len(merge)}", conv, (name,), shape))
-            nodes.append(Node(f"{node.name}, of {len(merge)}", Relu(), (nodes[-1].name,), shape))
-            name, kernel, stride, padding = nodes[-1].name, (1, 1), (1, 1), (0, 0)
-            merge = torch.zeros(len(pairs), len(each))
-            column = 0
-            for k, pair in enumerate(rows):
-                merge[k, column : column + len(pair)] = 1
-                column += len(pair)
-        weight = merge.repeat(channels, 1)[:, :, None, None]
-        nodes.append(Node(node.name, Conv(weight, torch.zeros(channels), groups=channels), (name,), node.shape))
-    return replace(ann, nodes=tuple(nodes))
-
-
 class _Messages:
-    """Layers of a chain, images, and the scale of each layer."""
+    """Layers, with the scales that were chosen, and images."""
 
     def __init__(
         self, layers: Sequence[SpikingLayer], answers: AnnAnswers, images: Tensor, name: str, by_labels: bool
     ) -> None:
-        self.layers, self.answers, self.images, self.by_labels = list(layers), answers, images, by_labels
-        self.name = name_from(name)
-        self.wanted = answers(images.float() / 255).detach()
-        self.reach, self.size = list[Tensor](), list[Tensor]()  # of each channel: largest sum; mean square of outputs
-        x = images.reshape(len(images), *layers[0].before).double() / 255
-        self.pixels = float(x.square().mean().sqrt())
-        for layer in layers:
-            x = apply_operation(layer.linear, x.flatten(1) if layer.flattens else x)
-            self.reach.append(x.abs().transpose(0, 1).flatten(1).amax(1).clamp_min(1e-9))
-            x = x if layer.activation is None else x.relu()
-            self.size.append(x.square().transpose(0, 1).flatten(1).mean(1))
-        self.levels, self.growth, self.output_scale, self.margin = LEVELS[0], 1.0, 1.0, MARGINS[0]
-        self.in_units = False
+        self.answers, self.by_labels, self.name = answers, by_labels, name_from(name)
+        self.is_chain = all(layer.source == i and not layer.skips for i, layer in enumerate(layers))
+        fitted = images[: (len(images) + 1) // 2]
+        self.scaler, self.checked = LayerScaler(layers, fitted), images[len(fitted) :] if len(images) > 1 else fitted
+        self.scaling = Scaling()
+        self.scaled = self.scaler.scaled(self.scaling)
 
-    def choose_margin(self, judges: Split) -> None:
-        """Choose scales with which states stay within 24 bits, and some way below.
+    def choose(self, judges: Split) -> MessageScore:
+        """Choose all scales, with which states stay within 24 bits; return the figures at thresholds of 0.
 
-        Raises `StateOverflowError` if they do not with the least margin.
+        Raises `StateOverflowError` if a state leaves them with the least margin.
         """
-        for self.margin in MARGINS:
-            self.choose_scales()
+        self._choose_scales()
+        for margin in MARGINS:
+            self.scaled = self.scaler.scaled(self.scaling._replace(margin=margin))
             try:
                 self.score(self.model(0.0), judges)
                 break
             except StateOverflowError:
-                if self.margin == MARGINS[-1]:
+                if margin == MARGINS[-1]:
                     raise
-        self.margin *= RESERVE
-        self.choose_scales()
+        self.scaling = self.scaling._replace(margin=margin * RESERVE)
+        self.scaled = self.scaler.scaled(self.scaling)
+        return self.score(self.model(0.0), judges)
 
     @torch.no_grad()
-    def choose_scales(self) -> None:
-        """Choose levels and growth with which the values, at thresholds of 0, are closest to the ANN's."""
-        errors = dict[tuple[int, float, bool], float]()
-        units = (False,) if self.by_labels else (True, False)
-        for self.levels, self.growth, self.in_units in product(LEVELS, GROWTHS, units):
-            model = self.model(0.0)
-            found = model.build()(self._frames(self.images, 1), Mode.ANN) / self.output_scale
-            errors[self.levels, self.growth, self.in_units] = float((found - self.wanted).square().mean())
-        self.levels, self.growth, self.in_units = min(errors, key=lambda key: errors[key])
+    def _choose_scales(self) -> None:
+        """Choose growth, levels, and units, one after the other: those whose values are closest to the ANN's."""
+        wanted = self.answers(self.checked.float() / 255)
+        errors = dict[Scaling, float]()
+        free: list[tuple[str, Sequence[Any]]] = [("growth", GROWTHS), ("levels", LEVELS)]
+        for name, values in free if self.by_labels else [*free, ("in_units", (False, True))]:
+            for scaling in [self.scaling._replace(**{name: value}) for value in values]:
+                if scaling not in errors:
+                    self.scaling, self.scaled = scaling, self.scaler.scaled(scaling)
+                    found = self.model(0.0).build()(self._frames(self.checked, 1), Mode.ANN) / self.scaled.output_scale
+                    error = float((found - wanted).square().mean())
+                    errors[scaling] = error if self.scaled.most <= MOST_SUM else inf
+            self.scaling = min(errors, key=lambda scaling: errors[scaling])
 
-    def choose_factor(self, judges: Split) -> float:
-        """Return the largest factor of `FACTORS` that loses at most what is allowed; found by halving the list."""
+    def choose_factor(self, judges: Split, exact: MessageScore) -> float:
+        """Return the largest factor of `FACTORS` that loses at most what is allowed; found by halving the list.
+
+        Args:
+            judges: images that judge.
+            exact: figures at thresholds of 0.
+        """
         low, high = 0, len(FACTORS)
         while high - low > 1:
             middle = (low + high) // 2
-            found = self.score(self.model(FACTORS[middle]), judges)
-            fits = found.error <= MOST_ERROR if found.agreement is None else found.agreement >= 1 - MOST_CHANGED
+            fits = self.score(self.model(FACTORS[middle]), judges).fits(exact)
             low, high = (middle, high) if fits else (low, middle)
         return FACTORS[low]
 
     def model(self, factor: float) -> Model:
-        """Return the network with these thresholds, and set `output_scale`."""
-        before = torch.tensor([self.levels / MANT], dtype=torch.float64)
-        root = float(before) * self.pixels
-        entering = {"shape": list(self.layers[0].before), "encoding": "frames", "bits": self.levels.bit_length() + 1}
-        entering["neuron"] = _neuron(factor * root)
-        blocks, tensors = list[dict[str, Any]](), dict[str, Tensor]()
-        for i, (layer, reach, size) in enumerate(zip(self.layers, self.reach, self.size, strict=True)):
+        """Return the network with thresholds of `factor` root mean squares of the activations."""
+        layers, (root, *sizes) = self.scaled.layers, self.scaled.sizes
+        entering: dict[str, Any] = {"shape": list(layers[0].before), "encoding": "frames"}
+        entering |= {"bits": self.scaling.levels.bit_length() + 1, "neuron": _neuron(factor * root)}
+        blocks, tensors, places = list[dict[str, Any]](), dict[str, Tensor](), [0]
+        for layer, size in zip(layers, sizes, strict=True):
+            source: dict[str, Any] = {"source": places[layer.source]} if places[layer.source] != len(blocks) else {}
             if layer.flattens:
-                blocks.append({"kind": "flatten"})
-            factors = 1 / before if i else (1 / before).expand(layer.before[0])
-            linear = scale_inputs(layer.linear, factors)
-            most = self.margin * STATE_MAX / SIGMA / self.growth ** sum(map(_rounds, self.layers[i + 1 :]))
-            weights = linear.weight.flatten(1).abs().amax(1).clamp_min(1e-9)
-            scale = torch.minimum(MOST_WEIGHT / weights, most / reach)
-            scale = torch.minimum(scale, MOST_BIAS / linear.bias.abs().clamp_min(1e-9))
-            if not _rounds(layer):
-                scale = before.reshape(linear.groups, -1)[:, 0].repeat_interleave(len(scale) // linear.groups)
-            if layer.activation is None:
-                scale = scale.min().expand(len(scale))
-                if self.in_units and float(scale[0]) >= 1:
-                    scale = torch.ones_like(scale)
-                self.output_scale = float(scale[0])
-            linear = scale_outputs(linear, scale)
-            place = len(blocks) + 1
-            tensors |= {
-                f"blocks.{place}.synapse.weight": linear.weight.float(),
-                f"blocks.{place}.bias": linear.bias.float(),
-            }
-            block: dict[str, Any] = {"bias": True}
-            if isinstance(linear, Dense):
-                block |= {"kind": "dense" if layer.activation else "affine", "features": len(linear.weight)}
-            else:
-                block |= {"kind": "conv", "channels": len(linear.weight), "groups": linear.groups}
-                block |= {key: list(getattr(linear, key)) for key in ("kernel", "stride", "padding", "dilation")}
+                blocks.append({"kind": "flatten"} | source)
+                source = {}
+            block = layer.document([skip.document(places[skip.source]) for skip in layer.skips]) | source
             if layer.activation is not None:
-                block["neuron"] = _neuron(factor * float((size * scale.square()).mean().sqrt()))
+                block["neuron"] = _neuron(0.0 if is_relay(layer) else factor * size)
             blocks.append(block)
-            before = scale
-        if blocks[-2:] and [block["kind"] for block in blocks[-2:]] == ["dense", "affine"]:
+            place = f"blocks.{len(blocks)}"
+            tensors |= {
+                f"{place}.bias": layer.linear.bias.float(),
+                f"{place}.synapse.weight": layer.linear.weight.float(),
+            }
+            for k, skip in enumerate(layer.skips):
+                weight = skip.linear.weight if skip.diagonal is None else skip.diagonal
+                tensors[f"{place}.skips.{k}.weight"] = weight.float()
+            places.append(len(blocks))
+        if self.is_chain and [block["kind"] for block in blocks[-2:]] == ["dense", "affine"]:
             _move_last_bias(blocks, tensors)
         document = {
-            "name": self.name, "time_steps": len(self.layers) + 1, "neuron": _neuron(0.0), "delay_shift": True,
-            "input": entering, "blocks": blocks,
+            "name": self.name, "time_steps": len(layers) + 1 if self.is_chain else 1, "neuron": _neuron(0.0),
+            "delay_shift": self.is_chain, "input": entering, "blocks": blocks,
         }  # fmt: skip
         spec = spec_from_document(document, origin=self.name)
         return Model(spec, build_network(spec, seed=0).state_dict() | tensors)
@@ -362,7 +327,7 @@ class _Messages:
             outputs.append(found)
             for total, count in zip(counts, tally.counts, strict=True):
                 total += 0 if count is None else count.reshape(total.shape)
-        answers, n = torch.cat(outputs) / self.output_scale, len(split)
+        answers, n = torch.cat(outputs) / self.scaled.output_scale, len(split)
         wanted = self.answers.logits(split)
         right, same = (
             float((answers.argmax(1) == classes).double().mean()) if self.by_labels else None
@@ -375,8 +340,8 @@ class _Messages:
 
     def _frames(self, images: Tensor, steps: int) -> Tensor:
         """Return images, uint8 `[N, ...]`, as frames `[T, N, ...]`."""
-        levels = (images.double() * (self.levels / 255)).round().int()
-        levels = levels.reshape(len(images), *self.layers[0].before)
+        levels = (images.double() * (self.scaling.levels / 255)).round().int()
+        levels = levels.reshape(len(images), *self.scaled.layers[0].before)
         return levels.expand(steps, *levels.shape)
 
 
@@ -397,14 +362,6 @@ def _move_last_bias(blocks: list[dict[str, Any]], tensors: dict[str, Tensor]) ->
     }
     blocks[-2]["features"] += 1
     blocks[-1]["bias"] = False
-
-
-def _rounds(layer: SpikingLayer) -> bool:
-    """Return whether the grid of weights changes a layer: not if its weights, as those of maxima, are 1, 0 and -1."""
-    weight, bias = layer.linear.weight, layer.linear.bias
-    return (
-        not isinstance(layer.linear, Conv) or bool(bias.any()) or not bool(((weight.abs() == 1) | (weight == 0)).all())
-    )
 
 
 def _neuron(threshold: float) -> dict[str, Any]:

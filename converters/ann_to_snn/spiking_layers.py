@@ -8,10 +8,11 @@ activation or with none, and units of a narrow layer, become several neurons eac
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import ceil, prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -135,6 +136,14 @@ class SpikingSkip:
         square = len(self.before) == 1 and weight.shape[0] == weight.shape[1]
         return weight.diagonal() if square and torch.equal(weight, weight.diagonal().diag()) else None
 
+    def document(self, block: int) -> dict[str, Any]:
+        """Return the skip of a spec, from the block with this index."""
+        if self.diagonal is not None:
+            return {"source": block, "kind": "identity"}
+        if isinstance(self.linear, Dense):
+            return {"source": block, "kind": "dense"}
+        return {"source": block, "kind": "conv", "groups": self.linear.groups, **self.linear.geometry}
+
 
 @dataclass(frozen=True)
 class SpikingLayer:
@@ -172,6 +181,28 @@ class SpikingLayer:
         """Layers that it reads, its own input first."""
         return self.source, *(skip.source for skip in self.skips)
 
+    @property
+    def maps(self) -> tuple[Dense | Conv, ...]:
+        """Maps of its own input and of the skips, in the order of `sources`."""
+        return self.linear, *(skip.linear for skip in self.skips)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Shapes of what the maps read, before flattening."""
+        return self.before, *(skip.before for skip in self.skips)
+
+    def with_maps(self, maps: Sequence[Dense | Conv]) -> "SpikingLayer":
+        """Return the layer with other maps, in the order of `maps`."""
+        skips = (replace(skip, linear=linear) for skip, linear in zip(self.skips, maps[1:], strict=True))
+        return replace(self, linear=maps[0], skips=tuple(skips))
+
+    def document(self, skips: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """Return the block of a spec, without its neurons; `skips` are those of the spec."""
+        linear, own = self.linear, {"bias": True} | ({"skips": list(skips)} if skips else {})
+        if isinstance(linear, Dense):
+            return {"kind": "dense" if self.activation else "affine", "features": len(linear.weight), **own}
+        return {"kind": "conv", "channels": len(linear.weight), "groups": linear.groups, **linear.geometry, **own}
+
     def weighed(self, z: Tensor) -> Tensor:
         """Return the weighted inputs of the neurons, `[N, *after]`, given those of the ANN's units, `[N, ...]`."""
         z = z if self.channels is None else z[:, self.channels]
@@ -186,7 +217,9 @@ class SpikingLayer:
         return output.reshape(len(output), *self.after).clamp_min(0)
 
 
-def spiking_layers(ann: Ann, max_pooling: MaxPooling, *, narrow: int | None = None) -> list[SpikingLayer]:
+def spiking_layers(
+    ann: Ann, max_pooling: MaxPooling, *, narrow: int | None = None, pools_apart: bool = False
+) -> list[SpikingLayer]:
     """Return the spiking layers of an ANN in order.
 
     Linear nodes are folded into the weights next to them, exactly. If an activation follows a sum of branches, one of
@@ -197,6 +230,7 @@ def spiking_layers(ann: Ann, max_pooling: MaxPooling, *, narrow: int | None = No
         ann: the ANN, as returned by `prepared`.
         max_pooling: replacement of max pooling.
         narrow: least number of neurons in a dense layer, by default `NARROW`.
+        pools_apart: True to give neurons to each average pool, False to fold it where that is possible.
 
     Raises:
         UnsupportedError: a node has no spiking form.
@@ -204,7 +238,7 @@ def spiking_layers(ann: Ann, max_pooling: MaxPooling, *, narrow: int | None = No
     maxima = [node.name for node in ann.nodes if isinstance(node.operation, nets.MaxPool)]
     if maxima and max_pooling is MaxPooling.ERROR:
         raise UnsupportedError(f"max pooling is refused ('error' was chosen): {', '.join(maxima)}")
-    return _Lowering(ann, max_pooling, NARROW if narrow is None else narrow).layers
+    return _Lowering(ann, max_pooling, NARROW if narrow is None else narrow, pools_apart).layers
 
 
 def prepared(ann: Ann, max_pooling: MaxPooling) -> Ann:
@@ -422,7 +456,7 @@ class _Sum:
 class _Lowering:
     """Walk over the nodes of an ANN, in which each activation makes a layer of the sum of branches that it reads."""
 
-    def __init__(self, ann: Ann, max_pooling: MaxPooling, narrow: int) -> None:
+    def __init__(self, ann: Ann, max_pooling: MaxPooling, narrow: int, pools_apart: bool) -> None:
         self.narrow = narrow
         self.averages = max_pooling is MaxPooling.AVERAGE
         self.layers: list[SpikingLayer] = []
@@ -430,6 +464,8 @@ class _Lowering:
         copies = _copies(ann)
         for node in ann.nodes:
             self.values[node.name] = self._value(node)
+            if pools_apart and isinstance(node.operation, nets.AvgPool):
+                self._materialize(node.name, self.values[node.name].branches)
             if ann.readers[node.name] > 1 and copies[node.name] > MOST_COPIES:
                 self._materialize(node.name, [b for b in self.values[node.name].branches if not b.is_thin])
         last = ann.nodes[-1]

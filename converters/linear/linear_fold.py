@@ -62,6 +62,11 @@ class Conv:
         return int(self.weight.shape[2]), int(self.weight.shape[3])
 
     @property
+    def geometry(self) -> dict[str, list[int]]:
+        """Kernel, stride, padding and dilation, as in a spec."""
+        return {key: list(getattr(self, key)) for key in ("kernel", "stride", "padding", "dilation")}
+
+    @property
     def depthwise(self) -> bool:
         """True if each output channel reads only the input channel of the same index."""
         return self.groups == self.weight.shape[0] and self.weight.shape[1] == 1

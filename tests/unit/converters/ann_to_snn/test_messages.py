@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from bootstrap_core import IntegerNetwork
 from bootstrap_core.data.splits import Dataset, Split
 from converters import read_model, write_model
+from converters.ann_to_snn.message_layers import LayerScaler, Scaling, is_relay, message_layers, with_relays
 from converters.ann_to_snn.messages import MessageConversion, import_messages
+from converters.linear.image_normalization import Normalization
+from converters.onnx.import_ann import import_ann
 from specs import UnsupportedError
 
 
@@ -77,15 +80,72 @@ def test_netx_and_c_give_the_same_values(tmp_path) -> None:
     assert torch.equal([stream.step(step) for step in x][-1], exact(x))
 
 
-def test_branches_are_refused(tmp_path) -> None:
-    class Residual(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 1)
+class Residual(nn.Module):
+    """A residual sum of an identity, one of a convolution, a concatenation, and the mean of each map."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.first(x).relu()
-            return (x + self.second(x).relu()).mean((2, 3))
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.first, self.second = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.third, self.straight = nn.Conv2d(6, 8, 3, 2, 1), nn.Conv2d(6, 8, 1, 2)
+        self.joined, self.last = nn.Conv2d(14, 6, 1), nn.Linear(6, 3)
+        for layer in (self.first, self.second, self.third, self.joined, self.last):
+            nn.init.kaiming_normal_(layer.weight)
 
-    with pytest.raises(UnsupportedError, match="reads several layers: networks of messages are chains"):
-        converted(Residual(), tmp_path)
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        x = (x + self.second(x)).relu()
+        y = (self.straight(x) + self.third(x)).relu()
+        x = self.joined(torch.cat([y, x[:, :, ::2, ::2]], 1)).relu()
+        return self.last(x.mean((2, 3)))
+
+
+def test_a_residual_network_has_the_values_of_its_ann(tmp_path) -> None:
+    network = Residual()
+    found = converted(network, tmp_path)
+    assert found.model.spec.time_steps == 1
+    assert found.score is not None
+    assert found.score.error < 0.1
+    with torch.no_grad():
+        wanted = network(images().test.images.float() / 255)
+        values = IntegerNetwork(found.model.build())(frames(found)) / found.output_scale
+    assert float((values - wanted).square().mean().sqrt()) < 0.1 * float(wanted.std())
+
+
+@needs_compiler
+def test_a_graph_has_the_same_values_in_all_engines_and_in_c(tmp_path) -> None:
+    found = converted(Residual(), tmp_path)
+    network, x = found.model.build(), frames(found)[:, :5]
+    exact = IntegerNetwork(network)
+    (values, trace), (floats, float_trace) = exact.run(x), network.run(x)
+    assert torch.equal(values, floats)
+    for ours, theirs in zip(trace.spikes, float_trace.spikes, strict=True):
+        assert torch.equal(ours.double(), theirs.double())
+    assert torch.equal(exact.stream().step(x[0]), values)
+    write_model(found.model, tmp_path / "a.safetensors")
+    assert torch.equal(IntegerNetwork(read_model(tmp_path / "a.safetensors").build())(x), values)
+    write_model(found.model, tmp_path / "a.c")
+    program = compile_c(tmp_path / "a.c", "-DSNN_STDIN")
+    for frame, value in zip(x[0], values, strict=True):
+        line = run_program(program, frame.numpy().astype("<i2" if found.levels > 127 else "i1").tobytes(), "1").stdout
+        assert [int(number) for number in line.split()] == (value.double() * 2**18).long().tolist()
+    for name in ("a.net", "a.nir"):
+        with pytest.raises(UnsupportedError):
+            write_model(found.model, tmp_path / name)
+
+
+def test_relays_keep_the_values_and_skips_of_one_weight_pass_them_by(tmp_path) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        torch.onnx.export(Residual(), (torch.zeros(1, 1, 8, 8),), str(tmp_path / "a.onnx"), dynamo=False)
+    layers = message_layers(import_ann(tmp_path / "a.onnx").ann, Normalization())
+    relayed = with_relays(layers)
+    assert [layer.target for layer in relayed if is_relay(layer)] == [layer.target for layer in layers[:3]]
+    x = images().test.images
+    plain, other = (LayerScaler(each, x) for each in (layers, relayed))
+    assert torch.equal(plain.sums[-1], other.sums[-1])
+    residual = next(layer for layer in relayed if layer.skips and layer.skips[0].diagonal is not None)
+    assert not is_relay(relayed[residual.skips[0].source - 1])
+    scaled = other.scaled(Scaling(growth=4.0))
+    factor = scaled.layers[relayed.index(residual)].skips[0].diagonal
+    assert factor is not None
+    assert torch.equal(factor * 32, (factor * 32).round())
