@@ -178,7 +178,9 @@ def _of_fields(arrays: Arrays, where: str) -> Events:
     found = {name: own[given] for name, names in NAMES.items() for given in reversed(names) if given in own}
     if found.keys() not in ({"x", "t"}, {"x", "p", "t"}, {"x", "y", "p", "t"}):
         has = ", ".join(repr(name) if name else "an array without fields" for name in own)[:200] or "none"
-        wanted = "the events of a recording as arrays or fields x, y, p and t in microseconds, or x and t alone"
+        wanted = (
+            "the events of a recording as arrays or fields x, y, p and t in microseconds; y, or y and p, may be missing"
+        )
         raise DataError(f"{where} must have {wanted}; it has {has}")
     return Events.of(found, where)
 
