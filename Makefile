@@ -7,6 +7,7 @@ LAVA_PYTHON ?=
 PEER_PYTHON ?=
 KERAS_PYTHON ?=
 ONNX_FOLDER ?=
+DATA ?=
 DATA_DIR ?=
 BENCH_OPTIONS ?=
 FORMAT ?=
@@ -16,7 +17,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest lint format types cards bench bench-convert bench-deep bench-small bench-stream bench-readers bench-delays bench-values fuzz profile check-c check-engines check-graphs check-migrate check-netx check-neurobench check-nir check-onnx check-site check-kills train notebooks docs docs-site wheel clean
+.PHONY: help install demo test test-oldest lint format types cards bench bench-convert bench-deep bench-messages bench-small bench-stream bench-readers bench-delays bench-values fuzz profile check-c check-engines check-graphs check-migrate check-netx check-neurobench check-nir check-onnx check-site check-kills train notebooks docs docs-site wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +86,10 @@ bench-convert: install $(OTHERS)  ## Convert a folder of ONNX files beside Spiki
 bench-deep: install  ## Convert a deep network of colour images for several T: make bench-deep ONNX=... DATA_DIR=... BENCH_OPTIONS=--raw
 	$(BIN)/python tests/benchmarks/bench_deep.py "$(ONNX)" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(BENCH_OPTIONS)
 	$(BIN)/python tests/make_readme_tables.py --print deep
+
+bench-messages: install  ## Convert a network to sigma-delta neurons: make bench-messages ONNX=... DATA=mnist BENCH_OPTIONS=--raw
+	$(BIN)/python tests/benchmarks/bench_deep.py "$(ONNX)" --messages --data "$(DATA)" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(BENCH_OPTIONS)
+	$(BIN)/python tests/make_readme_tables.py --print messages
 
 bench-small: install  ## Convert a file with 300 digits, 20 times for each T: make bench-small ONNX=... DATA_DIR=... BENCH_OPTIONS=
 	$(BIN)/python tests/benchmarks/bench_small.py "$(ONNX)" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(BENCH_OPTIONS)

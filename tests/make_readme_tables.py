@@ -18,6 +18,7 @@ from readme_tables.conversions import (
     render_conversion_notes,
     render_conversions,
     render_deep,
+    render_messages,
     render_small,
 )
 from readme_tables.exactness import (
@@ -56,6 +57,7 @@ TABLES = {
     "convert-notes": partial(table_of, "convert", render_conversion_notes),
     "graphs": partial(table_of, "graphs", render_graphs),
     "deep": partial(table_of, "deep", render_deep),
+    "messages": partial(table_of, "messages", render_messages),
     "small": partial(table_of, "small", render_small),
     "fuzz": partial(table_of, "fuzz", render_fuzz),
     "readers": partial(table_of, "readers", render_readers),

@@ -41,10 +41,10 @@ def is_torch_data(given: object) -> bool:
 def split_of(data: Any, spec: NetworkSpec) -> Split:
     """Return all examples of torch's `data` for the network of `spec`; see `read_split`.
 
-    A network of events also takes a dataset of pairs of a recording, a structured array with the fields x, y, p and t
-    in microseconds, or x and t, and perhaps p, of neurons, and its class number. So it takes those of tonic, without
-    transforms: `fit(network, tonic.datasets.SHD("folder"), ...)`, with `input.shape: [700]`; their recordings become
-    frames as `input.bin_us`, `input.bits` and `time_steps` say.
+    A network of events also takes recordings with class numbers. A recording is a structured array with the fields x,
+    y, p and t (microseconds); one of neurons has no y. Datasets of tonic give such pairs if they have no transforms:
+    `fit(network, tonic.datasets.SHD("folder"), ...)`, with `input.shape: [700]`. Recordings become frames by
+    `input.bin_us`, `input.bits` and `time_steps`.
     """
     bins = EventBins.of(spec)
     if bins is not None and _has_recordings(data):

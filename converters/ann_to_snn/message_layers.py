@@ -97,9 +97,9 @@ def _of_pixels(layer: SpikingLayer, normalization: Normalization) -> SpikingLaye
 
 
 def _with_maxima_in_pairs(ann: Ann) -> Ann:
-    """Replace max pools of rectified maps: `max(a, b) = relu(a - b) + relu(b)`, pair by pair, as layers in a row.
+    """Replace max pools of rectified maps, pair by pair: `max(a, b) = relu(a - b) + relu(b)`.
 
-    Other max pools stay.
+    A chain stays a chain. Other max pools are left as they are.
     """
     made_by, nodes = {node.name: node for node in ann.nodes}, list[Node]()
     for node in ann.nodes:
@@ -132,9 +132,9 @@ def _with_maxima_in_pairs(ann: Ann) -> Ann:
 
 
 def with_relays(layers: Sequence[SpikingLayer]) -> list[SpikingLayer]:
-    """Return the layers with neurons of one synapse each, which scale down, between maps and weights that read them.
+    """Return the layers, and after each that gives maps a relay: neurons of one synapse each, which scale down.
 
-    Skips of one weight for each channel, and pools, read the maps themselves.
+    Weights read the relay. Pools, and skips of one weight for each channel, read the layer itself: they are exact.
     """
     made, places, relays = list[SpikingLayer](), {0: 0}, {0: 0}
     weighed = {layer.source for layer in layers if not is_exact(layer)}

@@ -80,7 +80,10 @@ class MessageScore:
     synops: list[float]
 
     def fits(self, exact: "MessageScore | None" = None) -> bool:
-        """Return whether classes or values are close enough to the ANN's, or not much further than those of `exact`."""
+        """Return whether classes or values are close enough to the ANN's.
+
+        If those of `exact`, with thresholds of 0, are not, classes may differ a little more than theirs.
+        """
         if self.agreement is None:
             return self.error <= MOST_ERROR
         enough = 1 - MOST_CHANGED
@@ -157,12 +160,13 @@ def import_messages(
     std: float | Sequence[float] = 1.0,
     seed: int = 0,
     on_imported: Callable[[Ann], object] = lambda ann: None,
+    on_scaled: Callable[[Model], object] = lambda model: None,
     on_step: Callable[[str], object] = lambda text: None,
 ) -> MessageConversion:
     """Convert an ANN, any graph of linear maps and rectifiers, into a network of sigma-delta neurons.
 
-    Arguments are those of `import_onnx`. An ANN with one output gives values, others classes. Without data, noise takes
-    the place of images.
+    Arguments are those of `import_onnx`. `on_scaled` gets a first network, before scales and thresholds are chosen. An
+    ANN with one output gives values, others classes. Without data, noise takes the place of images.
 
     Raises `UnsupportedError` for an activation with an upper bound, and `StateOverflowError` if states do not fit.
     """
@@ -182,6 +186,7 @@ def import_messages(
     layers = message_layers(ann, normalization)
     images = drawn(learning, min(SCALING_IMAGES, images_wanted(ann)), seed)
     made = _Messages(layers, answers, images, path.stem, by_labels)
+    on_scaled(made.model(0.0))
     on_step(f"choosing the scales of {len(layers)} layers")
     exact = made.choose(judging)
     if not exact.fits() and len(relayed := with_relays(layers)) > len(layers):

@@ -235,8 +235,12 @@ def _convert_onnx(
         "std": 1 / 255 if raw else (std or 1.0),
         "seed": seed,
     }
+
+    def refuse_unwritable(model: Model) -> None:
+        _refuse_unwritable(model, dict.fromkeys(outputs, ""))
+
     if neurons == "sigma-delta":
-        return import_messages(source, **shared, on_step=say)
+        return import_messages(source, **shared, on_scaled=refuse_unwritable, on_step=say)
     forms = EVERY_FORM
     if entering != "auto":
         forms = replace(forms, encodings=(Encoding(entering),))
@@ -275,7 +279,7 @@ def _convert_onnx(
             on_step=say,
             on_imported=check_ann,
             on_doubt=lambda note: say(f"note: {note}"),
-            on_calibrated=lambda model: _refuse_unwritable(model, dict.fromkeys(outputs, "")),
+            on_calibrated=refuse_unwritable,
             on_epoch=say_epoch,
         ),
     )

@@ -144,7 +144,7 @@ def _each_once(context: click.Context, parameter: click.Parameter, given: tuple[
     default="spike",
     show_default=True,
     help="ONNX: neurons. spike: neurons that spike, sigma-delta: neurons that send changes of their activation, of an "
-    "ANN with rectifiers and without branches, of classes or of values.",
+    "ANN with ReLU or LeakyReLU, of classes or of values.",
 )
 @click.option("--seed", type=Seed, default=0, show_default=True, help="ONNX: seed of all random numbers.")
 @click.option("--threads", type=click.IntRange(1), help=f"ONNX: {THREADS_HELP}")

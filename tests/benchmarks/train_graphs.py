@@ -178,6 +178,8 @@ def main() -> None:
     parser.add_argument("--data", default="cifar-10-jpeg")
     parser.add_argument("--data-dir", type=Path)
     given = parser.parse_args()
+    if unknown := set(given.names) - set(EPOCHS):
+        parser.error(f"no network {', '.join(sorted(unknown))}: there are {', '.join(EPOCHS)}")
     data = DataPlaces(given.data_dir).load(given.data)
     for name in given.names:
         torch.manual_seed(SEED)

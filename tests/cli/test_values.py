@@ -213,6 +213,26 @@ def test_what_does_not_teach_values_is_refused(arguments, told, run, steer) -> N
 # --- ANNs
 
 
+def test_a_graph_of_messages_is_refused_for_netx_before_the_work(run, tmp_path) -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x).relu()
+            return (x + self.second(x)).relu().mean((2, 3))
+
+    onnx = tmp_path / "residual.onnx"
+    with warnings.catch_warnings(action="ignore"):  # torch advises its other exporter
+        torch.onnx.export(Residual().eval(), (torch.zeros(1, 1, 4, 4),), str(onnx), dynamo=False, verbose=False)
+    told = run("convert", onnx, "--neuron", "sigma-delta", "-o", tmp_path / "a.net", code=1).stderr
+    assert "netx cannot express block 2: skips" in told
+    assert "choosing" not in told
+    run("convert", onnx, "--neuron", "sigma-delta", "-o", tmp_path / "a.safetensors")
+    assert "sigma-delta neurons" in run("show", tmp_path / "a.safetensors").stdout
+
+
 def test_an_ann_of_one_output_becomes_a_network_of_messages(run, tmp_path) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 1))

@@ -128,6 +128,17 @@ def render_deep(report: dict[str, Any]) -> str:
     return paragraphs(table, machines(report))
 
 
+def render_messages(report: dict[str, Any]) -> str:
+    """Return the table of a report by `bench_deep.py --messages`."""
+    rows = []
+    for row in report["rows"]:
+        accuracies = [percent(row[name]) for name in ("ann", "messages")]
+        counts = [f"{row[name]:,.0f}" for name in ("messages_per_frame", "synops_per_frame", "ann_multiplications")]
+        rows.append((f"`{row['file']}`", *accuracies, *counts, f"{row['cpu_s']:.0f}"))
+    header = "file | ANN | messages | messages/frame | synops/frame | multiplications of the ANN | CPU, s"
+    return paragraphs(markdown_table(header, rows), machines(report))
+
+
 def render_small(report: dict[str, Any]) -> str:
     """Return the table of a report by `bench_small.py`."""
     rows = []
