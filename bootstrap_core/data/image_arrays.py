@@ -208,6 +208,8 @@ def class_numbers(where: object, y: npt.NDArray[Any]) -> Tensor:
         if not (ones & (np.count_nonzero(rows, axis=1) == 1)).all():
             raise DataError(f"{where}: labels of shape {list(y.shape)} must be one-hot: one 1 in each row, else 0")
         return torch.from_numpy(numbers)
+    if y.dtype.kind not in "biuf":
+        raise DataError(f"{where}: label {str(rows[0, 0])[:100]!r}: labels must be class numbers")
     values = torch.from_numpy(rows[:, 0].astype(np.float64))
     wrong = ~((values >= 0) & (values < IMAGE_CLASSES) & (values % 1 == 0))
     if wrong.any():

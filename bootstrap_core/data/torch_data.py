@@ -134,6 +134,8 @@ def _batches(loader: DataLoader[Any], where: str) -> Iterator[tuple[Tensor, Tens
         except StopIteration:
             return
         except (TypeError, RuntimeError) as error:
+            if "numpy.void" in str(error):  # torch has no type for a structured array
+                raise DataError(f"{where}: pass a dataset of recordings itself, not a DataLoader of it") from None
             if "default_collate" not in str(error) and "stack expects" not in str(error):
                 raise
             what = str(error).strip().splitlines()[-1][:200]

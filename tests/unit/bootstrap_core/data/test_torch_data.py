@@ -230,6 +230,18 @@ def test_recordings_become_frames_by_the_bins_of_the_network() -> None:
         split_of(data, neurons(shape=[100]).spec)
 
 
+def test_recordings_with_names_or_in_a_loader_are_refused() -> None:
+    class Named(Recordings):
+        def __getitem__(self, i: int) -> tuple[Any, Any]:
+            return super().__getitem__(i)[0], "ant"
+
+    spec = neurons().spec
+    with pytest.raises(DataError, match="Named: label 'ant': labels must be class numbers"):
+        split_of(Named(), spec)
+    with pytest.raises(DataError, match="Recordings: pass a dataset of recordings itself, not a DataLoader of it"):
+        split_of(DataLoader(Recordings(), batch_size=4), spec)
+
+
 def write_shd(file: Path) -> None:
     """Write a file of the layout of Spiking Heidelberg Digits."""
     rng = np.random.default_rng(0)
