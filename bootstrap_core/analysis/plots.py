@@ -1,4 +1,4 @@
-"""Plots of training curves, accuracy by time steps, spike rasters, gradient flow and fitted activations.
+"""Plots of training curves, accuracy by time steps, spike rasters and fitted activations.
 
 Each function returns a matplotlib `Figure`, to show or to change; `save_png` writes it. Figures do not use pyplot, so
 drawing needs no display and leaves no global state. matplotlib comes with `pip install matplotlib` and is imported by
@@ -7,14 +7,13 @@ the first plot. Functions raise `SnnZooError` if there is nothing to draw, or ma
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bootstrap_core.analysis.gradient_flow import GradientFlow
-from bootstrap_core.tasks.measures import ACCURACY, MEASURES
+from bootstrap_core.tasks.evaluation import ACCURACY, MEASURES
 from specs.errors import SnnZooError
 from specs.files.whole_file import write_whole
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, distinct for any colour vision. The SNN also differs by its marker and its dashes.
-_BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#007A58", "#C0392B", "#8A8F98"
+_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#E69F00", "#007A58", "#8A8F98"
 _STATE_STYLES: dict[str, dict[str, Any]] = {
     "training": {"label": "training", "color": _GREY, "linewidth": 1.5, "marker": ".", "markersize": 5},
     "testing": {"label": "held out, ANN", "color": _BLUE, "linewidth": 1.8, "marker": ".", "markersize": 6},
@@ -167,42 +166,6 @@ def draw_raster(spikes: torch.Tensor, *, index: int = 0, title: str = "") -> "Fi
     _dress(
         axes, f"{title}{', ' if title else ''}{rate:.3f} spikes per neuron and step", "time step", "neuron", grid=False
     )
-    return figure
-
-
-def draw_gradient_flow(flow: GradientFlow | Sequence[Mapping[str, float | None]]) -> "Figure":
-    """Draw the mean gradient norm (log scale) of each layer: bold for the latest epoch, pale for earlier ones.
-
-    Crosses at the bottom mark layers that no gradient reaches: their norm is zero or None.
-
-    Args:
-        flow: a `GradientFlow`, or its `history`: for each epoch the norm by layer.
-    """
-    if isinstance(flow, GradientFlow):
-        flow = [*flow.history, flow.norms] if flow.steps else flow.history
-    if not flow:
-        raise SnnZooError("no gradient flow to draw: call GradientFlow.record() after a backward pass")
-    names = list(flow[-1])
-
-    figure = _new_figure((max(5.0, min(12.0, 2.0 + 0.9 * len(names))), 3.6))
-    axes = figure.subplots()
-    for age, norms in enumerate(reversed(flow)):
-        heights = [norm if (norm := norms.get(name)) and math.isfinite(norm) else math.nan for name in names]
-        if age == 0:
-            axes.plot(heights, color=_BLUE, linewidth=2.0, marker="o", label="latest epoch", zorder=3)
-        else:
-            axes.plot(heights, color=_BLUE, linewidth=1.0, alpha=0.22, label="earlier epochs" if age == 1 else None)
-    _log_scale(axes)
-    vanished = [place for place, name in enumerate(names) if not flow[-1][name]]
-    if vanished:
-        foot = axes.get_xaxis_transform()  # x in layers, y as a fraction of the axes' height
-        style: dict[str, Any] = {"color": _RED, "markersize": 10, "markeredgewidth": 2.5, "label": "vanished"}
-        axes.plot(vanished, [0.04] * len(vanished), "x", transform=foot, **style)
-    axes.set_xlim(-0.5, len(names) - 0.5)
-    axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 5 else 0)
-    _dress(axes, "Gradient flow", "layer, input to output", "gradient norm")
-    if len(flow) > 1 or vanished:
-        axes.legend(frameon=False, fontsize=9)
     return figure
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bootstrap_core.analysis import plots
-from bootstrap_core.tasks.measures import ERROR
+from bootstrap_core.tasks.evaluation import ERROR
 from bootstrap_core.training.history import LearningStats
 from specs.errors import SnnZooError
 
@@ -100,7 +100,6 @@ def test_plots_write_png_of_the_size_of_the_figure(tmp_path) -> None:
     assert png_size(plots.save_png(plots.draw_curves(some_stats()), tmp_path / "curves.png")) == (1350, 540)
     for figure, size in (
         (plots.draw_raster(torch.ones(16, 2, 3), index=1, title="x"), (750, 600)),
-        (plots.draw_gradient_flow([{"a": 1.0}]), (750, 540)),
         (plots.draw_activation(z, z, centers, title="x"), (840, 600)),
     ):
         assert png_size(plots.save_png(figure, str(tmp_path / "some.png"))) == size
