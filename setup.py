@@ -43,7 +43,6 @@ class LibraryDistribution(Distribution):
     """Has a library, but no module that one version of Python alone could load."""
 
     def has_ext_modules(self) -> bool:
-        """See `Distribution`."""
         return True
 
 
@@ -74,7 +73,6 @@ class AnyPythonWheel(bdist_wheel):
     """Wheels for one kind of machine and all versions of Python 3."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        """See `bdist_wheel`."""
         return "py3", "none", super().get_tag()[2]
 
 

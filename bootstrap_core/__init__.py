@@ -19,8 +19,7 @@ from bootstrap_core.analysis.evaluation import evaluate
 from bootstrap_core.data.datasets import load_dataset
 from bootstrap_core.data.image_files import load_images
 from bootstrap_core.data.splits import Dataset, Split
-from bootstrap_core.inference.integer_network import IntegerNetwork
-from bootstrap_core.inference.overflow import Overflow
+from bootstrap_core.inference.integer_network import IntegerNetwork, Overflow
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.network import Network, Trace

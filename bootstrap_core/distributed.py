@@ -171,8 +171,7 @@ def join_group(*, timeout_s: float) -> Iterator[Group]:
     Args:
         timeout_s: time in seconds after which a silent process counts as lost.
 
-    Raises:
-        SnnZooError: the environment is incomplete, or this process cannot reach the others.
+    Raises `SnnZooError` if the environment is incomplete, or this process cannot reach the others.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:

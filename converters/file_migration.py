@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from converters.formats.safetensors_header import METADATA_KEY
 from converters.formats.state_dict_file import (
+    METADATA_KEY,
     TORCH_SUFFIXES,
     Read,
     StateDictFile,
@@ -20,8 +20,7 @@ from converters.formats.state_dict_file import (
     write_torch,
 )
 from converters.weight_norm.migration_plan import Findings, Plan, plan_migration
-from converters.weight_norm.nesting import replace_at
-from converters.weight_norm.norm_styles import Style
+from converters.weight_norm.norm_styles import Style, replace_at
 from specs.errors import ConversionError, UnsupportedError
 
 WRAPPERS = ("module.", "_orig_mod.")
@@ -38,7 +37,6 @@ class MigrationReport:
     Attributes:
         plan: Old and new names, shapes and dtypes.
         max_abs_diff: Largest absolute difference of a weight before and after.
-        stripped_prefix: Prefix that was removed from names.
         key: Path of the state dict in a checkpoint; empty if the file holds nothing else.
         notes: Defaults that were chosen, and entries that were left out.
         warnings: Findings that need attention, such as rows of zeros.
@@ -52,7 +50,6 @@ class MigrationReport:
     warnings: list[str]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
         return {
             "from": self.plan.found,
             "tensors": len(self.plan.outputs),

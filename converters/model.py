@@ -1,15 +1,17 @@
-"""Models: networks as a spec and tensors, which every format reads and writes."""
+"""A model in memory: spec, tensors and card; and its weights as signed integers of 8 bits."""
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from bootstrap_core.data.image_files import Size, image_shape
+from bootstrap_core.fixed_point import WEIGHT_STEP
+from bootstrap_core.network.base_block import SynapticBlock
 from bootstrap_core.network.build import build_network
-from bootstrap_core.network.eight_bits import eight_bit_weights
 from bootstrap_core.network.network import Network, check_network
 from converters.weight_norm.migration_plan import migrate_state_dict
 from converters.weight_norm.norm_styles import Style
@@ -19,11 +21,42 @@ from specs.fields import Shape
 from specs.files.limits import CARD_BYTES, SPARE_WEIGHTS
 from specs.io import spec_from_document
 from specs.network import NetworkSpec
-from specs.outline import outline
 from specs.shapes import fit_input
-from specs.summary import summarize
+from specs.summary import outline, summarize
 
 PROBLEMS_TOLD = 20
+
+
+class EightBits(NamedTuple):
+    """Weight as `integers * step`.
+
+    `integers` are int8, of the shape of the weight. `step` is float32, `[1]`, or `[channels]` where a batch norm scales
+    each channel before weights are rounded.
+    """
+
+    integers: Tensor
+    step: Tensor
+
+    def weight(self) -> Tensor:
+        """Return the weight, float32."""
+        return self.integers * self.step.reshape(-1, *[1] * (self.integers.dim() - 1))
+
+
+@torch.no_grad()
+def eight_bit_weights(network: Network) -> dict[str, EightBits]:
+    """Return the weights that the hardware holds, by their names in the state dict.
+
+    A network with these weights gives the same spikes, and the same rates as ANN. Weights with weight norm, which the
+    state dict holds as two tensors, and the fixed weights of pools are left out.
+    """
+    names = {module: f"{name}.weight" for name, module in network.named_modules()}
+    found, state = dict[str, EightBits](), network.state_dict()
+    for block in (block for block in network.blocks if isinstance(block, SynapticBlock)):
+        for synapse, weight in block.synapses():
+            if (name := names[synapse]) in state:
+                step = torch.as_tensor(WEIGHT_STEP / block.weight_scale(synapse)).flatten()
+                found[name] = EightBits((weight / WEIGHT_STEP).round().to(torch.int8), step)
+    return found
 
 
 @dataclass(frozen=True)
@@ -126,8 +159,7 @@ class Model:
     def normalizing(self, mean: float | None, std: float | None) -> "Model":
         """Return the model with `(x - mean) / std` before its input; if both are None, with a note that it has none.
 
-        Raises:
-            SpecError: the input takes no normalisation (graded), or a value is out of range.
+        Raises `SpecError` if the input takes no normalisation (graded), or a value is out of range.
         """
         given = {name: value for name, value in (("mean", mean), ("std", std)) if value is not None}
         if not given:
@@ -154,9 +186,8 @@ class Model:
     def build(self) -> Network:
         """Return the network in eval mode, with these tensors and the names of the classes.
 
-        Raises:
-            IntegrityError: a tensor is missing, unexpected, complex, or of another shape than in the spec; or it holds
-                delays or a curve that no network can have.
+        Raises `IntegrityError` if a tensor is missing, unexpected, complex, or of another shape than in the
+        spec; or it holds delays or a curve that no network can have.
         """
         check_fit(self.spec, sum(tensor.numel() for tensor in self.tensors.values()), origin=self.origin)
         network = build_network(self.spec, seed=0)

@@ -18,11 +18,8 @@ def check_type(
     """Raise `error` unless `value` is of one of the types `kinds`.
 
     Args:
-        value: the argument.
-        kinds: the allowed types.
         wanted: what the function takes, which begins the message.
         advice: what to do, which ends the message.
-        error: type of the exception.
 
     >>> check_type(3, str, "create_model takes the name of a model", advice="model_names lists them")
     Traceback (most recent call last):

@@ -15,9 +15,8 @@ from shlex import quote
 from typing import ClassVar
 
 from specs.errors import DataError
-from specs.files.given_file import HEAD_BYTES, check_given_file
-from specs.files.given_tar import is_tar
-from specs.files.imposter import refuse_imposter
+from specs.files.given_archives import is_tar
+from specs.files.given_file import HEAD_BYTES, check_given_file, refuse_imposter
 from specs.words import counted, suggest
 
 SAMPLE_NAME = "mnist-sample"
@@ -91,7 +90,6 @@ class DatasetSource:
     """Facts about a named dataset.
 
     Attributes:
-        name: name in commands and specs.
         image_shape: shape `(C, H, W)` of an image, or of a time step of events; of sounds that of the default
             `log_mel`.
         forms: forms of its files, the preferred first; none if the package contains the images.

@@ -46,8 +46,6 @@ NO_WORDS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "flo
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader for specs and other documents."""
-
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Return the value of a node. A value that Python lacks, as 2020-13-45, is an error with its line."""
         try:
@@ -89,8 +87,7 @@ def load_spec(source: str | Path, *, find_data: bool = False) -> NetworkSpec:
             the current folder, get their absolute path.
         find_data: also report `training.data` that is neither the name of a dataset nor an existing file or folder.
 
-    Raises:
-        SpecError: the spec cannot be read, or is invalid; lists every problem with its line and field.
+    Raises `SpecError` if the spec cannot be read, or is invalid; lists every problem with its line and field.
 
     >>> load_spec("mnist-dense").n_classes
     10

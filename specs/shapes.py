@@ -109,24 +109,19 @@ class Geometry(Protocol):
     """Windows of a convolution: a `Window`, or a block, skip or layer that has its fields."""
 
     @property
-    def kernel(self) -> Pair:
-        """Size of a window, in inputs."""
+    def kernel(self) -> Pair: ...
 
     @property
-    def stride(self) -> Pair:
-        """Distance of windows."""
+    def stride(self) -> Pair: ...
 
     @property
-    def padding(self) -> Padding:
-        """Rows and columns of zeros at the edges."""
+    def padding(self) -> Padding: ...
 
     @property
-    def dilation(self) -> Pair:
-        """Distance of the inputs of a window."""
+    def dilation(self) -> Pair: ...
 
     @property
-    def groups(self) -> int:
-        """Number of groups of channels."""
+    def groups(self) -> int: ...
 
 
 def axes_of(geometry: Geometry) -> tuple[Axis, Axis]:

@@ -1,10 +1,10 @@
-"""Words of messages: plurals, suggestions for mistyped words, and problems that Pydantic finds."""
+"""Words of messages: plurals, suggestions, problems that Pydantic finds; texts made safe to print."""
 
 import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # commands import this module, and Pydantic is slow to load
+if TYPE_CHECKING:
     from pydantic import ValidationError
 
 LIKENESS = 0.7
@@ -59,3 +59,12 @@ def first_problem(error: "ValidationError") -> str:
     """Return field and message of the first problem, without its value."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
+
+
+def printable(text: str) -> str:
+    """Replace characters that could control the terminal; every text from a file or a server passes through here.
+
+    >>> printable("a\x1b[2Jb\u202e")
+    'a�[2Jb�'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -18,8 +18,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import Field, model_validator
 
 from specs.fields import Integer, Name, Number, StrictModel, TimeSteps
-from specs.files.file_digest import sha256_of
-from specs.files.given_file import check_given_file
+from specs.files.given_file import check_given_file, sha256_of
 from specs.files.limits import CARD_IMAGE_BYTES
 from specs.io import dump_document, load_document
 from specs.layers.input import InputSpec
@@ -74,7 +73,6 @@ class Versions(StrictModel):
 
     @classmethod
     def here(cls) -> "Versions":
-        """Return the versions in this process."""
         return cls(
             snnzoo=version("snnzoo"), torch=version("torch"), numpy=version("numpy"), python=platform.python_version()
         )

@@ -14,17 +14,16 @@ from converters.ann_to_snn.onnx_conversion import OnnxConversion, import_onnx
 from converters.formats.model_files import file_entry, write_model
 from converters.formats.safetensors_file import read_safetensors
 from converters.report.comparison import measure_conversion
-from converters.report.conversion_page import conversion_page
-from converters.report.gallery import gallery_page, measure_gallery
+from converters.report.pages import conversion_page, gallery_page, measure_gallery
 from specs.dataset_sources import SAMPLE_NAME
 from specs.files.whole_file import write_whole
 from specs.layers.neuron import Reset
+from zoo.factory import packaged_path
 from zoo.hub.catalog import find_models, packaged_models
 from zoo.hub.fetch import pull
 from zoo.model_format import ModelFormat
-from zoo.packaged_files import packaged_path
 from zoo.runs.card_files import packaged_card
-from zoo.runs.learning_curves import reports_of
+from zoo.runs.training_run import reports_of
 
 MODEL, ANN, COMMAND = "mnist-dense", "mnist-relu.onnx", "zoo demo"
 WEIGHTS, NETX, CARD, PAGE = (f"{MODEL}{suffix}" for suffix in (".safetensors", ".net", ".yaml", ".html"))

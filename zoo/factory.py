@@ -1,4 +1,4 @@
-"""Trained networks by name, from the package or from the cache of pulled models."""
+"""Trained networks by name, from the package or from the cache of pulled models; files of the package."""
 
 from importlib import resources
 from pathlib import Path
@@ -11,9 +11,14 @@ from specs.errors import SnnZooError
 from zoo.hub.catalog import find_model, local_catalogs, no_model
 from zoo.hub.fetch import local_file
 from zoo.model_format import ModelFormat
-from zoo.packaged_files import packaged_path
 
 FOLDER, SUFFIX = "weights", ".safetensors"
+
+
+def packaged_path(folder: str, name: str) -> Path:
+    """Return the path of a file in a folder of `zoo`."""
+    with resources.as_file(resources.files("zoo") / folder / name) as path:
+        return Path(path)
 
 
 def create_model(reference: str) -> Network:

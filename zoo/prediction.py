@@ -90,7 +90,6 @@ class Prediction(Seen):
     """Classification of one image file, sound, or recording of events.
 
     Attributes:
-        path: path of the file.
         scores: probability of each class, the softmax of the logits times the `logit_scale` of the spec.
     """
 
@@ -216,8 +215,7 @@ def animate_prediction(
 ) -> Path:
     """Write the spikes of the last spiking block as an animation, beside the image or the events; return the path.
 
-    Raises:
-        SnnZooError: the network has no spiking block.
+    Raises `SnnZooError` if the network has no spiking block.
     """
     with torch.no_grad():
         _, trace = network.run(time_first(prediction.image[None]), Mode.SNN, time_steps=time_steps)

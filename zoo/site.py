@@ -12,13 +12,13 @@ from torch import Tensor
 
 from bootstrap_core.data.splits import Split
 from bootstrap_core.inference.integer_network import IntegerNetwork
-from converters.formats.c.c_wasm import WasmModule, compile_wasm
+from converters.formats.c.c_targets import WasmModule, compile_wasm
 from converters.formats.safetensors_file import read_safetensors
 from converters.model import Model
 from converters.report.network_figures import Example, run_examples
 from converters.report.network_graph import draw, graph_of_model
+from converters.report.pages import live_facts, model_page, models_page
 from converters.report.rendering import part_text
-from converters.report.site_pages import live_facts, model_page, models_page
 from specs.errors import IntegrityError, SnnZooError, UnsupportedError
 from specs.fields import Shape
 from specs.files.whole_file import write_whole
@@ -30,7 +30,7 @@ from zoo.hub.fetch import local_file
 from zoo.model_format import ModelFormat
 from zoo.prediction import FRAMINGS
 from zoo.runs.golden import golden_images
-from zoo.runs.learning_curves import reports_of
+from zoo.runs.training_run import reports_of
 
 INDEX_PAGE, MODELS = "index.html", "models"
 """Page with all models, and the folder of their own pages."""

@@ -148,8 +148,7 @@ def override_spec(spec: NetworkSpec, assignments: tuple[str, ...]) -> NetworkSpe
     Values of `TEXTS` are taken as they are. Fewer `training.epochs` also reduce `training.snn_epochs` in proportion,
     unless that is replaced too.
 
-    Raises:
-        SpecError: an assignment or the new spec is invalid.
+    Raises `SpecError` if an assignment or the new spec is invalid.
 
     >>> spec = override_spec(load_spec("mnist-dense"), ("training.epochs=3", "blocks.0.features=64"))
     >>> spec.training.epochs, spec.shapes[1]

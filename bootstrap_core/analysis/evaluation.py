@@ -23,6 +23,7 @@ from bootstrap_core.network.network import Network, Tally
 from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.progress import Progress, no_progress
 from bootstrap_core.tasks import task_of
+from bootstrap_core.tasks.classes import Classes
 from bootstrap_core.tasks.evaluation import Evaluation
 from bootstrap_core.tasks.task import Examples, Task
 from specs.arguments import check_type
@@ -93,9 +94,8 @@ def evaluate(
         task: what the network is judged by, by default the task of its spec.
         group: processes that score a part each; all return the result for all examples, but the outputs of their part.
 
-    Raises:
-        DataError: the examples are not what the network is scored on, there are none, or they have labels beyond the
-            classes.
+    Raises `DataError` if the examples are not what the network is scored on, there are none, or they have labels
+    beyond the classes.
     """
     kinds, advice = (Network, IntegerNetwork, _Exact), "build_network makes one from a spec"
     check_type(network, kinds, "evaluate takes a Network or an IntegerNetwork", advice=advice)
@@ -247,3 +247,32 @@ def _fan_out(layer: Layer, shape: Shape) -> Tensor:
     """Return the number of weights in `layer` that each input of `shape` reaches; broadcasts against `shape`."""
     axes = (torch.tensor(factors, dtype=torch.float64) for factors in layer.fan_out(shape))
     return reduce(mul, (axis.reshape(-1, *[1] * (len(shape) - 1 - i)) for i, axis in enumerate(axes)))
+
+
+def count_as_ann(network: Network, split: Split) -> list[Tensor]:
+    """Return the number of nonzero rates of each neuron as ANN, over all images, by layer, int64."""
+    found = [torch.zeros(shape, dtype=torch.int64) for shape in network.spec.shapes]
+    for images, _ in batches(split, Classes.batch_size):
+        for total, rate in zip(found, network.run(images.to(network.device), Mode.ANN)[1].rates, strict=True):
+            total += rate.count_nonzero(0).reshape(total.shape).cpu()
+    return found
+
+
+@torch.no_grad()
+def effective_operations(network: Network, counts: Sequence[Tensor]) -> list[float]:
+    """Return the effective operations of each layer, input first: a nonzero input meets a nonzero weight.
+
+    Args:
+        network: network with the weights, which are taken as the hardware holds them.
+        counts: number of nonzero outputs of each neuron, by layer: `Evaluation.counts`, or `count_as_ann`.
+    """
+    found = [0.0]
+    for i, read in enumerate(network.spec.sources[1:], 1):
+        sources = [*read, *([i] if network.spec.blocks[i - 1].own_fan_out else [])]
+        synapses = network.block(i).synapses()
+        met = (
+            float(synapse.sums(counts[source].double(), (weight != 0).double().cpu()).sum())  # exact in float64
+            for (synapse, weight), source in zip(synapses, sources, strict=bool(synapses))
+        )
+        found.append(sum(met))
+    return found

@@ -19,10 +19,9 @@ from bootstrap_core.fixed_point import DECAY_ONE, MANT, WEIGHT_STEP
 from bootstrap_core.functional.convolution import conv2d
 from bootstrap_core.network.base_block import SynapticBlock, as_spikes
 from bootstrap_core.network.blocks import AffineBlock, AverageBlock, FlattenBlock, InputBlock, SpikingBlock
-from bootstrap_core.network.graph import walk
 from bootstrap_core.network.inputs import as_input, count_steps
 from bootstrap_core.network.mode import Mode
-from bootstrap_core.network.network import Network
+from bootstrap_core.network.network import Network, walk
 from bootstrap_core.network.synapse import Synapse
 from bootstrap_core.ops.neurons import NeuronConstants
 from bootstrap_core.ops.spikes import Spikes
@@ -132,8 +131,7 @@ class PlainNetwork(nn.Module):
 
     Events are `[N, T, ...]`, images first, as loaders give them.
 
-    Raises:
-        UnsupportedError: the network gives no classes, or has delays.
+    Raises `UnsupportedError` if the network gives no classes, or has delays.
     """
 
     def __init__(self, network: Network) -> None:

@@ -92,8 +92,7 @@ def animate(
         image: input image in 0..1, shown on the left: grey, `[H, W]` or `[1, H, W]`, or RGB, `[3, H, W]`, for which
             the GIF has room for 125 colours. Events `[T, C, H, W]` are shown as they arrive, see `signed_events`.
 
-    Raises:
-        SnnZooError: a shape or option does not fit, a payload is not finite, or Pillow is not installed.
+    Raises `SnnZooError` if a shape or option does not fit, a payload is not finite, or Pillow is not installed.
     """
     try:
         from PIL import Image

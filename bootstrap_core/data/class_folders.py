@@ -8,8 +8,8 @@ from os.path import commonprefix
 from pathlib import Path, PurePosixPath
 
 from specs.errors import DataError
+from specs.files.given_archives import TarMember, tar_members
 from specs.files.given_file import check_given_file, real_path
-from specs.files.given_tar import TarMember, tar_members
 from specs.files.limits import IMAGE_FILE_BYTES
 
 ExampleFile = Path | TarMember
@@ -81,8 +81,7 @@ def class_folders(path: Path) -> list[ClassFolders]:
 
     Folders around all class folders of a tar archive are ignored, and so are files of other kinds; see `content_of`.
 
-    Raises:
-        DataError: there are no class folders, or one without files, or links out of the folder.
+    Raises `DataError` if there are no class folders, or one without files, or links out of the folder.
     """
     if not path.is_dir():
         return list(_in_tar(path))

@@ -17,25 +17,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.cifar_files import read_batches
-from bootstrap_core.data.digests import open_verified
-from bootstrap_core.data.event_datasets import read_event_folders, read_listed_events, simulated
 from bootstrap_core.data.events.binning import EventBins
-from bootstrap_core.data.idx_files import read_idx, read_plain, read_zipped_idx
 from bootstrap_core.data.image_arrays import read_named_arrays
 from bootstrap_core.data.image_files import load_images
-from bootstrap_core.data.libsvm_files import read_libsvm
-from bootstrap_core.data.sequences import sequences
-from bootstrap_core.data.splits import Dataset, Split
-from bootstrap_core.data.spoken_digits import read_recordings
-from specs.dataset_sources import (
-    SAMPLE_NAME,
-    DatasetFiles,
-    DatasetSource,
-    FileFormat,
-    sources,
-    unknown_dataset,
+from bootstrap_core.data.published_files import (
+    open_verified,
+    read_batches,
+    read_idx,
+    read_libsvm,
+    read_plain,
+    read_zipped_idx,
 )
+from bootstrap_core.data.sound_files import read_recordings
+from bootstrap_core.data.splits import Dataset, Split
+from bootstrap_core.data.timed_datasets import read_event_folders, read_listed_events, sequences, simulated
+from specs.dataset_sources import SAMPLE_NAME, DatasetFiles, DatasetSource, FileFormat, sources, unknown_dataset
 from specs.errors import DataError, IntegrityError, SnnZooError, TransferError
 from specs.files.download import cache_folder, download, expand_user, fetch_whole
 from specs.files.limits import DATASET_ARCHIVE_BYTES, DATASET_FILE_BYTES
@@ -351,7 +347,6 @@ def _bins(source: DatasetSource, events: EventBins | None) -> EventBins:
 
 
 def _splits(source: DatasetSource, folder: Path, parts: Iterable[tuple[Tensor, Tensor]]) -> tuple[Split, Split]:
-    """Return the training and the test split of images `[N, C, H, W]` and labels `[N]`."""
     train, test = (_split(source, folder, images, labels) for images, labels in parts)
     return train, test
 

@@ -23,8 +23,7 @@ from bootstrap_core.data.splits import draw_test
 from bootstrap_core.network.inputs import AxesWarning, as_input, count_steps
 from specs.arguments import check_type
 from specs.errors import DataError, SnnZooError
-from specs.files.limits import EVENT_FILE_BYTES
-from specs.files.memory import refuse_beyond_memory
+from specs.files.limits import EVENT_FILE_BYTES, refuse_beyond_memory
 from specs.layers.input import LogMelSpec
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
@@ -60,7 +59,6 @@ class Frames:
         return self.take(drawn.sort().values)
 
     def take(self, indices: Tensor | slice) -> "Frames":
-        """Return the recordings at `indices`, in this order."""
         targets = None if self.targets is None else self.targets[indices]
         return replace(self, frames=self.inputs(indices), targets=targets)
 

@@ -13,16 +13,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.digests import check_digest
 from bootstrap_core.data.events.binning import EventBins
+from bootstrap_core.data.published_files import check_digest
 from bootstrap_core.data.splits import Dataset, Split, draw_test
 from bootstrap_core.data.stored_images import STORED_FROM, Header, StoredArray, StoredImages, read_header, stored_array
 from specs.dataset_sources import check_class_names
 from specs.errors import DataError, IntegrityError
 from specs.fields import Shape
-from specs.files.given_zip import open_zip
-from specs.files.limits import CLASS_NAMES_BYTES, IMAGE_CLASSES, IMAGES
-from specs.files.memory import refuse_beyond_memory
+from specs.files.given_archives import open_zip
+from specs.files.limits import CLASS_NAMES_BYTES, IMAGE_CLASSES, IMAGES, refuse_beyond_memory
 from specs.shapes import fit_input
 from specs.words import counted
 

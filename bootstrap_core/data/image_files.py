@@ -228,8 +228,7 @@ def _contrast(image: "Image") -> int:
 def open_image(file: ExampleFile) -> Iterator["Image"]:
     """Open an image file in Pillow.
 
-    Raises:
-        DataError: it cannot be read as an image, here or in the body of the `with`.
+    Raises `DataError` if it cannot be read as an image, here or in the body of the `with`.
     """
     try:
         from PIL import Image, UnidentifiedImageError

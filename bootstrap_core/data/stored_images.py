@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bootstrap_core.progress import each_file
 from specs.errors import DataError
-from specs.files.memory import refuse_beyond_memory
+from specs.files.limits import refuse_beyond_memory
 
 STORED_FROM = 1 << 28
 """Size in bytes from which images stay in their files."""
@@ -35,12 +35,10 @@ class Rows(Protocol):
     """Array in files, of which some rows at a time are read."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the whole array."""
+    def shape(self) -> tuple[int, ...]: ...
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of its numbers."""
+    def dtype(self) -> np.dtype[Any]: ...
 
     def read(self, rows: Tensor) -> npt.NDArray[Any]:
         """Return a copy of some rows, `[n, ...]`, in the order given. Raises `DataError` if they cannot be read."""
@@ -61,7 +59,6 @@ class MadeRows:
     dtype: np.dtype[np.uint8] = np.dtype(np.uint8)  # noqa: RUF009 - immutable
 
     def read(self, rows: Tensor) -> npt.NDArray[np.uint8]:
-        """Return some rows, uint8 `[n, ...]`, in the order given."""
         refuse_beyond_memory(2 * len(rows) * math.prod(self.shape[1:]), f"{len(rows):,} {self.what}")
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for place, row in enumerate(each_file(rows.tolist())):
@@ -185,7 +182,6 @@ class StoredImages:
         return cls(array, convert, rows, image_shape)
 
     def take(self, indices: Tensor | list[int] | slice) -> "StoredImages":
-        """Return the images at these indices, which stay in their files."""
         return replace(self, rows=self.rows[indices])
 
     def __getitem__(self, indices: Tensor | list[int] | slice) -> Tensor:
@@ -206,5 +202,4 @@ class StoredImages:
 
     @property
     def ndim(self) -> int:
-        """Number of axes, 4, or 5 for recordings."""
         return len(self.shape)

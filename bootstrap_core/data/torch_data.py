@@ -11,15 +11,15 @@ import torch.utils.data
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
-from bootstrap_core.data.event_datasets import recorded_split
 from bootstrap_core.data.events.binning import BinnedRecordings, EventBins
 from bootstrap_core.data.events.recordings import Events, as_events
 from bootstrap_core.data.image_arrays import as_bytes, as_counts, as_images, class_numbers
 from bootstrap_core.data.splits import Dataset, Split, draw_test
+from bootstrap_core.data.timed_datasets import recorded_split
 from specs.dataset_sources import all_class_names
 from specs.errors import DataError
 from specs.fields import Shape
-from specs.files.memory import refuse_beyond_memory
+from specs.files.limits import refuse_beyond_memory
 from specs.network import NetworkSpec
 
 TorchData = torch.utils.data.Dataset[Any] | DataLoader[Any]
@@ -53,7 +53,6 @@ def split_of(data: Any, spec: NetworkSpec) -> Split:
 
 
 def _has_recordings(data: Any) -> bool:
-    """Return whether the first example of a dataset is a recording."""
     if isinstance(data, DataLoader | IterableDataset) or not len(data):
         return False
     first = data[0]
@@ -96,7 +95,6 @@ def read_split(data: Any, *, shape: Shape | None = None, events: EventBins | Non
     Args:
         data: examples `(image, label)`. Images are floats in 0..1 or uint8, in the layouts of `load_images`; labels
             are class numbers, or one-hot.
-        shape: shape that the network takes.
         events: bins of a network of events, whose examples are counts `[T, C, H, W]`.
 
     Raises:

@@ -1,6 +1,6 @@
 """Definitions of the neuron, its gradient, the activation and the grids: pure functions in plain torch."""
 
-from bootstrap_core.functional.cuba import CubaOutput, cuba, cuba_forward
+from bootstrap_core.functional.cuba import CubaOutput, cuba, cuba_forward, exponential_surrogate
 from bootstrap_core.functional.piecewise import piecewise
 from bootstrap_core.functional.quantize import (
     quantize_bias,
@@ -9,7 +9,6 @@ from bootstrap_core.functional.quantize import (
     quantize_weight,
     truncate_current,
 )
-from bootstrap_core.functional.surrogate import exponential_surrogate
 
 __all__ = [
     "CubaOutput",

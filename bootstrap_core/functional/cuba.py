@@ -12,7 +12,18 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE, STATE_MAX
-from bootstrap_core.functional.surrogate import exponential_surrogate
+
+
+def exponential_surrogate(voltage: Tensor, *, threshold: float, tau_grad: float, scale_grad: float) -> Tensor:
+    """Return d spike / d voltage, `height exp(-|v - threshold| / tau)`, elementwise; see `surrogate_shape`."""
+    tau, height = surrogate_shape(threshold, tau_grad, scale_grad)
+    return torch.exp((voltage - threshold).abs_().div_(-tau)).mul_(height)
+
+
+def surrogate_shape(threshold: float, tau_grad: float, scale_grad: float) -> tuple[float, float]:
+    """Return width `tau = 100 threshold tau_grad` and height `0.1 scale_grad / (2 tau)`, as lava-dl's slayer does."""
+    tau = 100 * threshold * tau_grad
+    return tau, 0.1 * scale_grad / (2 * tau)
 
 
 class StateLimits:
@@ -226,7 +237,6 @@ def cuba_backward(
 
     Args:
         grad: gradient of the spikes, `[T, N, C, ...]`.
-        constants: constants of the neurons.
         voltage, current, spikes: output of `cuba`. Without `current` there are no gradients of the decays; only these
             and recurrent weights need `spikes`.
     """

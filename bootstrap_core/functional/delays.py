@@ -55,7 +55,6 @@ def delayed_input(z: Tensor, delay: Tensor) -> Tensor:
     """Return a weighted input `[T, N, O, ...]` delayed by a number of steps for each output; the first steps are 0.
 
     Args:
-        z: weighted input.
         delay: whole steps, `[O]`, which get a gradient if they require one.
     """
     arriving = _shifted(z, delay.detach())

@@ -55,7 +55,6 @@ def sigma_delta(
     Args:
         z: weighted input of each step, `[N, C, ...]`: weights in float units times messages; with `FRAME`, the
             frames in state units; sigma is then the frame.
-        kind: activation.
         threshold: smallest change that is sent, in state units.
         bias: in state units; broadcasts against one step.
 

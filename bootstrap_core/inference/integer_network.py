@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
@@ -11,19 +12,27 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE_MAX
 from bootstrap_core.functional.cuba import StateLimits
-from bootstrap_core.inference.overflow import Overflow
 from bootstrap_core.inference.stream import Stream
 from bootstrap_core.network.base_block import Signals
 from bootstrap_core.network.build import build_network
-from bootstrap_core.network.graph import walk
 from bootstrap_core.network.inputs import as_input, check_dense, count_steps
 from bootstrap_core.network.mode import Mode
-from bootstrap_core.network.network import Network, Tally, Trace, check_network, probabilities_of, rates_of
+from bootstrap_core.network.network import Network, Tally, Trace, check_network, probabilities_of, rates_of, walk
 from bootstrap_core.network.states import check_states
 from bootstrap_core.ops.spikes import Spikes
 from specs.errors import SnnZooError
 from specs.network import NetworkSpec
-from specs.outline import outline
+from specs.summary import outline
+
+
+class Overflow(Enum):
+    """Treatment of states that leave the hardware's 24 bits."""
+
+    REFUSE = "refuse"
+    """Raise `StateOverflowError`."""
+
+    CHIP = "chip"
+    """Continue as the chip does: currents wrap around, voltages are clipped; both are counted."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,8 +60,7 @@ class IntegerNetwork:
     Attributes:
         overflows: number of states that left 24 bits and were changed, by block, of all runs so far.
 
-    Raises:
-        SnnZooError: `network` is not a `Network`, or its tensors are not finite.
+    Raises `SnnZooError` if `network` is not a `Network`, or its tensors are not finite.
 
     >>> from bootstrap_core import build_network
     >>> from specs import load_spec
@@ -91,7 +99,6 @@ class IntegerNetwork:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
         return self._network.classes
 
     def probabilities(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
@@ -114,9 +121,8 @@ class IntegerNetwork:
     ) -> tuple[Tensor, IntegerTrace]:
         """Return what `__call__` returns, and the output of each block at each step.
 
-        Raises:
-            StateOverflowError: a current or voltage leaves the hardware's 24 bits, and `overflow` is `REFUSE`; the
-                message names block and step.
+        Raises `StateOverflowError` if a current or voltage leaves the hardware's 24 bits, and `overflow` is
+        `REFUSE`; the message names block and step.
         """
         spikes, rates = list[Tensor](), list[Tensor]()
         outputs = self._outputs(images, time_steps, mode)

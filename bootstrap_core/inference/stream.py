@@ -6,9 +6,8 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from bootstrap_core.network.graph import walk
 from bootstrap_core.network.inputs import as_step
-from bootstrap_core.network.network import Network
+from bootstrap_core.network.network import Network, walk
 from bootstrap_core.network.steppers import Feed, Stepper, StreamPlace
 from specs.errors import SnnZooError
 
@@ -19,7 +18,6 @@ class Stream:
     The first step makes a stepper of each block, bound to its arrays, which every step overwrites.
 
     Args:
-        network: frozen network.
         overflows: counter of states that leave 24 bits, by block, to go on as the chip does; None to refuse them.
 
     Attributes:

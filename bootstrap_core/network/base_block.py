@@ -61,7 +61,6 @@ class Block(nn.Module):
 
         Args:
             arriving: inputs of the block: the output of its own source, then the outputs that its skips read.
-            time_steps: T.
         """
         output = self(arriving[0], Mode.SNN, time_steps, *arriving[1:])
         return output, output.reached if isinstance(output, Spikes) else 0
@@ -80,7 +79,6 @@ class Block(nn.Module):
 
         Args:
             reads: steppers of the blocks that it reads: its own source, then the sources of its skips.
-            place: place of the block in the stream.
         """
         raise NotImplementedError(f"{type(self).__name__} does not run step by step")
 
@@ -99,8 +97,6 @@ class SynapticBlock(Block):
     Args:
         synapse: the block's own synapses, from its own source.
         skips: synapses from further blocks, whose weighted input is added.
-        neuron: the neurons.
-        channels: number of output channels.
         bias: whether the block has a trainable bias, in units of an input of 1.
         dropout: part of the inputs of `synapse` that is silenced in training, for all time steps of an image.
         levels: largest value of the input; above 1 only for a block that takes graded input.
@@ -134,7 +130,6 @@ class SynapticBlock(Block):
         return self._frozen or Operands(self.connections(), self.constants())
 
     def constants(self) -> NeuronConstants:
-        """Return the constants of the neurons, with the bias."""
         raise NotImplementedError
 
     def states_of_run(
@@ -214,10 +209,8 @@ class Place:
     """Place of a layer in a network: everything that its builder reads.
 
     Args:
-        network: the whole network.
         index: index of the layer; 0 is the input.
         read: shapes of the layers that it reads, its own source first; for the input, the shape of an image.
-        shape: output shape.
         levels: largest value of what it reads: above 1 only behind graded input.
         generator: generator that draws the weights; None for torch's global one.
     """
@@ -231,7 +224,6 @@ class Place:
 
     @property
     def layer(self) -> LayerSpec:
-        """Spec of the layer."""
         return self.network.layers[self.index]
 
     @property
@@ -241,7 +233,6 @@ class Place:
 
     @property
     def channels(self) -> int:
-        """Number of output channels."""
         return self.shape[0]
 
     @property
@@ -257,7 +248,6 @@ class Place:
         return CubaNeuron(spec, channels=self.channels, levels=self.levels)
 
     def skips(self) -> list[Synapse]:
-        """Return the synapses of the block's skips."""
         pairs = zip(skips_of(self.layer), self.read[1:], strict=True)
         return [self._build_skip(skip, before) for skip, before in pairs]
 

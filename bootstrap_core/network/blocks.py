@@ -35,7 +35,8 @@ from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.spiking_layer import one_step_of_layer, spiking_layer
 from bootstrap_core.ops.synapses import Connection
 from bootstrap_core.ops.weighted_input import part_by_delay, weigh, weigh_delayed
-from specs.errors import IntegrityError
+from specs.errors import IntegrityError, SnnZooError
+from specs.fields import Shape
 from specs.layers.block import (
     AffineSpec,
     AverageSpec,
@@ -57,11 +58,6 @@ class InputBlock(Block):
 
     With `exact_input` the current is truncated to 1/64 and enters the voltage, where the hardware's bias does.
     Without it, as in lava-dl, the pixel is rounded to the grid of the weights and its current enters the current state.
-
-    Args:
-        spec: spec of the input.
-        neuron: the neurons, one for each pixel.
-        delay_shift: whether spikes leave a step later.
     """
 
     def __init__(self, spec: InputSpec, neuron: CubaNeuron, *, delay_shift: bool) -> None:
@@ -114,7 +110,6 @@ class InputBlock(Block):
         self._frozen = self.constants(), self._scaling()
 
     def constants(self) -> NeuronConstants:
-        """Return the constants of the neurons."""
         if self._frozen is not None:
             return self._frozen[0]
         return self.neuron.constants(shift=self.delay_shift, direct=self.spec.exact_input)
@@ -199,8 +194,6 @@ class SpikingBlock(SynapticBlock):
 
     Args:
         synapse, neuron, channels, skips, bias, dropout, levels: see `SynapticBlock`.
-        norm: norm of the weighted input, or None.
-        delay_shift: whether spikes leave a step later.
 
     Attributes:
         recurrent: synapses from the block's neurons to themselves, or None.
@@ -346,7 +339,6 @@ class SpikingBlock(SynapticBlock):
         return self.norm if self.training and isinstance(self.norm, MeanOnly | WeightScale) else None
 
     def _update_norm(self, z: Tensor, channel_axis: int) -> None:
-        """Move the statistics of a learning norm toward those of the weighted input."""
         norm = self._learning_norm
         if norm is not None:
             norm.update(z / self.levels, channel_axis)
@@ -503,7 +495,6 @@ def _dense_synapse(layer: DenseSpec | AffineSpec, place: Place) -> DenseSynapse:
 
 
 def _sigma_delta(layer: LayerSpec, place: Place, activation: Activation = Activation.RELU) -> SigmaDeltaNeuron | None:
-    """Return the layer's sigma-delta neurons; None if it has others."""
     spec = place.network.neuron_of(layer)
     return SigmaDeltaNeuron(spec, activation) if isinstance(spec, SigmaDeltaSpec) else None
 
@@ -566,3 +557,26 @@ BUILDERS: Mapping[type[Layer], Callable[[Any, Place], Block]] = {
     AverageSpec: _build_average,
 }
 """Builder of each kind of block, called with its spec and its place in the network."""
+
+
+class OwnBlock(Block):
+    """A torch module that takes and gives spikes `[T, N, ...]`; it has no ANN and no integers.
+
+    Args:
+        module: called with the spikes of each block that the replaced block reads.
+        index: index of the block; 0 is the input.
+        shape: shape of the neurons that the next block reads.
+    """
+
+    def __init__(self, module: nn.Module, index: int, shape: Shape) -> None:
+        super().__init__()
+        self.module, self.shape = module, shape
+        self.called = f"block {index} ({type(module).__name__})"
+
+    def forward(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Signals:
+        read = [as_spikes(each).tensor().float() for each in (x, *skipped)]
+        spikes = self.module(*read)
+        wanted = [time_steps, read[0].shape[1], *self.shape]
+        if list(spikes.shape) != wanted:
+            raise SnnZooError(f"{self.called}: must give spikes [T, N, ...], here {wanted}, got {list(spikes.shape)}")
+        return as_spikes(spikes)

@@ -6,7 +6,7 @@ from bootstrap_core.network.base_block import Place
 from bootstrap_core.network.blocks import BUILDERS
 from bootstrap_core.network.network import Network
 from specs.arguments import check_spec
-from specs.files.memory import refuse_beyond_memory
+from specs.files.limits import refuse_beyond_memory
 from specs.network import NetworkSpec
 from specs.summary import summarize
 

@@ -123,14 +123,12 @@ def as_step(inputs: Tensor, spec: NetworkSpec, n: int | None) -> Tensor:
 
     Args:
         inputs: image, events or frame of this step, `[N, ...]`.
-        spec: spec of the network.
         n: N of the steps before; None in the first step.
 
     Returns:
         The image `[N, ...]`, or the events or frame `[1, N, ...]`.
 
-    Raises:
-        DataError: the input does not fit the network, or N is not `n`.
+    Raises `DataError` if the input does not fit the network, or N is not `n`.
     """
     shape, what, is_timed = spec.input.shape, spec.input.encoding, spec.input.is_timed
     check_dense(inputs, spec)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from bootstrap_core.functional.dropout import same_masks_again
 from bootstrap_core.functional.quantize import straight_through
 from bootstrap_core.network.base_block import Block, Signals
-from bootstrap_core.network.graph import walk
+from bootstrap_core.network.blocks import OwnBlock
 from bootstrap_core.network.inputs import as_input, check_earlier, count_steps
 from bootstrap_core.network.mode import LayerModes, Mode
-from bootstrap_core.network.own_block import OwnBlock
 from bootstrap_core.network.sampler import RateSampler
 from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
@@ -25,11 +24,32 @@ from specs.arguments import check_type
 from specs.dataset_sources import all_class_names, check_class_names, known_classes
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec, Output
-from specs.outline import MOST_LINES, few_lines, outline
+from specs.summary import MOST_LINES, few_lines, outline
 from specs.words import counted
 
+Passed = TypeVar("Passed")
 SHOWN_NEURONS, SHOWN_WIDTH, LEAST_HEIGHT = 256, 128, 40
 """Number of neurons of a block in a notebook's picture; its width there in pixels, and its least height."""
+
+
+def walk(
+    sources: Sequence[Sequence[int]], given: Passed, run: Callable[[int, list[Passed]], Passed]
+) -> Iterator[Passed]:
+    """Run blocks in order and yield their outputs; an output is kept only as long as a later block reads it.
+
+    Args:
+        sources: indices of the blocks that each block reads; a block that reads none takes `given`.
+        run: called with the index of a block and the outputs that it reads.
+
+    >>> list(walk([[], [0], [0, 1]], 1, lambda i, read: sum(read) + i))
+    [1, 2, 5]
+    """
+    last_reader = {source: i for i, read in enumerate(sources) for source in read}
+    kept: dict[int, Passed] = {}
+    for i, read in enumerate(sources):
+        x = run(i, [kept[source] for source in read] or [given])
+        kept = {source: output for source, output in (kept | {i: x}).items() if last_reader.get(source, i) > i}
+        yield x
 
 
 @dataclass(frozen=True)
@@ -293,8 +313,7 @@ class Network(nn.Module):
         It is called with the spikes that the block reads, `[T, N, ...]`, and gives spikes of the block's shape. The
         network then trains and is scored as SNN; files and the integer engine refuse it.
 
-        Raises:
-            SnnZooError: `i` is no hidden block, or `module` no module.
+        Raises `SnnZooError` if `i` is no hidden block, or `module` no module.
         """
         check_type(module, nn.Module, "replace takes a torch module", advice="a subclass of torch.nn.Module")
         if not 0 < i < len(self.blocks) - 1:
@@ -314,7 +333,6 @@ class Network(nn.Module):
         return f"a network with {self.own}" if self.own else self.spec.without_ann
 
     def _check_ann(self) -> None:
-        """Raise `SnnZooError` if the network has no ANN."""
         if what := self.without_ann:
             raise SnnZooError(f"{what} runs only in Mode.SNN: it has no ANN")
 

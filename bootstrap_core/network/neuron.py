@@ -19,8 +19,6 @@ class CubaNeuron(nn.Module):
     parameters if the spec trains them and buffers if not.
 
     Args:
-        spec: spec of the neurons.
-        channels: number of channels of the layer.
         levels: largest value of a graded input; the threshold is in its units.
     """
 

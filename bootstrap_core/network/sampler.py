@@ -38,7 +38,6 @@ class RateSampler(nn.Module):
     - `n_centers`: number of rows in use; 0 until the first fit.
 
     Args:
-        seed: seed of the keys.
         capacity: largest number of pairs that are kept.
         subtracts: whether the neurons reset by subtraction. Their rates are z plus noise, and those of weakly driven
             neurons are mostly noise. So z and a are then sorted and paired by rank before the fit, and the gradient of
@@ -118,7 +117,6 @@ class RateSampler(nn.Module):
             self._held, self._n_held, self._limit = [(pairs, keys)], len(keys), float(keys.max())
 
     def _smallest(self) -> tuple[Tensor, Tensor]:
-        """Return pairs and keys of the sample."""
         pairs, keys = (torch.cat(parts) for parts in zip(*self._held, strict=True))
         if len(keys) <= self.capacity:
             return pairs, keys

@@ -88,10 +88,8 @@ class StreamPlace:
     """Place of a block in a stream.
 
     Args:
-        index: index of the block.
         title: what messages call it.
         size: N, and shape of the block's output.
-        feed: input of the network.
         overflows: counter of states that left 24 bits, by block, where the stream goes on as the chip does; None where
             it refuses them.
     """
@@ -109,7 +107,6 @@ class InputStepper(Stepper):
     Args:
         out: spikes or graded input of the first step.
         convert: makes `out` of the input, except for the type.
-        feed: input of the network.
     """
 
     def __init__(self, out: Spikes, convert: Callable[[Tensor], Tensor], feed: Feed) -> None:
@@ -127,8 +124,6 @@ class Definition:
     """Neurons as `functional` defines them, one step at a time.
 
     Args:
-        place: place of their block.
-        states: states of the neurons.
         remedy: end of the message where a state leaves 24 bits.
         delayed: what leaves in the first step; None if everything leaves in its own step.
         limits: limits that the states keep to, where the stream goes on as the chip does; without them, states that
@@ -168,8 +163,6 @@ class CubaStepper(Stepper):
     state leaves 24 bits.
 
     Args:
-        neurons: constants of the neurons.
-        place: place of the block.
         drives: yields the weighted input of the neurons in each step, `[N, ...]`.
         is_steady: True if it changes only with the input of the network.
         native: the block, if the native library weighs its spikes.
@@ -240,7 +233,6 @@ class AffineStepper(CubaStepper):
     Args:
         reads_last: whether the logits are those of the last step alone.
         logits_of: makes logits of a weighted input summed over steps, and of their number.
-        neurons, place, drives, options: see `CubaStepper`.
     """
 
     def __init__(

@@ -66,7 +66,6 @@ class DenseSynapse(Synapse):
             weight_norm(self)
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-        """Return the weighted input of rates, in their dtype."""
         return linear(x.flatten(-self.n_axes), self.quantized_weight(scale).to(x.dtype))
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -91,7 +90,6 @@ class ConvSynapse(Synapse):
             weight_norm(self)
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-        """Return the weighted input of rates, in their dtype."""
         return convolve(x, self.quantized_weight(scale).to(x.dtype), self.spec)
 
 
@@ -139,7 +137,6 @@ class IdentitySynapse(Synapse):
         return Connection(self.quantized_weight(scale).reshape(-1, 1, 1, 1), self.spec)
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-        """Return the weighted input of rates, in their dtype."""
         return x * self.quantized_weight(scale).to(x.dtype).reshape(self.broadcast)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:

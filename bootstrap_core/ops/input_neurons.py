@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import BIAS_MANT_MAX, BIAS_MANT_MIN, MANT, STATE
+from bootstrap_core.functional.cuba import exponential_surrogate
 from bootstrap_core.functional.quantize import quantize_weight, truncate_current
-from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.ops.activation import activate
 from bootstrap_core.ops.library import InputScaling, Prepared, call, pointer, runs_native
 from bootstrap_core.ops.neurons import MOST_REACHED, LayerRun, NeuronConstants, by_image

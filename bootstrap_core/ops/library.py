@@ -138,7 +138,6 @@ class Prepared:
         return kept[key] if key in kept else kept.setdefault(key, make())
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the fields alone."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}  # type: ignore[attr-defined]
 
 

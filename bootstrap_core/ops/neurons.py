@@ -21,8 +21,8 @@ from bootstrap_core.functional.cuba import (
     cuba_backward,
     cuba_states,
     per_channel,
+    surrogate_shape,
 )
-from bootstrap_core.functional.surrogate import surrogate_shape
 from bootstrap_core.ops.library import (
     FOUR,
     LANES,

@@ -101,7 +101,6 @@ class Spikes:
 
     @property
     def device(self) -> torch.device:
-        """Device of the spikes."""
         return self.held.device
 
     def tensor(self) -> Tensor:

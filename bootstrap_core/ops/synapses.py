@@ -76,7 +76,6 @@ class Wiring:
 
     @cached_property
     def groups(self) -> int:
-        """Groups of channels."""
         return 1 if self.geometry is None else self.geometry.groups
 
     @cached_property

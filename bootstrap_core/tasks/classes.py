@@ -13,8 +13,7 @@ from bootstrap_core.data.splits import Split, check_split, time_first, train_val
 from bootstrap_core.data.torch_data import is_torch_data, split_of
 from bootstrap_core.distributed import Share
 from bootstrap_core.network.inputs import AxesWarning, as_input
-from bootstrap_core.tasks.evaluation import Evaluation
-from bootstrap_core.tasks.measures import ACCURACY
+from bootstrap_core.tasks.evaluation import ACCURACY, Evaluation
 from bootstrap_core.tasks.task import Batch, Figures, Task, number
 
 

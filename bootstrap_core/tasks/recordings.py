@@ -13,8 +13,7 @@ from bootstrap_core.distributed import Share
 from bootstrap_core.functional.van_rossum import van_rossum_distance
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
-from bootstrap_core.tasks.evaluation import Evaluation
-from bootstrap_core.tasks.measures import DISTANCE, ERROR
+from bootstrap_core.tasks.evaluation import DISTANCE, ERROR, Evaluation
 from bootstrap_core.tasks.task import Batch, Figures, Task, number
 from specs.summary import summarize
 

@@ -19,8 +19,7 @@ from bootstrap_core.data.splits import Split
 from bootstrap_core.distributed import Share
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.ops.precision import product_dtype
-from bootstrap_core.tasks.evaluation import Evaluation
-from bootstrap_core.tasks.measures import Measure
+from bootstrap_core.tasks.evaluation import Evaluation, Measure
 from specs.network import NetworkSpec
 from specs.summary import summarize
 from specs.training import TrainingSpec

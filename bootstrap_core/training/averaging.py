@@ -44,7 +44,6 @@ class MovingAverage:
         return {"network": self.network.state_dict(), "n_updates": self.n_updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a `state_dict`."""
         self.network.load_state_dict(state["network"])
         self.n_updates = state["n_updates"]
 

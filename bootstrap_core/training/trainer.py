@@ -1,4 +1,4 @@
-"""The bootstrap training loop."""
+"""The bootstrap training loop, and the schema of its state, by which checkpoints from elsewhere are checked."""
 
 import io
 import math
@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
+from torch.optim import Optimizer
 
 from bootstrap_core.analysis.evaluation import evaluate, evaluate_exactly
 from bootstrap_core.data.frames import Frames
@@ -22,7 +23,7 @@ from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.functional.dropout import masks_from
 from bootstrap_core.network.batch_norm import BatchNorm, NormModule
 from bootstrap_core.network.blocks import SpikingBlock
-from bootstrap_core.network.inputs import AxesWarning
+from bootstrap_core.network.inputs import AxesWarning, is_dense
 from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.network import Network, check_network
 from bootstrap_core.network.sampler import RateSampler, mix_seed
@@ -33,12 +34,12 @@ from bootstrap_core.tasks import task_of
 from bootstrap_core.tasks.evaluation import Evaluation
 from bootstrap_core.tasks.task import Batch
 from bootstrap_core.training.averaging import MovingAverage
-from bootstrap_core.training.history import REPORTED, EpochReport, LearningStat, LearningStats
+from bootstrap_core.training.history import REPORTED, EpochReport, LearningStat, LearningStats, Report
 from bootstrap_core.training.initialization import initialize
 from bootstrap_core.training.schedule import Scheduler
-from bootstrap_core.training.trainer_state import TrainerState, check_tensors, tensors_of_optimizer
 from specs.arguments import check_type
 from specs.errors import IntegrityError, SnnZooError
+from specs.fields import Integer
 from specs.files.whole_file import write_whole
 from specs.training import LearningRateSchedule, SnnGradient, TrainingSpec
 from specs.words import counted, first_problem
@@ -54,6 +55,60 @@ RANK_STRIDE = 1 << 16
 
 Teacher = Callable[[Tensor], Tensor]
 """Function that returns logits `[N, classes]` for images `[N, C, H, W]` in 0..1, or for events `[T, N, C, H, W]`."""
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    if not is_dense(tensor):
+        raise ValueError("must be a dense tensor with values")
+    return tensor
+
+
+_Tensors = dict[str, Annotated[Tensor, AfterValidator(_plain)]]
+
+
+class _OptimizerState(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    state: dict[Integer, _Tensors]
+
+
+class _AverageState(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    network: _Tensors
+    n_updates: Annotated[Integer, Field(ge=0)]
+
+
+class TrainerState(BaseModel):
+    """State that `Trainer.state_dict` returns."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    epoch: Annotated[Integer, Field(ge=0)]
+    recipe: TrainingSpec
+    network: _Tensors
+    optimizer: _OptimizerState
+    as_ann: _Tensors | None
+    average: _AverageState | None
+    reports: list[Report]
+
+
+def check_tensors(what: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raise `IntegrityError` unless two dicts have the same names, and tensors of the same dtype and shape."""
+    if names := found.keys() ^ wanted.keys():
+        raise IntegrityError(f"{what}: {min(names)} is {'unknown' if min(names) in found else 'missing'}")
+    for name, tensor in wanted.items():
+        ours, theirs = ([str(one.dtype).removeprefix("torch."), *one.shape] for one in (tensor, found[name]))
+        if ours != theirs:
+            raise IntegrityError(f"{what}: {name} must be {ours}, got {theirs}")
+
+
+def tensors_of_optimizer(optimizer: Optimizer, state: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Any]:
+    """Return a state for `Optimizer.load_state_dict` with checked tensors and the settings of `optimizer` itself."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, found in state.items():
+        if not 0 <= index < len(parameters):
+            raise IntegrityError(f"optimizer.state: parameter {index} is unknown; there are {len(parameters)}")
+        like = parameters[index]
+        check_tensors(f"optimizer.state.{index}", found, {"step": torch.zeros(()), "exp_avg": like, "exp_avg_sq": like})
+    return {"state": dict(state), "param_groups": optimizer.state_dict()["param_groups"]}
 
 
 class Trainer:
@@ -162,8 +217,7 @@ class Trainer:
             on_batch: called after each batch with the number of batches done and their total.
             on_scored: called with the number of validation examples done and of all, first as ANN and then as SNN.
 
-        Raises:
-            SnnZooError: all epochs of the recipe are done, or the loss or a weight is not finite.
+        Raises `SnnZooError` if all epochs of the recipe are done, or the loss or a weight is not finite.
         """
         start, epoch = time.perf_counter(), self.epoch
         if epoch >= self.recipe.epochs:

@@ -35,7 +35,6 @@ class ChipNeurons:
     """Neurons of a layer.
 
     Attributes:
-        threshold_mant: threshold of all neurons.
         current_decay, voltage_decay: `[1]`, or `[channels]`; None for sigma-delta neurons, which have none.
         kind: `CUBA`, `SIGMA_DELTA`, or the name of other neurons in a file.
         sigma_output: whether they are those of a readout of values: their sigma, without messages.
@@ -57,7 +56,6 @@ class ChipNeurons:
 
     @property
     def is_sigma_delta(self) -> bool:
-        """True for sigma-delta neurons."""
         return self.kind == SIGMA_DELTA
 
     @property
@@ -109,7 +107,6 @@ class ChipLayer:
         recurrent: weights from the neurons to themselves, `[out, out]`; they read the spikes of the step before.
         shift: whether spikes leave one step later.
         problems: features that our blocks do not have, or that are unknown here.
-        name: name of the block, for people.
     """
 
     kind: str
@@ -167,8 +164,6 @@ class ChipForm:
         layers: layers in order, each after those that it reads; the input first, unless a file leaves it out.
         time_steps: number of time steps; None if a file does not say it.
         spec: spec as JSON, without the recipe: what integers do not say; None if a file has none.
-        name: name of the network.
-        output: output that is read from the readout.
         input: how inputs enter; None if a file does not say it.
         pixels: what each value of a pixel, 0 to 255, becomes: a graded integer, or a current in units of 1/4096.
         border: the same for the pixels of `input.padding`, by channel.

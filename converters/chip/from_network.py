@@ -129,7 +129,6 @@ def _whole(x: Tensor) -> Numbers:
 
 
 def _records(spec: NetworkSpec, layer: LayerSpec) -> Iterator[StrictModel]:
-    """Yield the records of a spec that describe a layer."""
     yield from (layer, spec.neuron_of(layer), *skips_of(layer))
     if (delays := getattr(layer, "delays", None)) is not None:
         yield delays

@@ -111,8 +111,7 @@ def with_common_neuron(document: Document) -> Document:
 def model_of_form(form: ChipForm, spec: NetworkSpec, *, origin: str) -> Model:
     """Return the model of a spec with the numbers of a form, whose layers are those of the spec.
 
-    Raises:
-        IntegrityError: the form contradicts the spec; the message lists all differences.
+    Raises `IntegrityError` if the form contradicts the spec; the message lists all differences.
     """
     check_fit(spec, form.n_numbers, origin=origin)
     state, problems = build_network(spec, seed=0).state_dict(), []

@@ -16,9 +16,8 @@ from converters.ann_to_snn.onnx_conversion import ImportCallbacks, OnnxConversio
 from converters.ann_to_snn.spiking_layers import MaxPooling
 from converters.chip.from_network import form_of_network
 from converters.cli import console
-from converters.cli.console import echo, print_table, refuse_existing, say
+from converters.cli.console import Rule, UsageError, check_rules, echo, leave_out, print_table, refuse_existing, say
 from converters.cli.options import use_threads
-from converters.cli.usage import Rule, UsageError, check_rules, leave_out
 from converters.formats.c.c_writer import COptions, self_test_options
 from converters.formats.c.sketch_name import SKETCH
 from converters.formats.file_kind import FileKind, kind_of_file
@@ -41,7 +40,7 @@ from converters.formats.nir.nir_neurons import TimeConstants
 from converters.linear.ann import Ann
 from converters.model import Model
 from converters.report.comparison import measure_conversion
-from converters.report.conversion_page import conversion_page
+from converters.report.pages import conversion_page
 from specs.dataset_sources import found_data
 from specs.errors import SnnZooError, UnsupportedError
 from specs.fields import is_name
@@ -286,7 +285,6 @@ def _convert_onnx(
 
 
 def _print_messages(conversion: MessageConversion) -> None:
-    """Print the figures of a network of messages beside those of the ANN."""
     score, n = conversion.score, conversion.multiplications
     echo(f"import: differs from the ONNX reference by at most {conversion.imported.max_abs_error:.2g}")
     if score is not None:

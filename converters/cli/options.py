@@ -34,7 +34,6 @@ class Number(click.ParamType):  # type: ignore[type-arg] # generic since click 8
         self.name = "number[,...]" if several else "number"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        """See `click.ParamType`."""
         parts = str(value).split(",") if self.several else [value]
         numbers = tuple(self._convert_one(part, parameter, context) for part in parts)
         return numbers if len(numbers) > 1 else numbers[0]

@@ -1,21 +1,40 @@
-"""Kinds of model files, detected from the content: suffixes can be wrong.
+"""Kinds of model files, detected from the content: suffixes can be wrong. Some kinds are refused with advice.
 
 The first bytes, and the names inside HDF5 and zip files, select the reader; the suffix selects the writer.
 """
 
 import re
+import shlex
 import zipfile
 from collections.abc import Iterable
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
 
-from converters.formats.export_advice import ForeignModel, export_advice
 from converters.formats.hdf5.hdf5_node import open_hdf5
 from specs.errors import IntegrityError, SnnZooError, UnsupportedError
-from specs.files.given_file import HEAD_BYTES, check_given_file
-from specs.files.given_zip import open_zip
-from specs.files.imposter import refuse_imposter
+from specs.files.given_archives import open_zip
+from specs.files.given_file import HEAD_BYTES, check_given_file, refuse_imposter
 
+CONVERT = "zoo convert model.onnx --data DATA -o model.safetensors"
+EXPORT_ADVICE = (
+    "To convert an ANN, export it in the program that made it, then convert the ONNX file:\n"
+    'torch.onnx.export(model, example_images, "model.onnx")\n'
+    f"{CONVERT}"
+)
+"""Advice on a file of PyTorch that holds an ANN, or only its weights."""
+
+_TF2ONNX = "pip install tensorflow-cpu tf2onnx"
+_FROM_FOLDER = "python -m tf2onnx.convert --saved-model {} --output model.onnx"
+_KERAS = "python -c \"import sys, {0}; {0}.models.load_model(sys.argv[1], compile=False).export('exported')\" {{}}"
+_TORCH = (
+    'python -c "{before}import sys, torch; torch.onnx.export({loaded}.eval(), (torch.zeros(1, 1, 28, 28),), '
+    "'model.onnx', dynamo=False)\" {{}}"
+)
+_PICKLE = "torch.load(sys.argv[1], map_location='cpu', weights_only=False)"
+_APART = "In an environment of its own, run:"
+_SHAPE = "with the shape of your images, channels first, in place of 1, 28, 28:"
+_SCALE = "If the ANN takes pixels in 0..255, add --raw to the last command; if normalised ones, --mean and --std."
+_TRUST = "Loading the file runs code in it. If you trust its author, run"
 HDF5 = b"\x89HDF\r\n\x1a\n"
 PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 SAFETENSORS = b"\0\0\0{"
@@ -23,6 +42,69 @@ SAFETENSORS = b"\0\0\0{"
 ZIP = b"PK\x03\x04"
 ONNX_FIELDS = {0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42}
 """Tags that can follow `ir_version`, the first field of an ONNX model (source: onnx.proto)."""
+
+
+def _keras(module: str) -> tuple[str, ...]:
+    packages = "tensorflow-cpu tf2onnx" if module == "keras" else f"tensorflow-cpu {module} tf2onnx"
+    return f"pip install {packages}", _KERAS.format(module), _FROM_FOLDER.format("exported")
+
+
+class ForeignModel(Enum):
+    """Kinds of files that hold an ANN and that snnzoo does not read.
+
+    The value is the way to ONNX: what the file is, advice before the commands, and the commands with {} for its path.
+    """
+
+    KERAS = "a model of Keras 3", _APART, *_keras("keras")
+    KERAS_2 = "a model of Keras 2", _APART, *_keras("tf_keras")
+    SAVED_MODEL = "a SavedModel of TensorFlow", _APART, _TF2ONNX, _FROM_FOLDER
+    TFLITE = (
+        "a model of TensorFlow Lite",
+        _APART,
+        _TF2ONNX,
+        "python -m tf2onnx.convert --tflite {} --output model.onnx",
+    )
+    TORCHSCRIPT = (
+        "TorchScript, a program (its weights alone are torch.jit.load(...).state_dict())",
+        f"Run, {_SHAPE}",
+        _TORCH.format(before="", loaded="torch.jit.load(sys.argv[1], map_location='cpu')"),
+    )
+    TORCH_PROGRAM = (
+        "a program of torch.export",
+        "Run:",
+        "pip install onnxscript",
+        'python -c "import sys, torch; '
+        "torch.onnx.export(torch.export.load(sys.argv[1]), f='model.onnx', dynamo=True)\" {}",
+    )
+    MODULE = (
+        "a pickled torch module",
+        f"{_TRUST} where its classes can be imported, {_SHAPE}",
+        _TORCH.format(before="", loaded=_PICKLE),
+    )
+    MODULE_OF_SCRIPT = (
+        "a pickled torch module",
+        f"{_TRUST}, with the script that defines its classes, without .py, in place of SCRIPT, and {_SHAPE}",
+        _TORCH.format(before="from SCRIPT import *; ", loaded=_PICKLE),
+    )
+
+
+def export_advice(model: ForeignModel, path: Path, *, detail: str = "") -> str:
+    """Return the message on a file: what it is, with a detail, and the commands that make ONNX of it and convert that.
+
+    `path` is that of the file, or of the folder of a SavedModel.
+
+    >>> print(export_advice(ForeignModel.TFLITE, Path("digits.tflite")))
+    digits.tflite is a model of TensorFlow Lite; snnzoo takes ANNs as ONNX. In an environment of its own, run:
+    pip install tensorflow-cpu tf2onnx
+    python -m tf2onnx.convert --tflite digits.tflite --output model.onnx
+    Then convert the ONNX file:
+    zoo convert model.onnx --data DATA -o model.safetensors
+    If the ANN takes pixels in 0..255, add --raw to the last command; if normalised ones, --mean and --std.
+    """
+    what, before, *commands = model.value
+    first = f"{path} is {what}{detail}; snnzoo takes ANNs as ONNX. {before}"
+    commands = [command.format(shlex.quote(str(path))) for command in commands]
+    return "\n".join([first, *commands, "Then convert the ONNX file:", CONVERT, _SCALE])
 
 
 class FileKind(StrEnum):

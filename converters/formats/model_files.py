@@ -10,14 +10,8 @@ from typing import Any
 
 from bootstrap_core.network.network import Network
 from converters.chip.form import ChipForm, problems_by_place
-from converters.formats.c.board_project import check_sketch_name, project_files, write_project
-from converters.formats.c.c_writer import (
-    COptions,
-    c_problems,
-    check_c_name,
-    header_of,
-    write_c,
-)
+from converters.formats.c.c_targets import check_sketch_name, project_files, write_project
+from converters.formats.c.c_writer import COptions, c_problems, check_c_name, header_of, write_c
 from converters.formats.c.sketch_name import SKETCH, sketch_path
 from converters.formats.file_kind import USES, FileKind, kind_of_file
 from converters.formats.lava_checkpoint import read_checkpoint
@@ -32,7 +26,7 @@ from converters.model import Model, check_card
 from specs.arguments import check_path, check_type
 from specs.dataset_sources import classes_as_option, found_data, stored_data
 from specs.errors import ConversionError, UnsupportedError
-from specs.files.file_digest import sha256_of
+from specs.files.given_file import sha256_of
 from specs.layers.neuron import Reset
 from specs.network import NetworkSpec
 from specs.shapes import pads_of

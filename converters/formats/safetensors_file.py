@@ -14,13 +14,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from bootstrap_core.network.eight_bits import eight_bit_weights
-from converters.formats.safetensors_header import METADATA_KEY, read_header
-from converters.formats.state_dict_file import SCALE, open_safetensors
-from converters.model import Model, check_card, check_fit
+from converters.formats.state_dict_file import METADATA_KEY, SCALE, open_safetensors, read_header
+from converters.model import Model, check_card, check_fit, eight_bit_weights
 from converters.weight_norm.norm_styles import Style, all_finite, has_no_direction, names_of
 from specs.errors import IntegrityError, SpecError
-from specs.files.memory import refuse_beyond_memory
+from specs.files.limits import refuse_beyond_memory
 from specs.files.whole_file import refuse_overwriting, write_whole
 from specs.io import spec_from_document
 

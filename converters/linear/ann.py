@@ -80,7 +80,6 @@ class Smooth:
     constant: float = 1.0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return its values."""
         return SMOOTH[self.name](x, self.constant)
 
 
@@ -140,7 +139,6 @@ class Node:
 
     Attributes:
         name: name, that of the file's node if there is one.
-        operation: the operation, with its weights.
         inputs: names of the nodes that it reads.
         shape: shape of the output, without the batch.
     """
@@ -186,7 +184,6 @@ def run_ann(ann: Ann, images: Tensor, *, keep: bool = False) -> tuple[Tensor, di
     """Return the logits `[N, classes]`, and the outputs of all nodes by name.
 
     Args:
-        ann: the network.
         images: `[N, *shape]`, normalised as the ANN expects, apart from `ann.normalization`.
         keep: True to return the outputs of all nodes; False returns an empty dict in their place.
     """

@@ -24,8 +24,7 @@ def evened(weight: Array, dilation: Pair, padding: Padding) -> tuple[Array, Pair
     The smaller padding of two sides is raised to the larger one, and the kernel gets zeros on the same side. If the
     difference is not a multiple of the dilation, the gaps in the kernel are written out as zeros first.
 
-    Raises:
-        UnsupportedError: the kernel becomes too large.
+    Raises `UnsupportedError` if the kernel becomes too large.
 
     >>> weight, dilation, padding = evened(np.ones((1, 1, 2, 1)), (1, 1), (0, 0, 1, 0))
     >>> weight.ravel().tolist(), dilation, padding  # the zero meets the added row of padding

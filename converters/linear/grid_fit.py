@@ -12,14 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import (
-    BIAS_MANT_MAX,
-    BIAS_MANT_MIN,
-    MANT,
-    WEIGHT_INT_MAX,
-    WEIGHT_INT_MIN,
-    WEIGHT_STEP,
-)
+from bootstrap_core.fixed_point import BIAS_MANT_MAX, BIAS_MANT_MIN, MANT, WEIGHT_INT_MAX, WEIGHT_INT_MIN, WEIGHT_STEP
 from specs.errors import UnsupportedError
 from specs.fields import VTH_MANT_MAX, threshold_mant
 
@@ -72,8 +65,7 @@ def fit_to_grid(
         levels: largest value of a graded input; 1 for spikes.
         most: largest factor in case 3, so that states do not overflow; but weights keep at least 5 bits.
 
-    Raises:
-        UnsupportedError: with the weights in range, the threshold is below 1/64; or all weights round to 0.
+    Raises `UnsupportedError` if the threshold is below 1/64 with the weights in range, or all weights round to 0.
 
     >>> fit = fit_to_grid(torch.tensor([0.25, -0.5]) / 9, None, 1 / 9)
     >>> fit.factor, fit.weight.tolist(), fit.threshold, fit.weight_error

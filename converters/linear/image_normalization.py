@@ -43,7 +43,6 @@ class Normalization:
         return cls(*(tuple(np.atleast_1d(np.asarray(x, np.float64)).tolist()) for x in (mean, std)))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return images `[N, ...]`, normalised."""
         if len(self.mean) == len(self.std) == 1:
             return (images - self.mean[0]) / self.std[0]
         mean, std = (x.to(images.dtype).reshape(-1, *[1] * (images.dim() - 2)) for x in self.each(images.shape[1]))

@@ -61,8 +61,7 @@ EVERYTHING: _Range = (-math.inf, math.inf)
 def folded(ann: Ann) -> Ann:
     """Return the graph with all passes applied.
 
-    Raises:
-        ConversionError: a weight is not finite in 32 bits.
+    Raises `ConversionError` if a weight is not finite in 32 bits.
     """
     for run in PASSES:
         ann = run(ann)
@@ -213,8 +212,7 @@ def with_joined_clips(ann: Ann) -> Ann:
 def in_single_precision(ann: Ann) -> Ann:
     """Round all weights to 32 bits.
 
-    Raises:
-        ConversionError: a weight is not finite in 32 bits.
+    Raises `ConversionError` if a weight is not finite in 32 bits.
     """
     return replace(ann, nodes=tuple(replace(node, operation=_single(node)) for node in ann.nodes))
 
@@ -236,11 +234,9 @@ class _Rewriting:
         return replace(node, inputs=tuple(self.aliases.get(name, name) for name in node.inputs))
 
     def operation(self, name: str) -> Operation | None:
-        """Return the operation of a kept node."""
         return self.nodes[name].operation if name in self.nodes else None
 
     def keep(self, node: Node) -> None:
-        """Add a node."""
         self.nodes[node.name] = node
 
     def remove(self, node: Node, source: str, reason: str, *, became: str = "removed") -> None:
@@ -335,7 +331,6 @@ class _ScaleFolding:
         return value
 
     def _value(self, node: Node, value: _Value, *others: _Value) -> _Value:
-        """Return the value of a node, given those that it reads."""
         match node.operation:
             case ScaleShift(scale, shift):
                 return self._back(value.then(node.name, scale, shift))

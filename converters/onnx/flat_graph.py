@@ -48,8 +48,7 @@ class Budget:
     def spend(self, work: int) -> None:
         """Add to the work.
 
-        Raises:
-            IntegrityError: the work exceeds the limit.
+        Raises `IntegrityError` if the work exceeds the limit.
         """
         self.spent += work
         if self.spent > self.limit:
@@ -74,8 +73,6 @@ class FlatGraph:
     """ANN as read so far, with a record of what each node of the file became.
 
     Attributes:
-        input_shape: shape of one image.
-        budget: work that the import may take.
         dtype: type in which the file computes.
         settled: True if the layout of the input is not changed any more.
         nodes: nodes of the ANN by name.
@@ -106,7 +103,6 @@ class FlatGraph:
 
         Args:
             node: node of the file that it comes from.
-            operation: the operation.
             read: inputs, of which the operation takes the sources.
             shape: shape of the output; by default, the output has shape and layout of the first input.
             rank: number of axes of a tensor of maps: 3 for `[N, C, L]`.
@@ -156,8 +152,7 @@ class FlatGraph:
     def plain(self, node: GraphNode, data: Data) -> Data:
         """Return the tensor as all values of a source: maps, channels first or last, or features, with any zeros.
 
-        Raises:
-            UnsupportedError: the tensor is neither picked from the source's maps nor few features.
+        Raises `UnsupportedError` if the tensor is neither picked from the source's maps nor few features.
         """
         if np.array_equal(np.sort(data.index, axis=None), np.arange(1, data.batch * data.size + 1)):
             return data
@@ -201,7 +196,6 @@ class FlatGraph:
 
         Args:
             node: node of the file that it comes from.
-            data: the tensor.
             seen: `[places, terms]`, values that each place reads, as in `Data.index`, of the first image.
             weight: `[outputs, terms]`; the layer has all places of the first output first.
         """
@@ -269,10 +263,7 @@ class FlatGraph:
         """Return the output shape of windows on maps, once their sizes and work are within the limits.
 
         Args:
-            shape: shape of the maps.
-            batch: number of images.
             window: the windows, with all padding.
-            channels: channels of the output.
             per_output: channels of the maps that one channel of the output reads.
         """
         axes = axes_of(window)

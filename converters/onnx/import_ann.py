@@ -41,7 +41,6 @@ class OnnxImport:
     """ANN from an ONNX file, with a record of the import.
 
     Attributes:
-        ann: the network.
         nodes: `name`, `op`, `became` and `reason` of each node of the file. `became` is the node of the ANN that does
             its work, `input` if the ANN's normalization does, or one of `constant`, `layout`, `removed`, `unused`.
         max_abs_error: largest difference of a logit from onnx's evaluator.
@@ -71,7 +70,6 @@ def import_ann(path: Path, *, replace_activations: bool = False) -> OnnxImport:
     the classes. Activations of quantised models are not rounded.
 
     Args:
-        path: path of the file.
         replace_activations: True to read activations close to a rectifier, such as GELU, as ReLU.
 
     Raises:

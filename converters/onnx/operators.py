@@ -15,7 +15,11 @@ from onnx import TensorProto
 from converters.linear.ann import Add, AvgPool, Bound, Concat, LeakyRelu, MaxPool, PRelu, Relu, ScaleShift, ZeroPad
 from converters.linear.linear_fold import Conv, ungrouped
 from converters.onnx.flat_graph import INPUT, TENSOR_WORK, WEIGHT_WORK, FlatGraph
-from converters.onnx.operands import (
+from converters.onnx.operator_table import (
+    Inputs,
+    Operators,
+    Trait,
+    Value,
     as_floats,
     bound_at,
     constant,
@@ -27,7 +31,6 @@ from converters.onnx.operands import (
     scaled,
     tensor_of,
 )
-from converters.onnx.operator_table import Inputs, Operators, Trait, Value
 from converters.onnx.reading.constant_folding import evaluate, fitted_from
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.reading.onnx_graph import FLOATS, GraphNode
@@ -199,7 +202,6 @@ def _product(node: GraphNode, first: Value | None, second: Value | None, factor:
 
 
 def _turned(data: Data) -> Data:
-    """Return a matrix, transposed."""
     return data.laid_out(data.index.swapaxes(-1, -2)) if data.index.ndim > 1 else data
 
 
@@ -476,7 +478,6 @@ def _total(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
 
 
 def _summed(node: GraphNode, inputs: Inputs, flat: FlatGraph) -> Data:
-    """Append the sum of all inputs."""
     made, *tensors = [value for value in inputs if isinstance(value, Data)]
     for other in tensors:
         made = _sum(node, made, other, flat)
@@ -772,7 +773,6 @@ def _type_named(node: GraphNode) -> str:
 
 
 def _bounds_of(dtype: str) -> tuple[int, int]:
-    """Return the smallest and the largest number of an integer type."""
     bits = int(dtype.removeprefix("u").removeprefix("int"))
     return (0, 2**bits - 1) if dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 

@@ -64,8 +64,7 @@ class Reference:
     def logits(self, images: Tensor) -> npt.NDArray[np.float64]:
         """Return logits `[N, classes]` for images `[N, *shape]` as the ANN takes them.
 
-        Raises:
-            ConversionError: the evaluator cannot run the graph.
+        Raises `ConversionError` if the evaluator cannot run the graph.
         """
         entering, gain = self.graph.input, self.graph.input.gain
         batch = entering.shape[0]
@@ -237,15 +236,13 @@ def make_reference(
     """Return the reference for an import.
 
     Args:
-        graph: graph of the file.
         logits: name of the tensor to compute.
         constants: all tensors that do not depend on the image, by name.
         layout: layout of images in the file's input.
         quantised: rows of quantisations without rounding, with the upper bound that is kept, or None.
         weights: float weights of integer products, by row.
 
-    Raises:
-        ConversionError: the evaluator lacks an operator.
+    Raises `ConversionError` if the evaluator lacks an operator.
     """
     values = {name: _wider(array) for name, array in constants.items()}
     nodes = []

@@ -56,7 +56,6 @@ class Data:
         return replace(self, index=np.ascontiguousarray(index))
 
     def shaped(self, shape: tuple[int, ...]) -> "Data":
-        """Return the tensor in another shape."""
         return self.laid_out(self.index.reshape(shape))
 
     def turned(self) -> "Data":
@@ -89,14 +88,12 @@ def spread_over(data: Data, values: Array, *, fill: float, moves: bool = False) 
     """Broadcast a tensor and a constant; return the tensor, and the constant for each value of the source.
 
     Args:
-        data: the tensor.
         values: the constant, of any shape that broadcasts with the tensor's.
         fill: constant for values of the source that are not in the tensor.
         moves: True if the constant is added, so that it would change the zeros of padding.
 
-    Raises:
-        UnsupportedError: the shapes do not fit, the result is too large, or the constant differs between copies of one
-            value or between images, or would change the zeros of padding.
+    Raises `UnsupportedError` if the shapes do not fit, the result is too large, or the constant differs between
+    copies of one value or between images, or would change the zeros of padding.
     """
     try:
         shape = np.broadcast_shapes(data.index.shape, values.shape)
@@ -124,8 +121,7 @@ def spread_over(data: Data, values: Array, *, fill: float, moves: bool = False) 
 def rows_of(data: Data, features: int) -> Index:
     """Return the indices in the row of the first image, `[features]`; the rows of other images are alike.
 
-    Raises:
-        UnsupportedError: the tensor is not one row of `features` values for each image.
+    Raises `UnsupportedError` if the tensor is not one row of `features` values for each image.
     """
     shape = list(data.index.shape)
     if data.index.size != data.batch * features or (data.index.ndim > 1 and data.index.shape[-1] != features):
@@ -136,8 +132,7 @@ def rows_of(data: Data, features: int) -> Index:
 def one_of(data: Data) -> Index:
     """Return the indices of the first image, flattened; those of other images are alike.
 
-    Raises:
-        UnsupportedError: the tensor mixes the images of a batch.
+    Raises `UnsupportedError` if the tensor mixes the images of a batch.
     """
     shape = list(data.index.shape)
     if data.index.size % data.batch:

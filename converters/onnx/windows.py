@@ -22,11 +22,6 @@ def windows_of(attributes: Mapping[str, Any], kernel: tuple[int, ...], sides: tu
     or to the start. With `ceil_mode`, a last window that starts inside counts too, and the padding that it needs is
     added at the end (source: Operators.md of onnx, MaxPool).
 
-    Args:
-        attributes: attributes of the node.
-        kernel: sides of the kernel.
-        sides: sides of the maps, one or two.
-
     Raises:
         IntegrityError: an attribute has the wrong number of values, or a value out of range.
         UnsupportedError: an `auto_pad` that onnx does not define, or negative padding.
@@ -71,8 +66,7 @@ def transposed_windows_of(
     The paddings are those at the starts and those at the ends of the axes; below 0, they crop (source: Operators.md of
     onnx).
 
-    Raises:
-        IntegrityError: an attribute has the wrong number of values, or a value out of range.
+    Raises `IntegrityError` if an attribute has the wrong number of values, or a value out of range.
     """
     n, auto = len(sides), attributes.get("auto_pad", "NOTSET")
     stride, dilation = (_sides(attributes, name, n, 1) for name in ("strides", "dilations"))
@@ -121,10 +115,7 @@ def in_phases(
 
     Args:
         weight: `[outputs, inputs, height, width]`.
-        window: its windows, in one group.
         steps: n for rows and for columns.
-        sides: height and width of the input.
-        most: largest number of weights.
 
     Returns:
         Weight, windows, and m for rows and for columns; None if the number of outputs is not a multiple of m, or there

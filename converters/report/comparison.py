@@ -36,14 +36,12 @@ class ConversionFigures:
     """Figures for the report of a conversion with data.
 
     Attributes:
-        network: figures of the spiking network alone.
         ann_accuracy: accuracy of the ANN on the images of `network.by_steps`, 0..1.
         agreement: part of these images to which both give the same answer, 0..1.
         correlations: for each layer, correlation of the ANN's activations with the rates; None if it is not defined.
         macs: multiply-accumulate operations of the ANN for one image.
         energy: energy estimates for one image.
         examples: images with the SNN's response, and the ANN's logits.
-        seconds: duration of the measurement.
     """
 
     network: NetworkFigures

@@ -42,7 +42,6 @@ class EnergyEstimate:
 
     @property
     def nanojoules(self) -> float:
-        """Energy of all operations together."""
         return sum(count * cost.picojoules for count, cost in self.terms) / 1000
 
 

@@ -52,7 +52,6 @@ class LayerActivity:
 
     Attributes:
         name: index and kind, such as `1 dense`.
-        shape: shape of the output.
         rate: spikes per neuron and time step; None without neurons.
         synops: synaptic operations that arrive in the layer, per image.
         dead: number of neurons that never spike on the watched images; None without neurons.
@@ -189,7 +188,6 @@ def pick_examples(
 
 
 def _each_class_in_turn(labels: Tensor, indices: Tensor) -> list[int]:
-    """Return the indices in rounds: the first of each class, then the second of each, and so on."""
     seen, turns = Counter[int](), list[tuple[int, int]]()
     for i, label in zip(indices.tolist(), labels[indices].tolist(), strict=True):
         turns.append((seen[label], i))

@@ -42,7 +42,6 @@ class GraphLayer:
 
     Attributes:
         name: index, kind and name, such as `1 dense` or `1 dense stem`.
-        shape: shape of the output.
         facts: further facts, one phrase each.
         sources: indices of the layers that it reads.
         weights: weights of all its synapses; None without weights, or if all are equal or were never trained.
@@ -174,7 +173,6 @@ class Box:
     """Box of a layer, in SVG units.
 
     Attributes:
-        layer: the layer.
         top, height: upper edge and height.
         lines: lines of text, `(y, text)`.
         bars: bars of the histogram, `(x, y, width, height)`.

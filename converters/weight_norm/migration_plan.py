@@ -17,17 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from converters.weight_norm.nesting import find_state_dicts, holds_tensors, replace_at
 from converters.weight_norm.norm_styles import (
     COMPUTED,
     WHOLE,
     Style,
     all_finite,
+    find_state_dicts,
+    holds_tensors,
     kept_axis,
     magnitude_shape,
     multiply_out,
     names_of,
     parts,
+    replace_at,
     split,
     zero_rows,
 )
@@ -55,12 +57,10 @@ class TensorSpec:
 
     @property
     def n_elements(self) -> int:
-        """Number of elements."""
         return prod(self.shape)
 
     @property
     def n_bytes(self) -> int:
-        """Size of the values, in bytes."""
         return self.n_elements * self.dtype.itemsize
 
 
@@ -274,9 +274,8 @@ def migrate_state_dict(
             floating-point tensors named `weight` with two axes or more get one; otherwise none does.
         dim: Axis that a new norm keeps; None for one norm over all axes.
 
-    Raises:
-        ConversionError: half of a weight norm is missing, two forms of a weight differ, or a new name is taken; `state`
-            is not a mapping.
+    Raises `ConversionError` if half of a weight norm is missing, two forms of a weight differ, or a new name is
+    taken; `state` is not a mapping.
 
     Warns:
         UserWarning: a weight is stored twice, has rows of zeros, or is not finite.

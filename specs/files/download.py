@@ -111,8 +111,7 @@ def fetch_whole(target: Path, fetch: Callable[[BinaryIO], object], check: Callab
         fetch: called with a file open for appending; appends the missing bytes.
         check: called with a path; raises `IntegrityError` if the file is not as expected.
 
-    Raises:
-        SnnZooError: the file cannot be written. Errors of `fetch` and `check` are passed on.
+    Raises `SnnZooError` if the file cannot be written. Errors of `fetch` and `check` are passed on.
     """
     if _is_in_order(target, check):
         return target
@@ -167,9 +166,8 @@ def download(
 def persist(attempt: Callable[[], object], file: BinaryIO, *, what: str) -> None:
     """Call `attempt`, which appends to `file`; repeat it after each `BrokenOffError`, with growing pauses.
 
-    Raises:
-        TransferError: `ATTEMPTS` attempts in a row brought nothing new, or all took too long for what they brought; the
-            message begins with `what`.
+    Raises `TransferError` if `ATTEMPTS` attempts in a row brought nothing new, or all took too long for what they
+    brought; the message begins with `what`.
     """
     began, start = time.monotonic(), file.seek(0, os.SEEK_END)
     furthest, failures = start, 0

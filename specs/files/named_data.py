@@ -15,8 +15,7 @@ from pathlib import Path
 from specs.dataset_sources import dataset_names
 from specs.errors import DataError, SnnZooError
 from specs.files.download import cache_folder
-from specs.files.file_digest import sha256_of
-from specs.files.given_file import real_path
+from specs.files.given_file import real_path, sha256_of
 from specs.files.whole_file import write_whole
 
 
@@ -43,11 +42,6 @@ def check_named_data(data: str, file: Path, name: str) -> None:
 
     A model may come from a stranger, so it must not choose which files are opened outside its folder. Data that the
     user named when the model was made on this machine are opened.
-
-    Args:
-        data: name of a dataset, or a path.
-        file: file of the model.
-        name: name of the model, for the error.
     """
     if data in dataset_names():
         return

@@ -26,8 +26,7 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     Data go into a temporary file beside it, which is synced to disk and renamed at the end. Missing folders are made,
     and temporary files that killed processes left behind are removed.
 
-    Raises:
-        SnnZooError: the file cannot be written. After any exception the temporary file is removed.
+    Raises `SnnZooError` if the file cannot be written. After any exception the temporary file is removed.
     """
     path = Path(path)
     try:

@@ -9,13 +9,7 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationInfo,
-    field_validator,
-    model_serializer,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
 from specs.fields import (
     MAX_DELAY,
@@ -72,11 +66,9 @@ class IdentitySkip(_Skip):
     kind: Literal["identity"] = "identity"
 
     def as_layer(self, before: Shape, after: Shape) -> tuple["ConvSpec | DenseSpec", Shape]:
-        """Return a convolution with kernel 1 and one group for each channel."""
         return ConvSpec(channels=before[0], kernel=(1, 1), groups=before[0]), (*before, 1, 1)[:3]
 
     def output_shape(self, before: Shape, after: Shape) -> Shape:
-        """Return the shape of the source."""
         return before
 
 
@@ -86,7 +78,6 @@ class DenseSkip(_Skip):
     kind: Literal["dense"] = "dense"
 
     def as_layer(self, before: Shape, after: Shape) -> tuple["ConvSpec | DenseSpec", Shape]:
-        """Return a dense layer from the flattened source."""
         return DenseSpec(features=after[0]), (math.prod(before),)
 
 
@@ -106,7 +97,6 @@ class ConvSkip(_Skip):
     """Number of groups, as in `torch.nn.Conv2d`; must divide the input and output channels."""
 
     def as_layer(self, before: Shape, after: Shape) -> tuple["ConvSpec | DenseSpec", Shape]:
-        """Return the convolution and the shape of its input."""
         return ConvSpec(channels=after[0], **self.model_dump(exclude={"kind", "source"})), before
 
 

@@ -20,8 +20,7 @@ from programs import WorkerError, arguments
 
 from bootstrap_core import IntegerNetwork, Network, build_network
 from converters.formats.netx.lava_limits import limit_problems
-from converters.formats.netx.netx_model import netx_of
-from converters.formats.netx.netx_writer import save_netx
+from converters.formats.netx.netx_model import netx_of, save_netx
 from specs import NetworkSpec, StateOverflowError
 
 N_IMAGES = 2

@@ -16,7 +16,7 @@ import converters.cli
 import zoo.cli
 from converters import read_model
 from converters.cli.console import json_text
-from converters.formats.safetensors_file import METADATA_KEY
+from converters.formats.state_dict_file import METADATA_KEY
 
 ESCAPES = "\x1b[31m", "\x9b31m", "\u202e"
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")

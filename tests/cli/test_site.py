@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.formats.c import c_wasm
+from converters.formats.c import c_targets as c_wasm
 from converters.formats.safetensors_file import read_safetensors
 from specs import UnsupportedError
 from zoo.factory import model_file

@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 
 from bootstrap_core import load_dataset
-from bootstrap_core.tasks.measures import ACCURACY
+from bootstrap_core.tasks.evaluation import ACCURACY
 from bootstrap_core.training.trainer import Trainer
 from converters import read_model, write_model
-from specs.files.file_digest import sha256_of
+from specs.files.given_file import sha256_of
 from specs.io import load_spec
 from specs.training import TrainingSpec
 from zoo.card import load_card

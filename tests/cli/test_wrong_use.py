@@ -20,8 +20,7 @@ from converters.file_migration import migrate_file
 from specs import dump_spec, load_spec
 from specs.errors import SnnZooError
 from zoo.cli import main
-from zoo.factory import model_file
-from zoo.packaged_files import packaged_path
+from zoo.factory import model_file, packaged_path
 from zoo.sources import resolve_device
 
 GOLDEN = Path(__file__).parents[1] / "golden"

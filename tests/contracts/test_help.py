@@ -13,7 +13,7 @@ from bootstrap_core import load_dataset
 from bootstrap_core.pictures import png
 from specs import json_schema
 from zoo.cli.program import zoo
-from zoo.packaged_files import packaged_path
+from zoo.factory import packaged_path
 
 FIRST = ["zoo train", "zoo card"]
 """Examples that run first, since others read their files."""

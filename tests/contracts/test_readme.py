@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from specs import parse_spec
 from zoo.cli.program import zoo
-from zoo.packaged_files import packaged_path
+from zoo.factory import packaged_path
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [

@@ -22,7 +22,7 @@ from typing import Any
 
 LOADED = (
     *("converters.onnx.import_ann", "converters.ann_to_snn.onnx_conversion", "PIL.Image"),
-    *("zoo.sources", "zoo.hub.fetch", "zoo.runs.learning_curves", "zoo.runs.golden", "zoo.card_text"),
+    *("zoo.sources", "zoo.hub.fetch", "zoo.runs.training_run", "zoo.runs.golden", "zoo.card_text"),
     *("zoo.cli.program", "pyfive", "fsspec.core", "h5py"),
 )
 SECONDS = 5

@@ -43,7 +43,7 @@ def _spec(path: Path) -> None:
 
 
 def _idx(path: Path) -> None:
-    from bootstrap_core.data.idx_files import read_idx
+    from bootstrap_core.data.published_files import read_idx
 
     read_idx(path)
 
@@ -110,7 +110,7 @@ def _card(path: Path) -> None:
     from zoo.card import dump_card, load_card
     from zoo.card_text import as_markdown
     from zoo.runs.golden import golden_images
-    from zoo.runs.learning_curves import reports_of
+    from zoo.runs.training_run import reports_of
 
     card = load_card(path)
     as_markdown(card, NetworkSpec.model_validate(DENSE))

@@ -19,7 +19,7 @@ import yaml
 from hypothesis import strategies as st
 from onnx import ModelProto
 
-from converters.formats.safetensors_file import METADATA_KEY
+from converters.formats.state_dict_file import METADATA_KEY
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 

@@ -116,7 +116,7 @@ def data_export(
     """
     from bootstrap_core.data.frames import read_frames
     from bootstrap_core.data.image_arrays import UNLABELLED
-    from converters.formats.c.c_inputs import labels_path, write_frames, write_inputs
+    from converters.formats.c.c_targets import labels_path, write_frames, write_inputs
 
     labels = labels_path(output)
     if labels == output:

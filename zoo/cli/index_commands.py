@@ -1,4 +1,4 @@
-"""The commands `list`, `pull` and `publish`, which work with indexes of models."""
+"""The commands that work with indexes of models: list, pull, publish and site."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,18 @@ from typing import Any
 
 import click
 
-from converters.cli.console import byte_bar, command, echo, force_option, json_option, json_text, print_table, say, warn
+from converters.cli.console import (
+    byte_bar,
+    command,
+    echo,
+    force_option,
+    json_option,
+    json_text,
+    print_table,
+    refuse_existing,
+    say,
+    warn,
+)
 from converters.cli.options import PathArgument, cache_option, complete_models
 from specs.errors import SnnZooError
 from specs.words import percent
@@ -14,7 +25,6 @@ from zoo.model_format import ModelFormat
 
 
 def _index_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options `--from` and `--offline`."""
     command = click.option(
         "--offline", is_flag=True, help="Use only indexes on this machine, and models that were pulled before."
     )(command)
@@ -182,3 +192,27 @@ def publish_model(file: Path, card: Path, url: str, own_data: bool, card_only: b
 
     reference = publish(file, card, url, own_data=own_data, card_only=card_only)
     echo(json_text({"published": reference, "index": url}) if as_json else reference)
+
+
+@command()
+@click.argument("index", required=False)
+@click.option("-o", "--output", "folder", required=True, type=PathArgument, help="Folder to write the pages into.")
+@force_option
+@json_option
+def site(index: str | None, folder: Path, force: bool, as_json: bool) -> None:
+    """Write a static site of an index: a table of its models, and a page for each.
+
+    INDEX is a folder, https://, hf:// or another URL of fsspec; by default it is the package. The pages open from the
+    folder and from any web server. A page has the model's card, its spikes, the commands that get it, and the model
+    itself, which runs in the page: this needs clang and lld where the site is made. A page without it says why.
+
+    Example: zoo site -o site
+    """
+    from zoo.site import INDEX_PAGE, make_site
+
+    refuse_existing(folder / INDEX_PAGE, force)
+    made = make_site(folder, index, say=say, warn=warn)
+    if as_json:
+        echo(json_text({"output": str(folder), "models": made}))
+    else:
+        echo(folder / INDEX_PAGE)

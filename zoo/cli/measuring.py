@@ -11,7 +11,7 @@ from converters.cli.options import say_sample, use_threads
 from converters.formats.file_kind import USES, FileKind, kind_of_file
 from converters.formats.model_files import MODEL_SUFFIXES
 from converters.formats.safetensors_file import read_safetensors
-from converters.report.gallery import gallery_page, measure_gallery
+from converters.report.pages import gallery_page, measure_gallery
 from specs.dataset_sources import SAMPLE_NAME, found_data, sources
 from specs.errors import ConversionError, SnnZooError
 from specs.files.whole_file import write_whole
@@ -20,9 +20,8 @@ from zoo.card import NO_LICENCE, Card, FileFacts, dump_card, load_card
 from zoo.cli.given_model import load_data, need_classes, own_card, read_and_say, say_fresh
 from zoo.factory import local_model, unknown_model
 from zoo.runs.card_files import card_path
-from zoo.runs.learning_curves import read_curves, reports_of
 from zoo.runs.measurement import differences, measure_card, measure_seed
-from zoo.runs.training_run import read_metrics
+from zoo.runs.training_run import read_curves, read_metrics, reports_of
 from zoo.sources import TRAINED, refuse_folder
 
 

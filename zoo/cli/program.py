@@ -1,28 +1,108 @@
-"""The group of commands `zoo`. A command parses, calls the library once, and prints; it imports torch inside itself."""
+"""The group of commands zoo, and demo and completion. A command parses, calls the library once, and prints."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import get_completion_class
 
-from converters.cli.console import CONTEXT_SETTINGS, KnownModels, describe_platform, echo, is_verbose, talk_options
+from converters.cli.console import (
+    CONTEXT_SETTINGS,
+    KnownModels,
+    command,
+    describe_platform,
+    echo,
+    force_option,
+    is_verbose,
+    json_option,
+    json_text,
+    print_table,
+    refuse_existing,
+    say,
+    talk_options,
+)
 from converters.cli.convert_command import convert
 from converters.cli.migrate_command import migrate
+from converters.cli.options import PathArgument
 from specs.errors import SnnZooError
-from zoo.cli.card_command import card
-from zoo.cli.completion_command import completion
+from specs.words import percent
 from zoo.cli.data_commands import data
-from zoo.cli.demo_command import demo
-from zoo.cli.gallery_command import gallery
-from zoo.cli.index_commands import list_models, publish_model, pull
-from zoo.cli.score_commands import evaluate_model, predict
-from zoo.cli.show_commands import show, verify
-from zoo.cli.site_command import site
-from zoo.cli.spec_commands import build, check, schema
-from zoo.cli.train_command import train
+from zoo.cli.index_commands import list_models, publish_model, pull, site
+from zoo.cli.model_commands import card, evaluate_model, gallery, predict, show, verify
+from zoo.cli.spec_commands import build, check, schema, train
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+VARIABLE = "_ZOO_COMPLETE"
+"""Environment variable by which a shell asks click for completions."""
+
+
+@command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that makes a shell complete zoo commands.
+
+    It completes commands, options, models and datasets. Evaluate it in the start-up file of the shell:
+
+    \b
+    ~/.bashrc                    eval "$(zoo completion bash)"
+    ~/.zshrc                     eval "$(zoo completion zsh)"
+    ~/.config/fish/config.fish   zoo completion fish | source
+
+    Example: zoo completion bash
+    """
+    found = get_completion_class(shell)
+    assert found is not None
+    root = click.get_current_context().find_root()
+    echo(found(root.command, {}, "zoo", VARIABLE).source())
+
+
+@command()
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    type=PathArgument,
+    default=Path("demo"),
+    show_default=True,
+    help="Folder to write into.",
+)
+@force_option
+@json_option
+def demo(folder: Path, force: bool, as_json: bool) -> None:
+    """Score a model and convert an ANN in a minute, offline.
+
+    Writes a trained model and scores it on embedded test images, converts an embedded ANN into a spiking network, and
+    draws a page about each.
+
+    Example: zoo demo -o demo
+    """
+    import torch
+
+    from converters.formats.model_files import file_entry
+    from zoo.demo import ANN, FILES, MODEL, run_demo
+
+    for name in FILES:
+        refuse_existing(folder / name, force)
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = run_demo(folder, force=force, say=say)
+    if as_json:
+        score = {"time_steps": found.score.time_steps, "accuracy": found.score.accuracy}
+        outputs = [file_entry(folder / name) for name in FILES]
+        echo(json_text({MODEL: score, "conversion": found.conversion.report, "outputs": outputs}))
+        return
+    say("")
+    rows = [
+        [MODEL, f"T={found.score.time_steps}, integers", percent(found.score.accuracy)],
+        [ANN, "ANN", percent(found.conversion.ann)],
+    ]
+    for t, accuracy in found.conversion.tuned.items():
+        rows.append([ANN, f"T={t}, integers", "overflows" if accuracy is None else percent(accuracy)])
+    print_table(["network", "run", "accuracy"], rows)
+    echo()
+    print_table(["file", "what it is"], [[str(folder / name), what] for name, what in FILES.items()], words=True)
 
 
 def _local_model(name: str) -> Path | None:

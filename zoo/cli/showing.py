@@ -21,8 +21,8 @@ from converters.formats.netx.netx_report import (
     neuron_rows,
 )
 from converters.model import Model
-from converters.report.card_rows import card_rows
 from converters.report.network_graph import graph_of_model, graph_of_netx, graph_page, graph_svg
+from converters.report.rendering import card_rows
 from specs.errors import IntegrityError, SnnZooError
 from specs.files.whole_file import write_whole
 from zoo.card import Card
@@ -30,7 +30,7 @@ from zoo.card_text import Section, as_markdown, c_section, costs_in_c, document,
 from zoo.cli.given_model import own_card, print_layers, read_and_say, say_fresh
 from zoo.factory import model_names
 from zoo.model_format import ModelFormat
-from zoo.runs.learning_curves import reports_of
+from zoo.runs.training_run import reports_of
 from zoo.runs.verification import verify_model
 from zoo.sources import is_netx, layers_of, model_path, read_source
 

@@ -10,7 +10,7 @@ from bootstrap_core.data.frames import FrameDataset, load_frames
 from bootstrap_core.data.splits import Dataset
 from bootstrap_core.distributed import Group, join_group, local_device
 from bootstrap_core.network.mode import Mode
-from bootstrap_core.tasks.measures import Measure
+from bootstrap_core.tasks.evaluation import Measure
 from bootstrap_core.training.history import EpochReport
 from converters.cli.console import (
     ProgressLine,
@@ -189,7 +189,6 @@ def _epoch_line(report: EpochReport, epochs: int) -> str:
 
 
 def _header(measure: Measure) -> tuple[str, ...]:
-    """Return the header of the table of epochs."""
     return "", "training loss", measure.name, "validation ANN", "      SNN   ", "seconds"
 
 

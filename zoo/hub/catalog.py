@@ -76,8 +76,7 @@ def model_cache(cache_dir: Path | None = None) -> Path:
 def cached_models(cache_dir: Path | None = None) -> Catalog:
     """Return the catalog of pulled models; a name without a revision means the revision pulled last.
 
-    Raises:
-        IntegrityError: the cache's index is damaged; the message says how to repair it.
+    Raises `IntegrityError` if the cache's index is damaged; the message says how to repair it.
     """
     folder = model_cache(cache_dir)
     try:

@@ -17,8 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from specs.errors import IntegrityError, SpecError
 from specs.fields import Name, StrictModel, TimeSteps
-from specs.files.file_digest import sha256_of
-from specs.files.strict_json import unique_keys
+from specs.files.given_file import sha256_of, unique_keys
 from specs.io import document_as
 from zoo.card import REVISION_DIGITS, Card, Digest, FileFacts, Part, check_revision, revision_of
 from zoo.model_format import ModelFormat
@@ -80,7 +79,6 @@ class IndexedModel(StrictModel):
 
     @classmethod
     def of(cls, card: Card, files: dict[str, IndexedFile], card_file: IndexedFile) -> "IndexedModel":
-        """Build the entry of a model from its card and files."""
         return cls(
             revision=card.revision,
             description=_line(card.description),
@@ -130,7 +128,6 @@ class ZooIndex(StrictModel):
 
     @classmethod
     def empty(cls) -> "ZooIndex":
-        """Return an index without models."""
         return cls(schema_version=INDEX_VERSION, models={})
 
     def get(self, name: str, revision: str | None = None) -> IndexedModel | None:
@@ -139,7 +136,6 @@ class ZooIndex(StrictModel):
         return next((model for model in reversed(revisions) if revision is None or model.is_revision(revision)), None)
 
     def lists(self, file: IndexedFile) -> bool:
-        """Return whether a file is one of the index."""
         return any(file in (model.card, *model.files.values()) for models in self.models.values() for model in models)
 
     def adding(self, name: str, model: IndexedModel) -> "ZooIndex":

@@ -94,7 +94,6 @@ class FolderTransport:
         self.url = str(self.folder)
 
     def fetch(self, path: str, file: BinaryIO, size: int | None = None, progress: Progress = no_progress) -> None:
-        """See `Transport.fetch`."""
         source = self.folder / path
         found, limit = check_given_file(source, error=TransferError), INDEX_BYTES if size is None else size
         if found > limit:
@@ -128,7 +127,6 @@ class WebTransport:
             raise SnnZooError(f"{url}: the URL of an index must not contain ? or #, since file paths are appended")
 
     def fetch(self, path: str, file: BinaryIO, size: int | None = None, progress: Progress = no_progress) -> None:
-        """See `Transport.fetch`."""
         url = f"{self.address}/{quote(path)}"
         download(url, file, size=size, limit=INDEX_BYTES, headers=self.headers, progress=progress)
 
@@ -167,7 +165,6 @@ class FsspecTransport:
         self._files, self._root = url_to_fs(url)
 
     def fetch(self, path: str, file: BinaryIO, size: int | None = None, progress: Progress = no_progress) -> None:
-        """See `Transport.fetch`."""
         what = f"{self.url}/{path}"
 
         def attempt() -> None:

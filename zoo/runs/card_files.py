@@ -4,10 +4,9 @@ from pathlib import Path
 
 from specs.errors import SnnZooError
 from zoo.card import Card, FileFacts, is_card, load_card
-from zoo.factory import model_names
+from zoo.factory import model_names, packaged_path
 from zoo.hub.catalog import find_model, local_catalogs
 from zoo.hub.fetch import local_file
-from zoo.packaged_files import packaged_path
 
 FOLDER, SUFFIX = "cards", ".yaml"
 

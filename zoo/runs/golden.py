@@ -73,8 +73,7 @@ def golden_images(golden: Golden) -> Tensor:
 def golden_differences(exact: IntegerNetwork, golden: Golden) -> list[str]:
     """Compare the network's output with the card's; return what differs, empty if every bit agrees.
 
-    Raises:
-        IntegrityError: the images in the card are damaged.
+    Raises `IntegrityError` if the images in the card are damaged.
     """
     logits, spikes = _run(exact, golden_images(golden))
     found = []

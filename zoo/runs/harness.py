@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from bootstrap_core.analysis.evaluation import effective_operations
 from bootstrap_core.analysis.plain_layers import Neurons, PlainNetwork
-from bootstrap_core.analysis.synaptic_operations import effective_operations
 from bootstrap_core.data.splits import Split
 from bootstrap_core.network.network import Network
 from bootstrap_core.tasks.evaluation import Evaluation
@@ -38,8 +38,6 @@ def measure_with_harness(network: Network, split: Split, score: Evaluation) -> l
     """Run NeuroBench's harness on a network, as SNN at its T.
 
     Args:
-        network: the network.
-        split: images and labels.
         score: our scores of the same images, at the same T.
 
     Raises:

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import accuracy_by_steps, evaluate
-from bootstrap_core.analysis.synaptic_operations import count_as_ann, effective_operations
+from bootstrap_core.analysis.evaluation import accuracy_by_steps, count_as_ann, effective_operations, evaluate
 from bootstrap_core.data.splits import Dataset
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
@@ -278,7 +277,6 @@ def _believed(path: Path, kind: type[Typed], **facts: object) -> Typed:
 
 
 def _operations(network: Network, counts: Sequence[Tensor], n_images: int, *, is_ann: bool = False) -> OperationsOf:
-    """Return the operations per image."""
     found = effective_operations(network, counts)
     macs = sum(found) if is_ann else found[1] if network.spec.input.is_graded else 0.0
     return OperationsOf(effective_macs=macs / n_images, effective_acs=(sum(found) - macs) / n_images)

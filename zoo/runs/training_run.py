@@ -15,6 +15,7 @@ import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +25,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, Valida
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import evaluate, evaluate_exactly
-from bootstrap_core.data.data_files import changes, data_files
+from bootstrap_core.data.data_places import changes, data_files
 from bootstrap_core.data.frames import FrameDataset
 from bootstrap_core.data.splits import Dataset
 from bootstrap_core.distributed import ALONE, Group
@@ -32,8 +33,7 @@ from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.progress import Progress, no_progress
 from bootstrap_core.tasks import task_of
-from bootstrap_core.tasks.evaluation import Evaluation
-from bootstrap_core.tasks.measures import Measure
+from bootstrap_core.tasks.evaluation import Evaluation, Measure
 from bootstrap_core.training.history import REPORT, EpochReport
 from bootstrap_core.training.trainer import Teacher, Trainer
 from converters.formats.model_files import write_model
@@ -41,8 +41,7 @@ from converters.formats.safetensors_file import read_safetensors
 from converters.formats.state_dict_file import check_pickle
 from converters.model import Model
 from specs.errors import IntegrityError, SnnZooError
-from specs.files.file_digest import sha256_of
-from specs.files.given_file import check_given_file
+from specs.files.given_file import check_given_file, sha256_of
 from specs.files.named_data import note_named_data
 from specs.files.whole_file import refuse_file_as_folder, remove_leftovers, write_whole
 from specs.io import dump_spec
@@ -50,13 +49,15 @@ from specs.network import NetworkSpec
 from specs.shapes import fit_input
 from specs.training import LearningRateSchedule, TrainingSpec
 from specs.words import counted, first_problem
-from zoo.card import Versions, revision_of
+from zoo.card import Curves, Training, Versions, revision_of
 from zoo.sources import TRAINED, model_path, read_source
 
 SPEC, CHECKPOINT = "spec.yaml", "checkpoint.pt"
 OUTCOMES = MODEL, METRICS, CURVES = TRAINED, "metrics.jsonl", "curves.png"
 FILES = *OUTCOMES, CHECKPOINT, SPEC
 LOCK = ".train.lock"
+DIGITS = 6
+"""Significant digits of values in a card's curves."""
 
 
 @contextmanager
@@ -65,8 +66,7 @@ def sole_run(folder: Path) -> Iterator[None]:
 
     The system releases the lock of a process that was killed. A folder that was made here and stayed empty is removed.
 
-    Raises:
-        SnnZooError: another process trains in this folder, or it cannot be written.
+    Raises `SnnZooError` if another process trains in this folder, or it cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -102,9 +102,7 @@ class TrainingRun:
         weights: state dict to start from; by default fresh weights from the recipe's seed.
         start_revision: revision of the model file with these weights, for the card.
         start_changes: fields of that file's spec that `spec` replaces, as `key=value`, for the card.
-        device: device to train on.
         resume: continue from the checkpoint in the folder.
-        group: processes that train together.
 
     Raises:
         SnnZooError: nothing to resume, or the checkpoint has another spec or more epochs.
@@ -404,8 +402,7 @@ def load_teacher(spec: NetworkSpec, device: str = "cpu") -> Teacher | None:
 
     The teacher answers in ANN mode.
 
-    Raises:
-        SnnZooError: there is no such model, or it cannot teach this network.
+    Raises `SnnZooError` if there is no such model, or it cannot teach this network.
     """
     if spec.training is None or spec.training.teacher is None:
         return None
@@ -431,8 +428,7 @@ def load_teacher(spec: NetworkSpec, device: str = "cpu") -> Teacher | None:
 def read_metrics(folder: Path) -> list[EpochReport]:
     """Read the reports of all epochs of the run in `folder`, in order; an empty list without a metrics file.
 
-    Raises:
-        IntegrityError: a line is not what `TrainingRun` writes; the message names file and line.
+    Raises `IntegrityError` if a line is not what `TrainingRun` writes; the message names file and line.
     """
     return _parse_metrics(_read_metrics(folder), folder / METRICS)
 
@@ -462,3 +458,38 @@ def _parse_metrics(data: bytes, path: Path, n_epochs: int | None = None) -> list
                 "zoo train: move it out of the model's folder"
             ) from None
     return reports
+
+
+def read_curves(run: Path) -> Curves:
+    """Read the learning curves of the training run in the folder `run`.
+
+    Raises:
+        SnnZooError: the folder has no metrics of any epoch.
+        IntegrityError: the metrics are damaged.
+    """
+    reports = [report.document() for report in read_metrics(run)]
+    if not reports:
+        raise SnnZooError(f"no learning curves: {run / METRICS} is missing or has no epoch")
+    if missing := [name for name in Curves.model_fields if name not in reports[0]]:
+        raise SnnZooError(f"{run / METRICS} has no {missing[0]}: only networks that give classes have cards")
+    return Curves(**{name: tuple(_rounded(report[name]) for report in reports) for name in Curves.model_fields})
+
+
+def reports_of(training: Training) -> list[EpochReport]:
+    """Return a report for each epoch, empty without curves; the last one with `best` is the epoch that was kept."""
+    if (curves := training.curves) is None:
+        return []
+    kept = len(curves.seconds) if training.epoch is None else training.epoch
+    reports, best = list[EpochReport](), None
+    for epoch, values in enumerate(zip(*curves.model_dump().values(), strict=True)):
+        figures = dict(zip(Curves.model_fields, values, strict=True))
+        report = REPORT.validate_python({"epoch": epoch, "best": False, **figures})
+        is_better = best is None or report.rank > best
+        best = report.rank if is_better else best
+        # a later epoch with a better accuracy overflowed
+        reports.append(replace(report, best=epoch == kept or (is_better and epoch < kept)))
+    return reports
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.{DIGITS}g}")

@@ -13,7 +13,7 @@ from converters.weight_norm.migration_plan import migrate_state_dict
 from converters.weight_norm.norm_styles import Style
 from specs.dataset_sources import found_data
 from specs.errors import SnnZooError
-from specs.files.file_digest import sha256_of
+from specs.files.given_file import sha256_of
 from specs.files.named_data import check_named_data
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
@@ -77,8 +77,7 @@ class Start(NamedTuple):
 def load_start(spec: NetworkSpec) -> Start | None:
     """Load the model that the recipe of `spec` starts from; None without one.
 
-    Raises:
-        SnnZooError: there is no such model, or it has other layers.
+    Raises `SnnZooError` if there is no such model, or it has other layers.
     """
     if spec.training is None or spec.training.start is None:
         return None

@@ -47,8 +47,7 @@ def verify_model(source: str, against: Path | None = None) -> list[Check]:
             `card_of`), and every model file or C source of the same name beside `source`. C source that is as snnzoo
             writes it is also compiled, if there is a compiler, and its self-test run.
 
-    Raises:
-        SnnZooError: `source` cannot be read, or the file `against` does not exist.
+    Raises `SnnZooError` if `source` cannot be read, or the file `against` does not exist.
     """
     model = read_source(source)[0]
     network, card = model.build(), card_of(source)

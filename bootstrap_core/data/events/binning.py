@@ -19,7 +19,7 @@ from bootstrap_core.data.stored_images import STORED_FROM
 from bootstrap_core.progress import Progress, current_progress
 from specs.errors import DataError
 from specs.fields import Shape
-from specs.files.memory import refuse_beyond_memory
+from specs.files.limits import refuse_beyond_memory
 from specs.network import NetworkSpec
 
 MOST_BINS = 4096

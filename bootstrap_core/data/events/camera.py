@@ -44,7 +44,6 @@ class Camera:
         spread: standard deviation of the thresholds of the pixels, as a part of `threshold`.
         noise_hz: events per second of each pixel that have no cause.
         step_ms: time step; a pixel sends at most one event in each.
-        end_ms: end of the recording.
     """
 
     size: tuple[int, int] = (34, 34)

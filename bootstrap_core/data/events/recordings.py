@@ -24,7 +24,7 @@ from bootstrap_core.data.class_folders import ExampleFile, read_file
 from bootstrap_core.data.stored_images import read_header
 from specs.arguments import check_type
 from specs.errors import DataError, IntegrityError
-from specs.files.given_zip import open_zip
+from specs.files.given_archives import open_zip
 from specs.files.limits import EVENT_FILE_BYTES
 
 EVENT_BYTES = 5
@@ -186,7 +186,6 @@ def _of_fields(arrays: Arrays, where: str) -> Events:
 
 
 def _whole(array: npt.NDArray[Any], name: str, where: str) -> npt.NDArray[np.int64]:
-    """Return an array of whole numbers `[n]` as int64."""
     if array.ndim != 1 or array.dtype.kind not in "biuf":
         raise DataError(f"{where}: {name} has dtype {array.dtype} and shape {list(array.shape)[:8]}, not numbers [n]")
     if array.dtype.kind == "f" and not (np.isfinite(array) & (array % 1 == 0)).all():

@@ -66,7 +66,6 @@ class Population:
 
     @property
     def size(self) -> int:
-        """Number of neurons."""
         return self.channels * self.plane
 
 
@@ -98,7 +97,6 @@ class Synapses:
 
     @property
     def n_weights(self) -> int:
-        """Number of weights."""
         return self.weight.size
 
     @property
@@ -198,7 +196,6 @@ class Plan:
     """Everything about the C source of a network except its numbers.
 
     Attributes:
-        form: the network.
         input: the pixels with their padding, or the events, as maps with their channels last.
         stages: blocks with synapses, in order.
         last: population that the readout reads, or of an affine readout its sums.

@@ -72,8 +72,7 @@ class COptions:
         images: pictures for the self-test, uint8 `[N, ...]`, or recordings `[N, T, ...]` of events or frames; by
             default noise, the same each time.
 
-    Raises:
-        ConversionError: the prefix is not one for C.
+    Raises `ConversionError` if the prefix is not one for C.
     """
 
     prefix: str = "snn"
@@ -201,7 +200,6 @@ def c_problems(form: ChipForm, *, numbers: bool = True) -> list[str]:
 
 
 def _numbers(plan: Plan) -> dict[str, Any]:
-    """Return all arrays and records of the source."""
     arrays, shapes = list[Array](), list[dict[str, Any]]()
     for stage in plan.stages:
         for synapses in stage.synapses:
@@ -252,7 +250,6 @@ def _class_names(model: Model) -> list[str]:
 
 
 def _table(plan: Plan) -> list[str]:
-    """Return the table of layers, for a comment."""
     stages = {stage.outputs.index: stage for stage in plan.stages}
     of_neurons = ("threshold", "sends") if plan.sends_messages else ("threshold", "decays", "reset")
     rows = [("layer", "shape", "weights", *of_neurons, "reads")]
@@ -271,7 +268,6 @@ def _table(plan: Plan) -> list[str]:
 
 
 def _reading_words(stage: Stage) -> str:
-    """Return what a stage reads, as a cell of the table."""
     own = stage.own.words
     if stage.is_late:
         own += f", 0 to {stage.rows - 1} steps late by {'weight' if stage.delays_each_weight else 'channel'}"

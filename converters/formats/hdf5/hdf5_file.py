@@ -47,11 +47,9 @@ class BoundedFile:
         self._raw, self.left = raw, HDF5_STRUCTURE_BYTES
 
     def seek(self, place: int, whence: int = 0) -> int:
-        """Go to a place, as in a file."""
         return self._raw.seek(place, whence)
 
     def tell(self) -> int:
-        """Return the place, as in a file."""
         return self._raw.tell()
 
     def take(self, n_bytes: int) -> None:

@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from specs.errors import IntegrityError, SnnZooError
 from specs.files.given_file import check_given_file
-from specs.files.limits import HDF5_TEXTS, unpacked_bytes
-from specs.files.memory import refuse_beyond_memory
+from specs.files.limits import HDF5_TEXTS, refuse_beyond_memory, unpacked_bytes
 
 if TYPE_CHECKING:
     from converters.formats.hdf5.hdf5_file import BoundedFile
@@ -74,7 +73,6 @@ class Hdf5Node:
         return _links(self.group)[name]
 
     def child(self, name: str) -> "Hdf5Node | None":
-        """Return a group, or None."""
         found = self.find(name)
         return replace(self, group=found, where=f"{self.where}/{name}") if isinstance(found, Mapping) else None
 
@@ -150,7 +148,6 @@ class Budget:
     left: int
 
     def take(self, n_bytes: int) -> None:
-        """Use `n_bytes` for an array; raise `SnnZooError` if that exceeds the budget or the free memory."""
         if n_bytes > self.left:
             raise IntegrityError(f"{n_bytes:,} bytes; at most {self.left:,} are read from a file of this size")
         refuse_beyond_memory(COPIES * n_bytes, "reading it")

@@ -1,5 +1,6 @@
 """Convert networks to netx files and back."""
 
+import io
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,12 +8,17 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
+
 from bootstrap_core.network.network import Network, check_network
 from converters.chip.form import (
+    CUBA,
     INTEGRATOR,
     SIGMA_DELTA,
     ChipForm,
     ChipLayer,
+    ChipNeurons,
     ChipSynapses,
     form_problems,
 )
@@ -27,13 +33,12 @@ from converters.formats.netx.lava_limits import (
     split_groups,
     unlike_lava,
 )
-from converters.formats.netx.netx_reader import SPEC_ATTRIBUTE, carried_spec, file_problems, load_netx
-from converters.formats.netx.netx_writer import save_netx
+from converters.formats.netx.netx_reader import ACTIVATION, SPEC_ATTRIBUTE, carried_spec, file_problems, load_netx
 from converters.model import Model, check_fit
 from specs.arguments import check_path
 from specs.errors import ConversionError, IntegrityError, SpecError, UnsupportedError
 from specs.fields import VTH_MANT_MAX, Shape
-from specs.files.whole_file import refuse_overwriting
+from specs.files.whole_file import refuse_overwriting, write_whole
 from specs.io import name_from, spec_from_document
 from specs.layers.input import Encoding, InputSpec
 from specs.network import NetworkSpec
@@ -46,6 +51,8 @@ FRAME_BITS = 8
 """Bits of frames for a file of sigma-delta neurons, which does not contain them."""
 TIME_STEPS = 16
 """T for a file that does not contain it."""
+STRING = h5py.string_dtype()
+REFRACTORY_STEPS = 1
 
 
 def write_netx(network: Network, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -95,7 +102,6 @@ def _inexpressible(form: ChipForm) -> list[str]:
 
 
 def _problems(form: ChipForm, index: int, layer: ChipLayer) -> Iterator[str]:
-    """Yield the features of a layer that netx cannot express."""
     if index and (source := layer.sources[0].source) != index - 1:
         read = f"{source} {form.layers[source].name}".rstrip()
         yield f"it reads block {read}, not the block before it (a .net is a chain of layers)"
@@ -221,8 +227,7 @@ def _in_spec(file: ChipForm, spec: NetworkSpec, path: Path) -> ChipForm:
 def _completed(file: ChipForm, path: Path, input_bits: int | None, notes: list[str]) -> ChipForm:
     """Return the layers of a file of another program with those that it leaves out: the input, and flattens.
 
-    Raises:
-        UnsupportedError: no layer has synapses.
+    Raises `UnsupportedError` if no layer has synapses.
     """
     layers = list(file.layers)
     if not file.synaptic:
@@ -301,3 +306,58 @@ def _input_shape(first: ChipLayer | None, layers: list[ChipLayer], notes: list[s
         f"the file has no input layer: inputs of {list(shape)} are assumed, the smallest for its first convolution"
     )
     return shape
+
+
+def save_netx(network: ChipForm, path: Path) -> Path:
+    """Write layers as a netx file; the same layers give the same bytes."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        if network.spec is not None:
+            file.attrs[SPEC_ATTRIBUTE] = network.spec
+        for i, layer in enumerate(network.layers):
+            _save_layer(file.create_group(f"layer/{i}"), layer)
+        file["simulation/Ts"] = np.int64(1)
+        file["simulation/tSample"] = np.int64(network.time_steps or 0)
+    return write_whole(path, buffer.getvalue())
+
+
+def _save_layer(group: h5py.Group, layer: ChipLayer) -> None:
+    kind = layer.kind if layer.recurrent is None else "dense_rec"
+    group["type"] = np.array([kind.encode()], "S10")
+    group["shape"] = np.array(layer.shape, np.int64)
+    if layer.weight is not None:
+        group["weight"] = layer.weight.astype(np.float32)
+    if layer.bias is not None:
+        group["bias"] = layer.bias.astype(np.float32)
+    if layer.recurrent is not None:
+        group["weight_rec"] = layer.recurrent.astype(np.float32)
+    if layer.delay is not None:
+        group["delay"] = layer.delay.astype(np.float32)
+    if layer.kind == "dense" and layer.weight is not None:
+        group["outFeatures"], group["inFeatures"] = (np.int64(side) for side in layer.weight.shape)
+    if layer.window is not None and layer.weight is not None:
+        window = layer.window
+        group["outChannels"] = np.int64(len(layer.weight))
+        group["inChannels"] = np.int64(layer.weight.shape[1] * window.groups)
+        group["groups"] = np.int64(window.groups)
+        group["kernelSize"] = np.array(window.kernel, np.int64)
+        for name in ("stride", "padding", "dilation"):
+            group[name] = np.array(getattr(window, name), np.int64)
+    if layer.neurons is not None:
+        _save_neuron(group.create_group("neuron"), layer.neurons)
+
+
+def _save_neuron(group: h5py.Group, neuron: ChipNeurons) -> None:
+    group["vThMant"] = np.int64(neuron.threshold_mant)
+    if neuron.is_sigma_delta:
+        group.create_dataset("type", data=SIGMA_DELTA, dtype=STRING)
+        group.create_dataset("activation", data=ACTIVATION, dtype=STRING)
+        if neuron.sigma_output:
+            group["sigma_output"] = np.bool_(True)
+        return
+    group.create_dataset("type", data=CUBA, dtype=STRING)
+    for name, decay in (("iDecay", neuron.current_decay), ("vDecay", neuron.voltage_decay)):
+        assert decay is not None
+        group[name] = decay if len(decay) > 1 else decay[0]
+    group["refDelay"] = np.int64(REFRACTORY_STEPS)
+    group["gradedSpike"] = np.bool_(False)

@@ -16,15 +16,7 @@ from bootstrap_core.fixed_point import (
     WEIGHT_INT_MAX,
     WEIGHT_INT_MIN,
 )
-from converters.chip.form import (
-    CUBA,
-    SIGMA_DELTA,
-    ChipForm,
-    ChipLayer,
-    ChipNeurons,
-    ChipSynapses,
-    problems_by_place,
-)
+from converters.chip.form import CUBA, SIGMA_DELTA, ChipForm, ChipLayer, ChipNeurons, ChipSynapses, problems_by_place
 from converters.formats.hdf5.hdf5_node import Hdf5Node, IntArray, open_hdf5
 from specs.errors import IntegrityError, SpecError
 from specs.fields import MAX_DELAY, Shape
@@ -285,7 +277,6 @@ def _read_sigma_delta(neuron: Hdf5Node, problems: list[str]) -> ChipNeurons:
 
 
 def _read_threshold(neuron: Hdf5Node, problems: list[str]) -> int | None:
-    """Return the threshold of all neurons; None if there is none."""
     thresholds = neuron.integers("vThMant")
     if thresholds is None or not thresholds.size:
         return None

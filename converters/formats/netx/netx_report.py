@@ -23,7 +23,6 @@ class LayerDifference:
     Attributes:
         layer: index of the layer; None for the network as a whole.
         what: name of the quantity, such as `weight`.
-        text: the difference in words.
         n, n_differing: number of values compared, and of those that differ; 0 if it is not an array.
         largest: largest absolute difference of two values, in mantissas.
     """
@@ -113,7 +112,6 @@ def neuron_rows(file: ChipForm) -> list[list[str]]:
 
 
 def _neuron_text(neuron: ChipNeurons) -> str:
-    """Return the type of neurons in words, such as `sigma-delta`."""
     if not neuron.is_sigma_delta:
         return neuron.kind
     return "sigma alone: the output is a value" if neuron.sigma_output else "sigma-delta"

@@ -65,8 +65,6 @@ def layers_of(
     Args:
         ends: Input, neurons and Output, each after those that it reads.
         dt: length of a time step in seconds.
-        time_constants: conversion of time constants to decays.
-        origin: path of the file, for error messages.
 
     Raises:
         IntegrityError: a node does not follow NIR's definition.
@@ -228,7 +226,6 @@ class _Making:
         return found[0], [_as_identity(each) for each in found[1:]], bias
 
     def _add(self, end: End, ways: list["_Way"], synapse: Conv | Dense | float, *layer: Any, **more: Any) -> None:
-        """Add a layer, and the output of its end."""
         own, names = ways[0], [name for way in ways for name in way.names]
         names += [] if end.node.type == "Output" else [end.name]
         names += [] if end.loop is None else [end.loop[0]]
@@ -308,7 +305,6 @@ class _Way:
         return bool(self.input_delays.any()) or bool(self.output_delays.any())
 
     def add(self, name: str, node: Node) -> None:
-        """Add the next node."""
         if node.type != "Delay":
             self.names.append(name)
         match node.type:
@@ -411,7 +407,6 @@ class _Way:
         return delays
 
     def synapse(self) -> Synapse:
-        """Return the nodes as synapses."""
         match self.conv, self.flat:
             case Conv(), None:
                 return self.conv

@@ -57,9 +57,7 @@ def neurons_of(node: Node, shape: Shape, *, dt: float, time_constants: TimeConst
 
     Args:
         node: a node of one of `NEURON_TYPES` or `SILENT_TYPES`.
-        shape: shape of the layer.
         dt: length of a time step in seconds.
-        time_constants: conversion of time constants to decays.
 
     Raises:
         IntegrityError: a parameter is missing, or its shape does not fit.

@@ -74,7 +74,6 @@ def write_nir(model: Model, path: str | Path, *, dt: float = DEFAULT_DT, overwri
 
     Args:
         model: the model; it is not changed.
-        path: file to write.
         dt: length of a time step in seconds.
         overwrite: whether a file that exists is replaced.
 
@@ -173,7 +172,6 @@ class _Chain:
     end: str = "input"
 
     def follow(self, label: str, node: Node) -> None:
-        """Add a node after the last one."""
         self.nodes[label] = node
         self.edges.append((self.end, label))
         self.end = label

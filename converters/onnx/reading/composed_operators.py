@@ -109,8 +109,7 @@ Where an optional input is left out, so are the operators that take it first.
 def composed(node: NodeProto) -> Iterator[NodeProto]:
     """Yield the operators that a node stands for, each with the name of the node; the node itself if it is simple.
 
-    Raises:
-        IntegrityError: the node has more inputs than its operator, or attributes of other types.
+    Raises `IntegrityError` if the node has more inputs than its operator, or attributes of other types.
     """
     domain = "" if node.domain in DEFAULT_DOMAINS else node.domain
     graph = GRAPHS.get((domain, node.op_type))
@@ -151,6 +150,5 @@ def composed(node: NodeProto) -> Iterator[NodeProto]:
 
 
 def _given(node: NodeProto, name: str, default: Any) -> Any:
-    """Return the value of an attribute."""
     values = (onnx.helper.get_attribute_value(attribute) for attribute in node.attribute if attribute.name == name)
     return next(values, default)

@@ -72,7 +72,6 @@ def evaluate(node: GraphNode, inputs: list[Array | None], *, limit: int = ONNX_T
     """Compute the outputs of a node from the values of its inputs.
 
     Args:
-        node: the node.
         inputs: value of each input; None for an optional input that is left out.
         limit: largest number of elements that the node may compute.
 

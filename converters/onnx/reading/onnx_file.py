@@ -13,10 +13,8 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from converters.formats.file_kind import kind_of_file
 from specs.errors import ConversionError, IntegrityError, SnnZooError, UnsupportedError
-from specs.files.given_file import check_given_file, real_path
-from specs.files.imposter import refuse_imposter
-from specs.files.limits import ONNX_BYTES, ONNX_ELEMENTS, ONNX_NODES
-from specs.files.memory import refuse_beyond_memory
+from specs.files.given_file import check_given_file, real_path, refuse_imposter
+from specs.files.limits import ONNX_BYTES, ONNX_ELEMENTS, ONNX_NODES, refuse_beyond_memory
 
 Array = npt.NDArray[np.generic]
 

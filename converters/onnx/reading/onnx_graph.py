@@ -15,13 +15,7 @@ from onnx.inliner import inline_local_functions
 
 from converters.onnx.reading.composed_operators import OPSET as COMPOSED_OPSET
 from converters.onnx.reading.composed_operators import composed
-from converters.onnx.reading.onnx_file import (
-    DEFAULT_DOMAINS,
-    Array,
-    load_onnx,
-    opset_of,
-    tensor_array,
-)
+from converters.onnx.reading.onnx_file import DEFAULT_DOMAINS, Array, load_onnx, opset_of, tensor_array
 from specs.errors import IntegrityError, UnsupportedError
 from specs.files.limits import ONNX_INPUT, ONNX_NODES, ONNX_OUTPUTS
 
@@ -38,7 +32,6 @@ class GraphNode:
 
     Attributes:
         row: position in the file, after functions are inlined.
-        proto: the node as onnx has it.
         opset: opset of the operator's domain that the model declares.
         version: opset in which this definition of the operator appeared; 0 if onnx does not know the operator.
     """
@@ -90,7 +83,6 @@ class GraphInput:
     """Input that takes the images.
 
     Attributes:
-        name: name of the tensor.
         shape: shape with the batch, which is 1 if the file leaves it open.
         element_type: type of the numbers, a key of `ENTERING`.
     """
@@ -118,7 +110,6 @@ class Graph:
         nodes: sorted, so that each node comes after its inputs.
         constants: initializers by name.
         input: the input that takes the images.
-        outputs: names of the outputs.
         opset: opset of ONNX's own operators.
         texts: names of initializers that contain strings, which are not read.
         n_bytes: size of the file or, if it is larger, of its initializers.

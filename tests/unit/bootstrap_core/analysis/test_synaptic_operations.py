@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from bootstrap_core import IntegerNetwork, Mode, Network, build_network, evaluate, load_dataset
-from bootstrap_core.analysis.synaptic_operations import count_as_ann, effective_operations
+from bootstrap_core.analysis.evaluation import count_as_ann, effective_operations
 from specs import parse_spec, summarize
 
 IMAGES = load_dataset("mnist-sample").test.take(slice(0, 6))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from valid_files import cifar_pickle, tar
 
-from bootstrap_core.data.cifar_files import BATCHES, read_batches
+from bootstrap_core.data.published_files import BATCHES, read_batches
 from specs.errors import DataError, IntegrityError
 
 PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 12)

@@ -13,7 +13,8 @@ import torch
 from known_datasets import find_dataset, load_dataset, pull_dataset
 from valid_files import cifar_pickle, image, tar
 
-from bootstrap_core.data import datasets, idx_files
+from bootstrap_core.data import datasets
+from bootstrap_core.data import published_files as idx_files
 from specs.dataset_sources import DatasetFiles, DatasetSource, FileFormat, sources
 from specs.errors import DataError, IntegrityError
 from specs.files.download import cache_folder

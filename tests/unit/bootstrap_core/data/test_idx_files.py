@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bootstrap_core.data import idx_files
-from bootstrap_core.data.idx_files import read_idx
+from bootstrap_core.data import published_files as idx_files
+from bootstrap_core.data.published_files import read_idx
 from specs.errors import DataError, IntegrityError
 
 

@@ -172,7 +172,7 @@ def test_a_large_folder_is_refused_at_once_by_its_heads_and_later_by_a_body(tmp_
 def test_a_batch_that_does_not_fit_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("bootstrap_core.data.image_files.STORED_FROM", 0)
     images = load_images(patterns(tmp_path / "own")).train.images
-    monkeypatch.setattr("specs.files.memory.free_memory", lambda: 2 * 3 * 6 * 8)
+    monkeypatch.setattr("specs.files.limits.free_memory", lambda: 2 * 3 * 6 * 8)
     assert len(images[:3]) == 3
     with pytest.raises(SnnZooError, match=r"4 images of 6 x 8 pixels in .*own takes about 0 MiB of memory"):
         images[:4]

@@ -5,8 +5,8 @@ import pytest
 import torch
 from sounds import tone
 
-from bootstrap_core.data import log_mel as module
-from bootstrap_core.data.log_mel import log_mel, resample
+from bootstrap_core.data import sound_files as module
+from bootstrap_core.data.sound_files import log_mel, resample
 from specs.errors import DataError, SnnZooError
 from specs.layers.input import LogMelSpec
 

@@ -9,7 +9,7 @@ from valid_files import tar
 from bootstrap_core.data import sound_files
 from bootstrap_core.data.sound_files import read_sound, sound_picture
 from specs.errors import DataError
-from specs.files.given_tar import tar_members
+from specs.files.given_archives import tar_members
 from specs.layers.input import LogMelSpec
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from bootstrap_core.functional.surrogate import exponential_surrogate
+from bootstrap_core.functional.cuba import exponential_surrogate
 
 
 @pytest.mark.parametrize("voltage", [-40.0, 0.0, 1.5, 3.0, 80.0])

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from bootstrap_core.inference.integer_network import IntegerNetwork
-from bootstrap_core.inference.overflow import Overflow
+from bootstrap_core.inference.integer_network import IntegerNetwork, Overflow
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network

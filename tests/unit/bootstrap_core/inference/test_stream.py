@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bootstrap_core.inference.integer_network import IntegerNetwork
-from bootstrap_core.inference.overflow import Overflow
+from bootstrap_core.inference.integer_network import IntegerNetwork, Overflow
 from bootstrap_core.network.build import build_network
 from bootstrap_core.ops.library import without_native
 from specs.errors import DataError, SnnZooError, StateOverflowError

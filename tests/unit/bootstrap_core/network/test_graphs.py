@@ -10,9 +10,8 @@ from torch import Tensor
 from bootstrap_core.analysis.evaluation import count_synops
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.build import build_network
-from bootstrap_core.network.graph import walk
 from bootstrap_core.network.mode import Mode
-from bootstrap_core.network.network import Network
+from bootstrap_core.network.network import Network, walk
 from specs.network import NetworkSpec
 
 LEFT, RIGHT = 5, 3

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import count_synops
-from bootstrap_core.analysis.synaptic_operations import effective_operations
+from bootstrap_core.analysis.evaluation import count_synops, effective_operations
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.inputs import as_input, count_steps

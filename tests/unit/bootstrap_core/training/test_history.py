@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from bootstrap_core.tasks.measures import ACCURACY, ERROR, Measure
+from bootstrap_core.tasks.evaluation import ACCURACY, ERROR, Measure
 from bootstrap_core.training.history import REPORT, EpochReport, LearningStat, LearningStats
 from specs.errors import SnnZooError
 

@@ -20,8 +20,7 @@ from bootstrap_core.network.mode import LayerModes, Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops import precision as precision_module
 from bootstrap_core.tasks.classes import _pixels
-from bootstrap_core.tasks.evaluation import Evaluation
-from bootstrap_core.tasks.measures import ACCURACY
+from bootstrap_core.tasks.evaluation import ACCURACY, Evaluation
 from bootstrap_core.training.history import EpochReport
 from bootstrap_core.training.trainer import DELAY_RATE, Trainer, fit
 from specs.errors import DataError, IntegrityError, SnnZooError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.formats.export_advice import ForeignModel, export_advice
+from converters.formats.file_kind import ForeignModel, export_advice
 
 
 def words(model: ForeignModel, path: str) -> list[list[str]]:

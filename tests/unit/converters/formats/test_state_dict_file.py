@@ -15,8 +15,7 @@ import torch
 from safetensors import safe_open
 
 from converters.file_migration import migrate_file
-from converters.formats.safetensors_header import DTYPES
-from converters.formats.state_dict_file import open_state_dict, write_safetensors_pieces, write_torch
+from converters.formats.state_dict_file import DTYPES, open_state_dict, write_safetensors_pieces, write_torch
 from converters.weight_norm.migration_plan import TensorSpec
 from specs import ConversionError, SnnZooError, UnsupportedError
 

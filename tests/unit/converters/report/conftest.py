@@ -11,14 +11,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from bootstrap_core.data.splits import Dataset, Split
-from bootstrap_core.tasks.measures import ACCURACY
+from bootstrap_core.tasks.evaluation import ACCURACY
 from bootstrap_core.training.history import REPORTED, EpochReport
 from converters.ann_to_snn.best_candidate import SpikingForms
 from converters.ann_to_snn.onnx_conversion import OnnxConversion, import_onnx
 from converters.model import Model
 from converters.report.comparison import measure_conversion
-from converters.report.conversion_page import conversion_page
-from converters.report.gallery import GalleryFigures, gallery_page, measure_gallery
+from converters.report.pages import GalleryFigures, conversion_page, gallery_page, measure_gallery
 from specs.layers.input import Encoding
 
 VOID = {"meta", "link", "img", "br", "input"}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from converters.report.charts import BOTTOM, TOP, accuracy_chart, learning_charts, output_chart, ticks
+from converters.report.rendering import BOTTOM, TOP, accuracy_chart, learning_charts, output_chart, ticks
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import torch
 
 from converters.ann_to_snn.onnx_conversion import import_onnx
 from converters.report.comparison import measure_conversion
-from converters.report.conversion_page import conversion_page
 from converters.report.network_figures import Example
+from converters.report.pages import conversion_page
 from converters.report.rendering import score_rows, visible
 
 SECTIONS = ["accuracy", "steps", "nodes", "layers", "confusion", "energy", "examples", "files"]

@@ -13,12 +13,12 @@ from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
 from converters.formats.model_files import read_model
 from converters.report import network_figures
-from converters.report.gallery import gallery_page, measure_gallery
 from converters.report.network_figures import spread_out
+from converters.report.pages import gallery_page, measure_gallery
 from converters.report.rendering import MAX_FRAMES
 from specs.errors import DataError
 from specs.io import dump_spec
-from zoo.packaged_files import packaged_path
+from zoo.factory import packaged_path
 
 
 @pytest.fixture(scope="module")

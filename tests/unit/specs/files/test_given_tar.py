@@ -8,8 +8,8 @@ import pytest
 from valid_files import tar
 
 from specs.errors import DataError, IntegrityError
-from specs.files import given_tar
-from specs.files.given_tar import is_tar, tar_members
+from specs.files import given_archives as given_tar
+from specs.files.given_archives import is_tar, tar_members
 
 FILES = {"a/1.txt": b"one", "b/" + "long" * 24 + "/2.txt": b"2" * 600, "b/empty": b"", "c" * 200: b"end"}
 

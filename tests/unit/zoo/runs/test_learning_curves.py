@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import pytest
 
-from bootstrap_core.tasks.measures import ACCURACY
+from bootstrap_core.tasks.evaluation import ACCURACY
 from bootstrap_core.training.history import EpochReport
 from specs import IntegrityError, SnnZooError
 from zoo.card import Training
-from zoo.runs.learning_curves import read_curves, reports_of
+from zoo.runs.training_run import read_curves, reports_of
 
 REPORTS = [
     EpochReport(

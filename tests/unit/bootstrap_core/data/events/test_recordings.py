@@ -11,7 +11,7 @@ from valid_files import npy, npz, tar, words
 from bootstrap_core.data.events import recordings
 from bootstrap_core.data.events.recordings import Events, read_events
 from specs.errors import DataError
-from specs.files.given_tar import tar_members
+from specs.files.given_archives import tar_members
 
 X, Y, P, T = (np.array(values) for values in ([3, 0, 33, 7], [1, 33, 0, 2], [1, 0, 1, 0], [5, 70_000, 70_000, 300_001]))
 FIELDS = {"x": X, "y": Y, "p": P, "t": T}

@@ -10,7 +10,7 @@ import torch
 from bootstrap_core.data.datasets import load_dataset
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.build import build_network
-from converters.formats.c.board_project import write_project
+from converters.formats.c.c_targets import write_project
 from converters.formats.c.c_writer import COptions
 from converters.formats.model_files import write_model
 from converters.model import Model

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bootstrap_core.data.splits import Split
-from converters.formats.c.c_inputs import labels_path, write_inputs
+from converters.formats.c.c_targets import labels_path, write_inputs
 from specs import DataError, NetworkSpec
 
 

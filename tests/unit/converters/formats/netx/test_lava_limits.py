@@ -13,10 +13,9 @@ import torch
 from bootstrap_core import IntegerNetwork, Network, build_network
 from converters import Model, write_model, write_netx
 from converters.formats.netx.lava_limits import LavaWarning, how_lava_runs, limit_problems, unlike_lava
-from converters.formats.netx.netx_model import netx_of, read_netx
+from converters.formats.netx.netx_model import netx_of, read_netx, save_netx
 from converters.formats.netx.netx_reader import load_netx
 from converters.formats.netx.netx_report import differences
-from converters.formats.netx.netx_writer import save_netx
 from specs import NetworkSpec, UnsupportedError
 from zoo.runs.verification import verify_model
 

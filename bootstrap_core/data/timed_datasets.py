@@ -1,4 +1,4 @@
-"""Recordings of MNIST: N-MNIST as its authors publish it, a small part of it, and simulated ones."""
+"""Named datasets with a time axis: recordings of event cameras, real or simulated, and images as sequences."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -6,20 +6,23 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bootstrap_core.data.class_folders import ExampleFile, class_folders
-from bootstrap_core.data.digests import open_verified
 from bootstrap_core.data.events.binning import BinnedRecordings, EventBins, recorded_files
 from bootstrap_core.data.events.camera import simulate
 from bootstrap_core.data.events.recordings import Events
+from bootstrap_core.data.published_files import open_verified
+from bootstrap_core.data.sound_files import picture_columns
 from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.data.stored_images import StoredImages
-from specs.dataset_sources import DatasetSource
-from specs.errors import IntegrityError
-from specs.files.given_tar import tar_members
+from specs.dataset_sources import DatasetSource, Order
+from specs.errors import DataError, IntegrityError
+from specs.files.given_archives import tar_members
 
 LISTS = {"train": "train1K.txt", "test": "test100.txt"}
 """List of the labels of each part: after a line of titles, a line with a number and a label for each recording."""
+WHOLE_BITS = 8
 
 
 def read_event_folders(source: DatasetSource, files: Mapping[Path, str], bins: EventBins) -> tuple[Split, Split]:
@@ -92,3 +95,28 @@ def recorded_split(recordings: BinnedRecordings, labels: list[int]) -> Split:
     """Return recordings and their labels, of which frames are made when they are used."""
     shape = torch.Size(recordings.shape[1:])
     return Split(StoredImages(recordings, torch.from_numpy, torch.arange(len(labels)), shape), torch.tensor(labels))
+
+
+def sequences(split: Split, order: Order, bins: EventBins | None, name: str) -> Split:
+    """Return images as time steps, uint8 `[N, T, 1, features, 1]`.
+
+    Args:
+        bins: time steps of the network, which must be those of the sequence, and bits of a pixel; None for all bits.
+
+    Raises `DataError` for a network of another number of steps.
+    """
+    pictures = _pictures(split.images[:], order)
+    n_steps = pictures.shape[-1]
+    if bins is not None and bins.time_steps not in {None, n_steps}:
+        raise DataError(f"{name} has {n_steps} time steps, and the network takes {bins.time_steps}: set time_steps")
+    return replace(split, images=picture_columns(pictures, WHOLE_BITS if bins is None else bins.bits))
+
+
+def _pictures(images: Tensor, order: Order) -> Tensor:
+    """Return images `[N, 1, H, W]` as pictures `[N, 1, features, T]`, whose columns are the time steps."""
+    if order is Order.ROWS:
+        return images.transpose(-1, -2)
+    pixels = images.flatten(1)[:, None, None]  # [N, C, H, W] -> [N, 1, 1, C * H * W]
+    if order is Order.PIXELS:
+        return pixels
+    return pixels[..., torch.randperm(pixels.shape[-1], generator=torch.Generator().manual_seed(0))]
