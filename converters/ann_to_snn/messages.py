@@ -168,7 +168,7 @@ def import_messages(
     Arguments are those of `import_onnx`. `on_scaled` gets a first network, before scales and thresholds are chosen. An
     ANN with one output gives values, others classes. Without data, noise takes the place of images.
 
-    Raises `UnsupportedError` for an activation with an upper bound, and `StateOverflowError` if states do not fit.
+    Raises `StateOverflowError` if states do not fit.
     """
     start = time.perf_counter()
     path, imported = imported_ann(path, None)
