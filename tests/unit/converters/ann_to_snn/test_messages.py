@@ -92,6 +92,10 @@ def test_upper_bounds_are_pairs_of_rectifiers(tmp_path) -> None:
         wanted = network(images().test.images.float() / 255)
         values = IntegerNetwork(found.model.build())(frames(found)) / found.output_scale
     assert reached > 0.1
+    channels = [block.channels for block in found.model.spec.blocks if block.kind == "conv"]
+    assert channels[0] == 8  # pairs
+    assert 4 in channels  # behind ReLU6, whose bound nothing reaches
+    assert any("no upper bound" in note for note in found.notes)
     assert float((values - wanted).square().mean().sqrt()) < 0.1 * float(wanted.std())
 
 
