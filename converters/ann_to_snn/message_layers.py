@@ -20,16 +20,21 @@ from converters.ann_to_snn.refit import Reading, refit, rounded, weighted_input
 from converters.ann_to_snn.spiking_layers import (
     MaxPooling,
     SpikingLayer,
+    SpikingSkip,
     activations_first,
     spiking_layers,
 )
-from converters.linear.ann import Ann, Clip, Conv, Dense, MaxPool, Node, Relu
+from converters.linear.ann import Ann, Clip, Conv, Dense, MaxPool, Node, Relu, run_ann
 from converters.linear.image_normalization import Normalization
 from converters.linear.linear_fold import pool, scale_inputs, scale_outputs
 from converters.linear.maxima import with_maxima_as_sums
-from specs.errors import UnsupportedError
+from specs.fields import Shape
 
 MOST_WEIGHT, MOST_BIAS, MOST_SUM = WEIGHT_INT_MAX * WEIGHT_STEP, BIAS_MANT_MAX / MANT, STATE_MAX / SIGMA
+RARELY = 1e-3
+"""Share of activations that may reach an upper bound that is left out."""
+ONES = -1
+"""Place of neurons that always have the activation 1, before layers are counted anew."""
 LEAST_REACH = 0.125
 """Largest sum of a channel that is assumed at least, relative to that of the layer: other images may reach further."""
 
@@ -67,33 +72,61 @@ class ScaledLayers:
     most: float
 
 
+@torch.no_grad()
+def without_rare_bounds(ann: Ann, images: Tensor) -> Ann:
+    """Leave out upper bounds that at most `RARELY` of a node's activations reach on normalised images.
+
+    A bound takes twice the neurons, and up to four times the weights.
+    """
+    values = run_ann(ann, images, keep=True)[1]
+
+    def without(node: Node) -> Node:
+        match node.operation:
+            case Clip(high) if float((values[node.inputs[0]] > high).float().mean()) <= RARELY:
+                return replace(node, operation=Relu())
+        return node
+
+    return replace(ann, nodes=tuple(map(without, ann.nodes)))
+
+
 def message_layers(ann: Ann, normalization: Normalization) -> list[SpikingLayer]:
     """Return the layers of a network of messages, which take pixels in 0..1; average pools have neurons.
 
     Raises `UnsupportedError` for what sigma-delta neurons cannot do.
     """
     ann = with_maxima_as_sums(_with_maxima_in_pairs(activations_first(ann)), rectified_too=True)
-    layers = spiking_layers(ann, MaxPooling.ERROR, narrow=0, pools_apart=True)
+    layers = spiking_layers(_with_bounds_in_pairs(ann), MaxPooling.ERROR, narrow=0, pools_apart=True)
+    return _of_pixels(layers, ann.normalization.after(normalization))
+
+
+def _of_pixels(layers: Sequence[SpikingLayer], normalization: Normalization) -> list[SpikingLayer]:
+    """Return layers that take pixels in 0..1, given layers that take normalised pixels.
+
+    What the means add to a sum becomes its bias. An ANN pads normalised images with zeros, so in the padding they add
+    nothing: a convolution with padding reads that part from neurons whose activation is always 1.
+    """
+    shape, made = layers[0].before, list[SpikingLayer]()
+    means, stds = normalization.each(shape[0])
     for layer in layers:
-        if isinstance(layer.activation, Clip):
-            raise UnsupportedError(f"node {layer.target} has an upper bound, and sigma-delta neurons have none")
-    return [_of_pixels(layer, ann.normalization.after(normalization)) for layer in layers]
-
-
-def _of_pixels(layer: SpikingLayer, normalization: Normalization) -> SpikingLayer:
-    """Return a layer that takes pixels in 0..1 if it reads the image, given one for normalised pixels."""
-    maps, bias = list[Dense | Conv](), layer.linear.bias
-    for source, linear, before in zip(layer.sources, layer.maps, layer.shapes, strict=True):
-        if source == 0:
-            means, stds = normalization.each(before[0])
-            if isinstance(linear, Conv) and any(linear.padding) and bool(means.any()):
-                raise UnsupportedError(
-                    f"node {layer.target} pads images whose black is not 0: needs --mean 0, or no padding"
-                )
-            linear = scale_inputs(linear, 1 / stds)
-            bias = bias - scale_inputs(linear, means).weight.flatten(1).sum(1)
-        maps.append(linear)
-    return layer.with_maps([replace(maps[0], bias=bias), *maps[1:]])
+        maps, skips, bias = list[Dense | Conv](), list[SpikingSkip](), layer.linear.bias
+        for source, linear in zip(layer.sources, layer.maps, strict=True):
+            if source == 0:
+                linear = scale_inputs(linear, 1 / stds)
+                added = -scale_inputs(linear, means).weight.sum(1)
+                if isinstance(linear, Conv) and any(linear.padding) and bool(added.any()):
+                    of_ones = replace(linear, weight=added[:, None], bias=torch.zeros_like(bias), groups=1)
+                    skips.append(SpikingSkip(ONES, replace(of_ones, is_pool=False), (1, *shape[1:])))
+                else:
+                    bias = bias + added.reshape(len(added), -1).sum(1)
+            maps.append(linear)
+        layer = layer.with_maps([replace(maps[0], bias=bias), *maps[1:]])
+        made.append(replace(layer, skips=(*layer.skips, *skips)))
+    if all(skip.source != ONES for layer in made for skip in layer.skips):
+        return made
+    always = Conv(torch.zeros(1, shape[0], 1, 1).double(), torch.ones(1).double())
+    ones = SpikingLayer("ones", "ones", 0, always, shape, (1, *shape[1:]), Relu())
+    places = {0: 0, ONES: 1} | {i: i + 1 for i in range(1, len(made))}
+    return [ones, *(layer.counted_anew(places) for layer in made)]
 
 
 def _with_maxima_in_pairs(ann: Ann) -> Ann:
@@ -104,7 +137,7 @@ def _with_maxima_in_pairs(ann: Ann) -> Ann:
     made_by, nodes = {node.name: node for node in ann.nodes}, list[Node]()
     for node in ann.nodes:
         source, channels = made_by.get(node.inputs[0]), node.shape[0]
-        if not isinstance(node.operation, MaxPool) or source is None or not isinstance(source.operation, Relu):
+        if not isinstance(node.operation, MaxPool) or source is None or not isinstance(source.operation, Relu | Clip):
             nodes.append(node)
             continue
         windows, name = node.operation, node.inputs[0]
@@ -129,6 +162,39 @@ def _with_maxima_in_pairs(ann: Ann) -> Ann:
         weight = merge.repeat(channels, 1)[:, :, None, None]
         nodes.append(Node(node.name, Conv(weight, torch.zeros(channels), groups=channels), (name,), node.shape))
     return replace(ann, nodes=tuple(nodes))
+
+
+def _with_bounds_in_pairs(ann: Ann) -> Ann:
+    """Replace activations with an upper bound by two rectifiers: `clip(x) = relu(x) - relu(x - high)`."""
+    nodes = list[Node]()
+    for node in ann.nodes:
+        if not isinstance(node.operation, Clip):
+            nodes.append(node)
+            continue
+        n, bounds = node.shape[0], torch.tensor([0.0, -node.operation.high])
+        pairs = torch.ones(2 * n, 1), bounds.repeat(n)
+        differences = torch.tensor([[1.0, -1.0]]).expand(n, 2), torch.zeros(n)
+        both, rectified = f"{node.name}, and above its bound", f"{node.name}, rectified"
+        shape = (2 * n, *node.shape[1:])
+        nodes += [
+            Node(both, _of_each(*pairs, node.shape), node.inputs, shape),
+            Node(rectified, Relu(), (both,), shape),
+            Node(node.name, _of_each(*differences, node.shape), (rectified,), node.shape),
+        ]
+    return replace(ann, nodes=tuple(nodes))
+
+
+def _of_each(weight: Tensor, bias: Tensor, shape: Shape) -> Dense | Conv:
+    """Return the map in which each channel, or feature, has the same number of inputs and outputs of its own.
+
+    Args:
+        weight: `[outputs, inputs of each]`.
+        bias: `[outputs]`.
+        shape: shape of the inputs or of the outputs, that with fewer channels.
+    """
+    if len(shape) == 3:
+        return Conv(weight[:, :, None, None], bias, groups=shape[0])
+    return Dense(torch.block_diag(*weight.reshape(shape[0], -1, weight.shape[1])), bias)
 
 
 def with_relays(layers: Sequence[SpikingLayer]) -> list[SpikingLayer]:

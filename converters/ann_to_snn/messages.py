@@ -28,11 +28,13 @@ from converters.ann_to_snn.best_candidate import images_wanted
 from converters.ann_to_snn.message_layers import (
     MOST_SUM,
     MOST_WEIGHT,
+    RARELY,
     LayerScaler,
     Scaling,
     is_relay,
     message_layers,
     with_relays,
+    without_rare_bounds,
 )
 from converters.ann_to_snn.onnx_conversion import Data, divided, drawn, imported_ann, loaded_data
 from converters.ann_to_snn.spiking_layers import SpikingLayer
@@ -168,7 +170,7 @@ def import_messages(
     Arguments are those of `import_onnx`. `on_scaled` gets a first network, before scales and thresholds are chosen. An
     ANN with one output gives values, others classes. Without data, noise takes the place of images.
 
-    Raises `UnsupportedError` for an activation with an upper bound, and `StateOverflowError` if states do not fit.
+    Raises `StateOverflowError` if states do not fit.
     """
     start = time.perf_counter()
     path, imported = imported_ann(path, None)
@@ -183,8 +185,11 @@ def import_messages(
         data = answers.as_labels(data)
     learning, judging, judged_by = divided(answers, data, unseen, by_labels, seed)
     notes.append(f"thresholds judged by {judged_by}")
-    layers = message_layers(ann, normalization)
     images = drawn(learning, min(SCALING_IMAGES, images_wanted(ann)), seed)
+    bounded = without_rare_bounds(ann, answers.taken(images.float() / 255))
+    if n_left_out := sum(old is not new for old, new in zip(ann.nodes, bounded.nodes, strict=True)):
+        notes.append(f"{n_left_out} layers have no upper bound: at most {RARELY:.1%} of activations reach it")
+    layers = message_layers(bounded, normalization)
     made = _Messages(layers, answers, images, path.stem, by_labels)
     on_scaled(made.model(0.0))
     on_step(f"choosing the scales of {len(layers)} layers")

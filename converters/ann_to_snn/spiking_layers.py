@@ -196,6 +196,11 @@ class SpikingLayer:
         skips = (replace(skip, linear=linear) for skip, linear in zip(self.skips, maps[1:], strict=True))
         return replace(self, linear=maps[0], skips=tuple(skips))
 
+    def counted_anew(self, places: Mapping[int, int]) -> "SpikingLayer":
+        """Return the layer with other numbers for the layers that it reads, given these by their old numbers."""
+        skips = tuple(replace(skip, source=places[skip.source]) for skip in self.skips)
+        return replace(self, source=places[self.source], skips=skips)
+
     def document(self, skips: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """Return the block of a spec, without its neurons; `skips` are those of the spec."""
         linear, own = self.linear, {"bias": True} | ({"skips": list(skips)} if skips else {})
@@ -615,15 +620,7 @@ def _that_are_read(layers: Sequence[SpikingLayer]) -> list[SpikingLayer]:
     for i, layer in reversed(list(enumerate(layers, 1))):
         read.update(layer.sources if i in read else ())
     places = {old: new for new, old in enumerate(sorted(read | {0}))}
-    return [
-        replace(
-            layer,
-            source=places[layer.source],
-            skips=tuple(replace(skip, source=places[skip.source]) for skip in layer.skips),
-        )
-        for i, layer in enumerate(layers, 1)
-        if i in read
-    ]
+    return [layer.counted_anew(places) for i, layer in enumerate(layers, 1) if i in read]
 
 
 def _copies(ann: Ann) -> Counter[str]:

@@ -205,7 +205,8 @@ def part_reading(conv: Conv, channels: Tensor) -> tuple[Conv, Tensor]:
 def n_weights_folded(first: Conv, second: Conv) -> int:
     """Return the number of weights of `fold_conv` for two convolutions of which none is depthwise."""
     kernel = (_joint_axis(first, second, i).kernel for i in range(2))
-    return len(second.weight) * first.weight.shape[1] * first.groups * math.prod(kernel)
+    inputs = first.weight.shape[1] * first.groups // math.gcd(first.groups, second.groups)
+    return len(second.weight) * inputs * math.prod(kernel)
 
 
 def fold_dense(first: Conv, second: Dense, shape: Shape) -> Dense:
@@ -309,20 +310,30 @@ def _joint_weight(first: Conv, second: Conv, axes: list[_Axis]) -> tuple[Tensor,
         reads = group_of[:, None] * inputs + torch.arange(inputs)  # [channels, inputs]
         inner, outer = first.weight[reads, 0], second.weight
     elif not second.depthwise:
-        return _joint_weight_of_all(ungrouped(first), ungrouped(second), axes), 1
+        return _joint_weight_by_group(first, second, axes)
     else:
         groups, (channels, inputs) = first.groups, first.weight.shape[:2]
         inner, outer = first.weight, second.weight.expand(-1, inputs, -1, -1)
     return _met(first, second, axes, (channels, inputs), lambda a, b: outer[:, :, a, b, None, None] * inner), groups
 
 
-def _joint_weight_of_all(first: Conv, second: Conv, axes: list[_Axis]) -> Tensor:
-    """Return the joint weight of two convolutions in one group each."""
+def _joint_weight_by_group(first: Conv, second: Conv, axes: list[_Axis]) -> tuple[Tensor, int]:
+    """Return the joint weight of two convolutions, and its groups, the most that no weight connects."""
+    groups = math.gcd(first.groups, second.groups)
+    inner, outer = (
+        torch.stack(
+            [
+                ungrouped(replace(conv, weight=weight, groups=conv.groups // groups)).weight
+                for weight in conv.weight.chunk(groups)
+            ]
+        )
+        for conv in (first, second)
+    )
 
     def product(a: int, b: int) -> Tensor:
-        return torch.einsum("om,mihw->oihw", second.weight[:, :, a, b], first.weight)
+        return torch.einsum("gom,gmihw->goihw", outer[..., a, b], inner).flatten(0, 1)
 
-    return _met(first, second, axes, (len(second.weight), first.weight.shape[1]), product, len(first.weight))
+    return _met(first, second, axes, (len(second.weight), inner.shape[2]), product, inner.shape[1]), groups
 
 
 def _met(

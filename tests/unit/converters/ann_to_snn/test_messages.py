@@ -27,11 +27,11 @@ def images(n: int = 60) -> Dataset:
     return Dataset("noise", split, split, ("unlabelled",), source="noise")
 
 
-def converted(network: nn.Module, tmp_path) -> MessageConversion:
+def converted(network: nn.Module, tmp_path, **normalization: float) -> MessageConversion:
     path = tmp_path / "ann.onnx"
     with warnings.catch_warnings(action="ignore"):  # torch advises its other exporter
         torch.onnx.export(network.eval(), (torch.zeros(1, 1, 8, 8),), str(path), dynamo=False, verbose=False)
-    return import_messages(path, dataset=images())
+    return import_messages(path, dataset=images(), **normalization)
 
 
 def conv_net(outputs: int) -> nn.Sequential:
@@ -80,6 +80,25 @@ def test_netx_and_c_give_the_same_values(tmp_path) -> None:
     assert torch.equal([stream.step(step) for step in x][-1], exact(x))
 
 
+def test_upper_bounds_are_pairs_of_rectifiers(tmp_path) -> None:
+    torch.manual_seed(3)
+    maps = nn.Conv2d(1, 4, 3), nn.Hardtanh(0.0, 0.5), nn.Conv2d(4, 4, 3, groups=4), nn.ReLU6(), nn.MaxPool2d(2)
+    network = nn.Sequential(*maps, nn.Flatten(), nn.Linear(16, 8), nn.Hardtanh(0.0, 1.0), nn.Linear(8, 1))
+    for layer in (network[0], network[2], network[6], network[8]):
+        nn.init.kaiming_normal_(layer.weight)
+    found = converted(network, tmp_path)
+    with torch.no_grad():
+        reached = (network[:2](images().test.images.float() / 255) == 0.5).double().mean()
+        wanted = network(images().test.images.float() / 255)
+        values = IntegerNetwork(found.model.build())(frames(found)) / found.output_scale
+    assert reached > 0.1
+    channels = [block.channels for block in found.model.spec.blocks if block.kind == "conv"]
+    assert channels[0] == 8  # pairs
+    assert 4 in channels  # behind ReLU6, whose bound nothing reaches
+    assert any("no upper bound" in note for note in found.notes)
+    assert float((values - wanted).square().mean().sqrt()) < 0.1 * float(wanted.std())
+
+
 class Residual(nn.Module):
     """A residual sum of an identity, one of a convolution, a concatenation, and the mean of each map."""
 
@@ -109,6 +128,17 @@ def test_a_residual_network_has_the_values_of_its_ann(tmp_path) -> None:
     with torch.no_grad():
         wanted = network(images().test.images.float() / 255)
         values = IntegerNetwork(found.model.build())(frames(found)) / found.output_scale
+    assert float((values - wanted).square().mean().sqrt()) < 0.1 * float(wanted.std())
+
+
+def test_padding_of_normalised_images_is_their_mean(tmp_path) -> None:
+    network = Residual()
+    found = converted(network, tmp_path, mean=0.5, std=0.25)
+    with torch.no_grad():
+        wanted = network((images().test.images.float() / 255 - 0.5) / 0.25)
+        values = IntegerNetwork(found.model.build())(frames(found)) / found.output_scale
+    assert found.score is not None
+    assert found.score.error < 0.1
     assert float((values - wanted).square().mean().sqrt()) < 0.1 * float(wanted.std())
 
 

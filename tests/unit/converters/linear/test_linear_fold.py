@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -63,13 +61,14 @@ def test_padding_after_a_bias_is_refused() -> None:
         fold_conv(depthwise(1, 2, kernel=(1, 1)), conv(2, padding=(1, 0)), SHAPE)
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-def test_two_full_convolutions_become_one(groups) -> None:
-    first, second = replace(conv(1), bias=torch.zeros(4).double()), conv(2, channels=4, groups=groups, padding=(1, 0))
-    first = replace(first, weight=first.weight[:, :, :1, :1], stride=(2, 1))
+@pytest.mark.parametrize(("before", "groups"), [(1, 1), (1, 2), (2, 1), (2, 2)])
+def test_two_full_convolutions_become_one_in_their_common_groups(before, groups) -> None:
+    first = conv(1, kernel=(1, 1), groups=before, bias=False, stride=(2, 1))
+    second = conv(2, channels=4, groups=groups, padding=(1, 0))
     x = torch.randn(3, *SHAPE).double()
     both = fold_conv(first, second, SHAPE)
     assert torch.allclose(run(both, x), run(second, run(first, x)))
+    assert both.groups == min(before, groups)
     assert n_weights_folded(first, second) == both.weight.numel()
 
 
