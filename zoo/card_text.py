@@ -132,7 +132,7 @@ def sections(card: Card, spec: NetworkSpec) -> list[Section]:
                     f"{i} {row.kind}",
                     "x".join(map(str, row.shape)),
                     f"{row.parameters:,}",
-                    rate_words(layer.rate),
+                    "no neurons" if layer.rate is None else f"{layer.rate:.4f}",
                     f"{layer.synops:,.0f}",
                 )
                 for i, (row, layer) in enumerate(zip(rows, card.layers, strict=True))
@@ -212,11 +212,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, words: bool =
     """Return a table in Markdown; columns after the first align left if they have `words`."""
     rule = ("---", *("---" if words else "--:",) * (len(header) - 1))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
-
-
-def rate_words(rate: float | None) -> str:
-    """Return a mean rate, in spikes per neuron and time step, as text; `no neurons` for None."""
-    return "no neurons" if rate is None else f"{rate:.4f}"
 
 
 def _recipe_words(recipe: TrainingSpec, training: Training) -> str:

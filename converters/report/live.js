@@ -203,7 +203,7 @@ async function readEvents(file) {
 
 const framesOf = n => Array.from({length: n}, () => new Input(channels * height * width));
 
-/* ---- sounds: bootstrap_core/data/log_mel.py and sound_files.py ---- */
+/* ---- sounds: bootstrap_core/data/sound_files.py ---- */
 
 /* Samples of a WAV file of 16 bits at the network's rate; null for any other, which the browser may decode. */
 function wavSamples(buffer) {

@@ -85,8 +85,8 @@ def weights_of(synapses: Synapses) -> Array:
     Dense: a row of outputs for each input, in the order of the source population. Convolution: `[input channel, kernel
     height, kernel width, output channels of the group]`. Identity: one for each channel.
     """
-    steps, source, window = synapses.weight // MANT_PER_WEIGHT, synapses.source, synapses.convolution
-    if synapses.identity:
+    steps, source, window = synapses.weight // MANT_PER_WEIGHT, synapses.source, synapses.edge.window
+    if synapses.edge.is_identity:
         note = "weight of each channel"
     elif window is None:
         steps, note = _by_input(synapses, steps), f"{source.size} inputs x {len(steps)} outputs"
@@ -106,7 +106,7 @@ def _by_input(synapses: Synapses, dense: Numbers) -> Numbers:
 
 def conv_numbers(synapses: Synapses, outputs: Population) -> list[int]:
     """Return the numbers of the record `conv_shape` of the source."""
-    source, window = synapses.source, synapses.convolution
+    source, window = synapses.source, synapses.edge.window
     assert window is not None
     top, left, *_ = pads_of(window.padding)
     sizes = (source.channels, source.height, source.width, outputs.channels, outputs.height, outputs.width)

@@ -10,7 +10,7 @@ from converters.chip.form import ChipForm, ChipLayer, ChipSynapses, Numbers
 from converters.chip.from_network import GREY_LEVELS
 from specs.layers.input import Encoding, InputSpec
 from specs.network import Output
-from specs.shapes import Window, axes_of
+from specs.shapes import axes_of
 
 WORD = 4
 """Bytes of an int32_t, to which the state is aligned."""
@@ -100,19 +100,9 @@ class Synapses:
         return self.weight.size
 
     @property
-    def identity(self) -> bool:
-        """True if they go from each neuron to the one at the same place."""
-        return self.edge.is_identity
-
-    @property
-    def convolution(self) -> Window | None:
-        """Windows of a convolution; None for dense synapses and for identities."""
-        return self.edge.window
-
-    @property
     def is_dense(self) -> bool:
         """True if every input reaches every output."""
-        return not self.identity and self.convolution is None
+        return not self.edge.is_identity and self.edge.window is None
 
     @property
     def shape_name(self) -> str:
@@ -122,9 +112,9 @@ class Synapses:
     @property
     def synops(self) -> int:
         """Synaptic operations of a step in which every input spikes. Weights that read only padding are not counted."""
-        window, source = self.convolution, self.source
+        window, source = self.edge.window, self.source
         if window is None:
-            return source.size if self.identity else self.n_weights
+            return source.size if self.edge.is_identity else self.n_weights
         axes = zip(axes_of(window), (source.height, source.width), strict=True)
         return math.prod(axis.connections(side) for axis, side in axes) * math.prod(self.weight.shape[:2])
 
@@ -133,15 +123,16 @@ class Synapses:
         """Kind of the synapses and their source, for people.
 
         >>> import numpy as np
+        >>> from specs.shapes import Window
         >>> edge = ChipSynapses(0, np.ones((8, 1, 3, 3)), Window((3, 3), (2, 2), (1, 1), (1, 1), 1))
         >>> Synapses("block1_weights", Population(0, 1, 28, 28), edge).words
         'conv 3x3 of input, stride 2x2, padding 1x1'
         """
-        window = self.convolution
+        window = self.edge.window
         if self.recurrent:
             return "itself, a step late"
         if window is None:
-            return f"{'identity' if self.identity else 'dense'} of {self.source.name}"
+            return f"{'identity' if self.edge.is_identity else 'dense'} of {self.source.name}"
         parts = [f"conv {window.kernel[0]}x{window.kernel[1]} of {self.source.name}"]
         for name, default in (("stride", (1, 1)), ("padding", (0, 0)), ("dilation", (1, 1))):
             if (value := getattr(window, name)) != default:
@@ -164,11 +155,6 @@ class Stage:
     def own(self) -> Synapses:
         """Synapses from the layer's own source, which delays apply to."""
         return self.synapses[0]
-
-    @property
-    def others(self) -> tuple[Synapses, ...]:
-        """Synapses of skips, and of a recurrent layer to itself."""
-        return self.synapses[1:]
 
     @property
     def delays(self) -> Numbers | None:
@@ -346,22 +332,18 @@ class Plan:
         if self.is_graded:
             total += WORD * sum(stage.outputs.size for stage in self.drives.values())
         elif not self.entering.is_timed:
-            total += _aligned(self.n_inputs)
+            total += _padded(self.n_inputs, WORD)
         for each in self.spiking:
             lists = self.index_bytes * each.size * (1 + each.shift)
             if each is self.input and self.counts_events:
                 lists = _padded(lists, self.input_bytes) + self.input_bytes * each.size
-            total += WORD * (1 + each.shift) + _aligned(lists)
+            total += WORD * (1 + each.shift) + _padded(lists, WORD)
             if self.sends_messages:
                 total += WORD * each.size * (1 + each.shift)
         for each in self.neurons:
             total += WORD * each.size * (1 + each.has_current + (self.sends_messages and each is not self.input))
         total += sum(WORD * stage.rows * stage.outputs.size for stage in self.stages if stage.is_late)
         return _padded(total, self.sum_bytes)
-
-
-def _aligned(n_bytes: int) -> int:
-    return _padded(n_bytes, WORD)
 
 
 def _padded(n_bytes: int, unit: int) -> int:
@@ -470,7 +452,7 @@ def _flash_bytes(plan: Plan) -> int:
     total = levels * (2 if plan.is_graded else WORD)
     for stage in plan.stages:
         total += sum(each.n_weights for each in stage.synapses)
-        total += sum(WORD * CONV_NUMBERS for each in stage.synapses if each.convolution)
+        total += sum(WORD * CONV_NUMBERS for each in stage.synapses if each.edge.window)
         if stage.layer.bias is not None:
             total += 2 * stage.outputs.channels
         if stage.delays is not None:

@@ -204,7 +204,7 @@ def _numbers(plan: Plan) -> dict[str, Any]:
     for stage in plan.stages:
         for synapses in stage.synapses:
             arrays.append(weights_of(synapses))
-            if synapses.convolution:
+            if synapses.edge.window:
                 shapes.append({"name": synapses.shape_name, "numbers": conv_numbers(synapses, stage.outputs)})
         if stage.is_late:
             arrays.append(delays_of(stage))
@@ -228,8 +228,8 @@ def _functions(plan: Plan) -> set[str]:
     """Return the kinds of work of a network: each has a function in the source."""
     every = [each for stage in plan.stages for each in stage.synapses]
     late = [stage.own for stage in plan.stages if stage.delays_each_weight]
-    found = {"conv" for each in every if each.convolution} | ({"dense_late"} if late else set())
-    found |= {"identity_flat" if each.flattened else "identity" for each in every if each.identity}
+    found = {"conv" for each in every if each.edge.window} | ({"dense_late"} if late else set())
+    found |= {"identity_flat" if each.flattened else "identity" for each in every if each.edge.is_identity}
     found |= {
         "add" if plan.has_counts(each.source) else "dense" for each in every if each.is_dense and each not in late
     }
@@ -271,7 +271,7 @@ def _reading_words(stage: Stage) -> str:
     own = stage.own.words
     if stage.is_late:
         own += f", 0 to {stage.rows - 1} steps late by {'weight' if stage.delays_each_weight else 'channel'}"
-    return " + ".join([own, *(each.words for each in stage.others)])
+    return " + ".join([own, *(each.words for each in stage.synapses[1:])])
 
 
 def _input_words(plan: Plan) -> str:
