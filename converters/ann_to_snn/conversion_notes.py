@@ -170,7 +170,10 @@ def notes_on_accuracy(ann: float, snn: float, test: Split, *, advice: str, doubt
             "normalization (--mean, --std, --raw), or have its classes in another order (--classes)"
         )
     if ann - snn > MOST_LOSS:
-        notes.append(f"accuracy falls from {ann:.1%} (ANN) to {snn:.1%} (SNN): {advice} may help")
+        notes.append(
+            f"accuracy falls from {ann:.1%} (ANN) to {snn:.1%} (SNN): {advice} may help; --neuron sigma-delta, a "
+            "network of messages in the place of spikes, usually loses less"
+        )
     if (n := len(test)) < FEWEST_TO_SCORE:
         images = "one test image" if n == 1 else f"{n} test images"
         notes.append(

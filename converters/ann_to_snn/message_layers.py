@@ -28,6 +28,7 @@ from converters.linear.ann import Ann, Clip, Conv, Dense, MaxPool, Node, Relu, r
 from converters.linear.image_normalization import Normalization
 from converters.linear.linear_fold import pool, scale_inputs, scale_outputs
 from converters.linear.maxima import with_maxima_as_sums
+from specs.errors import UnsupportedError
 from specs.fields import Shape
 
 MOST_WEIGHT, MOST_BIAS, MOST_SUM = WEIGHT_INT_MAX * WEIGHT_STEP, BIAS_MANT_MAX / MANT, STATE_MAX / SIGMA
@@ -95,6 +96,9 @@ def message_layers(ann: Ann, normalization: Normalization) -> list[SpikingLayer]
     Raises `UnsupportedError` for what sigma-delta neurons cannot do.
     """
     ann = with_maxima_as_sums(_with_maxima_in_pairs(activations_first(ann)), rectified_too=True)
+    for node in ann.nodes:
+        if isinstance(node.operation, MaxPool):
+            raise UnsupportedError(f"{node.place}: max pooling with padding needs an activation just before it")
     layers = spiking_layers(_with_bounds_in_pairs(ann), MaxPooling.ERROR, narrow=0, pools_apart=True)
     return _of_pixels(layers, ann.normalization.after(normalization))
 

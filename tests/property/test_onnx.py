@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 
+from converters.ann_to_snn.message_layers import LayerScaler, message_layers
 from converters.linear.ann import run_ann
+from converters.linear.image_normalization import Normalization
 from converters.onnx.import_ann import import_ann
 from specs import UnsupportedError
 
@@ -175,8 +177,12 @@ FOR_CAUSE = (
 """Parts of errors for operators that cannot be imported exactly."""
 
 
+NO_MESSAGES = ("max pooling with padding needs an activation",)
+"""Parts of errors for operators that sigma-delta neurons cannot do."""
+
+
 def test_any_chain_is_imported_exactly_or_refused_for_cause(tmp_path) -> None:
-    imported, images = [], torch.Generator().manual_seed(1)
+    imported, spiking, images = [], [], torch.Generator().manual_seed(1)
 
     @settings(max_examples=120)
     @given(chains())
@@ -199,6 +205,19 @@ def test_any_chain_is_imported_exactly_or_refused_for_cause(tmp_path) -> None:
         names = {node.name for node in found.ann.nodes}
         assert {row["became"] for row in found.nodes} <= {*names, "input", "constant", "layout", "removed", "unused"}
         imported.append(path)
+        normalization = Normalization.of(0.25, 0.5)
+        pixels = torch.randint(0, 256, x.shape, generator=images).byte()
+        try:
+            layers = message_layers(found.ann, normalization)
+        except UnsupportedError as error:
+            if not any(cause in str(error) for cause in NO_MESSAGES):
+                raise
+            return
+        values = LayerScaler(layers, pixels).sums[-1].reshape(3, -1)
+        wanted = run_ann(found.ann, normalization(pixels.float() / 255))[0].double()
+        assert float((values - wanted).abs().max()) <= 1e-4 * max(1, float(wanted.abs().max()))
+        spiking.append(path)
 
     check()
     assert len(imported) > 40
+    assert len(spiking) > 30
