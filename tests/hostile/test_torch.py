@@ -88,44 +88,30 @@ CASES = {
         ("eval, in the old format", legacy({"a": Run(eval, "print('boom')")}), r"holds Python objects \(eval\)"),
         ("a bare pickle", pickle.dumps(Run(print, "boom"), protocol=2), r"holds Python objects \(print\)"),
         ("exec deep inside", saved({"model": {"a": [1, {"b": Run(exec, "boom")}]}}), r"holds Python objects \(exec\)"),
-        (
-            "a module",
-            saved(torch.nn.Linear(2, 2)),
-            r"is a pickled torch module \(torch\..*Linear; save only the tensors .*model\.state_dict",
-        ),
-        (
-            "memory by the terabyte",
-            b"\x80\x02c__builtin__\nbytearray\n\x8a\x06\0\0\0\0\0\x7f\x85R.",
-            "allocates memory",
-        ),
-        (
-            "memory by the terabyte, in a zip",
-            with_pickle(b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\0\0\0\0\0\x7f\x85R."),
-            "allocates memory",
-        ),
+        ("a module", saved(torch.nn.Linear(2, 2)),
+         r"is a pickled torch module \(torch\..*Linear; save only the tensors .*model\.state_dict"),
+        ("memory by the terabyte", b"\x80\x02c__builtin__\nbytearray\n\x8a\x06\0\0\0\0\0\x7f\x85R.",
+         "allocates memory"),
+        ("memory by the terabyte, in a zip",
+         with_pickle(b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\0\0\0\0\0\x7f\x85R."), "allocates memory"),
         ("a key that takes for ever", with_pickle(key_of_tuples()), "nested tuples"),
         ("a key that takes for ever, in the old format", key_of_tuples(), "nested tuples"),
         ("two million lists", LONG, "more than 1,048,576 operations"),
         ("a bomb", BOMB, "bytes that unpack to 314,5"),
-        (
-            "compressed tensors",
-            zipped(entries(saved(state_dict())), zipfile.ZIP_DEFLATED),
-            "is compressed, unlike in files of torch.save",
-        ),
+        ("compressed tensors", zipped(entries(saved(state_dict())), zipfile.ZIP_DEFLATED),
+         "is compressed, unlike in files of torch.save"),
         ("one name twice", twice(saved(state_dict())), "two entries with the same name"),
         ("tensors of 4 TiB", tensors_that_claim(1 << 40), "claim 4,398,"),
-        (
-            "sparse",
-            saved({**state_dict(), "a": torch.sparse_coo_tensor([[0]], [1.0], (1 << 40,), check_invariants=True)}),
-            "claim 4,398,046,511,308 bytes, too many for the size of the file",
-        ),
+        ("sparse",
+         saved({**state_dict(), "a": torch.sparse_coo_tensor([[0]], [1.0], (1 << 40,), check_invariants=True)}),
+         "claim 4,398,046,511,308 bytes, too many for the size of the file"),
         (
             "a sparse decay",
             saved(
                 {
                     **state_dict(),
                     "blocks.1.neuron.current_decay": torch.sparse_coo_tensor([[0]], [1.0], (4,), check_invariants=True),
-                }
+                },
             ),
             r"block 1: neuron\.current_decay is not a dense tensor of real numbers",
         ),
@@ -135,7 +121,7 @@ CASES = {
                 {
                     **state_dict(),
                     "blocks.1.synapse.weight_g": torch.full((4, 1, 1, 1, 1), math.nan).to(torch.float8_e4m3fn),
-                }
+                },
             ),
             r"block 1: synapse\.weight_g holds values that are not finite",
         ),
@@ -143,10 +129,9 @@ CASES = {
             "decays of other channels",
             saved(
                 {
-                    **state_dict(),
-                    "blocks.1.neuron.current_decay": torch.ones(3),
+                    **state_dict(), "blocks.1.neuron.current_decay": torch.ones(3),
                     "blocks.1.neuron.voltage_decay": torch.ones(5),
-                }
+                },
             ),
             "current_decay has 3 values, expected 1 or 4",
         ),
@@ -154,10 +139,9 @@ CASES = {
             "a weight that is a number",
             saved(
                 {
-                    "blocks.1.synapse.weight": torch.tensor(1.0),
-                    "blocks.1.neuron.current_decay": torch.ones(1),
+                    "blocks.1.synapse.weight": torch.tensor(1.0), "blocks.1.neuron.current_decay": torch.ones(1),
                     "blocks.1.neuron.voltage_decay": torch.ones(1),
-                }
+                },
             ),
             r"the weight has shape \[\]",
         ),
@@ -171,63 +155,33 @@ CASES = {
         ("tensors without values", saved({"a": torch.ones(1, device="meta")}), "a was saved from the meta device"),
         ("a list", saved([torch.ones(1)]), "holds no state dict: .*, got list"),
         ("cut short", saved(state_dict())[:-40], "a damaged zip archive, perhaps cut short"),
-        (
-            "NaN",
-            saved({**state_dict(), "blocks.1.synapse.weight_g": torch.full((4, 1, 1, 1, 1), math.nan)}),
-            r"block 1: synapse\.weight_g holds values that are not finite",
-        ),
-        (
-            "decays of 1e9",
-            saved({**state_dict(), "blocks.1.neuron.voltage_decay": torch.tensor([1e9])}),
-            r"voltage_decay: .* at most 1 \(got 244140\.625\)",
-        ),
-        (
-            "decays of NaN",
-            saved({**state_dict(), "blocks.1.neuron.voltage_decay": torch.tensor([math.nan])}),
-            r"block 1: neuron\.voltage_decay holds values that are not finite",
-        ),
-        (
-            "a magnitude beyond float32",
-            saved(
-                {**state_dict(), "blocks.1.synapse.weight_g": torch.full((4, 1, 1, 1, 1), 1e300, dtype=torch.float64)}
-            ),
-            r"block 1: synapse\.weight_g holds values beyond the range of float32",
-        ),
-        (
-            "a direction of zeros",
-            saved({**state_dict(), "blocks.1.synapse.weight_v": torch.zeros(4, 6, 1, 1, 1)}),
-            r"block 1: synapse\.weight_v has a channel of zeros",
-        ),
-        (
-            "complex weights",
-            saved({**state_dict(), "blocks.1.synapse.weight_v": torch.ones(4, 6, 1, 1, 1, dtype=torch.complex64)}),
-            r"block 1: synapse\.weight_v is not a dense tensor of real numbers",
-        ),
-        (
-            "weights without numbers",
-            saved({**state_dict(), "blocks.1.synapse.weight_v": torch.ones(4, 0, 1, 1, 1)}),
-            r"block 1: the weight has shape \[4, 0, 1, 1, 1\]",
-        ),
-        (
-            "a decay without numbers",
-            saved({**state_dict(), "blocks.1.neuron.current_decay": torch.ones(0)}),
-            r"block 1: neuron\.current_decay is missing or empty",
-        ),
+        ("NaN", saved({**state_dict(), "blocks.1.synapse.weight_g": torch.full((4, 1, 1, 1, 1), math.nan)}),
+         r"block 1: synapse\.weight_g holds values that are not finite"),
+        ("decays of 1e9", saved({**state_dict(), "blocks.1.neuron.voltage_decay": torch.tensor([1e9])}),
+         r"voltage_decay: .* at most 1 \(got 244140\.625\)"),
+        ("decays of NaN", saved({**state_dict(), "blocks.1.neuron.voltage_decay": torch.tensor([math.nan])}),
+         r"block 1: neuron\.voltage_decay holds values that are not finite"),
+        ("a magnitude beyond float32",
+         saved({**state_dict(), "blocks.1.synapse.weight_g": torch.full((4, 1, 1, 1, 1), 1e300, dtype=torch.float64)}),
+         r"block 1: synapse\.weight_g holds values beyond the range of float32"),
+        ("a direction of zeros", saved({**state_dict(), "blocks.1.synapse.weight_v": torch.zeros(4, 6, 1, 1, 1)}),
+         r"block 1: synapse\.weight_v has a channel of zeros"),
+        ("complex weights",
+         saved({**state_dict(), "blocks.1.synapse.weight_v": torch.ones(4, 6, 1, 1, 1, dtype=torch.complex64)}),
+         r"block 1: synapse\.weight_v is not a dense tensor of real numbers"),
+        ("weights without numbers", saved({**state_dict(), "blocks.1.synapse.weight_v": torch.ones(4, 0, 1, 1, 1)}),
+         r"block 1: the weight has shape \[4, 0, 1, 1, 1\]"),
+        ("a decay without numbers", saved({**state_dict(), "blocks.1.neuron.current_decay": torch.ones(0)}),
+         r"block 1: neuron\.current_decay is missing or empty"),
         # found by fuzzing
-        (
-            "a bias without numbers",
-            saved({**state_dict(), "blocks.0.bias": torch.ones(0)}),
-            r"bias has shape \[0\], expected",
-        ),
-        (
-            "weights and weight norm",
-            saved({**state_dict(), "blocks.1.synapse.weight": torch.ones(4, 6)}),
-            r"blocks\.1\.synapse\.weight belongs to no block of the spec",
-        ),
+        ("a bias without numbers", saved({**state_dict(), "blocks.0.bias": torch.ones(0)}),
+         r"bias has shape \[0\], expected"),
+        ("weights and weight norm", saved({**state_dict(), "blocks.1.synapse.weight": torch.ones(4, 6)}),
+         r"blocks\.1\.synapse\.weight belongs to no block of the spec"),
         ("100 GiB of nothing", sparse, r"takes about 100\.0 GiB of memory"),
         ("a pipe", os.mkfifo, "a pipe or a device"),
     ]
-}
+}  # fmt: skip
 
 
 CASES = {f"{case[0]}, {name}": case for name, case in CASES.items()}

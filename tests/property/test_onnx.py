@@ -166,12 +166,9 @@ def chains(draw: st.DrawFn) -> tuple[onnx.ModelProto, tuple[int, ...]]:
 
 
 FOR_CAUSE = (
-    "differ over height and width",
-    "may be negative",
-    "must be smaller than the windows",
-    "changes the zeros of the Pad",
-    "in another layout",
-)
+    "differ over height and width", "may be negative", "must be smaller than the windows",
+    "changes the zeros of the Pad", "in another layout",
+)  # fmt: skip
 """Parts of errors for operators that cannot be imported exactly."""
 
 

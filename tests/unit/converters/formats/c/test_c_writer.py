@@ -167,11 +167,8 @@ OF_LAST_STEP = [
 @needs_compiler
 @pytest.mark.parametrize(
     ("name", "output"),
-    [
-        *((name, "rate") for name in NETWORKS if name not in OF_MESSAGES),
-        *((name, "last") for name in OF_LAST_STEP),
-    ],
-)
+    [*((name, "rate") for name in NETWORKS if name not in OF_MESSAGES), *((name, "last") for name in OF_LAST_STEP)],
+)  # fmt: skip
 def test_the_source_gives_the_logits_of_the_integer_engine_after_each_step(
     name: str, output: str, tmp_path: Path
 ) -> None:
