@@ -273,17 +273,17 @@ def test_a_norm_beyond_the_dtype_is_refused() -> None:
         migrate_state_dict({"weight": torch.full((1, 4), 6e4, dtype=torch.float16)}, to="legacy")
 
 
-@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
-def test_an_empty_weight_passes(shape) -> None:
+def test_an_empty_weight_passes() -> None:
     """It runs in a separate process, since torch's kernel divides by zero."""
     program = (
         "import torch, warnings; from converters import migrate_state_dict as migrate\n"
         "warnings.simplefilter('ignore')\n"
-        f"normed = migrate({{'weight': torch.zeros({shape})}}, to='legacy')\n"
-        "print(tuple(normed['weight_g'].shape), tuple(migrate(normed, to='plain')['weight'].shape))"
+        "for shape in ((0, 3), (3, 0)):\n"
+        "    normed = migrate({'weight': torch.zeros(shape)}, to='legacy')\n"
+        "    print(tuple(normed['weight_g'].shape), tuple(migrate(normed, to='plain')['weight'].shape))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == f"{(shape[0], 1)} {shape}", done.stderr
+    assert done.stdout.splitlines() == ["(0, 1) (0, 3)", "(3, 1) (3, 0)"], done.stderr
 
 
 # --- in pieces
