@@ -185,9 +185,12 @@ def carded(tmp_path: Path) -> Callable[..., Carded]:
         file = write_model(Model.of(build_network(spec, seed=seed)), folder / "model.safetensors", overwrite=True)
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         known = {
-            "name": name, "revision": revision_of(sha256), "layers": template.layers[: len(spec.layers)],
-            "files": {ModelFormat.SAFETENSORS: FileFacts(sha256=sha256, bytes=file.stat().st_size)}, **facts,
-        }  # fmt: skip
+            "name": name,
+            "revision": revision_of(sha256),
+            "layers": template.layers[: len(spec.layers)],
+            "files": {ModelFormat.SAFETENSORS: FileFacts(sha256=sha256, bytes=file.stat().st_size)},
+            **facts,
+        }
         dump_card(template.model_copy(update=known), folder / "card.yaml")
         return Carded(file, folder / "card.yaml", f"{name}@{revision_of(sha256)}", sha256)
 

@@ -21,13 +21,24 @@ GUIDES = {
 """Pages by heading of the sidebar, in their order; the first page of all is the README. The search leaves out those of
 the project, which name everything."""
 SETTINGS = {
-    "project": "snnzoo", "root_doc": "README", "highlight_language": "none", "html_theme": "furo",
-    "html_title": "snnzoo", "html_copy_source": "0", "extensions": "myst_nb,sphinx.ext.autodoc,sphinx.ext.napoleon",
-    "exclude_patterns": "tests/golden", "nb_execution_mode": "auto", "nb_execution_timeout": "600",
-    "nb_execution_raise_on_error": "1", "myst_heading_anchors": "4", "default_role": "literal",
-    "autodoc_typehints": "none", "autodoc_member_order": "bysource", "napoleon_use_ivar": "1",
+    "project": "snnzoo",
+    "root_doc": "README",
+    "highlight_language": "none",
+    "html_theme": "furo",
+    "html_title": "snnzoo",
+    "html_copy_source": "0",
+    "extensions": "myst_nb,sphinx.ext.autodoc,sphinx.ext.napoleon",
+    "exclude_patterns": "tests/golden",
+    "nb_execution_mode": "auto",
+    "nb_execution_timeout": "600",
+    "nb_execution_raise_on_error": "1",
+    "myst_heading_anchors": "4",
+    "default_role": "literal",
+    "autodoc_typehints": "none",
+    "autodoc_member_order": "bysource",
+    "napoleon_use_ivar": "1",
     "napoleon_use_rtype": "0",
-}  # fmt: skip
+}
 """Settings of Sphinx. Its search works without a server, also from a folder."""
 SCORER = """
 var Scorer = {objNameMatch: 3, objPartialMatch: 1, objPrio: {0: 2, 1: 0, 2: -1}, objPrioDefault: 0,

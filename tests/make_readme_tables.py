@@ -28,18 +28,22 @@ RENDERED = {
     "stream": ("stream", programs.benchmark),
     "convert": ("convert", conversions.conversions),
     "convert-notes": ("convert", conversions.conversion_notes),
-    "graphs": ("graphs", measured.graphs), "deep": ("deep", measured.deep),
+    "graphs": ("graphs", measured.graphs),
+    "deep": ("deep", measured.deep),
     "messages": ("messages", measured.messages),
-    "small": ("small", measured.small), "fuzz": ("fuzz", measured.fuzz),
+    "small": ("small", measured.small),
+    "fuzz": ("fuzz", measured.fuzz),
     "readers": ("readers", measured.readers),
-    "kills": ("kills", measured.kills), "delays": ("delays", measured.delays), "values": ("values", measured.values),
+    "kills": ("kills", measured.kills),
+    "delays": ("delays", measured.delays),
+    "values": ("values", measured.values),
     "profile": ("profile", measured.profile),
     "engines": ("engines", measured.engines),
     "site": ("site", measured.site),
     "neurobench": ("neurobench", measured.neurobench),
     "c": ("c", measured.c),
     "c-events": ("c_events", measured.c_events),
-}  # fmt: skip
+}
 """Name of the file of results and function of the tables that are made of one."""
 TABLES = {
     "demo": lambda: f"```\n{(RESULTS / 'demo.txt').read_text('utf-8').rstrip()}\n```",

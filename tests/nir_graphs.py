@@ -26,10 +26,13 @@ GRADED = {"shape": [2, 6, 6], "encoding": "graded", "bits": 4}
 
 def network(*blocks, last=None, neuron=None, **fields):
     document = {
-        "name": "tiny", "time_steps": 6, "neuron": neuron or {"threshold": 0.5, "voltage_decay": 0.25},
+        "name": "tiny",
+        "time_steps": 6,
+        "neuron": neuron or {"threshold": 0.5, "voltage_decay": 0.25},
         "input": {"shape": [2, 6, 6]},
-        "blocks": [*blocks, {"kind": "flatten"}, last or {"kind": "affine", "features": 3, "bias": True}], **fields,
-    }  # fmt: skip
+        "blocks": [*blocks, {"kind": "flatten"}, last or {"kind": "affine", "features": 3, "bias": True}],
+        **fields,
+    }
     net = build_network(NetworkSpec.model_validate(document), seed=1)
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():

@@ -37,7 +37,8 @@ def patterns(n: int, *, seed: int) -> Split:
 def accuracy(delays: dict[str, Any], neurons: int, *, seed: int, epochs: int = 10, n_training: int = 1000) -> float:
     """Train a network with these delays of single synapses; return its accuracy on test recordings."""
     document = {
-        "name": "patterns", "time_steps": TIME_STEPS,
+        "name": "patterns",
+        "time_steps": TIME_STEPS,
         "neuron": {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 1.0, "tau_grad": 0.005},
         "input": {"shape": [CHANNELS, 1, 1], "encoding": "events"},
         "blocks": [
@@ -46,10 +47,15 @@ def accuracy(delays: dict[str, Any], neurons: int, *, seed: int, epochs: int = 1
             {"kind": "affine", "features": CLASSES, "bias": True},
         ],
         "training": {
-            "initialize": True, "epochs": epochs, "snn_epochs": epochs, "batch_size": 50, "validation": VALIDATION,
-            "snn_learning_rate": 0.01, "logit_scale": TIME_STEPS,
+            "initialize": True,
+            "epochs": epochs,
+            "snn_epochs": epochs,
+            "batch_size": 50,
+            "validation": VALIDATION,
+            "snn_learning_rate": 0.01,
+            "logit_scale": TIME_STEPS,
         },
-    }  # fmt: skip
+    }
     network = build_network(NetworkSpec.model_validate(document), seed=seed)
     fit(network, patterns(n_training + VALIDATION, seed=1))
     return evaluate(network, patterns(N_TEST, seed=2)).accuracy

@@ -89,9 +89,16 @@ def image(path: Path, n_bytes: int) -> None:
 
 
 WRITERS: dict[str, Callable[[Path, int], None]] = {
-    "safetensors": model_file("safetensors"), "state-dict": state_dict, "netx": model_file("netx"),
-    "nir": model_file("nir"), "torch": state_dict, "onnx": onnx_file, "idx": idx, "npz": npz, "image": image,
-}  # fmt: skip
+    "safetensors": model_file("safetensors"),
+    "state-dict": state_dict,
+    "netx": model_file("netx"),
+    "nir": model_file("nir"),
+    "torch": state_dict,
+    "onnx": onnx_file,
+    "idx": idx,
+    "npz": npz,
+    "image": image,
+}
 """Writer of a file of each format. Specs are left out: they have at most 64 KiB."""
 
 

@@ -93,8 +93,12 @@ def on_cortex_m4(source: Path) -> dict[str, Any]:
     program, compiled = source.with_suffix(".elf"), source.with_suffix(".o")
     include = f'-DMODEL="{source.name}"'
     board = [
-        "--specs=rdimon.specs", "-T", str(BOARD / "mps2.ld"), str(BOARD / "startup.c"), str(BOARD / "instructions.c"),
-    ]  # fmt: skip
+        "--specs=rdimon.specs",
+        "-T",
+        str(BOARD / "mps2.ld"),
+        str(BOARD / "startup.c"),
+        str(BOARD / "instructions.c"),
+    ]
     subprocess.run([*ARM, "-c", str(source), "-o", str(compiled)], check=True)
     subprocess.run([*ARM, include, f"-I{source.parent}", *board, "-o", str(program)], check=True)
     text, data, _ = (
@@ -137,11 +141,15 @@ def compare(source: str, few: int, whole: list[str], data_dir: Path | None, fold
     unit = plan_of(form).unit_after(exact.spec.time_steps)
     expected, costs = expected_of(exact, images, unit), c_costs(form)
     row: dict[str, Any] = {
-        "data": data.name, "images": len(images), "builds": {},
+        "data": data.name,
+        "images": len(images),
+        "builds": {},
         "accuracy": float((expected[0] == data.test.labels[: len(images)]).float().mean()),
-        "constants_bytes": costs.flash_bytes, "ram_bytes": costs.ram_bytes,
-        "native_ms": native_milliseconds(exact, images[:TIMED]), "c_ms": {},
-    }  # fmt: skip
+        "constants_bytes": costs.flash_bytes,
+        "ram_bytes": costs.ram_bytes,
+        "native_ms": native_milliseconds(exact, images[:TIMED]),
+        "c_ms": {},
+    }
     for build, (compiler, flags) in builds.items():
         n = len(images) if build in whole else min(few, len(images))
         program = compile_c(written, "-DSNN_STDIN", *flags, compiler=compiler)

@@ -101,10 +101,16 @@ def compare(model: Model, events: Tensor, folder: Path, *, on_boards: bool) -> d
     _, trace = exact.run(events.transpose(0, 1))
     written, costs = write_c(model, folder / "model.c", COptions(images=events), overwrite=True), c_costs(form)
     row: dict[str, Any] = {
-        "recordings": n, "steps": steps, "answers": expected.size,
-        "rates": [float(trace.rates[each.index].mean()) for each in plan.spiking], "builds": {},
-        "constants_bytes": costs.flash_bytes, "ram_bytes": costs.ram_bytes, "native_us": native_us, "c_us": {},
-    }  # fmt: skip
+        "recordings": n,
+        "steps": steps,
+        "answers": expected.size,
+        "rates": [float(trace.rates[each.index].mean()) for each in plan.spiking],
+        "builds": {},
+        "constants_bytes": costs.flash_bytes,
+        "ram_bytes": costs.ram_bytes,
+        "native_us": native_us,
+        "c_us": {},
+    }
     for compiler in filter(shutil.which, ("gcc", "clang")):
         for name, flags in BUILDS.items():
             classes, logits = answers_by_step(written, events, steps, *flags, compiler=compiler)

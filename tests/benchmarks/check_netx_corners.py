@@ -78,8 +78,12 @@ def _draw_document(draw: random.Random) -> dict[str, Any]:
     if maps:
         multiplier = draw.choice((1, 2)) if channels < 256 else 1
         depthwise = {
-            "kind": "conv", "channels": multiplier * channels, "kernel": [1, 2], "groups": channels, "bias": bias,
-        }  # fmt: skip
+            "kind": "conv",
+            "channels": multiplier * channels,
+            "kernel": [1, 2],
+            "groups": channels,
+            "bias": bias,
+        }
         blocks += [depthwise] if bits or draw.random() < 0.5 else [{"kind": "avg_pool", "kernel": [2, 1]}]
         blocks.append({"kind": "flatten"})
     if bits is None or maps or draw.random() < 0.7:
@@ -90,10 +94,13 @@ def _draw_document(draw: random.Random) -> dict[str, Any]:
     blocks.append({"kind": "affine", "features": 4, "bias": bias})
     entering: dict[str, Any] = {"shape": [channels, 3, 2] if maps else [channels]}
     return {
-        "name": "corner", "time_steps": draw.choice((1, 4, 9)), "delay_shift": shifted, "neuron": neuron,
+        "name": "corner",
+        "time_steps": draw.choice((1, 4, 9)),
+        "delay_shift": shifted,
+        "neuron": neuron,
         "input": entering | ({"encoding": encoding, "bits": bits} if bits else {"bias": draw.choice((0.0, 0.5))}),
         "blocks": blocks,
-    }  # fmt: skip
+    }
 
 
 def _draw_sigma_delta(draw: random.Random) -> dict[str, Any]:
@@ -112,10 +119,13 @@ def _draw_sigma_delta(draw: random.Random) -> dict[str, Any]:
     blocks += [{"kind": "affine", "features": 4}] if draw.random() < 0.7 else []
     bits = draw.choice((1, 4, 7, 8))
     return {
-        "name": "corner", "time_steps": draw.choice((4, 9, 12)), "delay_shift": True, "neuron": neuron(),
+        "name": "corner",
+        "time_steps": draw.choice((4, 9, 12)),
+        "delay_shift": True,
+        "neuron": neuron(),
         "input": {"shape": [channels, 3, 2] if maps else [channels], "encoding": "frames", "bits": bits},
         "blocks": blocks,
-    }  # fmt: skip
+    }
 
 
 def _fill(tensor: torch.Tensor, values: Any, draw: random.Random) -> None:

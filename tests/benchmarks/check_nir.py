@@ -82,8 +82,11 @@ def our_networks() -> Iterator[tuple[str, Network]]:
     cases = {
         "if": ({**FLAT, **graded}, free, [DENSE, READOUT]),
         "lif": ({**FLAT, **graded}, HALF, [DENSE, READOUT]),
-        "cuba": ({**FLAT, **graded}, {**HALF, "current_decay": 0.5},
-                 [{**DENSE, "bias": False}, {**READOUT, "bias": False}]),
+        "cuba": (
+            {**FLAT, **graded},
+            {**HALF, "current_decay": 0.5},
+            [{**DENSE, "bias": False}, {**READOUT, "bias": False}],
+        ),
         "affine": ({**FLAT, **graded}, free, [DENSE, {"kind": "affine", "features": 5, "bias": True}]),
         "current": (FLAT, free, [DENSE, READOUT]),
         "conv": (images, free, [conv, {"kind": "flatten"}, READOUT]),
@@ -92,7 +95,7 @@ def our_networks() -> Iterator[tuple[str, Network]]:
         "delay": ({**FLAT, **graded}, free, [{**DENSE, "delay_shift": True}, READOUT]),
         "recurrent": ({**FLAT, **graded}, free, [{**DENSE, "recurrent": True}, READOUT]),
         "recurrent_lif": ({**FLAT, **graded}, HALF, [{**DENSE, "recurrent": True}, READOUT]),
-    }  # fmt: skip
+    }
     for name, (entering, neuron, blocks) in cases.items():
         document = {"name": name, "time_steps": STEPS, "neuron": neuron, "input": entering, "blocks": blocks}
         yield name, drawn(build_network(NetworkSpec.model_validate(document), seed=3))

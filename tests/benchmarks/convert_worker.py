@@ -44,9 +44,13 @@ def convert(request):
     except SnnZooError as error:
         return {"error": f"{type(error).__name__}: {error}".replace(str(path), path.name)}
     return {
-        "ann": found.ann, "untuned": found.converted, "tuned": found.tuned, "seconds": round(found.seconds, 1),
-        "notes": found.notes, "netx": from_netx(found.model, dataset.test),
-    }  # fmt: skip
+        "ann": found.ann,
+        "untuned": found.converted,
+        "tuned": found.tuned,
+        "seconds": round(found.seconds, 1),
+        "notes": found.notes,
+        "netx": from_netx(found.model, dataset.test),
+    }
 
 
 def from_netx(model, split):

@@ -214,9 +214,12 @@ def header(programs: dict[str, Program], threads: int, busy: float) -> dict[str,
 def conditions(threads: int, busy: float | None = None) -> dict[str, Any]:
     """Return the conditions of a measurement that hold for all programs."""
     return {
-        **stamp(), "cpu": cpu_model(), "cores": len(os.sched_getaffinity(0)), "threads": threads,
+        **stamp(),
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": threads,
         "busy_cores": round(busy_cores() if busy is None else busy, 2),
-    }  # fmt: skip
+    }
 
 
 MEASURED = ":/", f":(top,exclude){RESULTS.relative_to(HERE.parents[1])}"

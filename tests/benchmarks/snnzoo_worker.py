@@ -39,9 +39,12 @@ def make_spec(request):
     )
     neuron = {"threshold": THRESHOLD, "current_decay": 1.0, "voltage_decay": VOLTAGE_DECAY, "tau_grad": 0.1}
     return {
-        "name": "bench", "time_steps": request["time_steps"], "neuron": neuron,
-        "input": {"shape": input_shape(request["layers"]), **given}, "blocks": blocks,
-    }  # fmt: skip
+        "name": "bench",
+        "time_steps": request["time_steps"],
+        "neuron": neuron,
+        "input": {"shape": input_shape(request["layers"]), **given},
+        "blocks": blocks,
+    }
 
 
 class Program:

@@ -13,9 +13,12 @@ import torch
 PROGRAMS = {
     "zoo": ("from zoo.cli import main", "main", ["eval", "mnist-dense", "--data", "nowhere"]),
     "convert": ("from converters.cli import main_convert", "main_convert", ["mnist-dense", "-o", "a.net", "--force"]),
-    "migrate": ("from converters.cli import main_migrate", "main_migrate",
-                ["a.safetensors", "--to", "plain", "-o", "b.safetensors", "--force"]),
-}  # fmt: skip
+    "migrate": (
+        "from converters.cli import main_migrate",
+        "main_migrate",
+        ["a.safetensors", "--to", "plain", "-o", "b.safetensors", "--force"],
+    ),
+}
 WAITING = """
 import os, sys
 class Waiting:

@@ -38,14 +38,20 @@ def test_json_is_all_there_is_on_stdout(run, source, tmp_path) -> None:
     output = tmp_path / "new.safetensors"
     result = run("migrate", source, "--to", "parametrized", "-o", output, "--json")
     assert json.loads(result.stdout) == {
-        "from": "legacy", "to": "parametrized", "tensors": 3,
+        "from": "legacy",
+        "to": "parametrized",
+        "tensors": 3,
         "renamed": [
             ["a.weight_g", "a.parametrizations.weight.original0"],
             ["a.weight_v", "a.parametrizations.weight.original1"],
         ],
-        "max_abs_diff": 0.0, "output": str(output), "key": "state_dict", "stripped_prefix": "module.",
-        "notes": ["left out: epoch (beside state_dict)"], "warnings": [],
-    }  # fmt: skip
+        "max_abs_diff": 0.0,
+        "output": str(output),
+        "key": "state_dict",
+        "stripped_prefix": "module.",
+        "notes": ["left out: epoch (beside state_dict)"],
+        "warnings": [],
+    }
     assert set(safetensors.torch.load_file(output)) == {
         "a.parametrizations.weight.original0",
         "a.parametrizations.weight.original1",

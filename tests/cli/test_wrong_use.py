@@ -192,11 +192,15 @@ def test_wrong_use_is_refused_before_anything_is_written(run, files, monkeypatch
         ("train mnist-dense -o run --data mnist-sample", "training.validation: must be below the number of training"),
         ("train mnist-dense -o run --set blocks.7.features=3", "no blocks.7"),
         ("train mnist-dense -o run --set epochs", "key=value"),
-        ("train mnist-dense -o run --set training.augment=true",
-         "training.augment: must be default, null, or a mapping of fields"),
+        (
+            "train mnist-dense -o run --set training.augment=true",
+            "training.augment: must be default, null, or a mapping of fields",
+        ),
         ("train mnist-demo -o run --data mnist-sample --set training.validation=9 --resume", "nothing to resume"),
-        ("check mnist-dense --set training.start=mnist-demo",
-         "mnist-demo' must have the layers of mnist-dense: it is a"),
+        (
+            "check mnist-dense --set training.start=mnist-demo",
+            "mnist-demo' must have the layers of mnist-dense: it is a",
+        ),
         ("check mnist-dense --set training.start=mnist-conv", "must have the layers of mnist-dense: it has"),
         ("check mnist-dense --set training.teacher=mnist-demo", "must be a trained model"),
         ("check mnist-dense --set training.validation=60000", "training images (60,000), got 60,000: lower it"),
@@ -215,7 +219,7 @@ def test_wrong_use_is_refused_before_anything_is_written(run, files, monkeypatch
         ("convert classes.safetensors -o math.c -o a,b.c", "math.c: its header math.h could hide"),
         ("convert classes.safetensors -o a.c --c-prefix 9x", "the prefix of C names (--c-prefix) must be"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_told_with_its_remedy_before_anything_is_written(run, files, monkeypatch, line, told) -> None:
     error = refusal(line, run, files, monkeypatch, code=1)
     assert error.startswith("Error: ")

@@ -64,9 +64,15 @@ def test_the_stories_run(tmp_path, monkeypatch) -> None:
         result = CliRunner().invoke(zoo, shlex.split(line)[1:])
         assert result.exit_code == 0, f"{line}\n{result.output}"
     made = (
-        "models/mnist-dense.safetensors", "seven.gif", "relu.net", "relu.html", "network.svg", "run/model.nir",
-        "run/model.h", "seen.html",
-    )  # fmt: skip
+        "models/mnist-dense.safetensors",
+        "seven.gif",
+        "relu.net",
+        "relu.html",
+        "network.svg",
+        "run/model.nir",
+        "run/model.h",
+        "seen.html",
+    )
     assert all((tmp_path / name).stat().st_size > 1000 for name in made)
 
 

@@ -114,10 +114,15 @@ def run_bytes(execution: Execution, seeds: list[bytes], *, runs: int, seconds: i
     for i, content in enumerate(seeds):
         (corpus / f"seed{i}").write_bytes(content)
     options = {
-        "runs": runs - sum(execution.counts.as_dict().values()), "max_total_time": seconds, "timeout": WALL_SECONDS,
-        "rss_limit_mb": 0, "max_len": max(1 << 14, 2 * max(map(len, seeds))), "seed": seed,
-        "artifact_prefix": f"{folder}/", "verbosity": 0,
-    }  # fmt: skip
+        "runs": runs - sum(execution.counts.as_dict().values()),
+        "max_total_time": seconds,
+        "timeout": WALL_SECONDS,
+        "rss_limit_mb": 0,
+        "max_len": max(1 << 14, 2 * max(map(len, seeds))),
+        "seed": seed,
+        "artifact_prefix": f"{folder}/",
+        "verbosity": 0,
+    }
     atheris.Setup(["fuzz", *(f"-{name}={value}" for name, value in options.items()), str(corpus)], execution)
     limit_memory()
     atheris.Fuzz()

@@ -111,32 +111,35 @@ class Target:
 TARGETS = {
     "safetensors": Target(".safetensors", _model(), "verify FILE"),
     "state-dict": Target(
-        ".pt", _reader("converters.file_migration.migrate_file", None, to="plain"),
+        ".pt",
+        _reader("converters.file_migration.migrate_file", None, to="plain"),
         "migrate FILE --to plain -o OUT.safetensors",
     ),
     "netx": Target(".net", _model(), "convert FILE -o OUT.safetensors"),
     "nir": Target(".nir", _model(dt=1e-4), "convert FILE --dt 1e-4 -o OUT.safetensors"),
     "torch": Target(
-        ".pt", _model(time_steps=4, threshold=1.0), "convert FILE --time-steps 4 --threshold 1 -o OUT.safetensors",
+        ".pt", _model(time_steps=4, threshold=1.0), "convert FILE --time-steps 4 --threshold 1 -o OUT.safetensors"
     ),
     "onnx": Target(
-        ".onnx", _reader("converters.onnx.import_ann.import_ann"), "convert FILE --epochs 0 -o OUT.safetensors",
+        ".onnx", _reader("converters.onnx.import_ann.import_ann"), "convert FILE --epochs 0 -o OUT.safetensors"
     ),
     "spec": Target(".yaml", _spec, "build FILE -o OUT.safetensors"),
     "idx": Target(
-        "", _reader("bootstrap_core.data.idx_files.read_idx"),
+        "",
+        _reader("bootstrap_core.data.idx_files.read_idx"),
         "eval mnist-dense --data mnist --data-dir FOLDER --offline --limit 2",
     ),
     "npz": Target(
-        ".npz", _reader("bootstrap_core.data.image_files.load_images"), "eval mnist-dense --data FILE --limit 2",
+        ".npz", _reader("bootstrap_core.data.image_files.load_images"), "eval mnist-dense --data FILE --limit 2"
     ),
     "image": Target(".png", _image, "predict mnist-dense FILE"),
     "bs1": Target(".bs1", _events(1 << 16), "predict nmnist-conv FILE"),
     "bs2": Target(".bs2", _events(2, 256, 256), "predict nmnist-conv FILE"),
     "events": Target(".npz", _events(2, 256, 256), "predict nmnist-conv FILE"),
     "events-npy": Target(".npy", _events(2, 256, 256), "predict nmnist-conv FILE"),
-    "sound": Target(".wav", _sound, "predict spoken-digits FILE"), "frames": Target(".npz", _frames, ""),
+    "sound": Target(".wav", _sound, "predict spoken-digits FILE"),
+    "frames": Target(".npz", _frames, ""),
     "index": Target("/index.json", _index, "list --from FILE"),
     "card": Target(".yaml", _card, "publish FOLDER/hostile.safetensors FILE --to OUT"),
-}  # fmt: skip
+}
 """Readers by format. `suffix` is the end of the file's path; readers recognise files by their content."""

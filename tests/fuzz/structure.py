@@ -24,15 +24,53 @@ from converters.formats.safetensors_file import METADATA_KEY
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 NUMBERS = [
-    0, 1, -1, 2, 7, 64, 255, 4096, 1 << 16, 1 << 24, 1 << 31, 1 << 40, 1 << 62, 1 << 70, 0.5, -0.0, 1e300, 1e-300,
-]  # fmt: skip
+    0,
+    1,
+    -1,
+    2,
+    7,
+    64,
+    255,
+    4096,
+    1 << 16,
+    1 << 24,
+    1 << 31,
+    1 << 40,
+    1 << 62,
+    1 << 70,
+    0.5,
+    -0.0,
+    1e300,
+    1e-300,
+]
 TEXTS = [
-    "", "a", "dense", "affine", "conv", "blocks.1.synapse.weight", "../../x", "\0", "\x1b[2J", "é" * 40, "x" * 5000,
+    "",
+    "a",
+    "dense",
+    "affine",
+    "conv",
+    "blocks.1.synapse.weight",
+    "../../x",
+    "\0",
+    "\x1b[2J",
+    "é" * 40,
+    "x" * 5000,
     "1e9",
-]  # fmt: skip
+]
 ODD = [
-    *NUMBERS, *TEXTS, None, True, False, [], {}, [[]], [1, 2], [1 << 40, 1 << 40], {"kind": "dense"}, {"a": {"a": {}}},
-]  # fmt: skip
+    *NUMBERS,
+    *TEXTS,
+    None,
+    True,
+    False,
+    [],
+    {},
+    [[]],
+    [1, 2],
+    [1 << 40, 1 << 40],
+    {"kind": "dense"},
+    {"a": {"a": {}}},
+]
 SHAPES = [(), (0,), (1,), (3,), (4, 6), (0, 4), (2, 1, 3, 3), (1, 1, 1, 1, 1), (1,) * 9]
 ARRAYS = ("x", "y", "X", "x_train", "x_test", "y_train", "z")
 DTYPES = ["f8", "f4", "f2", "i8", "i1", "u1", "u8", "?", ">f4", "c8", "S3"]
@@ -165,8 +203,16 @@ def changed_structure(draw: Draw, content: bytes) -> bytes:
         place = draw(st.sampled_from(starts)) + draw(st.integers(0, 300))
         size = draw(st.sampled_from([1, 2, 4, 8]))
         others = [
-            0, 1, 8, 255, 1 << 16, 1 << 31, (1 << 64) - 1, draw(st.sampled_from(starts)), draw(st.integers(0, 255)),
-        ]  # fmt: skip
+            0,
+            1,
+            8,
+            255,
+            1 << 16,
+            1 << 31,
+            (1 << 64) - 1,
+            draw(st.sampled_from(starts)),
+            draw(st.integers(0, 255)),
+        ]
         number = draw(st.sampled_from(others)) % (1 << 8 * size)
         changed_bytes[place : place + size] = number.to_bytes(size, "little")
     return bytes(changed_bytes)
@@ -309,9 +355,23 @@ def image(draw: Draw, content: bytes) -> bytes:
 
 
 CHANGES: dict[str, Callable[[Draw, bytes], bytes]] = {
-    "safetensors": safetensors, "state-dict": state_dict, "netx": hdf5, "nir": hdf5, "torch": state_dict,
-    "onnx": onnx_model, "spec": spec, "idx": idx, "npz": npz, "image": image, "bs1": words, "bs2": words,
-    "events": partial(npz, names=("x", "y", "p", "t", "ts", "z")), "events-npy": npy, "sound": sound, "frames": npz,
-    "index": index, "card": spec,
-}  # fmt: skip
+    "safetensors": safetensors,
+    "state-dict": state_dict,
+    "netx": hdf5,
+    "nir": hdf5,
+    "torch": state_dict,
+    "onnx": onnx_model,
+    "spec": spec,
+    "idx": idx,
+    "npz": npz,
+    "image": image,
+    "bs1": words,
+    "bs2": words,
+    "events": partial(npz, names=("x", "y", "p", "t", "ts", "z")),
+    "events-npy": npy,
+    "sound": sound,
+    "frames": npz,
+    "index": index,
+    "card": spec,
+}
 """Functions that change a file, by format of `reader_targets.TARGETS`."""

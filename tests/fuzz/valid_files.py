@@ -134,9 +134,12 @@ def onnx_model() -> ModelProto:
         "p = AveragePool<kernel_shape=[2,2], strides=[2,2]>(r) f = Reshape(p, s) m = MatMul(f, w) y = Add(m, d) }"
     )
     tensors = {
-        "k": np.linspace(-1, 1, 9, dtype=np.float32).reshape(1, 1, 3, 3), "b": np.array([0.1], np.float32),
-        "s": np.array([1, 4]), "w": WEIGHT, "d": np.zeros(3, np.float32),
-    }  # fmt: skip
+        "k": np.linspace(-1, 1, 9, dtype=np.float32).reshape(1, 1, 3, 3),
+        "b": np.array([0.1], np.float32),
+        "s": np.array([1, 4]),
+        "w": WEIGHT,
+        "d": np.zeros(3, np.float32),
+    }
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in tensors.items())
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)])
 
@@ -226,9 +229,12 @@ def card(folder: Path) -> bytes:
     )
     curves = Curves(**dict.fromkeys(Curves.model_fields, (0.5, 0.25)))
     short = {
-        "name": "tiny", "revision": revision_of(facts.sha256), "files": {"safetensors": facts}, "golden": golden,
+        "name": "tiny",
+        "revision": revision_of(facts.sha256),
+        "files": {"safetensors": facts},
+        "golden": golden,
         "training": measured.training.model_copy(update={"curves": curves}),
-    }  # fmt: skip
+    }
     return dump_card(Card.model_validate({**dict(measured), **short})).encode()
 
 

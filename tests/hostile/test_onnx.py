@@ -182,20 +182,34 @@ def test_weights_that_are_not_finite(refused, value) -> None:
 @pytest.mark.parametrize(
     "nodes",
     [
-        "b = ConstantOfShape(s) y = Add(x, b)", "b = Expand(w, s) y = MatMul(x, b)", "b = Tile(w, t) y = MatMul(x, b)",
-        "b = Range(zero, s0, one) c = Cast<to=1>(b) y = Mul(x, c)", "b = MatMul(u, v) y = MatMul(x, b)",
-        "b = Add(u, v) y = MatMul(x, b)", "b = Expand(x, s) y = MatMul(b, w)", "p = Pad(x, big) y = MatMul(p, w)",
-        "b = Pad(w, big) y = MatMul(x, b)", "b = Pad(w, far, zero, back) y = MatMul(x, b)",
+        "b = ConstantOfShape(s) y = Add(x, b)",
+        "b = Expand(w, s) y = MatMul(x, b)",
+        "b = Tile(w, t) y = MatMul(x, b)",
+        "b = Range(zero, s0, one) c = Cast<to=1>(b) y = Mul(x, c)",
+        "b = MatMul(u, v) y = MatMul(x, b)",
+        "b = Add(u, v) y = MatMul(x, b)",
+        "b = Expand(x, s) y = MatMul(b, w)",
+        "p = Pad(x, big) y = MatMul(p, w)",
+        "b = Pad(w, big) y = MatMul(x, b)",
+        "b = Pad(w, far, zero, back) y = MatMul(x, b)",
         "b = Pad(w, big, zero, back) y = MatMul(x, b)",
     ],
-)  # fmt: skip
+)
 def test_constants_that_would_fill_the_memory(refused, nodes) -> None:
     graph = onnx.parser.parse_graph(f"g (float[1,4] x) => (float[1,3] y) {{ {nodes} }}")
     tensors = {
-        "w": WEIGHT, "s": np.array([1 << 30, 4]), "s0": np.array(1 << 50), "t": np.array([1 << 40, 1]),
-        "zero": np.array(0), "one": np.array(1), "big": np.array([0, 1 << 40, 0, 0]), "far": np.array([0, -(1 << 63)]),
-        "back": np.array([-2]), "u": np.ones((1 << 18, 1), np.float32), "v": np.ones((1, 1 << 18), np.float32),
-    }  # fmt: skip
+        "w": WEIGHT,
+        "s": np.array([1 << 30, 4]),
+        "s0": np.array(1 << 50),
+        "t": np.array([1 << 40, 1]),
+        "zero": np.array(0),
+        "one": np.array(1),
+        "big": np.array([0, 1 << 40, 0, 0]),
+        "far": np.array([0, -(1 << 63)]),
+        "back": np.array([-2]),
+        "u": np.ones((1 << 18, 1), np.float32),
+        "v": np.ones((1, 1 << 18), np.float32),
+    }
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in tensors.items() if name in nodes)
     opset = 18 if "back" in nodes else 13
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])

@@ -111,7 +111,10 @@ def test_the_longest_text_is_refused_in_little_time() -> None:
         ('description: "\\UFFFFFFFF"', ":6: not YAML: an escape that is not a Unicode character"),
         ("neuron: {threshold: 0x_}", ":6: not YAML: invalid literal for int() with base 16: ''"),
         ("neuron: {threshold: " + "9" * 5000 + "}", ":6: not YAML: Exceeds the limit (4300 digits)"),
-        ("neuron: {threshold: 0x" + "f" * 5000 + "}", ":6: neuron.threshold: must be a number (got a huge integer)"),
+        (
+            "neuron: {threshold: 0x" + "f" * 5000 + "}",
+            ":6: neuron.threshold: must be a number (got a huge integer)",
+        ),
         ('description: "\\ud800"', ":6: not YAML: 'utf-16"),
         ("schema_version: 0x" + "f" * 5000, ": schema_version a huge integer is not supported (newest: 1)"),
         ("schema_version: -0x" + "f" * 5000, ": schema_version a huge integer is not supported (newest: 1)"),
@@ -124,7 +127,7 @@ def test_the_longest_text_is_refused_in_little_time() -> None:
         ("neuron: {threshold: " + "9" * 4000 + "}", ":6: neuron.threshold: must be a number (got 9999"),
     ],
     ids=lambda text: text[:24],
-)  # fmt: skip
+)
 def test_odd_yaml_is_refused_as_a_spec_error(line: str, reason: str) -> None:
     with pytest.raises(SpecError, match=rf"\Aspec{re.escape(reason)}"):
         parse_spec(TINY + line + "\n")
@@ -202,20 +205,33 @@ CASES = {
     f"spec, {name}": ("spec", text.encode(), message)
     for name, text, message in [
         ("aliases that explode", LAUGHS, r"YAML aliases \(\*a\) are not allowed"),
-        ("a tag that runs a program", TINY + "neuron: !!python/object/apply:os.system [echo boom]\n",
-         r"YAML tags \(!!python.*\) are not"),
-        ("1e12 features", TINY.replace("features: 2", "features: 1000000000000"),
-         "a float for each would take 3,725 GiB"),
+        (
+            "a tag that runs a program",
+            TINY + "neuron: !!python/object/apply:os.system [echo boom]\n",
+            r"YAML tags \(!!python.*\) are not",
+        ),
+        (
+            "1e12 features",
+            TINY.replace("features: 2", "features: 1000000000000"),
+            "a float for each would take 3,725 GiB",
+        ),
         ("1e30 features", TINY.replace("features: 2", "features: 1" + "0" * 30), "more memory than any machine has"),
-        ("a network of 8 GiB", TINY.replace("[9]", "[16777216]").replace("features: 2", "features: 127"),
-         r"takes about 15\.9 GiB of memory"),
-        ("an image of 10^12 pixels", TINY.replace("[9]", "[1, 1000000, 1000000]"), "neurons, got 1,000,000,000,000"),
+        (
+            "a network of 8 GiB",
+            TINY.replace("[9]", "[16777216]").replace("features: 2", "features: 127"),
+            r"takes about 15\.9 GiB of memory",
+        ),
+        (
+            "an image of 10^12 pixels",
+            TINY.replace("[9]", "[1, 1000000, 1000000]"),
+            "neurons, got 1,000,000,000,000",
+        ),
         ("brackets without end", TINY + "x: " + "[" * 60_000, "nested too deeply"),
         ("a megabyte", TINY + "#" * (1 << 20), f"too long to be a network spec; the limit is {SPEC_BYTES} bytes"),
         # More blocks than allowed take a longer text than allowed, so the length is refused first.
         ("4,097 blocks", flattens(NETWORK_BLOCKS), f"too long to be a network spec; the limit is {SPEC_BYTES} bytes"),
     ]
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)

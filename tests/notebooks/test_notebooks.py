@@ -12,8 +12,11 @@ NOTEBOOKS = sorted(Path(__file__).parent.glob("*.ipynb"))
 PICTURES = {
     "ann_to_chip": ["html", "png", "png"],
     "bootstrap_mnist": ["png", "svg", "png", "png", "png", "gif", "gif", "gif", "png"],
-    "events": ["gif", "png"], "lava_checkpoint": ["svg"], "own_loop": ["png"], "publish_and_pull": [],
-}  # fmt: skip
+    "events": ["gif", "png"],
+    "lava_checkpoint": ["svg"],
+    "own_loop": ["png"],
+    "publish_and_pull": [],
+}
 """Kinds of the pictures that each notebook shows, in their order."""
 BEGINNINGS = {b"\x89PNG": "png", b"<svg": "svg", b"GIF8": "gif"}
 EPOCHS = 2
@@ -109,6 +112,10 @@ def check_publish_and_pull(names, said) -> None:
 
 
 CHECKS = {
-    "ann_to_chip": check_ann_to_chip, "bootstrap_mnist": check_bootstrap_mnist, "events": check_events,
-    "lava_checkpoint": check_lava_checkpoint, "own_loop": check_own_loop, "publish_and_pull": check_publish_and_pull,
-}  # fmt: skip
+    "ann_to_chip": check_ann_to_chip,
+    "bootstrap_mnist": check_bootstrap_mnist,
+    "events": check_events,
+    "lava_checkpoint": check_lava_checkpoint,
+    "own_loop": check_own_loop,
+    "publish_and_pull": check_publish_and_pull,
+}

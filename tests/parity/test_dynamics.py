@@ -183,9 +183,12 @@ def test_all_gradients_are_those_of_autograd_where_nothing_is_truncated(
 ) -> None:
     case = random_exact_case(channels=5, seed=seed)
     options = {
-        "threshold": 1.25, "tau_grad": 0.01, "scale_grad": 2.0, "subtract": subtract,
+        "threshold": 1.25,
+        "tau_grad": 0.01,
+        "scale_grad": 2.0,
+        "subtract": subtract,
         "initial_voltage": initial_voltage,
-    }  # fmt: skip
+    }
     names = ("z", "current_decay", "voltage_decay", "bias")
     ours = {name: case[name].clone().requires_grad_() for name in names}
     true = {name: case[name].double().requires_grad_() for name in names}

@@ -27,12 +27,15 @@ POSITIVE_DECAYS = st.sampled_from([0.1, 0.25, 0.37, 0.5, 1.0])
 @st.composite
 def neurons(draw: st.DrawFn) -> dict[str, Any]:
     return {
-        "threshold": draw(st.floats(0.2, 2.0)), "current_decay": draw(POSITIVE_DECAYS),
-        "voltage_decay": draw(st.floats(0.0, 1.0)), "tau_grad": draw(st.floats(1e-3, 10)),
-        "scale_grad": draw(st.floats(1e-3, 10)), "reset": draw(st.sampled_from(["zero", "subtract"])),
+        "threshold": draw(st.floats(0.2, 2.0)),
+        "current_decay": draw(POSITIVE_DECAYS),
+        "voltage_decay": draw(st.floats(0.0, 1.0)),
+        "tau_grad": draw(st.floats(1e-3, 10)),
+        "scale_grad": draw(st.floats(1e-3, 10)),
+        "reset": draw(st.sampled_from(["zero", "subtract"])),
         "learn_decays": draw(st.sampled_from(["none", "shared", "per_channel"])),
         "start": draw(st.sampled_from([0.0, 0.5]) | st.floats(0.0, 1.0)),
-    }  # fmt: skip
+    }
 
 
 def synapse_options() -> dict[str, SearchStrategy[Any]]:
@@ -60,21 +63,29 @@ def convolutions(draw: st.DrawFn, channels: int) -> dict[str, Any]:
     groups = draw(st.sampled_from([n for n in (1, 2) if channels % n == 0]))
     options = {name: draw(strategy) for name, strategy in hidden_options().items()}
     return {
-        "kind": "conv", "channels": groups * draw(st.integers(1, 3)), "kernel": draw(pairs(1, 3)),
-        "stride": draw(pairs(1, 2)), "padding": draw(pairs(1, 2) | st.lists(st.integers(1, 3), min_size=4, max_size=4)),
-        "dilation": draw(pairs(1, 2)), "groups": groups, **options,
-    }  # fmt: skip
+        "kind": "conv",
+        "channels": groups * draw(st.integers(1, 3)),
+        "kernel": draw(pairs(1, 3)),
+        "stride": draw(pairs(1, 2)),
+        "padding": draw(pairs(1, 2) | st.lists(st.integers(1, 3), min_size=4, max_size=4)),
+        "dilation": draw(pairs(1, 2)),
+        "groups": groups,
+        **options,
+    }
 
 
 @st.composite
 def pools(draw: st.DrawFn) -> dict[str, Any]:
     kernel = draw(pairs(1, 2))
     return {
-        "kind": "avg_pool", "kernel": kernel, "stride": draw(st.none() | pairs(1, 2)),
+        "kind": "avg_pool",
+        "kernel": kernel,
+        "stride": draw(st.none() | pairs(1, 2)),
         "padding": draw(st.sampled_from([[0, 0], [0, 0, *(side - 1 for side in kernel)]])),
-        "gain": draw(st.floats(0.5, 3.0)), "neuron": draw(st.none() | neurons()),
+        "gain": draw(st.floats(0.5, 3.0)),
+        "neuron": draw(st.none() | neurons()),
         "delay_shift": draw(st.sampled_from([None, False, True])),
-    }  # fmt: skip
+    }
 
 
 @st.composite
@@ -206,21 +217,28 @@ def specs(
         {"encoding": encoding, "bits": draw(st.integers(1, 4))}
         if encoding != "spike"
         else {
-            "mean": draw(st.floats(-0.5, 0.5)), "std": draw(st.floats(0.5, 2.0)), "weight": draw(st.floats(1.0, 3.0)),
-            "bias": draw(st.floats(0.0, 1.5)), "exact_input": draw(st.booleans()),
+            "mean": draw(st.floats(-0.5, 0.5)),
+            "std": draw(st.floats(0.5, 2.0)),
+            "weight": draw(st.floats(1.0, 3.0)),
+            "bias": draw(st.floats(0.0, 1.5)),
+            "exact_input": draw(st.booleans()),
             "neuron": draw(st.none() | neurons()),
         }
-    )  # fmt: skip
+    )
     if not flat and encoding != "events" and draw(st.booleans()):
         entering |= {"padding": draw(st.lists(st.integers(0, 2), min_size=4, max_size=4)), "border": 0.3}
     chain = NetworkSpec.model_validate(
         {
             "name": draw(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)),
-            "description": draw(st.text(max_size=20)), "time_steps": draw(st.integers(3, 8)), "neuron": draw(neurons()),
-            "delay_shift": draw(st.booleans()), "input": {"shape": shape, **entering}, "blocks": blocks,
+            "description": draw(st.text(max_size=20)),
+            "time_steps": draw(st.integers(3, 8)),
+            "neuron": draw(neurons()),
+            "delay_shift": draw(st.booleans()),
+            "input": {"shape": shape, **entering},
+            "blocks": blocks,
             "output": draw(st.sampled_from(["rate", "last"])) if timed and kind == "affine" else "rate",
         }
-    )  # fmt: skip
+    )
     if not (draw(st.booleans()) if skipping is None else skipping):
         return chain
     spec = with_skips(draw, chain)

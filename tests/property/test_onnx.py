@@ -166,9 +166,12 @@ def chains(draw: st.DrawFn) -> tuple[onnx.ModelProto, tuple[int, ...]]:
 
 
 FOR_CAUSE = (
-    "differ over height and width", "may be negative", "must be smaller than the windows",
-    "changes the zeros of the Pad", "in another layout",
-)  # fmt: skip
+    "differ over height and width",
+    "may be negative",
+    "must be smaller than the windows",
+    "changes the zeros of the Pad",
+    "in another layout",
+)
 """Parts of errors for operators that cannot be imported exactly."""
 
 

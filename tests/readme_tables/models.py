@@ -28,15 +28,18 @@ def model_cells(card: Card) -> dict[str, str]:
     training, n, rows = card.training, card.data.test_images, summarize(packaged_model(card.name).spec)
     few = f" of {n:,}" if n < MANY else ""
     return {
-        "model": f"`{card.name}`", "layers": "-".join("x".join(map(str, row.shape)) for row in rows),
-        "T": str(card.time_steps), "test accuracy": f"{percent(card.test.accuracy)} %{few}",
-        "over seeds": over_seeds(card), "as ANN": "-" if card.test.ann is None else f"{percent(card.test.ann)} %",
+        "model": f"`{card.name}`",
+        "layers": "-".join("x".join(map(str, row.shape)) for row in rows),
+        "T": str(card.time_steps),
+        "test accuracy": f"{percent(card.test.accuracy)} %{few}",
+        "over seeds": over_seeds(card),
+        "as ANN": "-" if card.test.ann is None else f"{percent(card.test.ann)} %",
         "rates": " ".join(f"{layer.rate:.2f}" for layer in card.layers if layer.rate is not None),
         "synops/image": f"{sum(layer.synops for layer in card.layers):,.0f}",
         "parameters": f"{sum(row.parameters for row in rows):,}",
         "size": f"{card.files[ModelFormat.SAFETENSORS].bytes / 1e3:,.0f} kB",
         "chosen": "-" if training.epoch is None else f"epoch {training.epoch + 1} of {training.recipe.epochs}",
-    }  # fmt: skip
+    }
 
 
 def over_seeds(card: Card) -> str:

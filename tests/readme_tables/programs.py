@@ -81,8 +81,11 @@ def notes(report: Report) -> Iterator[str]:
 
 
 OTHERS = {
-    "snnzoo": ("8-bit weights, integer states, reset to zero or by subtraction",
-               "netx, NIR, ONNX, lava-dl's state dicts; writes C", "YAML, Python"),
+    "snnzoo": (
+        "8-bit weights, integer states, reset to zero or by subtraction",
+        "netx, NIR, ONNX, lava-dl's state dicts; writes C",
+        "YAML, Python",
+    ),
     "lava-dl": ("8-bit weights, reset to zero, in floats", "netx; its own state dicts", "Python up to 3.10; archived"),
     "spikingjelly": ("float weights; 8 bits by `lava_exchange`", "NIR, lava-dl; from PyTorch modules", "Python"),
     "sinabs": ("float weights; 8 bits for its own chips", "NIR; from PyTorch modules", "Python"),
@@ -90,7 +93,7 @@ OTHERS = {
     "norse": ("float weights", "NIR", "Python"),
     "NIR": ("a format, runs nothing", "NIR", "Python"),
     "snn_toolbox": ("float weights", "from Keras, PyTorch and Caffe; to simulators and Loihi 1", "configuration files"),
-}  # fmt: skip
+}
 """Arithmetic, formats and the way to write a network of each program, from its documentation."""
 MEASURED = {
     "inference, ms": "784-512-512-10: exact inference",

@@ -12,12 +12,19 @@ from specs.layers.block import BLOCK_KINDS, kind_of
 Schema = Mapping[str, Any]
 
 TITLES = {
-    "NetworkSpec": "The network", "InputSpec": "`input`", "LogMelSpec": "`log_mel`, of `input`", "CubaSpec": "`neuron`",
-    "SigmaDeltaSpec": "`kind: sigma_delta`, of `neuron`", "DelaySpec": "`delays`, of `kind: dense` and `kind: conv`",
+    "NetworkSpec": "The network",
+    "InputSpec": "`input`",
+    "LogMelSpec": "`log_mel`, of `input`",
+    "CubaSpec": "`neuron`",
+    "SigmaDeltaSpec": "`kind: sigma_delta`, of `neuron`",
+    "DelaySpec": "`delays`, of `kind: dense` and `kind: conv`",
     **{model.__name__: f"`kind: {kind_of(model)}`, of `blocks`" for model in BLOCK_KINDS},
-    "IdentitySkip": "`kind: identity`, of `skips`", "DenseSkip": "`kind: dense`, of `skips`",
-    "ConvSkip": "`kind: conv`, of `skips`", "TrainingSpec": "`training`", "AugmentSpec": "`augment`",
-}  # fmt: skip
+    "IdentitySkip": "`kind: identity`, of `skips`",
+    "DenseSkip": "`kind: dense`, of `skips`",
+    "ConvSkip": "`kind: conv`, of `skips`",
+    "TrainingSpec": "`training`",
+    "AugmentSpec": "`augment`",
+}
 """Headings of the models, in the order of the reference."""
 NO_BOUND = 1 << 24
 """Bounds from here on only limit memory and are not shown."""

@@ -30,12 +30,15 @@ def workload(monkeypatch):
 @pytest.mark.parametrize(
     ("worker", "program", "works"),
     [
-        ("snnzoo_worker", "Program",
-         ["infer", "one", "step", "snn_step", "ann_step", "forward", "sample_forward", "fit"]),
+        (
+            "snnzoo_worker",
+            "Program",
+            ["infer", "one", "step", "snn_step", "ann_step", "forward", "sample_forward", "fit"],
+        ),
         ("peer_worker", "ReluNetwork", ["ann_step"]),
         ("peer_worker", "Products", ["infer", "train_step"]),
     ],
-)  # fmt: skip
+)
 def test_programs_do_their_work(workload, monkeypatch, network, worker, program, works) -> None:
     make = getattr(load(worker, TESTS / "benchmarks", monkeypatch), program)
     request = {"layers": workload.NETWORKS[network], "time_steps": 2, "batch": 3}

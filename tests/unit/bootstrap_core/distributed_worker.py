@@ -140,15 +140,24 @@ def collectives(group: Group) -> dict[str, Any]:
     group.broadcast([sent])
     data = group.broadcast_bytes(b"of the first" if group.leads else b"")
     added = group.add([group.rank + 1, 0.5])
-    return {"sums": [small, large], "sent": sent, "bytes": data, "added": added, "counts": group.counts(group.rank)}
+    return {
+        "sums": [small, large],
+        "sent": sent,
+        "bytes": data,
+        "added": added,
+        "counts": group.counts(group.rank),
+    }
 
 
 def main(folder: Path) -> None:
     with join_group(timeout_s=120) as group:
         found = {name: train(group, name) for name in RECIPES}
         found |= {
-            "values": values(group), "sampler": sample(group), "norms": norms(group), "collectives": collectives(group),
-        }  # fmt: skip
+            "values": values(group),
+            "sampler": sample(group),
+            "norms": norms(group),
+            "collectives": collectives(group),
+        }
         trained = network()
         trained.load_state_dict(found["snn"]["state"])
         scores = [evaluate(trained, digits().take(slice(0, n)), mode=Mode.SNN, group=group) for n in (1, 99)]

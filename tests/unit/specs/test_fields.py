@@ -10,42 +10,92 @@ import yaml
 from specs import AvgPoolSpec, ConvSkip, ConvSpec, NetworkSpec, SpecError, TrainingSpec, json_schema, parse_spec
 
 DOCUMENT: dict[str, Any] = {
-    "name": "every-field", "time_steps": 4,
+    "name": "every-field",
+    "time_steps": 4,
     "neuron": {
-        "threshold": 1.0, "current_decay": 1.0, "voltage_decay": 0.0, "tau_grad": 1.0, "scale_grad": 1.0, "start": 0.0,
+        "threshold": 1.0,
+        "current_decay": 1.0,
+        "voltage_decay": 0.0,
+        "tau_grad": 1.0,
+        "scale_grad": 1.0,
+        "start": 0.0,
     },
     "input": {
-        "shape": [1, 16, 16], "bits": 8, "bin_us": 10_000, "padding": [0, 0], "border": 0.5, "mean": 0.0, "std": 1.0,
-        "weight": 1.0, "bias": 0.0,
+        "shape": [1, 16, 16],
+        "bits": 8,
+        "bin_us": 10_000,
+        "padding": [0, 0],
+        "border": 0.5,
+        "mean": 0.0,
+        "std": 1.0,
+        "weight": 1.0,
+        "bias": 0.0,
         "log_mel": {
-            "sample_rate": 8000, "window": 256, "hop": 128, "bands": 16, "frames": 16, "low_hz": 60.0,
-            "high_hz": 4000.0, "range_db": 60.0,
+            "sample_rate": 8000,
+            "window": 256,
+            "hop": 128,
+            "bands": 16,
+            "frames": 16,
+            "low_hz": 60.0,
+            "high_hz": 4000.0,
+            "range_db": 60.0,
         },
     },
     "blocks": [
         {
-            "kind": "conv", "channels": 4, "kernel": [3, 3], "stride": [1, 1], "padding": [1, 1], "dilation": [1, 1],
-            "groups": 1, "dropout": 0.1,
+            "kind": "conv",
+            "channels": 4,
+            "kernel": [3, 3],
+            "stride": [1, 1],
+            "padding": [1, 1],
+            "dilation": [1, 1],
+            "groups": 1,
+            "dropout": 0.1,
         },
         {"kind": "avg_pool", "kernel": [2, 2], "stride": [2, 2], "padding": [0, 0], "gain": 1.0},
         {"kind": "flatten"},
         {
-            "kind": "dense", "features": 5, "dropout": 0.1, "delays": {"longest": 3},
+            "kind": "dense",
+            "features": 5,
+            "dropout": 0.1,
+            "delays": {"longest": 3},
             "skips": [{"kind": "dense", "source": 1}],
         },
         {"kind": "affine", "features": 2, "dropout": 0.1},
     ],
     "training": {
-        "epochs": 8, "batch_size": 4, "learning_rate": 0.1, "weight_decay": 0.1, "label_smoothing": 0.1,
-        "logit_scale": 1.0, "distillation": 0.5, "images_per_epoch": 100, "mixup": 0.4,
+        "epochs": 8,
+        "batch_size": 4,
+        "learning_rate": 0.1,
+        "weight_decay": 0.1,
+        "label_smoothing": 0.1,
+        "logit_scale": 1.0,
+        "distillation": 0.5,
+        "images_per_epoch": 100,
+        "mixup": 0.4,
         "augment": {
-            "degrees": 1.0, "translate": 0.1, "scale": [0.9, 1.1], "shear": 1.0, "shift": 2, "elastic": 0.1,
-            "erase": 0.1, "drop": 0.1, "jitter": 1,
+            "degrees": 1.0,
+            "translate": 0.1,
+            "scale": [0.9, 1.1],
+            "shear": 1.0,
+            "shift": 2,
+            "elastic": 0.1,
+            "erase": 0.1,
+            "drop": 0.1,
+            "jitter": 1,
         },
-        "validation": 4, "sample_period": 2, "sample_iterations": 2, "crossover_epochs": [0], "snn_epochs": 1,
-        "snn_learning_rate": 0.1, "self_distillation": 0.5, "spike_tau": 5.0, "ema_decay": 0.999, "seed": 1,
+        "validation": 4,
+        "sample_period": 2,
+        "sample_iterations": 2,
+        "crossover_epochs": [0],
+        "snn_epochs": 1,
+        "snn_learning_rate": 0.1,
+        "self_distillation": 0.5,
+        "spike_tau": 5.0,
+        "ema_decay": 0.999,
+        "seed": 1,
     },
-}  # fmt: skip
+}
 MOST = 1 << 24
 NEEDS_OTHERS = ("input.log_mel.bands", "input.log_mel.frames", "input.log_mel.sample_rate")
 """Fields whose bounds are allowed only if other fields fit them."""
@@ -104,13 +154,19 @@ REAL: list[tuple[str, float, float | None]] = [
 ]
 """Smallest and largest value of other fields."""
 OPEN = [
-    ("input.log_mel.range_db", 0, ABOVE), ("input.log_mel.high_hz", 0, ABOVE), ("input.std", 0, ABOVE),
-    ("neuron.tau_grad", 0, ABOVE), ("neuron.scale_grad", 0, ABOVE), ("blocks[1].gain", 0, ABOVE),
+    ("input.log_mel.range_db", 0, ABOVE),
+    ("input.log_mel.high_hz", 0, ABOVE),
+    ("input.std", 0, ABOVE),
+    ("neuron.tau_grad", 0, ABOVE),
+    ("neuron.scale_grad", 0, ABOVE),
+    ("blocks[1].gain", 0, ABOVE),
     *((f"training.{name}", 0, ABOVE) for name in ("learning_rate", "logit_scale", "spike_tau", "snn_learning_rate")),
     *((f"training.augment.scale[{i}]", 0, ABOVE) for i in (0, 1)),
-    *((f"blocks[{i}].dropout", 1, BELOW) for i in (0, 3, 4)), ("training.label_smoothing", 1, BELOW),
-    ("training.ema_decay", 1, BELOW), ("training.augment.shear", 90, BELOW),
-]  # fmt: skip
+    *((f"blocks[{i}].dropout", 1, BELOW) for i in (0, 3, 4)),
+    ("training.label_smoothing", 1, BELOW),
+    ("training.ema_decay", 1, BELOW),
+    ("training.augment.shear", 90, BELOW),
+]
 """Bounds that are themselves refused."""
 OUTSIDE = [
     *((path, least - step, f"{AT_LEAST} {least}")

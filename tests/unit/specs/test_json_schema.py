@@ -11,9 +11,14 @@ from specs import json_schema, network_names
 
 SCHEMA = json_schema()
 TYPES: dict[str, tuple[type, ...]] = {
-    "object": (dict,), "array": (list,), "string": (str,), "boolean": (bool,), "null": (type(None),), "integer": (int,),
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "boolean": (bool,),
+    "null": (type(None),),
+    "integer": (int,),
     "number": (int, float),
-}  # fmt: skip
+}
 NOTES = {"$schema", "$defs", "title", "description", "default", "discriminator"}
 TINY: dict[str, Any] = {
     "name": "tiny",

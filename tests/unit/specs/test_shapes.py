@@ -11,10 +11,13 @@ from specs.shapes import Axis, ShapeError
 
 axis = st.fixed_dictionaries(
     {
-        "kernel": st.integers(1, 5), "stride": st.integers(1, 4), "start": st.integers(0, 4), "end": st.integers(0, 4),
+        "kernel": st.integers(1, 5),
+        "stride": st.integers(1, 4),
+        "start": st.integers(0, 4),
+        "end": st.integers(0, 4),
         "dilation": st.integers(1, 3),
     }
-)  # fmt: skip
+)
 size = st.integers(1, 12)
 
 

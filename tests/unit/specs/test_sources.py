@@ -76,7 +76,10 @@ def test_levels_are_those_of_every_block_that_reads_graded_input() -> None:
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ({**WIDE, "source": "stm"}, ".source: no earlier block is called stm; did you mean stem?; earlier names: inp"),
+        (
+            {**WIDE, "source": "stm"},
+            ".source: no earlier block is called stm; did you mean stem?; earlier names: inp",
+        ),
         ({**WIDE, "source": "wide"}, ".source: no earlier block is called wide; earlier names: input, stem, narrow"),
         ({**WIDE, "source": 3}, ".source: must be the index of an earlier block, 0 (the input) to 2; 3 is the block"),
         ({**WIDE, "source": -1}, ".source: must be at least 0 (got -1)"),
@@ -86,9 +89,12 @@ def test_levels_are_those_of_every_block_that_reads_graded_input() -> None:
         ({**WIDE, "name": "A b"}, ".name: must be 1 to 64 lower-case letters"),
         ({**WIDE, "skips": [{"kind": "conv", "source": "joined"}]}, ".skips[0].source: no earlier block is called joi"),
         ({**WIDE, "skips": [{"kind": "identity", "source": "stem"}]}, ".skips[0]: output of the skip from source stem"),
-        ({"kind": "dense", "features": 3, "source": "stem", "name": "wide"}, ": dense needs a flat input, got [4, 8"),
+        (
+            {"kind": "dense", "features": 3, "source": "stem", "name": "wide"},
+            ": dense needs a flat input, got [4, 8",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_source_or_name_is_refused_by_its_path(block: dict[str, Any], message: str, refusal) -> None:
     told = refusal(text(STEM, NARROW, block, JOINED, *END)).replace("'", "")
     assert f"net.yaml:7: blocks[2]{message}" in told

@@ -82,13 +82,16 @@ def test_synops_of_a_pool_are_its_connections(geometry: dict) -> None:
 SKIPPING = [
     {"kind": "conv", "channels": 4, "kernel": 3, "padding": 1},
     {
-        "kind": "conv", "channels": 4, "kernel": 1, "weight_norm": True,
+        "kind": "conv",
+        "channels": 4,
+        "kernel": 1,
+        "weight_norm": True,
         "skips": [{"source": 1, "kind": "identity"}, {"source": 0, "kind": "conv", "kernel": 3, "padding": 1}],
     },
     {"kind": "flatten"},
     {"kind": "dense", "features": 7, "skips": [{"source": 1, "kind": "dense"}]},
     {"kind": "affine", "features": 7, "skips": [{"source": 4, "kind": "identity"}]},
-]  # fmt: skip
+]
 
 
 def test_skips_count_in_the_figures_of_their_block() -> None:

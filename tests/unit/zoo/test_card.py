@@ -17,10 +17,13 @@ from zoo.card import Card, dump_card, load_card
         ("revision", "'000000000000'", "revision: must be [0-9a-f]{12}"),
         ("  safetensors", None, "files: the safetensors file is missing"),
         ("  accuracy", "0.99", r"test\.accuracy: must be .*, as by_steps has at T = 3, got 0\.99"),
-        ("  training_images", "null",
-         r"data: training_images and validation_\* need values if training\.recipe has one"),
+        (
+            "  training_images",
+            "null",
+            r"data: training_images and validation_\* need values if training\.recipe has one",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_value_is_told_with_its_field(card, tmp_path, key: str, new: str | None, message: str) -> None:
     path, text = tmp_path / "card.yaml", dump_card(card)
     (line,) = (line for line in text.splitlines() if line.startswith(f"{key}: "))

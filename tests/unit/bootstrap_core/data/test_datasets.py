@@ -259,9 +259,18 @@ def test_shipped_sources_are_complete() -> None:
             if files.format is FileFormat.IDX:
                 assert len(files.sha256) == (4 if source.of_each_class is None else 2)
     assert [name for name, source in sources().items() if not source.is_downloadable] == [
-        "cifar-10-jpeg", "mnist-1d", "mnist-sample", "nmnist", "nmnist-simulated", "nmnist-simulated-sample",
-        "nmnist-small", "psmnist", "smnist", "spoken-digits", "yin-yang",
-    ]  # fmt: skip
+        "cifar-10-jpeg",
+        "mnist-1d",
+        "mnist-sample",
+        "nmnist",
+        "nmnist-simulated",
+        "nmnist-simulated-sample",
+        "nmnist-small",
+        "psmnist",
+        "smnist",
+        "spoken-digits",
+        "yin-yang",
+    ]
 
 
 # --- CIFAR-10

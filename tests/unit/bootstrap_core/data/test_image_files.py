@@ -47,12 +47,15 @@ def test_a_folder_of_class_folders(tmp_path) -> None:
         (".png", {"log_mel": LogMelSpec()}, "has images; the network takes WAV files"),
         (".png", {"events": EventBins()}, "has images; the network takes recordings of events"),
         (".wav", {"events": EventBins()}, "has WAV files; the network takes recordings of events"),
-        (".wav", {"shape": (1, 40, 47)},
-         r"has WAV files, which become pictures \[1, 40, 48\]; the network takes images"),
+        (
+            ".wav",
+            {"shape": (1, 40, 47)},
+            r"has WAV files, which become pictures \[1, 40, 48\]; the network takes images",
+        ),
         (".bin", {"log_mel": LogMelSpec()}, "has recordings of events; the network takes WAV files"),
         (".bin", {"shape": (2, 34, 34)}, "has recordings of events; the network takes images"),
     ],
-)  # fmt: skip
+)
 def test_files_that_the_network_does_not_take_are_refused(tmp_path, suffix, taken, reason) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -54,9 +54,13 @@ def make(
     **more: Any,
 ) -> IntegerNetwork:
     document = {
-        "name": "sensed", "time_steps": T, "neuron": {"threshold": 0.5, "voltage_decay": 0.1, "current_decay": 0.5},
-        "input": {"shape": [2, 6, 6], "encoding": encoding, "bits": bits}, "blocks": list(blocks), **more,
-    }  # fmt: skip
+        "name": "sensed",
+        "time_steps": T,
+        "neuron": {"threshold": 0.5, "voltage_decay": 0.1, "current_decay": 0.5},
+        "input": {"shape": [2, 6, 6], "encoding": encoding, "bits": bits},
+        "blocks": list(blocks),
+        **more,
+    }
     network = build_network(NetworkSpec.model_validate(document), seed=0)
     with torch.no_grad():
         for name, parameter in network.named_parameters():

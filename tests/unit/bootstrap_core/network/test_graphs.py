@@ -20,9 +20,12 @@ LEFT, RIGHT = 5, 3
 
 def network(*blocks: dict[str, Any], encoding: str = "spike") -> Network:
     document = {
-        "name": "net", "time_steps": 6, "neuron": {"threshold": 0.5, "voltage_decay": 0.1, "tau_grad": 0.1},
-        "input": {"shape": [7], "encoding": encoding, "bits": 4}, "blocks": [*blocks],
-    }  # fmt: skip
+        "name": "net",
+        "time_steps": 6,
+        "neuron": {"threshold": 0.5, "voltage_decay": 0.1, "tau_grad": 0.1},
+        "input": {"shape": [7], "encoding": encoding, "bits": 4},
+        "blocks": [*blocks],
+    }
     return build_network(NetworkSpec.model_validate(document), seed=1)
 
 

@@ -26,9 +26,12 @@ def make(shape: tuple[int, ...] = (2, 4, 4), *, bits: int = 1, encoding: str = "
     blocks: list[dict[str, Any]] = [{"kind": "flatten"}] if len(shape) > 1 else []
     blocks += [{"kind": "dense", "features": 8, **more}, {"kind": "affine", "features": 3}]
     document = {
-        "name": "seen", "time_steps": T, "neuron": {"threshold": 0.5, "voltage_decay": 0.1, "tau_grad": 0.05},
-        "input": {"shape": shape, "encoding": encoding, "bits": bits}, "blocks": blocks,
-    }  # fmt: skip
+        "name": "seen",
+        "time_steps": T,
+        "neuron": {"threshold": 0.5, "voltage_decay": 0.1, "tau_grad": 0.05},
+        "input": {"shape": shape, "encoding": encoding, "bits": bits},
+        "blocks": blocks,
+    }
     network = build_network(NetworkSpec.model_validate(document), seed=0)
     with torch.no_grad():
         network.block(-2).synapse.weight.add_(0.05)

@@ -48,9 +48,12 @@ def test_each_kind_of_block_is_built() -> None:
     kinds = [type(block) for block in network.blocks if type(block).__name__ != "FlattenBlock"]
     assert kinds == [DeltaInputBlock, SigmaDeltaBlock, SigmaDeltaBlock, SigmaDeltaBlock, ValueBlock]
     assert sorted(network.state_dict()) == [
-        "blocks.1.bias", "blocks.1.synapse.weight", "blocks.4.synapse.weight", "blocks.5.bias",
+        "blocks.1.bias",
+        "blocks.1.synapse.weight",
+        "blocks.4.synapse.weight",
+        "blocks.5.bias",
         "blocks.5.synapse.weight",
-    ]  # fmt: skip
+    ]
     assert network.fitted
 
 

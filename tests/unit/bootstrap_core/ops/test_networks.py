@@ -21,10 +21,13 @@ from specs.training import Precision
 
 def make(*blocks: dict[str, Any], shape: tuple[int, ...] = (40,), steps: int = 9, **options: Any) -> Network:
     spec = {
-        "name": "test", "time_steps": steps, "input": {"shape": shape, "mean": 0.5, "std": 0.25},
+        "name": "test",
+        "time_steps": steps,
+        "input": {"shape": shape, "mean": 0.5, "std": 0.25},
         "blocks": [*blocks, {"kind": "affine", "features": 3, **options.pop("readout", {})}],
-        "neuron": {"threshold": 0.6, "voltage_decay": 0.03, "tau_grad": 0.1, **options.pop("neuron", {})}, **options,
-    }  # fmt: skip
+        "neuron": {"threshold": 0.6, "voltage_decay": 0.03, "tau_grad": 0.1, **options.pop("neuron", {})},
+        **options,
+    }
     return build_network(NetworkSpec.model_validate(spec), seed=0).train()
 
 

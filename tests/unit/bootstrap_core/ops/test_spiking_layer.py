@@ -65,12 +65,17 @@ KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "leaky": {"current_decay": torch.tensor([0.5])},
     "subtract": {"subtract": True, "voltage_decay": torch.tensor([0.25])},
-    "shift": {"shift": True}, "biased": {"bias": True},
+    "shift": {"shift": True},
+    "biased": {"bias": True},
     "one decay": {"current_decay": torch.tensor([0.625]), "learns": True},
     "decays": {
-        "current_decay": torch.tensor([0.375]), "learns": True, "channels": True, "bias": True, "subtract": True,
+        "current_decay": torch.tensor([0.375]),
+        "learns": True,
+        "channels": True,
+        "bias": True,
+        "subtract": True,
     },
-}  # fmt: skip
+}
 
 RECURRENT: dict[str, dict[str, Any]] = {
     f"recurrent, {name}": {"recurrent": True, **given} for name, given in KINDS.items()

@@ -90,18 +90,24 @@ def test_safetensors_whose_header_has_the_length_of_a_pickles_mark(tmp_path) -> 
 
 
 IMPOSTERS = {
-    "is empty": b"", "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12\n",
-    "a web page": b"\n  <!DOCTYPE html><html><body>404</body></html>", "a web page, not": b"<HTML><head></head></HTML>",
+    "is empty": b"",
+    "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12\n",
+    "a web page": b"\n  <!DOCTYPE html><html><body>404</body></html>",
+    "a web page, not": b"<HTML><head></head></HTML>",
     "an XML document": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
     "the error message of a server": b'{"error":"Repository not found"}',
     "a gzip file, not a model: unpack it first": b"\x1f\x8b\x08\x00" + b"\0" * 20,
-    "a GGUF file, not a model": b"GGUF\x03\0\0\0", "a NumPy array": npy_bytes(), "a NumPy archive": npz_bytes(),
+    "a GGUF file, not a model": b"GGUF\x03\0\0\0",
+    "a NumPy array": npy_bytes(),
+    "a NumPy archive": npz_bytes(),
     "a zip archive that holds model.onnx: unpack it first": zip_bytes("model.onnx", "README"),
-    "a zip archive, not a model; it holds a.txt": zip_bytes("a.txt"), "damaged zip": torch_bytes()[:200],
+    "a zip archive, not a model; it holds a.txt": zip_bytes("a.txt"),
+    "damaged zip": torch_bytes()[:200],
     "a zip archive that holds a.tflite: unpack it first": zip_bytes("a.tflite"),
     "of neither netx nor NIR; it holds other": hdf5_bytes("other"),
-    "is text, not a model": b"name: net\ntime_steps: 4\n", "not a model file of a known kind": bytes(range(64, 255)),
-}  # fmt: skip
+    "is text, not a model": b"name: net\ntime_steps: 4\n",
+    "not a model file of a known kind": bytes(range(64, 255)),
+}
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt", ".net", ""])

@@ -62,11 +62,17 @@ def test_folding_multiplies_weight_norm_out_and_leaves_every_output(tmp_path) ->
 def packed_file(path):
     """Write a folded model with each kind of weight; return the network before, and the file."""
     spec = {
-        "name": "kinds", "time_steps": 4, "input": {"shape": [2, 6, 6]},
+        "name": "kinds",
+        "time_steps": 4,
+        "input": {"shape": [2, 6, 6]},
         "blocks": [
             {"kind": "conv", "channels": 4, "kernel": 3, "padding": 1, "norm": "batch", "bias": True},
             {
-                "kind": "conv", "channels": 4, "kernel": 3, "padding": 1, "norm": "weight_scale",
+                "kind": "conv",
+                "channels": 4,
+                "kernel": 3,
+                "padding": 1,
+                "norm": "weight_scale",
                 "skips": [{"source": 1, "kind": "conv"}],
             },
             {"kind": "avg_pool", "kernel": 2},
@@ -74,7 +80,7 @@ def packed_file(path):
             {"kind": "dense", "features": 5, "weight_norm": True, "norm": "mean_only"},
             {"kind": "affine", "features": 3},
         ],
-    }  # fmt: skip
+    }
     net, images = build_network(NetworkSpec.model_validate(spec), seed=5).train(), torch.rand(32, 2, 6, 6)
     for mode in (Mode.SAMPLE, Mode.FIT, Mode.ANN):
         net(images, mode)  # also moves the norms

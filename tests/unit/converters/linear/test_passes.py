@@ -122,12 +122,18 @@ def test_each_pass_computes_the_same(name) -> None:
     [
         ((conv(4, 2), Bound(0.5, 0.5)), "n1", "bounds 0.5 to 0.5 leave one value"),
         ((ZeroPad((1, 1, 1, 1)), MaxPool((2, 2))), "n1", "values that may be negative"),
-        ((conv(4, 2, padding=(1, 1)), ScaleShift(numbers(4, 6, 5), torch.zeros(1, 1, 1)), Relu()), "n1",
-         "its factors diff"),
-        ((conv(4, 2, padding=(1, 1)), ScaleShift(torch.ones(1, 1, 1), numbers(4, 6, 5)), Relu()), "n1",
-         "its bias values"),
+        (
+            (conv(4, 2, padding=(1, 1)), ScaleShift(numbers(4, 6, 5), torch.zeros(1, 1, 1)), Relu()),
+            "n1",
+            "its factors diff",
+        ),
+        (
+            (conv(4, 2, padding=(1, 1)), ScaleShift(torch.ones(1, 1, 1), numbers(4, 6, 5)), Relu()),
+            "n1",
+            "its bias values",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_has_no_exact_form_is_refused_by_name(operations, name, reason) -> None:
     found = folded(chain(*operations))
     assert found.refused.keys() == {name}
@@ -149,5 +155,8 @@ def test_a_bound_of_another_reader_stays() -> None:
 
 def test_slopes_as_keras_writes_them_become_one_activation() -> None:
     assert [type(node.operation) for node in folded(GRAPHS["slopes as Keras writes them"]).nodes] == [
-        Conv, PRelu, Flatten, Dense,
-    ]  # fmt: skip
+        Conv,
+        PRelu,
+        Flatten,
+        Dense,
+    ]

@@ -122,12 +122,18 @@ def test_weights_that_nodes_compute(write) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        "pads=[1,1,1,1]", "strides=[2,1]", "dilations=[2,1], pads=[2,0,2,0]", "pads=[0,1,2,0]",
-        "pads=[2,0,0,1], strides=[2,2]", "pads=[1,0,0,0], dilations=[2,2]", 'auto_pad="SAME_UPPER", strides=[2,2]',
-        'auto_pad="SAME_LOWER", strides=[2,2]', 'auto_pad="SAME_LOWER", strides=[1,2], dilations=[2,1]',
+        "pads=[1,1,1,1]",
+        "strides=[2,1]",
+        "dilations=[2,1], pads=[2,0,2,0]",
+        "pads=[0,1,2,0]",
+        "pads=[2,0,0,1], strides=[2,2]",
+        "pads=[1,0,0,0], dilations=[2,2]",
+        'auto_pad="SAME_UPPER", strides=[2,2]',
+        'auto_pad="SAME_LOWER", strides=[2,2]',
+        'auto_pad="SAME_LOWER", strides=[1,2], dilations=[2,1]',
         'auto_pad="VALID"',
     ],
-)  # fmt: skip
+)
 def test_convolutions(classify, opset, options) -> None:
     features = None if "auto_pad" not in options else F.conv2d(IMAGES[:1], torch.zeros(4, 2, 3, 3)).numel()
     if "SAME" in options:
@@ -550,14 +556,20 @@ def test_endings_between_layers_are_refused(write, kind) -> None:
 @pytest.mark.parametrize(
     ("nodes", "total", "told"),
     [
-        ("a = Sigmoid(l) m = MatMul(a, q) b = Sigmoid(m) h = MatMul(b, q)", 2,
-         ["2 nodes, such as a (Sigmoid): stands betw"]),
-        ("a = Sigmoid(l) s = Mul(l, a) m = MatMul(s, q) b = Sigmoid(m) t = Mul(m, b) h = MatMul(t, q)", 4,
-         ["2 nodes, such as a (Sigmoid): stands between", "2 nodes, such as s (Mul): multiplies or divides"]),
+        (
+            "a = Sigmoid(l) m = MatMul(a, q) b = Sigmoid(m) h = MatMul(b, q)",
+            2,
+            ["2 nodes, such as a (Sigmoid): stands betw"],
+        ),
+        (
+            "a = Sigmoid(l) s = Mul(l, a) m = MatMul(s, q) b = Sigmoid(m) t = Mul(m, b) h = MatMul(t, q)",
+            4,
+            ["2 nodes, such as a (Sigmoid): stands between", "2 nodes, such as s (Mul): multiplies or divides"],
+        ),
         ("a = Tanh(l) b = Sigmoid(a) h = MatMul(b, q)", 2, ["a (Tanh): a smooth function", "b (Sigmoid): stands"]),
         ("a = Tanh(l) m = MatMul(a, q) h = Sigmoid(m)", 1, ["a (Tanh): a smooth function"]),
     ],
-)  # fmt: skip
+)
 def test_all_refused_nodes_are_named_once(write, nodes, total, told) -> None:
     nodes = f"l = MatMul(x, w) {nodes} y = Identity(h)"
     with pytest.raises(UnsupportedError, match=f"{total} of its nodes cannot become spiking layers") as caught:

@@ -235,8 +235,12 @@ def test_quantised_models(classify, opset, zero, kind) -> None:
         "b = DequantizeLinear(a, as, az) h = MaxPool<kernel_shape=[2,2]>(b)"
     )
     weights = {
-        "q": quantised(K, 0.01), "ws": np.array(0.01, np.float32), "wz": np.array(0, np.int8), "as": SCALE, "az": zero,
-    }  # fmt: skip
+        "q": quantised(K, 0.01),
+        "ws": np.array(0.01, np.float32),
+        "wz": np.array(0, np.int8),
+        "as": SCALE,
+        "az": zero,
+    }
     found = classify(nodes, weights, opset=opset, features=36)
     assert kinds(found) == ["Conv", *([kind] if kind else []), "MaxPool", "Flatten", "Dense"]
     assert np.allclose(operations(found, Conv)[0].weight, quantised(K, 0.01) * 0.01, atol=1e-7)
@@ -251,8 +255,12 @@ SIGNED = {"s": SCALE, "I": 2 * np.eye(6, dtype=np.float32), "w": numbers(6, 3)}
 def test_the_size_of_the_image_may_be_asked_before_it_is_normalised(classify) -> None:
     size = "s = Shape(x) g = Gather(s, i) u = Unsqueeze(g, a) q = Concat<axis=0>(u, m)"
     weights = {
-        "i": np.array(0), "a": np.array([0]), "m": np.array([-1]), "d": np.float32(0.3), "k": numbers(4, 2, 3, 3),
-    }  # fmt: skip
+        "i": np.array(0),
+        "a": np.array([0]),
+        "m": np.array([-1]),
+        "d": np.float32(0.3),
+        "k": numbers(4, 2, 3, 3),
+    }
     found = classify(f"{size} n = Sub(x, d) c = Conv<pads=[1,1,1,1]>(n, k) r = Relu(c) h = Reshape(r, q)", weights)
     assert found.ann.normalization.mean == pytest.approx((0.3,))
 

@@ -41,10 +41,16 @@ IMAGES = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(2)) - 0.
 )  # fmt: skip
 def test_flattening_in_all_its_spellings(write, nodes, opset) -> None:
     shapes = {
-        "minus": np.array([-1, 72]), "zero": np.array([0, -1]), "one": np.array([1, 72]), "last": np.array([-1]),
-        "at": np.array(0), "many": np.array(1), "start": np.array([0]), "end": np.array([1]),
+        "minus": np.array([-1, 72]),
+        "zero": np.array([0, -1]),
+        "one": np.array([1, 72]),
+        "last": np.array([-1]),
+        "at": np.array(0),
+        "many": np.array(1),
+        "start": np.array([0]),
+        "end": np.array([1]),
         "parts": np.array([1, 1, 2, 36]),
-    }  # fmt: skip
+    }
     path = write(f"{nodes} y = MatMul(f, W)", {**shapes, "W": W}, shape="N,2,6,6", opset=opset)
     found = import_ann(path)
     assert kinds(found) == ["Flatten", "Dense"]
@@ -500,15 +506,19 @@ def test_enlarging_in_all_its_spellings(classify, nodes, opset) -> None:
 TRANSPOSED = {
     "strides=[2,2]": {"stride": 2},
     "strides=[2,2], pads=[1,1,1,1], output_padding=[1,1]": {"stride": 2, "padding": 1, "output_padding": 1},
-    "pads=[1,1,1,1]": {"padding": 1}, "pads=[3,3,3,3]": {"padding": 3},
+    "pads=[1,1,1,1]": {"padding": 1},
+    "pads=[3,3,3,3]": {"padding": 3},
     "strides=[2,3], dilations=[1,2], pads=[1,0,1,0], output_padding=[1,2]": {
-        "stride": (2, 3), "dilation": (1, 2), "padding": (1, 0), "output_padding": (1, 2),
+        "stride": (2, 3),
+        "dilation": (1, 2),
+        "padding": (1, 0),
+        "output_padding": (1, 2),
     },
     "group=2, strides=[2,2]": {"groups": 2, "stride": 2},
     'strides=[2,2], auto_pad="SAME_UPPER"': {"stride": 2},
     'strides=[2,2], auto_pad="SAME_LOWER"': {"stride": 2},
     "strides=[2,2], output_shape=[11,12]": {"stride": 2},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("options", TRANSPOSED)
@@ -531,8 +541,11 @@ def test_transposed_convolutions_are_those_of_torch(classify, options) -> None:
 
 def test_a_factor_and_a_shift_of_what_was_padded_whose_channels_might_be_last(classify) -> None:
     weights = {
-        "p": np.array([0, 0, 0, 1, 0, 0, 0, 1]), "s": numbers(2) + 1, "t": numbers(2), "v": np.ones(2, np.float32),
-    }  # fmt: skip
+        "p": np.array([0, 0, 0, 1, 0, 0, 0, 1]),
+        "s": numbers(2) + 1,
+        "t": numbers(2),
+        "v": np.ones(2, np.float32),
+    }
     classify("q = Pad(x, p) h = BatchNormalization(q, s, t, t, v)", weights, shape="1,2,3,3", spikes=True)
 
 

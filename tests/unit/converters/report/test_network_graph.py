@@ -61,9 +61,14 @@ def test_facts_are_those_of_the_spec_and_of_the_weights(model, graph) -> None:
     first, second, pool, readout = (graph.layers[i] for i in (1, 2, 3, 5))
     mants = (64 * model.build().blocks[1].quantized_weight()).round()
     assert first.facts == (
-        "kernel 3x3 p1x1", f"18 weights, {int(mants.min())} to {int(mants.max())}", "2 biases, 0 to 0",
-        "threshold 32 = 0.5", "current decay 4096 = 1", "voltage decay 1024 = 0.25", "spikes leave a step later",
-    )  # fmt: skip
+        "kernel 3x3 p1x1",
+        f"18 weights, {int(mants.min())} to {int(mants.max())}",
+        "2 biases, 0 to 0",
+        "threshold 32 = 0.5",
+        "current decay 4096 = 1",
+        "voltage decay 1024 = 0.25",
+        "spikes leave a step later",
+    )
     wanted = {
         "threshold 64 = 1",
         "a spike subtracts the threshold",
@@ -151,9 +156,14 @@ def test_a_netx_file_is_drawn_whatever_its_neurons_are() -> None:
     graph = graph_of_netx(file, "odd.net")
     assert graph.about == "time steps unknown, 8 weights"
     assert graph.layers[1].facts == (
-        "kernel 2x2", "8 weights, -8 to 6", "2 biases, -5 to 3", "threshold 80 = 1.25", "current decay 4096 = 1",
-        "voltage decay 100..200, for each channel", "neurons of type RF, which <b>resonate</b>",
-    )  # fmt: skip
+        "kernel 2x2",
+        "8 weights, -8 to 6",
+        "2 biases, -5 to 3",
+        "threshold 80 = 1.25",
+        "current decay 4096 = 1",
+        "voltage decay 100..200, for each channel",
+        "neurons of type RF, which <b>resonate</b>",
+    )
     assert "neurons of type RF, which" in texts(graph_svg(graph))
     assert "<b>" not in graph_page(graph)
 

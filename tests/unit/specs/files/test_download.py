@@ -271,13 +271,17 @@ def test_tries_that_bring_something_are_not_counted(web, url, n_bytes: int) -> N
 
 
 RUDE = [
-    b"HTTP/1.1 404 \x1b]0;mine\x07\x9b31m\r\n\r\n", b"HTTP/1.1 404 \x9b31m\xe2\x80\xae\r\n\r\n",
-    b"HTTP/1.1 799 \x9b31m\r\n\r\n", b"HTTP/1.1 302 Found\r\nLocation: gopher://\x1b[31m/\r\n\r\n",
+    b"HTTP/1.1 404 \x1b]0;mine\x07\x9b31m\r\n\r\n",
+    b"HTTP/1.1 404 \x9b31m\xe2\x80\xae\r\n\r\n",
+    b"HTTP/1.1 799 \x9b31m\r\n\r\n",
+    b"HTTP/1.1 302 Found\r\nLocation: gopher://\x1b[31m/\r\n\r\n",
     b"HTTP/1.1 302 Found\r\nLocation: gopher://a/\x9b31m\xe2\x80\xae\r\n\r\n",
-    b"HTTP/1.1 302 Found\r\nLocation: http://a:\x9b31m/\r\n\r\n", b"HTTP/1.1 200 OK\r\n\x1b[31m: a\r\n\r\n",
-    b"HTTP/1.1 206 OK\r\nContent-Range: \x9b31m\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: \x9b31m\r\n\r\n",
+    b"HTTP/1.1 302 Found\r\nLocation: http://a:\x9b31m/\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n\x1b[31m: a\r\n\r\n",
+    b"HTTP/1.1 206 OK\r\nContent-Range: \x9b31m\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: \x9b31m\r\n\r\n",
     b"\x1b[31m\r\n\r\n",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("answer", RUDE)

@@ -12,9 +12,12 @@ from zoo.factory import create_model
 from zoo.runs.harness import compare, measure_with_harness
 
 FOUND = {
-    "Footprint": 1.0, "ConnectionSparsity": 0.5, "ActivationSparsity": 0.25,
-    "SynapticOperations": {"Effective_ACs": 3.0, "Effective_MACs": 0.0, "Dense": 4.0}, "ClassificationAccuracy": 0.125,
-}  # fmt: skip
+    "Footprint": 1.0,
+    "ConnectionSparsity": 0.5,
+    "ActivationSparsity": 0.25,
+    "SynapticOperations": {"Effective_ACs": 3.0, "Effective_MACs": 0.0, "Dense": 4.0},
+    "ClassificationAccuracy": 0.125,
+}
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +45,16 @@ def test_a_difference_has_a_note_and_no_difference_has_none(scored) -> None:
     network, _, score = scored
     ours = {one.name: one.ours for one in compare(network, score, FOUND)}
     same = {
-        "Footprint": ours["footprint, bytes"], "ConnectionSparsity": ours["connection sparsity"],
+        "Footprint": ours["footprint, bytes"],
+        "ConnectionSparsity": ours["connection sparsity"],
         "ActivationSparsity": ours["activation sparsity"] + 1e-12,
         "SynapticOperations": {
-            "Effective_ACs": ours["effective ACs"], "Effective_MACs": 0.0, "Dense": ours["dense operations"],
+            "Effective_ACs": ours["effective ACs"],
+            "Effective_MACs": 0.0,
+            "Dense": ours["dense operations"],
         },
         "ClassificationAccuracy": ours["accuracy"],
-    }  # fmt: skip
+    }
     assert not any(one.note for one in compare(network, score, same))
     notes = {one.name: one.note for one in compare(network, score, FOUND)}
     assert "biases" in notes["footprint, bytes"]

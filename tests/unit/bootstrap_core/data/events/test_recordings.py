@@ -86,8 +86,11 @@ def test_events_are_sorted_by_time_and_keep_their_order_within_it(tmp_path: Path
         ("a.bs2", b"1234567", "7 bytes are not a whole number of events of 5 bytes"),
         ("a.txt", b"12345", r"not a recording: the suffix must be one of \.bin, \.bs1, \.bs2, \.npz, \.npy"),
         ("a.npz", b"PK\3\4", "not an .npz of arrays: .* damaged zip archive"),
-        ("a.npz", npz(a=X, b=Y),
-         "must have the events of a recording as arrays or fields x, y, p and t .*; it has 'a', 'b'"),
+        (
+            "a.npz",
+            npz(a=X, b=Y),
+            "must have the events of a recording as arrays or fields x, y, p and t .*; it has 'a', 'b'",
+        ),
         ("a.npz", npz(x=X, y=Y, t=X, sign=X), "may be missing; it has 'x', 'y', 't', 'sign'"),
         ("a.npy", npy(np.zeros((4, 4), int)), "must have the events of a recording as arrays or fields x, y, p and t"),
         ("a.npy", npy(X)[:-1], "but 159 bytes"),
@@ -101,7 +104,7 @@ def test_events_are_sorted_by_time_and_keep_their_order_within_it(tmp_path: Path
         ("a.npz", npz(**FIELDS | {"y": Y[:, None]}), r"y has dtype int64 and shape \[4, 1\], not numbers \[n\]"),
         ("a.npz", npz(**FIELDS | {"y": np.array(["a"] * 4)}), "y has dtype <U1"),
     ],
-)  # fmt: skip
+)
 def test_other_files_are_refused(name: str, data: bytes, reason: str, tmp_path: Path) -> None:
     path = saved(tmp_path, name, data)
     with pytest.raises(DataError, match=reason) as told:

@@ -167,8 +167,11 @@ OF_LAST_STEP = [
 @needs_compiler
 @pytest.mark.parametrize(
     ("name", "output"),
-    [*((name, "rate") for name in NETWORKS if name not in OF_MESSAGES), *((name, "last") for name in OF_LAST_STEP)],
-)  # fmt: skip
+    [
+        *((name, "rate") for name in NETWORKS if name not in OF_MESSAGES),
+        *((name, "last") for name in OF_LAST_STEP),
+    ],
+)
 def test_the_source_gives_the_logits_of_the_integer_engine_after_each_step(
     name: str, output: str, tmp_path: Path
 ) -> None:

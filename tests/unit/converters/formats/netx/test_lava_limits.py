@@ -181,21 +181,36 @@ def test_verify_tells_what_lava_would_change(tmp_path) -> None:
     [
         ({}, [], True),
         ({"delay_shift": True}, ["from rest for 4 steps, without reset_interval; with reset_interval=4"], True),
-        ({"delay_shift": True, "input": EVENTS, "blocks": [DENSE | {"bias": False}, READOUT]}, ["from rest for 5"],
-         True),
-        ({"delay_shift": True, "input": EVENTS},
-         ["from rest for 5 steps, without reset_interval (the same spikes only without biases)"], False),
-        ({"delay_shift": True, "input": EVENTS, "blocks": [DENSE | {"bias": False, "norm": "mean_only"}, READOUT]},
-         ["only without biases"], False),
-        ({"delay_shift": True, "blocks": [DENSE | {"delays": {}}, READOUT]},
-         ["layer k acts k steps late (the same spikes only without biases behind", "from rest for 4 steps"], False),
-        ({"delay_shift": True, "input": EVENTS, "blocks": [DENSE | {"delays": {}, "bias": False}, READOUT]},
-         ["layer k acts k steps late", "from rest for 5 steps"], True),
+        (
+            {"delay_shift": True, "input": EVENTS, "blocks": [DENSE | {"bias": False}, READOUT]},
+            ["from rest for 5"],
+            True,
+        ),
+        (
+            {"delay_shift": True, "input": EVENTS},
+            ["from rest for 5 steps, without reset_interval (the same spikes only without biases)"],
+            False,
+        ),
+        (
+            {"delay_shift": True, "input": EVENTS, "blocks": [DENSE | {"bias": False, "norm": "mean_only"}, READOUT]},
+            ["only without biases"],
+            False,
+        ),
+        (
+            {"delay_shift": True, "blocks": [DENSE | {"delays": {}}, READOUT]},
+            ["layer k acts k steps late (the same spikes only without biases behind", "from rest for 4 steps"],
+            False,
+        ),
+        (
+            {"delay_shift": True, "input": EVENTS, "blocks": [DENSE | {"delays": {}, "bias": False}, READOUT]},
+            ["layer k acts k steps late", "from rest for 5 steps"],
+            True,
+        ),
         ({"blocks": [DENSE | {"recurrent": True}, READOUT]}, ["own, with reset_interval=4"], True),
         ({"blocks": [DENSE | {"delay_shift": True}, READOUT]}, ["no run in Lava gives the same spikes"], False),
         ({"input": {"shape": (6,), "exact_input": False}}, ["truncates the input's currents"], False),
     ],
-)  # fmt: skip
+)
 def test_it_is_told_how_a_network_runs_in_lava_and_warned_where_no_run_is_the_same(
     fields, told, same, tmp_path, recwarn
 ) -> None:

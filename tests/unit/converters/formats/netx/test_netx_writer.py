@@ -15,10 +15,13 @@ from specs import IntegrityError, NetworkSpec, UnsupportedError
 
 def network(*blocks, neuron=None, **fields):
     document = {
-        "name": "tiny", "time_steps": 4, "neuron": neuron or {"threshold": 0.5, "voltage_decay": 0.1},
+        "name": "tiny",
+        "time_steps": 4,
+        "neuron": neuron or {"threshold": 0.5, "voltage_decay": 0.1},
         "input": {"shape": [2, 6, 6]},
-        "blocks": [*blocks, {"kind": "flatten"}, {"kind": "affine", "features": 3, "bias": True}], **fields,
-    }  # fmt: skip
+        "blocks": [*blocks, {"kind": "flatten"}, {"kind": "affine", "features": 3, "bias": True}],
+        **fields,
+    }
     return build_network(NetworkSpec.model_validate(document), seed=1)
 
 
@@ -38,8 +41,11 @@ def test_export_leaves_the_network_as_it_was(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("block", "problem"),
-    [(CONV | {"delays": {}}, r"block 1: delays of a convolution \(Lava ignores them\)"), ({"kind": "flatten"}, None)],
-)  # fmt: skip
+    [
+        (CONV | {"delays": {}}, r"block 1: delays of a convolution \(Lava ignores them\)"),
+        ({"kind": "flatten"}, None),
+    ],
+)
 def test_delays_that_lava_would_ignore_are_refused(block, problem, tmp_path) -> None:
     recurrent = {"kind": "dense", "features": 5, "recurrent": True, "delays": {}}
     with pytest.raises(UnsupportedError, match=problem or "block 3: delays of a recurrent block"):

@@ -30,8 +30,13 @@ def even(*shape: int, seed: int = 0) -> np.ndarray:
 INPUT = {"type": "input", "shape": [2, 5, 7], "neuron": neuron(0)}
 GEOMETRY = {"stride": [2, 1], "padding": [1, 0], "dilation": [1, 1], "groups": 1}
 CONV = {
-    "type": "conv", "shape": [3, 3, 5], "weight": even(3, 2, 3, 3), "bias": even(3), **GEOMETRY, "neuron": neuron(13),
-}  # fmt: skip
+    "type": "conv",
+    "shape": [3, 3, 5],
+    "weight": even(3, 2, 3, 3),
+    "bias": even(3),
+    **GEOMETRY,
+    "neuron": neuron(13),
+}
 FLATTEN = {"type": "flatten", "shape": [45, 1, 1]}
 DENSE = {"type": "dense", "shape": [4], "weight": even(4, 45, seed=1), "bias": even(4, seed=3), "neuron": neuron(23)}
 SIGMA = {"type": "dense", "shape": [1], "weight": even(1, 4, seed=2), "neuron": neuron(6, sigma_output=True)}
@@ -134,9 +139,12 @@ def test_an_edited_file_that_disagrees_with_its_spec_is_refused(tmp_path) -> Non
 
 def test_a_bias_of_the_readout_is_not_written(tmp_path) -> None:
     document = {
-        "name": "steer", "time_steps": 4, "neuron": {"kind": "sigma_delta"},
-        "input": {"shape": [4], "encoding": "frames"}, "blocks": [{"kind": "affine", "features": 2, "bias": True}],
-    }  # fmt: skip
+        "name": "steer",
+        "time_steps": 4,
+        "neuron": {"kind": "sigma_delta"},
+        "input": {"shape": [4], "encoding": "frames"},
+        "blocks": [{"kind": "affine", "features": 2, "bias": True}],
+    }
     network = build_network(NetworkSpec.model_validate(document), seed=0)
     with pytest.raises(
         UnsupportedError, match=r"block 1: a bias of a readout of values \(Lava's sigma neurons have none"

@@ -41,7 +41,10 @@ CASES = {
         ),
         IMAGE,
     ),
-    "channels": ((conv(3, 2), neuron("LIF", (3, 6, 6), v_threshold=np.array([0.5, 1, 2]).reshape(3, 1, 1))), IMAGE),
+    "channels": (
+        (conv(3, 2), neuron("LIF", (3, 6, 6), v_threshold=np.array([0.5, 1, 2]).reshape(3, 1, 1))),
+        IMAGE,
+    ),
     "same": ((conv(3, 2, (3, 5), padding="same"), neuron("IF")), IMAGE),
     "even same": ((conv(3, 2, (2, 4), padding="same"), neuron("IF")), IMAGE),
     "valid": ((conv(3, 2, (2, 5), padding="valid"), neuron("IF")), IMAGE),
@@ -66,8 +69,10 @@ CASES = {
         ),
         IMAGE,
     ),
-    "conv to pool": ((conv(3, 2, bias=0.25), node("AvgPool2d", kernel_size=2, stride=2, padding=0), neuron("IF")),
-                     IMAGE),
+    "conv to pool": (
+        (conv(3, 2, bias=0.25), node("AvgPool2d", kernel_size=2, stride=2, padding=0), neuron("IF")),
+        IMAGE,
+    ),
     "pool to neurons": (
         (
             conv(3, 2),
@@ -103,11 +108,12 @@ CASES = {
         IMAGE,
     ),
     "flatten before the first weights": (
-        (node("Flatten", start_dim=0, end_dim=-1), affine(4, 128), neuron("IF", v_threshold=20.0)), IMAGE,
+        (node("Flatten", start_dim=0, end_dim=-1), affine(4, 128), neuron("IF", v_threshold=20.0)),
+        IMAGE,
     ),
     "neurons before flatten": ((conv(3, 2), node("Flatten", start_dim=0, end_dim=-1), neuron("IF", 108)), IMAGE),
     "delay": ((affine(6, 8), neuron("IF"), node("Delay", delay=DT), affine(4, 6, seed=1), neuron("IF")), (8,)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -234,9 +240,12 @@ def test_a_subgraph_that_is_a_chain_is_unfolded(tmp_path) -> None:
         (("lif.0", "output"), ("input", "lif.0")),
     )
     nodes = {
-        "a": node("Input", shape=[8]), "fc": affine(6, 8), "lif": inside, "z": affine(3, 6, bias=0.5),
+        "a": node("Input", shape=[8]),
+        "fc": affine(6, 8),
+        "lif": inside,
+        "z": affine(3, 6, bias=0.5),
         "b": node("Output", shape=[3]),
-    }  # fmt: skip
+    }
     graph = Graph(nodes, (("z", "b"), ("lif", "z"), ("fc", "lif"), ("a", "fc")))
     (tmp_path / "a.nir").write_bytes(graph_bytes(graph))
     model = read_nir(tmp_path / "a.nir")

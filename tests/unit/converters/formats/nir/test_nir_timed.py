@@ -82,13 +82,21 @@ DELAYED_MAPS = {
     "scale, then convolution": [SCALE, node("Delay", delay=2 * DT), conv(3, 2), neuron("LIF")],
     "pool, then convolution": [SUM, node("Delay", delay=2 * DT), conv(3, 2), neuron("LIF")],
     "pool, then channels that differ, then dense": [
-        SUM, node("Delay", **CHANNELS), node("Flatten", **WHOLE), affine(4, 32), neuron("LIF", v_threshold=8.0),
+        SUM,
+        node("Delay", **CHANNELS),
+        node("Flatten", **WHOLE),
+        affine(4, 32),
+        neuron("LIF", v_threshold=8.0),
     ],
     "delay, scale, delay, then dense": [
-        node("Delay", delay=DT), SCALE, node("Delay", delay=DT * np.arange(2).reshape(2, 1, 1) * np.ones((2, 8, 8))),
-        node("Flatten", **WHOLE), affine(4, 128), neuron("LIF", v_threshold=4.0),
+        node("Delay", delay=DT),
+        SCALE,
+        node("Delay", delay=DT * np.arange(2).reshape(2, 1, 1) * np.ones((2, 8, 8))),
+        node("Flatten", **WHOLE),
+        affine(4, 128),
+        neuron("LIF", v_threshold=4.0),
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", DELAYED_MAPS)
@@ -167,9 +175,12 @@ def timed_network(**fields):
         {"kind": "affine", "features": 3},
     ]
     document = {
-        "name": "timed", "time_steps": 12, "neuron": {"threshold": 0.75, "voltage_decay": 0.125, **fields},
-        "input": {"shape": [8], "encoding": "events", "bits": 2}, "blocks": blocks,
-    }  # fmt: skip
+        "name": "timed",
+        "time_steps": 12,
+        "neuron": {"threshold": 0.75, "voltage_decay": 0.125, **fields},
+        "input": {"shape": [8], "encoding": "events", "bits": 2},
+        "blocks": blocks,
+    }
     net = build_network(NetworkSpec.model_validate(document), seed=1)
     with torch.no_grad():
         for block in net.blocks[1:3]:

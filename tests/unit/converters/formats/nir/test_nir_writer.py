@@ -21,10 +21,19 @@ from specs.layers.neuron import Reset
 def test_the_nir_package_reads_a_chain_of_every_block(tmp_path) -> None:
     nodes = written(network(CONV, POOL, last={"kind": "dense", "features": 3}), tmp_path)
     assert {label: type(node).__name__ for label, node in nodes.items()} == {
-        "input": "Input", "block0_neuron": "LIF", "block1_synapse": "Conv2d", "block1_neuron": "LIF",
-        "block2_pool": "SumPool2d", "block2_scale": "Scale", "block2_neuron": "LIF", "block2_delay": "Delay",
-        "block3_flatten": "Flatten", "block4_synapse": "Affine", "block4_neuron": "LIF", "output": "Output",
-    }  # fmt: skip
+        "input": "Input",
+        "block0_neuron": "LIF",
+        "block1_synapse": "Conv2d",
+        "block1_neuron": "LIF",
+        "block2_pool": "SumPool2d",
+        "block2_scale": "Scale",
+        "block2_neuron": "LIF",
+        "block2_delay": "Delay",
+        "block3_flatten": "Flatten",
+        "block4_synapse": "Affine",
+        "block4_neuron": "LIF",
+        "output": "Output",
+    }
     assert nodes["output"].output_type["output"].tolist() == [3]
     assert nodes["block3_flatten"].input_type["input"].tolist() == [4, 2, 2]
 
