@@ -12,66 +12,45 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from readme_tables.common import RESULTS, table_of
-from readme_tables.conversions import (
-    expectation,
-    render_conversion_notes,
-    render_conversions,
-    render_deep,
-    render_messages,
-    render_small,
-)
-from readme_tables.exactness import (
-    render_c,
-    render_c_events,
-    render_engines,
-    render_graphs,
-    render_neurobench,
-    render_site,
-)
-from readme_tables.hardening import faults_table, render_fuzz, render_kills, render_readers
+from readme_tables import conversions, measured, programs
+from readme_tables.common import RESULTS, read_results
 from readme_tables.models import SHORT, models_table
-from readme_tables.programs import others_table, render_benchmark
 from readme_tables.spec_reference import spec_reference
-from readme_tables.training import render_delays, render_profile, render_values
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("", "specs", "bootstrap_core", "converters", "zoo", "tests/benchmarks")
 DOCUMENTS = [*(ROOT / folder / "README.md" for folder in FOLDERS), ROOT / "ARCHITECTURE.md"]
 
-
-def demo_output() -> str:
-    """Return the output of `zoo demo` when `make docs` ran it."""
-    return f"```\n{(RESULTS / 'demo.txt').read_text('utf-8').rstrip()}\n```"
-
-
+RENDERED = {
+    "others": ("bench", programs.others),
+    "expect": ("convert", conversions.expectation),
+    "bench": ("bench", programs.benchmark),
+    "stream": ("stream", programs.benchmark),
+    "convert": ("convert", conversions.conversions),
+    "convert-notes": ("convert", conversions.conversion_notes),
+    "graphs": ("graphs", measured.graphs),
+    "deep": ("deep", measured.deep),
+    "messages": ("messages", measured.messages),
+    "small": ("small", measured.small),
+    "fuzz": ("fuzz", measured.fuzz),
+    "readers": ("readers", measured.readers),
+    "kills": ("kills", measured.kills),
+    "delays": ("delays", measured.delays),
+    "values": ("values", measured.values),
+    "profile": ("profile", measured.profile),
+    "engines": ("engines", measured.engines),
+    "site": ("site", measured.site),
+    "neurobench": ("neurobench", measured.neurobench),
+    "c": ("c", measured.c),
+    "c-events": ("c_events", measured.c_events),
+}
+"""Name of the file of results and function of the tables that are made of one."""
 TABLES = {
-    "demo": demo_output,
-    "others": others_table,
+    "demo": lambda: f"```\n{(RESULTS / 'demo.txt').read_text('utf-8').rstrip()}\n```",
     "models": models_table,
     "models-short": partial(models_table, SHORT),
-    "expect": expectation,
-    "bench": partial(table_of, "bench", render_benchmark),
-    "stream": partial(table_of, "stream", render_benchmark),
-    "convert": partial(table_of, "convert", render_conversions),
-    "convert-notes": partial(table_of, "convert", render_conversion_notes),
-    "graphs": partial(table_of, "graphs", render_graphs),
-    "deep": partial(table_of, "deep", render_deep),
-    "messages": partial(table_of, "messages", render_messages),
-    "small": partial(table_of, "small", render_small),
-    "fuzz": partial(table_of, "fuzz", render_fuzz),
-    "readers": partial(table_of, "readers", render_readers),
-    "kills": partial(table_of, "kills", render_kills),
-    "faults": faults_table,
-    "delays": partial(table_of, "delays", render_delays),
-    "values": partial(table_of, "values", render_values),
-    "profile": partial(table_of, "profile", render_profile),
-    "engines": partial(table_of, "engines", render_engines),
-    "site": partial(table_of, "site", render_site),
-    "neurobench": partial(table_of, "neurobench", render_neurobench),
-    "c": partial(table_of, "c", render_c),
-    "c-events": partial(table_of, "c_events", render_c_events),
     "spec": spec_reference,
+    **{name: lambda file=file, table=table: table(read_results(file)) for name, (file, table) in RENDERED.items()},
 }
 
 

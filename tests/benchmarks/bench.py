@@ -75,49 +75,30 @@ def network_rows(network: str, lava: float, infer: float, peer: float, relu: flo
     """Return the rows for inference and both training steps, with their targets."""
     name = SHAPES[network]
     products = ("products", "infer", "fp32 products"), ("products", "train_step", "fp32 products")
-    train = {"lava-dl": 12.0 if network == "dense" else lava, "peer": 4.0}
-    inference = {"lava-dl": lava, "peer": infer, **({"reference": 1.0} if network == "dense" else {})}
+    is_dense = network == "dense"
+    train = {"lava-dl": 12.0 if is_dense else lava, "peer": 4.0}
+    inference = {"lava-dl": lava, "peer": infer, **({"reference": 1.0} if is_dense else {})}
+    ann, net = {"reference": relu, **({} if is_dense else {"lava-dl": lava})}, ("relu", "ann_step", "ReLU net")
     return [
         Row(f"{name}: exact inference", "infer", network, SPIKING, inference, products[0]),
         Row(f"{name}: SNN training step", "snn_step", network, SPIKING, train, products[1]),
-        Row(
-            f"{name}: ANN training step",
-            "ann_step",
-            network,
-            BOOTSTRAP,
-            {"reference": relu, **({"lava-dl": lava} if network == "conv" else {})},
-            ("relu", "ann_step", "ReLU net"),
-        ),
+        Row(f"{name}: ANN training step", "ann_step", network, BOOTSTRAP, ann, net),
     ]
 
 
+SMALL = "784-512-512-10: SNN training step, batch"
+STEPS = ("snnzoo", "epoch_steps", "its training steps")
 ROWS = [
     *network_rows("dense", 35.0, 8.0, 4.0, 1.2),
     *network_rows("conv", 10.0, 8.0, 4.0, 1.2),
-    *(
-        Row(
-            f"784-512-512-10: SNN training step, batch {n}",
-            "snn_step",
-            "dense",
-            ("snnzoo",),
-            {"seconds": seconds},
-            options={"batch": n},
-        )
-        for n, seconds in ((1, 0.004), (16, 0.008))
-    ),
+    Row(f"{SMALL} 1", "snn_step", "dense", ("snnzoo",), {"seconds": 0.004}, options={"batch": 1}),
+    Row(f"{SMALL} 16", "snn_step", "dense", ("snnzoo",), {"seconds": 0.008}, options={"batch": 16}),
     Row("SAMPLE pass", "sample_forward", "dense", BOOTSTRAP, {"reference": 1.3}, ("snnzoo", "forward", "SNN forward")),
     Row("FIT, a layer", "fit", "dense", BOOTSTRAP, {"seconds": 0.05}),
     Row("one image, from call to class", "one", "dense", SPIKING, {"lava-dl": 10.0}),
-    Row(
-        "epoch of the tutorial, with augmentation",
-        "epoch",
-        "dense",
-        ("snnzoo",),
-        {"reference": 1.25},
-        ("snnzoo", "epoch_steps", "its training steps"),
-        options={"warm_up": 1},
-    ),
-]
+    Row("epoch of the tutorial, with augmentation", "epoch", "dense", ("snnzoo",), {"reference": 1.25}, STEPS,
+        options={"warm_up": 1}),
+]  # fmt: skip
 """Rows of the benchmark, in the order of the table."""
 
 
@@ -131,13 +112,15 @@ def measure_row(row: Row, programs: dict[str, Program], weights: dict[str, str],
     for _ in range(rounds):
         for column, (name, work) in jobs.items():
             calls[column] += programs[name].ask(**request, work=work, seconds=row.seconds)["wall"]
-    return {
-        "what": row.what,
-        "unit": "s",
-        "target": row.target,
-        "reference": row.reference and row.reference[2],
-        "wall": {column: median(found) for column, found in calls.items()},
-    }
+    wall = {column: median(found) for column, found in calls.items()}
+    return result(row.what, "s", row.target, wall, row.reference and row.reference[2])
+
+
+def result(
+    what: str, unit: str, target: dict[str, float], wall: dict[str, float], reference: str | None = None
+) -> dict[str, Any]:
+    """Return a row of the report."""
+    return {"what": what, "unit": unit, "target": target, "reference": reference, "wall": wall}
 
 
 def measure_memory(
@@ -157,6 +140,9 @@ def measure_memory(
             found.append(answer["mib"])
         return [median(some) for some in zip(*found, strict=True)]
 
+    def row(what: str, found: dict[str, float], reference: float, name: str) -> dict[str, Any]:
+        return result(f"memory, {what}", "MiB", {"reference": 1.1}, {**found, "reference": reference}, name)
+
     rows = []
     for work, what in (("infer", "exact inference"), ("snn_step", "SNN training")):
         others = {name: peaks(name, work, [OTHERS_BATCHES])[0] for name in SPIKING[1:] if name in chosen}
@@ -166,21 +152,9 @@ def measure_memory(
             limit, name = few + block, "T = 16 and a block's spikes"
         else:
             limit, name = 4 * few, "4 times T = 16"
-        rows += [
-            memory_row(f"memory, {what}, 200 batches", {"snnzoo": many, **others}, few, "20 batches"),
-            memory_row(f"memory, {what}, T = 64", {"snnzoo": long}, limit, name),
-        ]
+        rows.append(row(f"{what}, 200 batches", {"snnzoo": many, **others}, few, "20 batches"))
+        rows.append(row(f"{what}, T = 64", {"snnzoo": long}, limit, name))
     return rows
-
-
-def memory_row(what: str, found: dict[str, float], reference: float, name: str) -> dict[str, Any]:
-    return {
-        "what": what,
-        "unit": "MiB",
-        "target": {"reference": 1.1},
-        "reference": name,
-        "wall": {**found, "reference": reference},
-    }
 
 
 def measure_first_calls(chosen: dict[str, list[str]], weights: dict[str, str], threads: int) -> list[dict[str, Any]]:
@@ -189,21 +163,18 @@ def measure_first_calls(chosen: dict[str, list[str]], weights: dict[str, str], t
     for network, path in weights.items():
         request = {**base_request(), "layers": NETWORKS[network], "weights": path}
         for work, what in FIRST_CALLS.items():
-            firsts, laters = [], []
+            answers = []
             for _ in range(PROCESSES):
                 with running({"snnzoo": chosen["snnzoo"]}, threads) as programs:
-                    answer = programs["snnzoo"].ask(**request, work=work, seconds=0.5)
-                firsts.append(answer["first"])
-                laters.append(median(answer["wall"]))
-            first, later = median(firsts), median(laters)
-            row: dict[str, Any] = {"unit": "s", "target": {"seconds": FIRST_CALL_S}, "reference": None}
+                    answers.append(programs["snnzoo"].ask(**request, work=work, seconds=0.5))
+            first, later = median(a["first"] for a in answers), median(median(a["wall"]) for a in answers)
+            title = f"{SHAPES[network]}, {what}"
             if work == "infer":
-                row |= {"what": f"first batch in a process: {SHAPES[network]}, {what}", "reference": "a later batch"}
-                row |= {"target": {"reference": FIRST_BATCH}, "wall": {"snnzoo": first, "reference": later}}
+                target, wall = {"reference": FIRST_BATCH}, {"snnzoo": first, "reference": later}
+                rows.append(result(f"first batch in a process: {title}", "s", target, wall, "a later batch"))
             else:
-                row |= {"what": f"first call in a process, above a later one: {SHAPES[network]}, {what}"}
-                row |= {"wall": {"snnzoo": first - later}}
-            rows.append(row)
+                target, wall = {"seconds": FIRST_CALL_S}, {"snnzoo": first - later}
+                rows.append(result(f"first call in a process, above a later one: {title}", "s", target, wall))
     return rows
 
 
@@ -218,15 +189,9 @@ def measure_busy(programs: dict[str, Program], weights: dict[str, str], rounds: 
             with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
                 busy += programs["snnzoo"].ask(**request, seconds=1.0)["wall"]
                 other.kill()
-        rows.append(
-            {
-                "what": f"while another process keeps a core busy: {SHAPES['dense']}, {what}",
-                "unit": "s",
-                "target": {"reference": BUSY},
-                "reference": "otherwise",
-                "wall": {"snnzoo": median(busy), "reference": median(idle)},
-            }
-        )
+        title = f"while another process keeps a core busy: {SHAPES['dense']}, {what}"
+        wall = {"snnzoo": median(busy), "reference": median(idle)}
+        rows.append(result(title, "s", {"reference": BUSY}, wall, "otherwise"))
     return rows
 
 

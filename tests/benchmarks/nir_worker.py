@@ -5,8 +5,7 @@
     python nir_worker.py snntorch|sinabs|norse|spikingjelly FOLDER
 
 Except in spikingjelly, writes `FOLDER/theirs/CASE.nir`, and beside it `CASE.npz` with `x` `[N, ...]`, zeros and ones
-that enter in each of T
-steps; `spikes` `[T, N, ...]`, the output; `options`, JSON of the arguments that `read_nir` needs.
+that enter in each of T steps; `spikes` `[T, N, ...]`, the output; `options`, JSON of the arguments of `read_nir`.
 
 For each `FOLDER/ours/CASE.nir`, with its input `[N, ...]` in `CASE.npy`, writes the output `[T, N, ...]` of the program
 to `CASE.TOOL.npy`, or its error to `CASE.TOOL.txt`. `FOLDER/TOOL.json` contains the versions.
@@ -76,62 +75,38 @@ def leaky(shape, beta=0.5, threshold=1.0, **options):
     )
 
 
+def drawing(generator):
+    """Return functions that make a dense layer and a convolution with random weights on the grid."""
+
+    def dense(n_in, n_out, bias=True, **bounds):
+        return on_grid(nn.Linear(n_in, n_out, bias=bias), generator, **bounds)
+
+    def conv(*sizes, least=-0.4, **options):
+        return on_grid(nn.Conv2d(*sizes, **options), generator, least=least)
+
+    return dense, conv
+
+
 def snntorch_cases(generator):
     """Yield names, networks and input shapes."""
-
-    def weights(layer, **options):
-        return on_grid(layer, generator, **options)
-
-    yield "snntorch_dense", (weights(nn.Linear(12, 10)), leaky(10), weights(nn.Linear(10, 5, bias=False)), leaky(5)), 12
+    dense, conv = drawing(generator)
+    yield "snntorch_dense", (dense(12, 10), leaky(10), dense(10, 5, bias=False), leaky(5)), 12
     subtract = {"reset_mechanism": "subtract", "threshold": 2.0}
-    yield (
-        "snntorch_subtract",
-        (
-            weights(nn.Linear(12, 10), least=-0.1),
-            leaky(10, **subtract),
-            weights(nn.Linear(10, 5), least=0.0),
-            leaky(5, **subtract),
-        ),
-        12,
-    )
+    layers = dense(12, 10, least=-0.1), leaky(10, **subtract), dense(10, 5, least=0.0), leaky(5, **subtract)
+    yield "snntorch_subtract", layers, 12
     synaptic = {"alpha": 0.5 * torch.ones(10), "beta": 0.5 * torch.ones(10), "threshold": 1.5 * torch.ones(10)}
+    options = {"init_hidden": True, "reset_delay": False, "reset_mechanism": "zero"}
     yield (
         "snntorch_synaptic",
-        (
-            weights(nn.Linear(12, 10, bias=False)),
-            snn.Synaptic(**synaptic, init_hidden=True, reset_delay=False, reset_mechanism="zero"),
-            weights(nn.Linear(10, 5)),
-            leaky(5),
-        ),
+        (dense(12, 10, bias=False), snn.Synaptic(**synaptic, **options), dense(10, 5), leaky(5)),
         12,
     )
     channels = torch.tensor([0.5, 1.0, 2.0]).reshape(3, 1, 1)
-    yield (
-        "snntorch_channels",
-        (
-            weights(nn.Conv2d(1, 3, 3), least=-0.4),
-            leaky((3, 6, 6), beta=torch.tensor([0.5, 0.75, 0.0]).reshape(3, 1, 1), threshold=channels),
-            nn.Flatten(),
-            weights(nn.Linear(108, 4), least=-0.4),
-            leaky(4),
-        ),
-        (1, 8, 8),
-    )
-    yield (
-        "snntorch_cnn",
-        (
-            weights(nn.Conv2d(2, 4, 3, padding=1), least=-0.4),
-            leaky((4, 8, 8)),
-            nn.AvgPool2d(2),
-            weights(nn.Conv2d(4, 4, 3, padding=1), least=-0.3),
-            leaky((4, 4, 4)),
-            nn.AvgPool2d(2),
-            nn.Flatten(),
-            weights(nn.Linear(16, 5)),
-            leaky(5),
-        ),
-        (2, 8, 8),
-    )
+    neurons = leaky((3, 6, 6), beta=torch.tensor([0.5, 0.75, 0.0]).reshape(3, 1, 1), threshold=channels)
+    yield "snntorch_channels", (conv(1, 3, 3), neurons, nn.Flatten(), dense(108, 4, least=-0.4), leaky(4)), (1, 8, 8)
+    first = conv(2, 4, 3, padding=1), leaky((4, 8, 8)), nn.AvgPool2d(2)
+    second = conv(4, 4, 3, padding=1, least=-0.3), leaky((4, 4, 4)), nn.AvgPool2d(2)
+    yield "snntorch_cnn", (*first, *second, nn.Flatten(), dense(16, 5), leaky(5)), (2, 8, 8)
 
 
 def run_snntorch(net, x):
@@ -170,36 +145,13 @@ def lif(n):
 
 def sinabs_cases(generator):
     """Yield names, networks and input shapes."""
-
-    def weights(layer, **options):
-        return on_grid(layer, generator, **options)
-
-    yield (
-        "sinabs_cnn",
-        (
-            weights(nn.Conv2d(2, 4, 3, bias=False), least=-0.4),
-            iaf(),
-            sinl.SumPool2d(2),
-            weights(nn.Conv2d(4, 4, 2, stride=1), least=-0.6),
-            iaf(),
-            nn.Flatten(),
-            weights(nn.Linear(16, 5), least=-0.5),
-            iaf(),
-        ),
-        (2, 8, 8),
-    )
-    subtract = {"reset_fn": sina.MembraneSubtract(), "threshold": 265 / 512}
-    yield (
-        "sinabs_subtract",
-        (
-            weights(nn.Linear(12, 10), most=0.4, least=-0.3),
-            iaf(**subtract),
-            weights(nn.Linear(10, 5), most=0.4, least=-0.3),
-            iaf(**subtract),
-        ),
-        12,
-    )
-    yield "sinabs_lif", (weights(nn.Linear(12, 10)), lif(10), weights(nn.Linear(10, 5)), lif(5)), 12
+    dense, conv = drawing(generator)
+    maps = conv(2, 4, 3, bias=False), iaf(), sinl.SumPool2d(2), conv(4, 4, 2, stride=1, least=-0.6), iaf()
+    yield "sinabs_cnn", (*maps, nn.Flatten(), dense(16, 5, least=-0.5), iaf()), (2, 8, 8)
+    subtract, bounds = {"reset_fn": sina.MembraneSubtract(), "threshold": 265 / 512}, {"most": 0.4, "least": -0.3}
+    layers = dense(12, 10, **bounds), iaf(**subtract), dense(10, 5, **bounds), iaf(**subtract)
+    yield "sinabs_subtract", layers, 12
+    yield "sinabs_lif", (dense(12, 10), lif(10), dense(10, 5), lif(5)), 12
 
 
 def run_sinabs(net, x):
@@ -211,9 +163,7 @@ def run_sinabs(net, x):
 
 def norse_cases(generator):
     """Yield names, networks and input shapes."""
-
-    def weights(layer):
-        return on_grid(layer, generator)
+    dense, _ = drawing(generator)
 
     def box(n):
         constants = {"tau_mem_inv": torch.full((n,), 500.0), "v_leak": torch.zeros(n), "v_th": torch.full((n,), 0.5)}
@@ -222,8 +172,8 @@ def norse_cases(generator):
     def free(n):
         return norse.IAFCell(norse.IAFParameters(v_th=torch.ones(n)))
 
-    yield "norse_lif", (weights(nn.Linear(12, 10)), box(10), weights(nn.Linear(10, 5)), box(5)), 12
-    yield "norse_if", (weights(nn.Linear(12, 10)), free(10), weights(nn.Linear(10, 5)), free(5)), 12
+    yield "norse_lif", (dense(12, 10), box(10), dense(10, 5), box(5)), 12
+    yield "norse_if", (dense(12, 10), free(10), dense(10, 5), free(5)), 12
 
 
 def run_with_state(net, x):

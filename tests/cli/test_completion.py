@@ -19,29 +19,29 @@ def test_each_shell_gets_a_script_that_asks_zoo(run, shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "expected"),
+    ("shell", "typed", "expected"),
     [
-        ("zoo show mnist-dense-s", {"mnist-dense-shallow"}),
-        ("zoo pull mnist-dense mnist-c", {"mnist-conv"}),
-        ("zoo convert mnist-c", {"mnist-conv"}),
-        ("zoo train mnist-dem", {"mnist-demo"}),
-        ("zoo eval mnist-dense --data mnist-", {"mnist-1d", "mnist-sample"}),
-        ("zoo data pull f", {"fashion-mnist"}),
+        ("bash", "zoo show mnist-dense-s", {"mnist-dense-shallow"}),
+        ("zsh", "zoo show mnist-dense-s", {"mnist-dense-shallow"}),
+        ("fish", "zoo show mnist-dense-s", {"mnist-dense-shallow"}),
+        ("bash", "zoo pull mnist-dense mnist-c", {"mnist-conv"}),
+        ("zsh", "zoo convert mnist-c", {"mnist-conv"}),
+        ("fish", "zoo train mnist-dem", {"mnist-demo"}),
+        ("bash", "zoo eval mnist-dense --data mnist-", {"mnist-1d", "mnist-sample"}),
+        ("zsh", "zoo data pull f", {"fashion-mnist"}),
     ],
 )
-def test_names_complete_in_every_shell_without_torch(typed, expected) -> None:
+def test_names_complete_in_every_shell_without_torch(shell, typed, expected) -> None:
     words = typed.split()
     code = f"import sys, zoo.cli\ntry: {MAIN.partition('; ')[2]}\nfinally: assert 'torch' not in sys.modules"
     code = code.replace("main()", "zoo.cli.main()")
-    for shell, current in (("bash", len(words) - 1), ("zsh", len(words) - 1), ("fish", words[-1])):
-        asked = {"_ZOO_COMPLETE": f"{shell}_complete", "COMP_WORDS": typed, "COMP_CWORD": str(current)}
-        done = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True, check=False
-        )
-        assert done.stderr == ""
-        found = re.findall(r"^plain(?:,|\n)(\S+)", done.stdout, re.MULTILINE)
-        assert set(found) == expected
-        assert re.match(r"file\b", done.stdout)
+    current = words[-1] if shell == "fish" else str(len(words) - 1)
+    asked = {"_ZOO_COMPLETE": f"{shell}_complete", "COMP_WORDS": typed, "COMP_CWORD": current}
+    environment = {**os.environ, **asked}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert set(re.findall(r"^plain(?:,|\n)(\S+)", done.stdout, re.MULTILINE)) == expected
+    assert re.match(r"file\b", done.stdout)
 
 
 def test_names_of_the_package_complete_beside_a_damaged_cache(tmp_path) -> None:

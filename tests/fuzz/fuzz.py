@@ -17,6 +17,7 @@ import mmap
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,7 @@ RESULTS = ROOT / "tests" / "benchmarks" / "results" / "fuzz.json"
 PACKAGES = ("specs", "bootstrap_core", "converters", "zoo")
 ENGINES = ("bytes", "structure")
 OUTCOMES = ("read", "refused", "failed")
+FORM = f"<{len(OUTCOMES)}Q"
 WALL_SECONDS = 600
 """Limit of wall time, for files that make a reader wait, which takes no CPU time."""
 ROUND = 50
@@ -48,18 +50,16 @@ class Counts:
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
-            path.write_bytes(bytes(8 * len(OUTCOMES)))
+            path.write_bytes(bytes(struct.calcsize(FORM)))
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 0)
 
     def add(self, outcome: str) -> None:
-        place = 8 * OUTCOMES.index(outcome)
-        self._map[place : place + 8] = (int.from_bytes(self._map[place : place + 8], "little") + 1).to_bytes(
-            8, "little"
-        )
+        counts = [n + (name == outcome) for name, n in self.as_dict().items()]
+        self._map[:] = struct.pack(FORM, *counts)
 
     def as_dict(self) -> dict[str, int]:
-        return {name: int.from_bytes(self._map[8 * i : 8 * i + 8], "little") for i, name in enumerate(OUTCOMES)}
+        return dict(zip(OUTCOMES, struct.unpack(FORM, self._map[:]), strict=True))
 
 
 class Execution:
@@ -97,9 +97,8 @@ def current_file(name: str, folder: Path) -> Path:
 def keep(content: bytes, why: str, failures: Path, name: str) -> None:
     """Keep a file that failed, and its traceback; one file for each failing line of code."""
     failures.mkdir(parents=True, exist_ok=True)
-    last = [line for line in why.strip().splitlines() if line.startswith("  File")][-1:] or why.strip().splitlines()[
-        -1:
-    ]
+    lines = why.strip().splitlines()
+    last = [line for line in lines if line.startswith("  File")][-1:] or lines[-1:]
     label = f"{name}-{abs(hash(last[0] if last else why)) % 10**8:08d}"
     if not (failures / f"{label}.txt").exists():
         (failures / label).write_bytes(content)
@@ -185,11 +184,8 @@ def child(arguments: argparse.Namespace) -> None:
 
 def fuzz(name: str, engine: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run an engine on a format, start it again after each death, and return the counts of outcomes."""
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
-        "PYTHONHASHSEED": "0",
-    }
+    places = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": places, "PYTHONHASHSEED": "0"}
     start, deaths = time.monotonic(), 0
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as made:
@@ -199,25 +195,9 @@ def fuzz(name: str, engine: str, arguments: argparse.Namespace) -> dict[str, Any
             seconds = int(arguments.seconds - (time.monotonic() - start))
             if left <= 0 or seconds <= 0:
                 break
-            command = [
-                sys.executable,
-                __file__,
-                name,
-                "--child",
-                made,
-                "--engine",
-                engine,
-                "--seed",
-                str(arguments.seed + deaths),
-            ]
-            command += [
-                "--executions",
-                str(arguments.executions),
-                "--seconds",
-                str(seconds),
-                "--failures",
-                str(arguments.failures),
-            ]
+            options = {"child": made, "engine": engine, "seed": arguments.seed + deaths, "seconds": seconds}
+            options |= {"executions": arguments.executions, "failures": arguments.failures}
+            command = [sys.executable, __file__, name, *(f"--{key}={value}" for key, value in options.items())]
             done = subprocess.run(
                 command, env=environment, capture_output=True, text=True, errors="replace", check=False
             )
@@ -226,12 +206,8 @@ def fuzz(name: str, engine: str, arguments: argparse.Namespace) -> dict[str, Any
             deaths += 1
             counts.add("failed")
             current = current_file(name, folder)
-            keep(
-                current.read_bytes() if current.exists() else b"",
-                f"{done.returncode}\n{done.stderr[-4000:]}",
-                arguments.failures,
-                name,
-            )
+            content = current.read_bytes() if current.exists() else b""
+            keep(content, f"{done.returncode}\n{done.stderr[-4000:]}", arguments.failures, name)
         found = counts.as_dict()
     return {**found, "executions": sum(found.values()), "seconds": round(time.monotonic() - start)}
 

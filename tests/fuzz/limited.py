@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 LOADED = (
+    *("bootstrap_core.data.image_files", "converters.formats.model_files", "converters.file_migration", "zoo.cli"),
     *("converters.onnx.import_ann", "converters.ann_to_snn.onnx_conversion", "PIL.Image"),
     *("zoo.sources", "zoo.hub.fetch", "zoo.runs.training_run", "zoo.runs.golden", "zoo.card_text"),
     *("zoo.cli.program", "pyfive", "fsspec.core", "h5py"),
@@ -193,13 +194,7 @@ def fork(target: str, path: Path, command: str) -> Outcome:
 
 def load_readers() -> None:
     """Import all modules that readers need, so that calls do not import them."""
-    for name in (
-        "bootstrap_core.data.image_files",
-        "converters.formats.model_files",
-        "converters.file_migration",
-        "zoo.cli",
-        *LOADED,
-    ):
+    for name in LOADED:
         importlib.import_module(name)
 
 

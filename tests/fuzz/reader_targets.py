@@ -2,37 +2,28 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+Reader = Callable[[Path], Any]
 
 
-def _model(path: Path) -> None:
-    from converters.formats.model_files import read_model
-
-    read_model(path).build()
-
-
-def _checkpoint(path: Path) -> None:
-    from converters.formats.model_files import Hints, read_model
-
-    read_model(path, Hints(time_steps=4, threshold=1.0)).build()
+def _reader(name: str, *given: Any, **options: Any) -> Reader:
+    """Return a reader `module.function`, which is imported when it is called, so that processes start fast."""
+    module, _, function = name.rpartition(".")
+    return lambda path: getattr(import_module(module), function)(path, *given, **options)
 
 
-def _nir(path: Path) -> None:
-    from converters.formats.model_files import Hints, read_model
+def _model(**hints: float) -> Reader:
+    """Return the reader of models, with hints on what their files do not say."""
 
-    read_model(path, Hints(dt=1e-4)).build()
+    def read(path: Path) -> None:
+        from converters.formats.model_files import Hints, read_model
 
+        read_model(path, Hints(**hints)).build()
 
-def _state_dict(path: Path) -> None:
-    from converters.file_migration import migrate_file
-
-    migrate_file(path, None, to="plain")
-
-
-def _onnx(path: Path) -> None:
-    from converters.onnx.import_ann import import_ann
-
-    import_ann(path)
+    return read
 
 
 def _spec(path: Path) -> None:
@@ -42,18 +33,6 @@ def _spec(path: Path) -> None:
     build_network(load_spec(path), seed=0)
 
 
-def _idx(path: Path) -> None:
-    from bootstrap_core.data.published_files import read_idx
-
-    read_idx(path)
-
-
-def _images(path: Path) -> None:
-    from bootstrap_core.data.image_files import load_images
-
-    load_images(path)
-
-
 def _image(path: Path) -> None:
     from bootstrap_core.data.image_files import read_pixels
 
@@ -61,19 +40,16 @@ def _image(path: Path) -> None:
     read_pixels(path, channels=3, height=5, width=5)
 
 
-def _bin(path: Path, shape: tuple[int, ...]) -> None:
-    from bootstrap_core.data.events.binning import EventBins, bin_events
-    from bootstrap_core.data.events.recordings import read_events
+def _events(*shape: int) -> Reader:
+    """Return the reader of events, in bins of this shape."""
 
-    bin_events(read_events(path), EventBins(shape), str(path))
+    def read(path: Path) -> None:
+        from bootstrap_core.data.events.binning import EventBins, bin_events
+        from bootstrap_core.data.events.recordings import read_events
 
+        bin_events(read_events(path), EventBins(shape), str(path))
 
-def _neurons(path: Path) -> None:
-    _bin(path, (1 << 16,))
-
-
-def _events(path: Path) -> None:
-    _bin(path, (2, 256, 256))
+    return read
 
 
 def _sound(path: Path) -> None:
@@ -128,25 +104,39 @@ class Target:
     """
 
     suffix: str
-    read: Callable[[Path], None]
+    read: Reader
     command: str
 
 
 TARGETS = {
-    "safetensors": Target(".safetensors", _model, "verify FILE"),
-    "state-dict": Target(".pt", _state_dict, "migrate FILE --to plain -o OUT.safetensors"),
-    "netx": Target(".net", _model, "convert FILE -o OUT.safetensors"),
-    "nir": Target(".nir", _nir, "convert FILE --dt 1e-4 -o OUT.safetensors"),
-    "torch": Target(".pt", _checkpoint, "convert FILE --time-steps 4 --threshold 1 -o OUT.safetensors"),
-    "onnx": Target(".onnx", _onnx, "convert FILE --epochs 0 -o OUT.safetensors"),
+    "safetensors": Target(".safetensors", _model(), "verify FILE"),
+    "state-dict": Target(
+        ".pt",
+        _reader("converters.file_migration.migrate_file", None, to="plain"),
+        "migrate FILE --to plain -o OUT.safetensors",
+    ),
+    "netx": Target(".net", _model(), "convert FILE -o OUT.safetensors"),
+    "nir": Target(".nir", _model(dt=1e-4), "convert FILE --dt 1e-4 -o OUT.safetensors"),
+    "torch": Target(
+        ".pt", _model(time_steps=4, threshold=1.0), "convert FILE --time-steps 4 --threshold 1 -o OUT.safetensors"
+    ),
+    "onnx": Target(
+        ".onnx", _reader("converters.onnx.import_ann.import_ann"), "convert FILE --epochs 0 -o OUT.safetensors"
+    ),
     "spec": Target(".yaml", _spec, "build FILE -o OUT.safetensors"),
-    "idx": Target("", _idx, "eval mnist-dense --data mnist --data-dir FOLDER --offline --limit 2"),
-    "npz": Target(".npz", _images, "eval mnist-dense --data FILE --limit 2"),
+    "idx": Target(
+        "",
+        _reader("bootstrap_core.data.published_files.read_idx"),
+        "eval mnist-dense --data mnist --data-dir FOLDER --offline --limit 2",
+    ),
+    "npz": Target(
+        ".npz", _reader("bootstrap_core.data.image_files.load_images"), "eval mnist-dense --data FILE --limit 2"
+    ),
     "image": Target(".png", _image, "predict mnist-dense FILE"),
-    "bs1": Target(".bs1", _neurons, "predict nmnist-conv FILE"),
-    "bs2": Target(".bs2", _events, "predict nmnist-conv FILE"),
-    "events": Target(".npz", _events, "predict nmnist-conv FILE"),
-    "events-npy": Target(".npy", _events, "predict nmnist-conv FILE"),
+    "bs1": Target(".bs1", _events(1 << 16), "predict nmnist-conv FILE"),
+    "bs2": Target(".bs2", _events(2, 256, 256), "predict nmnist-conv FILE"),
+    "events": Target(".npz", _events(2, 256, 256), "predict nmnist-conv FILE"),
+    "events-npy": Target(".npy", _events(2, 256, 256), "predict nmnist-conv FILE"),
     "sound": Target(".wav", _sound, "predict spoken-digits FILE"),
     "frames": Target(".npz", _frames, ""),
     "index": Target("/index.json", _index, "list --from FILE"),

@@ -18,3 +18,12 @@ def test_every_row_equals_lava_dl(golden_json) -> None:
         modes = scheduler.mode(epoch, iteration, training=training)
         found = modes.base.name, [modes[i].name for i in range(len(blocks))]
         assert found == (base, blocks), (arguments, epoch, iteration, training)
+
+
+def test_the_defaults_are_lava_dl_s() -> None:
+    scheduler = Scheduler()
+    sampling = [scheduler.mode(epoch, training=True).base is Mode.SAMPLE for epoch in (0, 1, 9, 10, 11)]
+    assert sampling == [True, False, False, True, False]
+    assert scheduler.mode(0, 9, training=True).base is Mode.SAMPLE
+    assert scheduler.mode(0, 10, training=True).base is Mode.FIT
+    assert scheduler.mode(1000, training=True).crossover == 0

@@ -1,22 +1,20 @@
 """Tables that compare snnzoo with other programs: time, memory, formats."""
 
 from collections.abc import Iterator
-from typing import Any
 
-from readme_tables.common import BUSY, bullets, dated, markdown_table, number, paragraphs, read_results
+from readme_tables.common import BUSY, Report, bullets, dated, markdown_table, number, paragraphs, read_results
 
 PROGRAMS = ("snnzoo", "lava-dl", "snntorch", "norse", "spikingjelly", "sinabs")
 COLUMNS = ("work", *PROGRAMS, "reference", "vs lava-dl", "vs best peer", "target", "met")
 
 
-def render_benchmark(report: dict[str, Any]) -> str:
+def benchmark(report: Report) -> str:
     """Return the table of a report by `bench.py` or `bench_stream.py`."""
-    return paragraphs(
-        machine(report), markdown_table(" | ".join(COLUMNS), map(cells, report["rows"])), bullets(notes(report))
-    )
+    table = markdown_table(" | ".join(COLUMNS), map(cells, report["rows"]))
+    return paragraphs(machine(report), table, bullets(notes(report)))
 
 
-def machine(report: dict[str, Any]) -> str:
+def machine(report: Report) -> str:
     """Return a line with the machine and the versions of a report."""
     under = report["under"]
     alike = len(set(under.values())) == 1
@@ -27,41 +25,18 @@ def machine(report: dict[str, Any]) -> str:
     )
 
 
-def ratios(row: dict[str, Any]) -> dict[str, float]:
-    """Return the values that targets bound: "lava-dl", "peer" (theirs over ours), "reference" (inverse), "seconds"."""
-    values = row["wall"]
-    ours = values["snnzoo"]
-    peers = [values[name] for name in PROGRAMS[2:] if name in values]
-    found = {"seconds": ours}
+def cells(row: Report) -> list[str]:
+    """Return the cells of a row. Targets bound seconds, theirs over ours (at least), ours over the reference."""
+    values, unit = row["wall"], row["unit"]
+    ours, peers = values["snnzoo"], [values[name] for name in PROGRAMS[2:] if name in values]
+    scale, unit = (1e3, "ms") if unit == "s" and ours < 1 else (1.0, unit)
+    found, reference = {"seconds": ours}, "-"
     if "lava-dl" in values:
         found["lava-dl"] = values["lava-dl"] / ours
     if peers:
         found["peer"] = min(peers) / ours
     if "reference" in values:
         found["reference"] = ours / values["reference"]
-    return found
-
-
-def met(row: dict[str, Any]) -> str:
-    """Return whether a row meets its target: yes, no, or ? if a program did not take part."""
-    found = ratios(row)
-    kept = [
-        found[key] <= bound if key in ("reference", "seconds") else found[key] >= bound
-        for key, bound in row["target"].items()
-        if key in found
-    ]
-    if not all(kept):
-        return "no"
-    return "yes" if len(kept) == len(row["target"]) else "?"
-
-
-def cells(row: dict[str, Any]) -> list[str]:
-    """Return the cells of a row."""
-    values, found, unit, scale = row["wall"], ratios(row), row["unit"], 1.0
-    if unit == "s" and values["snnzoo"] < 1:
-        unit, scale = "ms", 1e3
-    reference = "-"
-    if "reference" in values:
         reference = f"{row['reference']} {number(values['reference'] * scale)}: {found['reference']:.2f}x"
     texts = {
         "lava-dl": "{:g}x lava-dl",
@@ -69,13 +44,15 @@ def cells(row: dict[str, Any]) -> list[str]:
         "reference": "at most {:g}x " + str(row["reference"]),
         "seconds": "at most {:g} s",
     }
+    known = {key: bound for key, bound in row["target"].items() if key in found}
+    kept = all(found[k] <= bound if k in ("reference", "seconds") else found[k] >= bound for k, bound in known.items())
     return [
         f"{row['what']}, {unit}",
         *(number(values[name] * scale) if name in values else "-" for name in PROGRAMS),
         reference,
         *(times(found[key]) if key in found else "-" for key in ("lava-dl", "peer")),
         ", ".join(texts[key].format(bound) for key, bound in row["target"].items()) or "-",
-        met(row),
+        "no" if not kept else "yes" if known == row["target"] else "?",
     ]
 
 
@@ -84,7 +61,7 @@ def times(ratio: float) -> str:
     return f"{ratio:.{1 if ratio >= 10 else 2}f}x"
 
 
-def notes(report: dict[str, Any]) -> Iterator[str]:
+def notes(report: Report) -> Iterator[str]:
     """Yield notes to put below the table."""
     yield from report.get("notes", [])
     older: dict[str, list[str]] = {}
@@ -125,10 +102,10 @@ MEASURED = {
 }
 
 
-def others_table() -> str:
-    """Return a table that compares the programs of the field; figures are from the benchmarks."""
+def others(report: Report) -> str:
+    """Return a table that compares the programs of the field, with figures of `bench.py` and `bench_convert.py`."""
     converted = files_converted(read_results("convert"))
-    measured = {row["what"]: row["wall"] for row in read_results("bench")["rows"]}
+    measured = {row["what"]: row["wall"] for row in report["rows"]}
     walls = [measured[what] for what in MEASURED.values()]
     rows = (
         (name, *facts, *(number(1e3 * wall[name]) if name in wall else "-" for wall in walls), converted.get(name, "-"))
@@ -142,14 +119,13 @@ def others_table() -> str:
     return paragraphs(markdown_table(header, rows), note)
 
 
-def files_converted(report: dict[str, Any]) -> dict[str, str]:
+def files_converted(report: Report) -> dict[str, str]:
     """Return for each program the number of ONNX files that it converted."""
-    rows = report["rows"]
-    ours = sum("error" not in row["snnzoo"] for row in rows)
-    tried = [row["spikingjelly"].values() for row in rows if row["spikingjelly"]]
+    ours = sum("error" not in row["snnzoo"] for row in report["rows"])
+    tried = [row["spikingjelly"].values() for row in report["rows"] if row["spikingjelly"]]
     theirs = sum(any("accuracy" in found for found in recipes) for recipes in tried)
     read = sum(not all(found.get("error", "").startswith("onnx2torch") for found in recipes) for recipes in tried)
     return {
-        "snnzoo": f"{ours} of {len(rows)}",
+        "snnzoo": f"{ours} of {len(report['rows'])}",
         "spikingjelly": f"{theirs} of {len(tried)} (onnx2torch reads {read})",
     }

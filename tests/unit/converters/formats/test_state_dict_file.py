@@ -359,20 +359,20 @@ def test_a_refusal_halfway_leaves_the_old_file(tmp_path, suffix) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", output.name]
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, suffix) -> None:
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path) -> None:
     path = saved(tmp_path / "a.pt", {"w": torch.ones(100_000)})
+    outputs = [str(tmp_path / f"b{suffix}") for suffix in (".pt", ".safetensors")]
     program = (
         "import resource, sys, pathlib\nfrom converters.file_migration import migrate_file\n"
         "from specs import SnnZooError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "try: migrate_file(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), to='plain')\n"
-        "except SnnZooError as error: print(error)"
+        "for output in sys.argv[2:]:\n"
+        "    try: migrate_file(pathlib.Path(sys.argv[1]), pathlib.Path(output), to='plain')\n"
+        "    except SnnZooError as error: print(error)"
     )
-    output = tmp_path / f"b{suffix}"
-    command = [sys.executable, "-c", program, str(path), str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"cannot write {output}")
+    command = [sys.executable, "-c", program, str(path), *outputs]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.startswith(f"cannot write {output}") for line, output in zip(told, outputs, strict=True)] == [True] * 2
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
 
 

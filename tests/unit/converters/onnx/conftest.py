@@ -10,6 +10,7 @@ import torch
 from ideal_layers import forward
 from onnx import ModelProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from tiny_onnx import numbers
 
 from bootstrap_core import IntegerNetwork
 from converters.ann_to_snn.calibrate import InputForm, calibrate
@@ -17,11 +18,6 @@ from converters.ann_to_snn.spiking_layers import MaxPooling, prepared, spiking_l
 from converters.linear.ann import run_ann
 from converters.onnx.import_ann import OnnxImport, import_ann
 from specs.layers.input import Encoding
-
-
-def numbers(*shape: int, seed: int = 3) -> np.ndarray:
-    """Draw numbers of both signs, around 0.1."""
-    return np.random.default_rng(seed).normal(0.1, 0.5, shape).astype(np.float32)
 
 
 def model_of(

@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_onnx import kinds, numbers, operations
 
 from converters.ann_to_snn.spiking_layers import activations_first
 from converters.linear.ann import AvgPool, Clip, LeakyRelu, MaxPool, PRelu, Relu, apply_operation, run_ann
@@ -20,20 +21,8 @@ from specs import ConversionError, UnsupportedError
 IMAGES = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(2)) - 0.4
 
 
-def numbers(*shape, seed=3):
-    return np.random.default_rng(seed).normal(0.1, 0.5, shape).astype(np.float32)
-
-
 K, B, KD, K1 = numbers(4, 2, 3, 3), numbers(4), numbers(4, 1, 3, 3), numbers(4, 2, 3)
 STATS = {"s": numbers(2) + 1, "t": numbers(2, seed=5), "m": numbers(2, seed=6), "v": np.array([0.5, 2.0], np.float32)}
-
-
-def kinds(found):
-    return [type(node.operation).__name__ for node in found.ann.nodes]
-
-
-def operations(found, kind):
-    return [node.operation for node in found.ann.nodes if isinstance(node.operation, kind)]
 
 
 def rows(found):

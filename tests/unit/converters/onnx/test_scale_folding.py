@@ -5,23 +5,12 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_onnx import kinds, numbers, operations
 
 from converters.linear.ann import Clip, run_ann
 from converters.linear.linear_fold import Conv, Dense
 from converters.onnx.import_ann import import_ann
 from specs import UnsupportedError
-
-
-def numbers(*shape, seed=3):
-    return np.random.default_rng(seed).normal(0.1, 0.5, shape).astype(np.float32)
-
-
-def kinds(found):
-    return [type(node.operation).__name__ for node in found.ann.nodes]
-
-
-def operations(found, kind):
-    return [node.operation for node in found.ann.nodes if isinstance(node.operation, kind)]
 
 
 def statistics(channels):

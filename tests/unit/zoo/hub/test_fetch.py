@@ -278,10 +278,10 @@ def start(
     )
 
 
-def test_ten_processes_download_once(web, made) -> None:
-    processes = [start("pull", "tiny", "--from", web.url) for _ in range(10)]
+def test_several_processes_download_once(web, made) -> None:
+    processes = [start("pull", "tiny", "--from", web.url) for _ in range(4)]
     outputs = {process.communicate() for process in processes}
-    assert [process.returncode for process in processes] == [0] * 10
+    assert [process.returncode for process in processes] == [0] * 4
     assert outputs == {(f"{model_cache()}/{made.sha256}/tiny.safetensors\n", "")}
     assert web.paths().count(path_of(made)) == web.paths().count(path_of(made, ".yaml")) == 1
 
