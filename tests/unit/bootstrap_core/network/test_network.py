@@ -54,6 +54,11 @@ def fitted() -> Network:
     return network
 
 
+def test_logits_are_the_mean_of_the_readout_over_time() -> None:
+    logits, trace = make().run(images(), Mode.SNN)
+    torch.testing.assert_close(logits, trace.spikes[-1].mean(0))
+
+
 def test_no_step_is_empty_unless_told() -> None:
     """Input neurons, and neurons with a strong input from them, fire in the first step, unless `delay_shift` is set."""
     for options, first in (({}, True), ({"delay_shift": True}, False)):
@@ -63,6 +68,16 @@ def test_no_step_is_empty_unless_told() -> None:
         _, trace = network.run(torch.ones(1, 1, 4, 4), Mode.SNN)
         assert [bool(spikes[0].any()) for spikes in trace.spikes[:2]] == [first, first]
         assert all(bool(spikes.any()) for spikes in trace.spikes[:2])
+
+
+def test_each_block_runs_on_the_output_of_the_one_before() -> None:
+    network = make()
+    _, trace = network.run(images(), Mode.SNN)
+    x = images()
+    for i, block in enumerate(network.blocks[:-1]):
+        x = block(x, Mode.SNN, T)
+        assert torch.equal(x.tensor(), trace.spikes[i])
+    assert torch.equal(network.readout.over_time(x), trace.spikes[-1])
 
 
 def test_the_default_mode_is_snn_in_evaluation_and_ann_in_training(fitted: Network) -> None:
@@ -164,6 +179,11 @@ def test_empty_steps_add_up_from_block_to_block() -> None:
     _, trace = make(delay_shift=True).run(torch.ones(1, 1, 4, 4), Mode.SNN)
     first = [int(trace.spikes[i].flatten(1).any(1).float().argmax()) for i in (0, 1, 2, 3)]
     assert first == [1, 2, 2, 3]
+
+
+def test_ann_mode_before_a_fit_raises() -> None:
+    with pytest.raises(SnnZooError, match="needs fitted activations"):
+        make()(images(), Mode.ANN)
 
 
 def test_a_network_without_its_own_fit_gets_it_from_the_state_dict(fitted: Network) -> None:

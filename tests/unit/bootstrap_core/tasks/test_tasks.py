@@ -1,5 +1,6 @@
 """Tasks: networks that give values or spike trains learn the targets of recordings."""
 
+import io
 import math
 from typing import Any
 
@@ -10,6 +11,10 @@ from spike_trains import made_network, made_recordings
 from bootstrap_core import IntegerNetwork, Mode, build_network, evaluate, fit, load_dataset
 from bootstrap_core.data.frames import Frames
 from bootstrap_core.network.network import Network
+from bootstrap_core.tasks import task_of
+from bootstrap_core.tasks.classes import Classes
+from bootstrap_core.tasks.recordings import SpikeTrains, Values
+from bootstrap_core.training.history import EpochReport
 from bootstrap_core.training.trainer import Trainer
 from specs.errors import DataError
 from specs.network import NetworkSpec
@@ -48,6 +53,10 @@ def network(*, threshold: float = 0.0, seed: int = 0, **training: Any) -> Networ
 @pytest.fixture(scope="module")
 def frames() -> Frames:
     return bars(260, seed=0)
+
+
+def without_time(report: EpochReport) -> dict[str, Any]:
+    return {name: value for name, value in vars(report).items() if name != "seconds"}
 
 
 # --- What is learnt
@@ -90,6 +99,18 @@ def test_snn_epochs_learn_what_a_threshold_hides(frames: Frames) -> None:
 # --- Examples
 
 
+def test_the_task_follows_from_the_network() -> None:
+    assert isinstance(task_of(network().spec), Values)
+    assert isinstance(task_of(made_network().spec), SpikeTrains)
+    document = network().spec.model_dump(mode="json") | {
+        "neuron": {},
+        "input": {"shape": [1, 28, 28]},
+        "training": None,
+    }
+    document["blocks"] = [{"kind": "flatten"}, {"kind": "affine", "features": 10}]
+    assert isinstance(task_of(NetworkSpec.model_validate(document)), Classes)
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
@@ -107,6 +128,27 @@ def test_what_cannot_be_learnt_from_is_refused(given: Any, told: str, frames: Fr
 
 
 # --- Stopping and going on
+
+
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9, "snn_epochs": 2, "snn_gradient": "tandem"}])
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_run_resumed_goes_on_as_if_it_had_not_stopped(stop: int, options: dict[str, Any], frames: Frames) -> None:
+    whole, first, second = (
+        Trainer(network(seed=seed, threshold=0.05, **{**options, "epochs": 4}), frames) for seed in (0, 0, 99)
+    )
+    reports = [without_time(whole.run_epoch()) for _ in range(4)]
+    for _ in range(stop):
+        first.run_epoch()
+    buffer = io.BytesIO()
+    torch.save(first.state_dict(), buffer)
+    second.load_state_dict(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
+    assert [without_time(second.run_epoch()) for _ in range(stop, 4)] == reports[stop:]
+    assert second.stats.records() == whole.stats.records()
+    for (name, ours), theirs in zip(
+        whole.network.state_dict().items(), second.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+    assert second.best.rank == whole.best.rank
 
 
 # --- Spike trains

@@ -8,6 +8,18 @@ from bootstrap_core.training.history import REPORT, EpochReport, LearningStat, L
 from specs.errors import SnnZooError
 
 
+def three_epochs() -> LearningStats:
+    """Return statistics of three epochs: training and ANN in each, SNN in epochs 0 and 2 only."""
+    stats = LearningStats()
+    for epoch, (training, testing, snn) in enumerate([(5, 4, 3), (7, 6, 0), (8, 5, 4)]):
+        stats.training.add(loss=1.0 / (epoch + 1), correct=training, n=10)
+        stats.testing.add(loss=2.0 / (epoch + 1), correct=testing, n=10)
+        if epoch != 1:
+            stats.snn.add(loss=3.0 / (epoch + 1), correct=snn, n=10)
+        stats.update()
+    return stats
+
+
 def test_loss_is_the_mean_over_samples_not_over_batches() -> None:
     stat = LearningStat()
     stat.add(loss=1.0, correct=3, n=3)
@@ -53,6 +65,24 @@ def test_a_diverged_loss_is_logged_but_never_the_best() -> None:
     assert stat.min_loss == 1.0
 
 
+def test_records_line_the_states_up_by_epoch() -> None:
+    records = three_epochs().records()
+    assert [record["epoch"] for record in records] == [0, 1, 2]
+    assert records[1] == {
+        "epoch": 1,
+        "training": {"loss": 0.5, "accuracy": 0.7},
+        "testing": {"loss": 1.0, "accuracy": 0.6},
+        "snn": {"loss": None, "accuracy": None},
+    }
+
+
+def test_records_of_states_closed_one_by_one() -> None:
+    stats = LearningStats()
+    stats.training.add(1.0, 1, 2)
+    stats.training.update()
+    assert stats.records()[0]["snn"] == {"loss": None, "accuracy": None}
+
+
 # --- Errors
 
 
@@ -83,6 +113,14 @@ def test_errors_are_roots_of_losses_and_the_lowest_is_the_best() -> None:
     assert str(two_epochs()).splitlines()[2] == (
         "snn       loss   0.36000 (best 0.25000)   rms error  0.60000 (best 0.50000, epoch 0)"
     )
+
+
+def test_a_diverged_error_is_not_the_best() -> None:
+    stats = LearningStats(ERROR)
+    for loss in (math.nan, math.inf, 4.0):
+        stats.snn.add(loss, 0, 1)
+        stats.update()
+    assert (stats.snn.best_score, stats.snn.best_epoch) == (2.0, 2)
 
 
 # --- Reports of epochs

@@ -246,6 +246,14 @@ def test_a_zero_row_gets_ones_and_a_magnitude_of_zero(dim, dtype) -> None:
     assert torch.equal(torch._weight_norm(v, g, WHOLE if dim is None else dim), weight)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_row_whose_squares_vanish_keeps_its_values(dtype) -> None:
+    tiny = torch.finfo(dtype).smallest_normal
+    weight = torch.tensor([[tiny, -3 * tiny], [3.0, 4.0]], dtype=dtype)
+    g, v = split(weight, 0)
+    torch.testing.assert_close(torch._weight_norm(v, g, 0), weight, rtol=torch.finfo(dtype).eps, atol=0)
+
+
 def test_a_direction_of_zeros_with_no_magnitude_is_zero() -> None:
     state = {"weight_g": torch.tensor([[0.0], [2.0]]), "weight_v": torch.tensor([[0.0, 0.0], [3.0, 0.0]])}
     with pytest.warns(UserWarning, match="weight: 1 row of zeros"):
