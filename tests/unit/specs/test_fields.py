@@ -255,10 +255,20 @@ def test_a_bool_is_no_number(path: str, value: bool, refusal) -> None:
     assert f"net.yaml:{_line(path)}: {path}:" in refusal(_with(path, value))
 
 
+@pytest.mark.parametrize("path", ["time_steps", "input.shape[0]", "blocks[0].kernel", "blocks[3].features"])
+def test_a_quoted_number_is_no_integer(path: str, refusal) -> None:
+    assert f"net.yaml:{_line(path)}: {path}:" in refusal(_with(path, "1"))
+
+
 def test_an_exponent_without_a_point_is_a_number() -> None:
     """`1e-3`, which YAML 1.1 reads as a string, is a number."""
     text = _with("training.learning_rate", 0.125).replace("0.125", "1e-3")
     assert parse_spec(text).training.learning_rate == 1e-3
+
+
+@pytest.mark.parametrize("path", ["neuron.threshold", "input.std", "blocks[3].features"])
+def test_a_value_left_out_after_its_key_is_refused(path: str, refusal) -> None:
+    assert f"net.yaml:{_line(path)}: {path}:" in refusal(_with(path, None))
 
 
 @pytest.mark.parametrize("name", ["mnist", "a", "0.9-b_c", "a" * 64])

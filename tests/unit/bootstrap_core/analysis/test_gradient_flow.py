@@ -33,6 +33,14 @@ def test_the_norm_joins_all_parameters_of_a_layer() -> None:
     assert flow.norms == {"first": 7.0, "last": 5.0}  # sqrt(4 + 9 + 36)
 
 
+def test_the_gradient_is_that_of_backward() -> None:
+    net = nn.Sequential(nn.Linear(2, 1, bias=False))
+    flow = GradientFlow(net)
+    net(torch.tensor([[3.0, -4.0]])).sum().backward()
+    flow.record()
+    assert flow.norms == {"0": 5.0}
+
+
 def test_norms_are_means_over_the_steps_of_an_epoch() -> None:
     net = two()
     flow = GradientFlow(net)
@@ -71,3 +79,12 @@ def test_squares_of_gradients_neither_vanish_nor_overflow(size: float) -> None:
     flow.record()
     assert flow.norms["0"] == pytest.approx(2 * size)
     assert flow.vanished() == []
+
+
+def test_watching_changes_nothing() -> None:
+    net = two()
+    flow = GradientFlow(net)
+    flow.record()
+    assert net.last.weight.grad is not None
+    assert net.last.weight.grad.item() == 5.0
+    assert not any(module._backward_hooks or module._forward_hooks for module in net.modules())

@@ -53,6 +53,10 @@ def test_curves_show_each_state_at_its_own_epochs() -> None:
     assert (loss_axes.get_ylabel(), accuracy_axes.get_ylabel()) == ("mean loss", "accuracy (%)")
 
 
+def test_titles_are_no_formulas(tmp_path) -> None:
+    plots.save_png(plots.draw_raster(torch.ones(8, 5), title="cost $5_{ and $6"), tmp_path / "a.png")
+
+
 def test_errors_are_drawn_once_with_the_lowest_marked() -> None:
     stats = LearningStats(ERROR)
     for training, snn in ((1.0, 0.25), (0.04, 0.16), (0.01, 0.36)):

@@ -1,7 +1,20 @@
 import pytest
 import torch
 
-from converters.report.rendering import BOTTOM, TOP, accuracy_chart, learning_charts, output_chart
+from converters.report.charts import BOTTOM, TOP, accuracy_chart, learning_charts, output_chart, ticks
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (0.971, 1.0, [0.97, 0.98, 0.99, 1.0]),
+        (-3.2, 7, [-5, 0, 5, 10]),
+        (2.0, 2.0, [1.4, 1.6, 1.8, 2.0, 2.2, 2.4, 2.6]),
+    ],
+)
+def test_ticks_are_round_and_hold_the_range(low, high, expected) -> None:
+    assert ticks(low, high) == expected
 
 
 def test_accuracy_rises_upwards_with_doublings_evenly_spaced_and_gaps() -> None:
@@ -14,6 +27,13 @@ def test_accuracy_rises_upwards_with_doublings_evenly_spaced_and_gaps() -> None:
     assert [text for _, text in chart.x.labels] == ["1", "2", "4", "8"]
     assert chart.y.labels[0] == (BOTTOM, "20 %")
     assert chart.description == "ANN: 90.00 %. SNN: 20.00 % at T=1, 60.00 % at T=2, 100.00 % at T=8."
+
+
+@pytest.mark.parametrize(
+    ("steps", "labels"), [((1, 8, 16, 30), ["1", "8", "16", "30"]), ((1, 4, 5), ["1", "5"]), ((1,), ["1"])]
+)
+def test_the_longest_t_always_has_a_label(steps, labels) -> None:
+    assert [text for _, text in accuracy_chart(dict.fromkeys(steps, 0.5)).x.labels] == labels
 
 
 def test_the_answer_and_the_label_stand_out_of_the_output() -> None:

@@ -3,11 +3,15 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from converters.ann_to_snn.onnx_conversion import import_onnx
 from converters.report.comparison import measure_conversion
+from converters.report.network_figures import Example
 from converters.report.pages import conversion_page
-from converters.report.rendering import visible
+from converters.report.rendering import score_rows, visible
+
+SECTIONS = ["accuracy", "steps", "nodes", "layers", "confusion", "energy", "examples", "files"]
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +77,16 @@ def test_gaps_and_disagreements_and_tuning_show(conversion, parse) -> None:
     text = parse(conversion_page(conversion, swapped, source="x", command="c", outputs=[])).text
     assert "ANN and SNN disagree." in text
     assert "✗ wrong" in text
+
+
+def test_scores_of_many_classes_are_the_highest_of_both() -> None:
+    scores, ann = torch.arange(100.0), -torch.arange(100.0)
+    example = Example(torch.zeros(1, 2, 2, dtype=torch.uint8), 0, scores[None], ())
+    rows = score_rows(example, ann)
+    assert [label for label, _ in rows] == [*range(5), *range(95, 100)]
+    assert rows[0] == (0, [("ann", 0, 1), ("snn", 0, 0)])
+    assert rows[-1] == (99, [("ann", -99, 0), ("snn", 99, 1)])
+    assert [len(bars) for _, bars in score_rows(example)] == [1] * 10
 
 
 def test_invisible_characters_are_shown() -> None:

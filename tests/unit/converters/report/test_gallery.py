@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from bootstrap_core.analysis.evaluation import evaluate
 from bootstrap_core.data.datasets import load_dataset
@@ -13,7 +14,8 @@ from bootstrap_core.network.mode import Mode
 from converters.formats.model_files import read_model
 from converters.report import network_figures
 from converters.report.network_figures import spread_out
-from converters.report.pages import measure_gallery
+from converters.report.pages import gallery_page, measure_gallery
+from converters.report.rendering import MAX_FRAMES
 from specs.errors import DataError
 from specs.io import dump_spec
 from zoo.factory import packaged_path
@@ -86,3 +88,18 @@ def test_every_figure_is_on_the_page(page, model, gallery, reports) -> None:
         assert line in said
     for i in range(len(model.spec.layers)):
         assert f"{i} {model.spec.layers[i].kind}, " in said  # from the drawing
+
+
+def test_of_a_long_run_the_first_frames_are_shown(model, gallery, parse) -> None:
+    example = gallery.examples[0]
+    long = replace(example, spikes=torch.cat([example.spikes] * 9), over_time=torch.cat([example.over_time] * 9))
+    page = parse(gallery_page(model, replace(gallery, examples=[long]), source="x", command="c"))
+    assert f"the first {MAX_FRAMES}" in page.text
+    assert [line for line in page.all("line") if line.get("class") == "playhead"] == []
+
+
+def test_a_network_without_neurons_has_no_film(model, gallery, parse) -> None:
+    still = replace(gallery, examples=[replace(gallery.examples[0], spikes=None, rasters=())])
+    page = parse(gallery_page(model, still, source="x", command="c"))
+    assert len(page.all("article")) == 1
+    assert [image for image in page.all("img") if image.get("class") == "film"] == []

@@ -1,6 +1,7 @@
 """The drawing of a network names every layer and shows the integers that the layer holds."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from converters.chip.form import ChipForm, ChipLayer, ChipNeurons, ChipSynapses
 from converters.formats.netx.netx_model import netx_of
 from converters.model import Model
 from converters.report.network_graph import (
+    GraphLayer,
     NetworkGraph,
     draw,
     graph_of_model,
@@ -126,6 +128,31 @@ def test_boxes_stand_below_each_other_and_hold_their_lines(graph) -> None:
             assert box.top < y
             assert y + height < box.foot < box.top + box.height
     assert drawing.boxes[-1].top + drawing.boxes[-1].height < drawing.height
+
+
+def test_bars_are_as_high_as_the_roots_of_counts() -> None:
+    layer = GraphLayer("1 dense", (2,), (), weights=replace(_weights(), counts=(1, 0, 4)))
+    low, none, high = draw(NetworkGraph("n", "", (layer,))).boxes[0].bars
+    assert none[3] == 0
+    assert high[3] == 2 * low[3]
+    assert low[1] + low[3] == pytest.approx(high[1] + high[3])
+
+
+def _weights():
+    return graph_of_model(Model.of(build_network(SPEC, seed=0))).layers[1].weights
+
+
+def test_skips_bend_around_the_boxes_from_source_to_layer(graph) -> None:
+    drawing = draw(graph)
+    assert [end for _, (_, end) in drawing.curves] == [
+        drawing.boxes[2].middle,
+        drawing.boxes[5].middle,
+        drawing.boxes[5].middle + 10,
+    ]
+    for (path, _), source in zip(drawing.curves, (1, 0, 1), strict=True):
+        assert path.startswith(f"M{drawing.left},{drawing.boxes[source].middle:g} ")
+        start, *bends, end = (float(pair.split(",")[0]) for pair in path.replace("C", "").removeprefix("M").split())
+        assert 0 < (start + 3 * sum(bends) + end) / 8 < drawing.left - 12  # half-way along the curve
 
 
 def test_branches_are_curves_and_no_arrow_leads_to_a_block_that_does_not_read_the_one_above() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from converters.chip.form import INTEGRATOR, ChipForm, ChipLayer, ChipNeurons, ChipSynapses
-from converters.formats.netx.netx_report import LAYER_COLUMNS, describe_layer, differences, layer_row
+from converters.formats.netx.netx_report import LAYER_COLUMNS, describe_layer, differences, layer_row, neuron_rows
 from specs.shapes import Window
 
 NEURON = ChipNeurons(80, np.array([4096]), np.array([1024]))
@@ -30,6 +30,20 @@ def test_a_row_has_the_shape_the_levels_the_threshold_and_the_decays() -> None:
         "layer": "3 dense", "shape": "2", "kernel": "", "weights": "6", "range": "-4..10", "levels": "5",
         "histogram": "▆ █  ▆▆▆", "bias": "-7..1",
     }  # fmt: skip
+
+
+def test_a_row_of_a_convolution_names_what_is_not_the_default() -> None:
+    assert layer_row(0, CONV)[2] == "2x2 s2x1"
+    grouped = Window((3, 1), (1, 1), (1, 0), (2, 2), 4)
+    assert layer_row(0, CONV.with_own(window=grouped))[2] == "3x1 p1x0 d2x2 g4"
+
+
+def test_layers_of_equal_neurons_share_a_line() -> None:
+    learnt = replace(DENSE, neurons=replace(NEURON, voltage_decay=np.array([5, 3])))
+    assert neuron_rows(network(DENSE, learnt, ChipLayer("flatten", (2, 1, 1)), DENSE)) == [
+        ["0, 3", "CUBA", "80 = 1.25", "4096 = 1", "1024 = 0.25"],
+        ["1", "CUBA", "80 = 1.25", "4096 = 1", "3..5, for each channel"],
+    ]
 
 
 def test_described_layers_count_levels_zeros_and_bins() -> None:
