@@ -167,11 +167,6 @@ def linked_tar() -> bytes:
     return link.tobuf() + tar({"cat/a.png": image()})
 
 
-def pair(second: bytes) -> bytes:
-    """Return a tar archive of two classes with an image each."""
-    return tar({"cat/a.png": image(), "dog/a.png": second})
-
-
 def sounds(second: bytes) -> dict[str, bytes]:
     """Return recordings of two classes."""
     return {"cat/a.wav": WAV, "dog/a.wav": second}
@@ -205,7 +200,6 @@ def large_tar(path: Path, *, name: str = "cat/a.png") -> None:
         file.truncate(member.size + 2048)
 
 
-TIMES = member(np.zeros(3, "<i8"))
 TABLE = {
     "npz": {
         "events of 300 MiB": (recorded("b.bin", 300 << 20), "314,572,800 bytes, more than the limit of 67,108,864"),
@@ -213,9 +207,18 @@ TABLE = {
         "events as objects": (recorded("b.npz", npz(t=np.array([Run()], dtype=object))), "not a plain array"),
         "events as a pickle": (recorded("b.npy", member(np.zeros(9), descr="|O")), "not a plain array"),
         "a bomb of events": (recorded("b.npz", bomb()), "bytes that unpack to"),
-        "events of 2^40": (recorded("b.npz", archive(t=member(X, shape=(1 << 40,)))), "a plain array: shape .* but"),
-        "events of an unknown type": (recorded("b.npy", TIMES.replace(b"<i8", b"<,8")), "array: invalid syntax"),
-        "events of an open text": (recorded("b.npy", TIMES.replace(b"'descr'", b"'''escr'")), "plain array: .*EOF"),
+        "events of 2^40": (
+            recorded("b.npz", archive(t=member(np.zeros(4, int), shape=(1 << 40,)))),
+            "not a plain array: shape .* but",
+        ),
+        "events of an unknown type": (
+            recorded("b.npy", member(np.zeros(3, "<i8")).replace(b"<i8", b"<,8")),
+            "not a plain array: invalid syntax",
+        ),
+        "events of an open text": (
+            recorded("b.npy", member(np.zeros(3, "<i8")).replace(b"'descr'", b"'''escr'")),
+            "not a plain array: .*EOF",
+        ),
         "events of many fields": (recorded("b.npy", npz(x=X)), "not a plain array"),
         "events in a far column": (recorded("b.npz", events(x=np.full(3, 1 << 40))), "outside the sensor of 34 rows"),
         "events in a column of 2^63": (recorded("b.npz", events(x=np.full(3, 1 << 63, "u8"))), "x must be at most"),
@@ -228,8 +231,14 @@ TABLE = {
         "a shape that wraps": (archive(x=member(X, shape=(1 << 62, 1 << 62))), "x is not a plain array: shape .*, but"),
         "a shape below zero": (archive(x=member(X, shape=(-20, 784))), r"shape \[-20, 784\] and .*, but"),
         "a shape of no numbers": (archive(x=member(X, shape=("a",))), r"shape is not valid: \('a',\)"),
-        "a dtype that is a program": (archive(x=member(X, descr="__import__('os')")), r": .__import__\('os'\)"),
-        "a header without end": (archive(x=b"\x93NUMPY\1\0\xff\xff" + b"(" * 65535), "expected 65535 bytes got 65526"),
+        "a dtype that is a program": (
+            archive(x=member(X, descr="__import__('os')")),
+            r"descr is not a valid dtype descriptor: .__import__\('os'\)",
+        ),
+        "a header without end": (
+            archive(x=b"\x93NUMPY\1\0\xff\xff" + b"(" * 65535),
+            "EOF: reading array header, expected 65535 bytes got 65526",
+        ),
         "records": (npz(x=np.zeros(4, [("a", "f4"), ("b", "O")])[["a"]]), "x is not a plain array"),
         "texts": (npz(x=np.array(["boom"])), "x holds str128, not numbers"),
         "times": (npz(x=np.array(["2026-01-01"], "M8[D]")), r"x holds datetime64\[D\], not numbers"),
@@ -243,9 +252,15 @@ TABLE = {
         "labels of NaN": (npz(x=X, y=np.full(20, np.nan)), "label nan: labels must be class numbers"),
         "labels of many rows": (packed(x=X, y=(250_000_000,)), "20 images and 250,000,000 labels"),
         "one-hot labels of many columns": (packed(x=X, y=(20, 12_500_000)), "labels of 12,500,000 classes"),
-        "images and labels of many rows": (packed(x=(100_000_000, 1), y=(100_000_000,)), "100,000,000 images, more"),
+        "images and labels of many rows": (
+            packed(x=(100_000_000, 1), y=(100_000_000,)),
+            "100,000,000 images, more than the limit",
+        ),
         "one-hot labels of nothing": (packed(x=(1 << 24, 1), y=(1 << 24, 14)), "must be one-hot"),
-        "a name without end": (packed(x=X, y=Y, classes=("<U60000000", (1,))), "classes must have one axis"),
+        "a name without end": (
+            packed(x=X, y=Y, classes=("<U60000000", (1,))),
+            "classes must have one axis and at most",
+        ),
         "names of programs": (npz(x=X, y=Y, classes=np.array([Run()], dtype=object)), "holds object, not text"),
         "labels that are one number": (npz(x=X, y=np.array(3)), "20 images and 0 labels"),
         "labels of no classes": (npz(x=X, y=np.zeros((20, 0))), "20 images and 0 labels"),
@@ -260,19 +275,33 @@ TABLE = {
         "a folder with a pipe": (piped, "/cat/pipe.png: a pipe or a device"),
         "a folder with an image of 10^9 pixels": (folder(z=png(40_000, 25_000)), "1000000000 pixels"),
         "a large folder that starts with a broken image": (
-            partial(large_folder, first=png(SIDE, SIDE)), "/cat/a.png as an image: .* truncated"),
+            partial(large_folder, first=png(SIDE, SIDE)),
+            "/cat/a.png as an image: .* truncated",
+        ),
         "a large folder with a pipe": (partial(large_folder, further=os.mkfifo), "/dog/z.png: a pipe or a device"),
-        "a large folder with a program": (partial(large_folder, further=program), "/dog/z.png as an image; supported"),
+        "a large folder with a program": (
+            partial(large_folder, further=program),
+            "/dog/z.png as an image; supported formats: PNG",
+        ),
         "a folder with a program": (folder(z=EPS), "/cat/z.png as an image; supported formats: PNG"),
         "an empty folder": (lambda path: path.mkdir(), "must contain class folders"),
-        "a tar with an image of 10^9 pixels": (pair(png(40_000, 25_000)), ": dog/a.png as .*1000000000 pixels"),
-        "a tar with a program": (pair(EPS), ": dog/a.png as an image; supported"),
+        "a tar with an image of 10^9 pixels": (
+            tar({"cat/a.png": image(), "dog/a.png": png(40_000, 25_000)}),
+            ": dog/a.png as an image: .*1000000000 pixels",
+        ),
+        "a tar with a program": (tar({"cat/a.png": image(), "dog/a.png": EPS}), ": dog/a.png as an image; supported"),
         "a tar with a link out of it": (linked_tar(), "'dog/a.png' is not a plain file: links and devices"),
         "a tar with 300 MiB of nothing": (large_tar, "cat/a.png has 314,572,800 bytes, more than the limit"),
-        "a tar cut short": (pair(image())[:1600], "is cut short"),
+        "a tar cut short": (tar({"cat/a.png": image(), "dog/a.png": image()})[:1600], "is cut short"),
         "a recording cut short": (tar(sounds(WAV[:30])), ": dog/a.wav is cut short: it has 10 of 16 bytes of header"),
-        "a recording of no channels": (tar(sounds(WAV[:22] + b"\0\0" + WAV[24:])), "dog/a.wav has no sound: 0 samples"),
-        "a recording of no time": (tar(sounds(WAV[:24] + bytes(4) + WAV[28:])), "dog/a.wav has no sound: .* 0 per"),
+        "a recording of no channels": (
+            tar(sounds(WAV[:22] + b"\0\0" + WAV[24:])),
+            "dog/a.wav has no sound: 0 samples",
+        ),
+        "a recording of no time": (
+            tar(sounds(WAV[:24] + bytes(4) + WAV[28:])),
+            "dog/a.wav has no sound: .* 0 per second",
+        ),
         "a recording of 300 MiB": (partial(large_tar, name="cat/a.wav"), "cat/a.wav has 314,572,800 bytes, more than"),
         "a recording and an image": (tar(sounds(WAV) | {"cat/b.png": image()}), "all files must be of one kind"),
         "a tar without images": (tar({"cat/a.txt": b"", "../../a.png": image()}), "must contain class folders"),
@@ -301,7 +330,10 @@ TABLE = {
     },
     "bs2": {
         "marks of the clock alone": (words(*[(0, 240, 0, 0)] * 9), "has no events"),
-        "a late start": (words((1, 1, 1, (1 << 23) - 1)), "first event comes at 8,388,607 us, after the last of 30"),
+        "a late start": (
+            words((1, 1, 1, (1 << 23) - 1)),
+            "the first event comes at 8,388,607 us, after the last of 30",
+        ),
     },
     "sound": {
         "samples of no bits": (WAV[:34] + bytes(2) + WAV[36:], "has samples of 0 bits"),
@@ -329,7 +361,7 @@ TABLE = {
         "a pipe": (os.mkfifo, "a pipe or a device"),
         "a device without end": (lambda path: path.symlink_to("/dev/zero"), "a pipe or a device"),
     },
-}  # fmt: skip
+}
 
 
 CASES = {f"{target}, {name}": (target, *case) for target, table in TABLE.items() for name, case in table.items()}

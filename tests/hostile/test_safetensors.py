@@ -13,7 +13,7 @@ import torch
 from valid_files import SPEC, model, safetensors_of, safetensors_parts, safetensors_state
 
 from converters.formats.model_files import read_model, write_model
-from converters.formats.state_dict_file import METADATA_KEY
+from converters.formats.safetensors_file import METADATA_KEY
 
 MODEL = model(SPEC)
 TEXT = json.dumps({"format": 1, "spec": SPEC, "card": {}})
@@ -121,73 +121,109 @@ HEADERS = {
 }
 """Files that the library of safetensors refuses."""
 
-
-def bias(*values: float, **options: object) -> bytes:
-    """Return the model file with another bias."""
-    return file(**{"blocks.1.bias": torch.tensor(values, **options)})
-
-
-def sampler(**tensors: torch.Tensor) -> bytes:
-    """Return the model file with other tensors of a fitted activation."""
-    return file(**{f"blocks.1.sampler.{name}": tensor for name, tensor in tensors.items()})
-
-
-def int8(*shape: int, value: int = 1) -> torch.Tensor:
-    return torch.full(shape, value, dtype=torch.int8)
-
-
-WEIGHT = r"blocks\.4\.synapse\.weight"
-NEEDS = rf"{WEIGHT} is int8 and needs {WEIGHT}_scale, float32 \[1 or 5\]"
-NOT_FINITE = r"blocks\.1\.bias holds values that are not finite"
-STEPS = {
-    "missing": None, "too few": torch.ones(4), "too many axes": torch.ones(5, 1), "none": torch.ones(0),
-    "a scalar": torch.ones(()), "float64": torch.ones(1, dtype=torch.float64), "int8": int8(1),
-}  # fmt: skip
-STATE = safetensors_parts(safetensors_state())
-CURVE = {"n_centers": torch.tensor(3), "centers": torch.arange(14.0).flip(0).view(7, 2).double()}
 CASES = {
     **{name: (content, "Error while deserializing header: ") for name, content in HEADERS.items()},
     **{
         f"delays {delays}": (delayed(*delays), r"blocks\.2\.delay must hold whole time steps from 0 to 2, got")
         for delays in ((-1.0, 2.0, 0.0), (0.0, 2e8, 0.0), (0.0, 1.5, 0.0), (0.0, 0.0, 3.0))
     },
-    "a curve whose z descends": (sampler(**CURVE), r"blocks\.1\.sampler\.centers must not descend in z"),
-    **{f"8 bits, steps {what}": (packed(scale=scale), NEEDS) for what, scale in STEPS.items()},
+    "a curve whose z descends": (
+        file(
+            **{
+                "blocks.1.sampler.n_centers": torch.tensor(3),
+                "blocks.1.sampler.centers": torch.arange(14.0).flip(0).view(7, 2).double(),
+            }
+        ),
+        r"blocks\.1\.sampler\.centers must not descend in z",
+    ),
     **{
-        f"8 bits, a step of {step}": (packed(scale=torch.tensor([step])), "hold steps of weights, finite numbers above")
+        f"8 bits, steps {what}": (
+            packed(scale=scale),
+            r"blocks\.4\.synapse\.weight is int8 and needs blocks\.4\.synapse\.weight_scale, float32 \[1 or 5\]",
+        )
+        for what, scale in {
+            "missing": None,
+            "too few": torch.ones(4),
+            "too many axes": torch.ones(5, 1),
+            "none": torch.ones(0),
+            "a scalar": torch.ones(()),
+            "float64": torch.ones(1, dtype=torch.float64),
+            "int8": torch.ones(1, dtype=torch.int8),
+        }.items()
+    },
+    **{
+        f"8 bits, a step of {step}": (
+            packed(scale=torch.tensor([step])),
+            "must hold steps of weights, finite numbers above",
+        )
         for step in (math.nan, math.inf, -math.inf, 0.0, -0.0, -1 / 32)
     },
     "8 bits, a step of a channel that is none": (
-        packed(scale=torch.tensor([1.0, 1.0, math.nan, 1.0, 1.0])), "must hold steps of weights"),
-    "8 bits, weights that overflow": (packed(scale=torch.tensor([3e38]), values=int8(5, 8, value=127)),
-                                      rf"{WEIGHT} holds values that are not finite"),
+        packed(scale=torch.tensor([1.0, 1.0, math.nan, 1.0, 1.0])),
+        "must hold steps of weights",
+    ),
+    "8 bits, weights that overflow": (
+        packed(scale=torch.tensor([3e38]), values=torch.full((5, 8), 127, dtype=torch.int8)),
+        r"blocks\.4\.synapse\.weight holds values that are not finite",
+    ),
     "8 bits, a bias": (packed("blocks.1.bias"), r"tensor blocks\.1\.bias is int8; only weights may be"),
-    "8 bits, a curve": (sampler(n_centers=int8(value=0)), r"sampler\.n_centers is int8; only weights may be"),
-    "8 bits, a weight of another shape": (packed(values=int8(5, 7)), rf"{WEIGHT} has shape \[5, 7\], exp"),
-    "8 bits, a weight of no shape": (packed(values=int8()), "is int8; only weights may be"),
-    "8 bits, no numbers": (packed(values=int8(0, 8), scale=torch.ones(0)), rf"{WEIGHT} has shape \[0, 8\]"),
+    "8 bits, a curve": (
+        file(**{"blocks.1.sampler.n_centers": torch.tensor(0, dtype=torch.int8)}),
+        r"tensor blocks\.1\.sampler\.n_centers is int8; only weights may be",
+    ),
+    "8 bits, a weight of another shape": (
+        packed(values=torch.ones(5, 7, dtype=torch.int8)),
+        r"blocks\.4\.synapse\.weight has shape \[5, 7\], expected \[5, 8\]",
+    ),
+    "8 bits, a weight of no shape": (packed(values=torch.ones((), dtype=torch.int8)), "is int8; only weights may be"),
+    "8 bits, no numbers": (
+        packed(values=torch.ones(0, 8, dtype=torch.int8), scale=torch.ones(0)),
+        r"blocks\.4\.synapse\.weight has shape \[0, 8\]",
+    ),
     "8 bits, steps of no weight": (
-        file(**{"blocks.4.synapse.weight_scale": torch.ones(1)}), rf"{WEIGHT}_scale belongs to no block"),
+        file(**{"blocks.4.synapse.weight_scale": torch.ones(1)}),
+        r"blocks\.4\.synapse\.weight_scale belongs to no block",
+    ),
     "a header of 100 GiB": (struct.pack("<Q", 100 << 30) + b"{}", "a header of 107,374,182,400 bytes"),
     "a header of 100 GiB that is there": (sparse(100 << 30, 101 << 30, b"{"), "a header of 107,374,182,400 bytes"),
     "a header of 17 MiB": (sparse(17 << 20, 18 << 20, b"{"), "at most 16,777,216"),
     "a length below zero": (b"\xff" * 8 + b"{}", "a header of 18,446,744,073,709,551,615 bytes"),
     "a tensor of 100 GiB that is there": (
         sparse(len(huge_tensor()), 8 + len(huge_tensor()) + (100 << 30), huge_tensor().encode()),
-        r"takes about 100\.0 GiB of memory"),
+        r"takes about 100\.0 GiB of memory",
+    ),
     "a shape of 65 axes": (with_header(lambda h: first(h).update(shape=[1] * 65)), "has 65 axes; torch has"),
     "a name twice": (with_header(duplicated), "is given twice"),
     "a name of control characters": (
-        safetensors.torch.save({"a\x1b[2J": torch.ones(1)}, {METADATA_KEY: TEXT}), "is not a valid tensor name"),
-    "NaN among the weights": (bias(math.nan, 0.0), NOT_FINITE),
-    "a bias beyond float32": (bias(0.0, 1e300, dtype=torch.float64), r"bias holds values beyond the range of float32"),
-    "infinity among the weights": (bias(0.0, math.inf), NOT_FINITE),
-    "a shape that is not the spec's": (bias(0.0, 0.0, 0.0), r"blocks\.1\.bias has shape \[3\], expected \[2\]"),
+        safetensors.torch.save({"a\x1b[2J": torch.ones(1)}, {METADATA_KEY: TEXT}),
+        "is not a valid tensor name",
+    ),
+    "NaN among the weights": (
+        file(**{"blocks.1.bias": torch.tensor([math.nan, 0.0])}),
+        r"blocks\.1\.bias holds values that are not finite",
+    ),
+    "a bias beyond float32": (
+        file(**{"blocks.1.bias": torch.tensor([0.0, 1e300], dtype=torch.float64)}),
+        r"blocks\.1\.bias holds values beyond the range of float32",
+    ),
+    "infinity among the weights": (
+        file(**{"blocks.1.bias": torch.tensor([0.0, math.inf])}),
+        r"blocks\.1\.bias holds values that are not finite",
+    ),
+    "a shape that is not the spec's": (
+        file(**{"blocks.1.bias": torch.zeros(3)}),
+        r"blocks\.1\.bias has shape \[3\], expected \[2\]",
+    ),
     "a tensor that is no block's": (file(extra=torch.zeros(3)), "extra belongs to no block"),
-    "complex weights": (bias(0.0, 0.0, dtype=torch.complex64), r"blocks\.1\.bias is complex"),
+    "complex weights": (
+        file(**{"blocks.1.bias": torch.zeros(2, dtype=torch.complex64)}),
+        r"blocks\.1\.bias is complex",
+    ),
     "a spec of 4 GiB of weights": (file(spec_with(input={"shape": [1 << 15]}, blocks=BIG[1:])), "has 1,073,"),
     "a spec larger than any": (
-        file(spec_with(input={"shape": [1 << 24]}, blocks=BIG)), "up to this block it has 549,755,813,888"),
+        file(spec_with(input={"shape": [1 << 24]}, blocks=BIG)),
+        "up to this block it has 549,755,813,888",
+    ),
     "a spec of 2 million sides": (file(spec_with(input={"shape": ["a"] * (1 << 21)})), "too long to be a network spec"),
     "100,000 blocks": (file(spec_with(blocks=[{"kind": "flatten"}] * 100_000)), "blocks: .* at most 4096 items"),
     "no spec": (file(json.dumps({"format": 1})), "metadata has no spec"),
@@ -196,26 +232,39 @@ CASES = {
     "a format to come": (file(json.dumps({"format": 9, "spec": SPEC})), "format 9"),
     "a card that is a list": (file(json.dumps({"format": 1, "spec": SPEC, "card": [1]})), "is not a mapping"),
     "training that is a text": (
-        file(json.dumps({"format": 1, "spec": SPEC, "card": {"training": "x"}})), "is not a mapping"),
+        file(json.dumps({"format": 1, "spec": SPEC, "card": {"training": "x"}})),
+        "is not a mapping",
+    ),
     "no model": (safetensors.torch.save({"a": torch.ones(1)}), "not a lava-dl checkpoint"),
-    "state dict, a name twice": (safetensors_of(duplicated(STATE[0]), STATE[1]), "is given twice"),
+    "state dict, a name twice": (
+        safetensors_of(
+            duplicated(safetensors_parts(safetensors_state())[0]), safetensors_parts(safetensors_state())[1]
+        ),
+        "is given twice",
+    ),
     "state dict, a header of 100 GiB": (
-        struct.pack("<Q", 100 << 30)[:5] + b"\0\0\0{}", "a header of 107,374,182,400 bytes"),
+        struct.pack("<Q", 100 << 30)[:5] + b"\0\0\0{}",
+        "a header of 107,374,182,400 bytes",
+    ),
     "a folder": (lambda path: path.mkdir(), "Is a directory"),
     "sides without numbers": (
         safetensors_of('{"a": {"dtype": "F32", "shape": [1099511627776, 0], "data_offsets": [0, 0]}}', b""),
-        r"tensor 'a' has sides \[1099511627776, 0\], too many for the size of the file"),
+        r"tensor 'a' has sides \[1099511627776, 0\], too many for the size of the file",
+    ),
     "a card of 15 MB": (
         file(json.dumps({"format": 1, "spec": SPEC, "card": {"training": {"data": "a" * 15_000_000}}})),
-        "the card has 15,000,026 bytes; the limit is 1,048,576"),
+        "the card has 15,000,026 bytes; the limit is 1,048,576",
+    ),
     **{
-        f"a card with {number}": (file(f'{{"format": 1, "spec": {json.dumps(SPEC)}, "card": {{"test": {number}}}}}'),
-                                  "the card holds a number that is not finite")
+        f"a card with {number}": (
+            file(f'{{"format": 1, "spec": {json.dumps(SPEC)}, "card": {{"test": {number}}}}}'),
+            "the card holds a number that is not finite",
+        )
         for number in ("NaN", "-Infinity", "1e999")
     },
     "a pipe": (os.mkfifo, "a pipe or a device"),
     "a device without end": (lambda path: path.symlink_to("/dev/zero"), "a pipe or a device"),
-}  # fmt: skip
+}
 
 
 TARGETS = {name: "state-dict" if name.startswith("state dict") else "safetensors" for name in CASES}
@@ -252,7 +301,7 @@ def test_a_text_of_the_card_cannot_steer_the_terminal(attempt) -> None:
 
 def test_every_truncation_of_the_header(attempt, tmp_path) -> None:
     """It runs in this process: reading a header starts nothing."""
-    from converters.formats.state_dict_file import read_header
+    from converters.formats.safetensors_header import read_header
     from specs import IntegrityError
 
     content, path = file(), tmp_path / "cut.safetensors"
