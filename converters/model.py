@@ -21,8 +21,9 @@ from specs.fields import Shape
 from specs.files.limits import CARD_BYTES, SPARE_WEIGHTS
 from specs.io import spec_from_document
 from specs.network import NetworkSpec
+from specs.outline import outline
 from specs.shapes import fit_input
-from specs.summary import outline, summarize
+from specs.summary import summarize
 
 PROBLEMS_TOLD = 20
 

@@ -1,6 +1,5 @@
-"""Costs of a network, computed from its spec alone, one row for each layer; and objects in a few lines, for `repr`."""
+"""Costs of a network, computed from its spec alone: one row for each layer."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from specs.arguments import check_spec
@@ -9,11 +8,6 @@ from specs.layers.block import synapses_of
 from specs.layers.input import Encoding
 from specs.layers.neuron import CubaSpec, LearnDecays
 from specs.network import NetworkSpec
-
-MOST_LINES = 10
-"""Largest number of lines of a description."""
-LAST = 3
-"""Number of lines that are shown after those left out."""
 
 
 @dataclass(frozen=True)
@@ -94,36 +88,4 @@ def _summary(spec: NetworkSpec, index: int, shapes: tuple[Shape, ...], sources: 
         weight_bytes=sum(each.n_weights(before) for each, before in synapses),
         synops=sum(each.n_synops(before) for each, before in synapses),
         sources=sources,
-    )
-
-
-def few_lines(first: str, lines: Sequence[str]) -> str:
-    """Return `first` and indented `lines` below it; of too many, some in the middle are left out.
-
-    >>> print(few_lines("Letters", "abcdefghijklmno"))
-    Letters
-      a
-      b
-      c
-      d
-      e
-      ... 7 more
-      m
-      n
-      o
-    """
-    room = MOST_LINES - 1  # below the first line
-    if len(lines) > room:
-        n_first = room - 1 - LAST
-        lines = [*lines[:n_first], f"... {len(lines) - n_first - LAST} more", *lines[-LAST:]]
-    return "\n  ".join([first, *lines])
-
-
-def outline(what: str, spec: NetworkSpec) -> str:
-    """Return a description of a network: a line for each layer below its name, T and number of parameters."""
-    rows = summarize(spec)
-    n_parameters = sum(row.parameters for row in rows)
-    return few_lines(
-        f"{what} {spec.name!r}, T = {spec.time_steps}, {n_parameters:,} parameters",
-        [f"{i} {row.kind} {list(row.shape)}" for i, row in enumerate(rows)],
     )

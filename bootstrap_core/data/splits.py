@@ -15,7 +15,7 @@ from specs.arguments import check_type
 from specs.dataset_sources import dataset_title
 from specs.errors import DataError
 from specs.layers.input import LogMelSpec
-from specs.summary import few_lines
+from specs.outline import few_lines
 from specs.words import counted, sample_word
 
 TEST_PART = 5

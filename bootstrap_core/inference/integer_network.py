@@ -22,7 +22,7 @@ from bootstrap_core.network.states import check_states
 from bootstrap_core.ops.spikes import Spikes
 from specs.errors import SnnZooError
 from specs.network import NetworkSpec
-from specs.summary import outline
+from specs.outline import outline
 
 
 class Overflow(Enum):

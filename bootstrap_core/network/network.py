@@ -24,7 +24,7 @@ from specs.arguments import check_type
 from specs.dataset_sources import all_class_names, check_class_names, known_classes
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec, Output
-from specs.summary import MOST_LINES, few_lines, outline
+from specs.outline import MOST_LINES, few_lines, outline
 from specs.words import counted
 
 Passed = TypeVar("Passed")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from bootstrap_core.network.mode import Mode
-from specs.summary import few_lines
+from specs.outline import few_lines
 from specs.words import percent
 
 

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, InstanceOf, TypeAdapter
 
 from bootstrap_core.tasks.evaluation import ACCURACY, MEASURES, Measure
 from specs.errors import SnnZooError
-from specs.summary import few_lines
+from specs.outline import few_lines
 
 REPORTED = ("training", "validation_ann", "validation_snn")
 """First parts of the fields of a report: training, and validation as ANN and as SNN."""

@@ -63,7 +63,7 @@ from specs.fields import Integer, Shape, StrictModel, TimeSteps
 from specs.io import document_as
 from specs.layers.input import Encoding
 from specs.network import NetworkSpec
-from specs.summary import few_lines
+from specs.outline import few_lines
 from specs.training import TrainingSpec
 from specs.words import counted
 

@@ -16,8 +16,9 @@ from converters.ann_to_snn.onnx_conversion import ImportCallbacks, OnnxConversio
 from converters.ann_to_snn.spiking_layers import MaxPooling
 from converters.chip.from_network import form_of_network
 from converters.cli import console
-from converters.cli.console import Rule, UsageError, check_rules, echo, leave_out, print_table, refuse_existing, say
+from converters.cli.console import echo, print_table, refuse_existing, say
 from converters.cli.options import use_threads
+from converters.cli.usage import Rule, UsageError, check_rules, leave_out
 from converters.formats.c.c_writer import COptions, self_test_options
 from converters.formats.c.sketch_name import SKETCH
 from converters.formats.file_kind import FileKind, kind_of_file

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from converters.cli.console import FileName, Rule, command, force_option, json_option
+from converters.cli.console import command, force_option, json_option
 from converters.cli.options import (
     THREADS_HELP,
     Number,
@@ -16,6 +16,7 @@ from converters.cli.options import (
     data_options,
     limit_option,
 )
+from converters.cli.usage import FileName, Rule
 from converters.formats.c.sketch_name import sketch_path
 from specs.files.limits import TIME_STEPS
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converters.cli.console import (
-    Rule,
     byte_bar,
     command,
     echo,
@@ -18,6 +17,7 @@ from converters.cli.console import (
     say,
     warn,
 )
+from converters.cli.usage import Rule
 from specs.words import counted
 
 if TYPE_CHECKING:

@@ -15,11 +15,7 @@ from onnx import TensorProto
 from converters.linear.ann import Add, AvgPool, Bound, Concat, LeakyRelu, MaxPool, PRelu, Relu, ScaleShift, ZeroPad
 from converters.linear.linear_fold import Conv, ungrouped
 from converters.onnx.flat_graph import INPUT, TENSOR_WORK, WEIGHT_WORK, FlatGraph
-from converters.onnx.operator_table import (
-    Inputs,
-    Operators,
-    Trait,
-    Value,
+from converters.onnx.operands import (
     as_floats,
     bound_at,
     constant,
@@ -31,6 +27,7 @@ from converters.onnx.operator_table import (
     scaled,
     tensor_of,
 )
+from converters.onnx.operator_table import Inputs, Operators, Trait, Value
 from converters.onnx.reading.constant_folding import evaluate, fitted_from
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.reading.onnx_graph import FLOATS, GraphNode

@@ -23,6 +23,7 @@ from bootstrap_core.training.history import EpochReport
 from converters.ann_to_snn.onnx_conversion import OnnxConversion
 from converters.formats.c.c_targets import WasmModule
 from converters.model import Model
+from converters.report.card_rows import card_rows
 from converters.report.comparison import ConversionFigures
 from converters.report.energy import CAVEAT, COSTS, EnergyEstimate
 from converters.report.network_figures import (
@@ -34,7 +35,7 @@ from converters.report.network_figures import (
     spread_out,
 )
 from converters.report.network_graph import draw, graph_of_model
-from converters.report.rendering import NOTHING, TIMES, card_rows, number_text, part_text, render, visible
+from converters.report.rendering import NOTHING, TIMES, number_text, part_text, render, visible
 from specs.errors import DataError
 from specs.fields import Shape
 from specs.io import dump_spec

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from converters.cli.console import FileName, Rule, command, force_option, json_option
+from converters.cli.console import command, force_option, json_option
 from converters.cli.options import (
     THREADS_HELP,
     PathArgument,
@@ -15,6 +15,7 @@ from converters.cli.options import (
     limit_option,
     run_options,
 )
+from converters.cli.usage import FileName, Rule
 from specs.files.limits import TIME_STEPS
 
 

@@ -20,11 +20,8 @@ from bootstrap_core.tasks.recordings import RecordingTask
 from bootstrap_core.tasks.task import Examples
 from converters.cli.console import (
     ProgressLine,
-    UsageError,
     echo,
-    given,
     json_text,
-    leave_out,
     note_missing_library,
     print_rows,
     print_table,
@@ -33,6 +30,7 @@ from converters.cli.console import (
     warn,
 )
 from converters.cli.options import recorded_steps, say_sample, use_threads
+from converters.cli.usage import UsageError, given, leave_out
 from converters.model import Model
 from specs.dataset_sources import dataset_names
 from specs.errors import DataError, StateOverflowError

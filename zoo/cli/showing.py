@@ -21,8 +21,8 @@ from converters.formats.netx.netx_report import (
     neuron_rows,
 )
 from converters.model import Model
+from converters.report.card_rows import card_rows
 from converters.report.network_graph import graph_of_model, graph_of_netx, graph_page, graph_svg
-from converters.report.rendering import card_rows
 from specs.errors import IntegrityError, SnnZooError
 from specs.files.whole_file import write_whole
 from zoo.card import Card

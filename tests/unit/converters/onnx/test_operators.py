@@ -13,9 +13,9 @@ from converters.ann_to_snn.spiking_layers import activations_first
 from converters.linear.ann import AvgPool, Clip, LeakyRelu, MaxPool, PRelu, Relu, apply_operation, run_ann
 from converters.linear.linear_fold import Conv, Dense
 from converters.onnx.import_ann import import_ann
-from converters.onnx.operator_table import REFUSED
 from converters.onnx.operators import OPERATORS
 from converters.onnx.reading.onnx_file import OLDEST_OPSET
+from converters.onnx.refused_operators import REFUSED
 from specs import ConversionError, UnsupportedError
 
 IMAGES = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(2)) - 0.4

@@ -10,7 +10,8 @@ from specs.io import load_spec
 from zoo.card import dump_card, load_card
 from zoo.factory import model_names
 from zoo.hub.index import ZooIndex
-from zoo.hub.publish import is_ours, model_readme, publish
+from zoo.hub.publish import publish
+from zoo.hub.readme import is_ours, model_readme
 from zoo.runs.card_files import packaged_card
 
 
