@@ -33,9 +33,9 @@ from specs.fields import Shape
 
 MOST_WEIGHT, MOST_BIAS, MOST_SUM = WEIGHT_INT_MAX * WEIGHT_STEP, BIAS_MANT_MAX / MANT, STATE_MAX / SIGMA
 RARELY = 1e-3
-"""Share of activations that may reach an upper bound that is left out."""
+"""Share of a layer's activations; an upper bound that no more of them reach is left out."""
 ONES = -1
-"""Place of neurons that always have the activation 1, before layers are counted anew."""
+"""Number of the layer whose activation is always 1, until all layers are renumbered."""
 LEAST_REACH = 0.125
 """Largest sum of a channel that is assumed at least, relative to that of the layer: other images may reach further."""
 
@@ -75,7 +75,7 @@ class ScaledLayers:
 
 @torch.no_grad()
 def without_rare_bounds(ann: Ann, images: Tensor) -> Ann:
-    """Leave out upper bounds that at most `RARELY` of a node's activations reach on normalised images.
+    """Turn `Clip` into `Relu` where at most `RARELY` of the activations reach the bound on normalised images.
 
     A bound takes twice the neurons, and up to four times the weights.
     """
@@ -106,8 +106,9 @@ def message_layers(ann: Ann, normalization: Normalization) -> list[SpikingLayer]
 def _of_pixels(layers: Sequence[SpikingLayer], normalization: Normalization) -> list[SpikingLayer]:
     """Return layers that take pixels in 0..1, given layers that take normalised pixels.
 
-    What the means add to a sum becomes its bias. An ANN pads normalised images with zeros, so in the padding they add
-    nothing: a convolution with padding reads that part from neurons whose activation is always 1.
+    The means add a constant to each sum, which becomes a bias. But an ANN pads normalised images with zeros, to which
+    the means add nothing. So a convolution with padding reads the constant from neurons whose activation is always 1;
+    their padding is silent.
     """
     shape, made = layers[0].before, list[SpikingLayer]()
     means, stds = normalization.each(shape[0])
@@ -130,7 +131,7 @@ def _of_pixels(layers: Sequence[SpikingLayer], normalization: Normalization) -> 
     always = Conv(torch.zeros(1, shape[0], 1, 1).double(), torch.ones(1).double())
     ones = SpikingLayer("ones", "ones", 0, always, shape, (1, *shape[1:]), Relu())
     places = {0: 0, ONES: 1} | {i: i + 1 for i in range(1, len(made))}
-    return [ones, *(layer.counted_anew(places) for layer in made)]
+    return [ones, *(layer.renumbered(places) for layer in made)]
 
 
 def _with_maxima_in_pairs(ann: Ann) -> Ann:
@@ -189,12 +190,12 @@ def _with_bounds_in_pairs(ann: Ann) -> Ann:
 
 
 def _of_each(weight: Tensor, bias: Tensor, shape: Shape) -> Dense | Conv:
-    """Return the map in which each channel, or feature, has the same number of inputs and outputs of its own.
+    """Return a map that connects each channel, or feature, only to inputs and outputs of its own.
 
     Args:
-        weight: `[outputs, inputs of each]`.
+        weight: `[outputs, inputs of each output]`.
         bias: `[outputs]`.
-        shape: shape of the inputs or of the outputs, that with fewer channels.
+        shape: shape with one channel, or feature, for each of these parts.
     """
     if len(shape) == 3:
         return Conv(weight[:, :, None, None], bias, groups=shape[0])

@@ -45,6 +45,7 @@ from converters.onnx.import_ann import OnnxImport
 from specs.errors import StateOverflowError
 from specs.io import name_from, spec_from_document
 from specs.summary import summarize
+from specs.words import counted
 
 MARGINS = (1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125)
 """Parts of the hardware's 24 bits that sums may take on the images of the calibration, to try in this order."""
@@ -188,7 +189,10 @@ def import_messages(
     images = drawn(learning, min(SCALING_IMAGES, images_wanted(ann)), seed)
     bounded = without_rare_bounds(ann, answers.taken(images.float() / 255))
     if n_left_out := sum(old is not new for old, new in zip(ann.nodes, bounded.nodes, strict=True)):
-        notes.append(f"{n_left_out} layers have no upper bound: at most {RARELY:.1%} of activations reach it")
+        notes.append(
+            f"the upper bound of {counted(n_left_out, 'activation layer')} is left out: at most {RARELY:.1%} of the "
+            "values of a layer reach it"
+        )
     layers = message_layers(bounded, normalization)
     made = _Messages(layers, answers, images, path.stem, by_labels)
     on_scaled(made.model(0.0))

@@ -196,8 +196,8 @@ class SpikingLayer:
         skips = (replace(skip, linear=linear) for skip, linear in zip(self.skips, maps[1:], strict=True))
         return replace(self, linear=maps[0], skips=tuple(skips))
 
-    def counted_anew(self, places: Mapping[int, int]) -> "SpikingLayer":
-        """Return the layer with other numbers for the layers that it reads, given these by their old numbers."""
+    def renumbered(self, places: Mapping[int, int]) -> "SpikingLayer":
+        """Return the layer with new numbers for the layers that it reads; `places` has them by the old ones."""
         skips = tuple(replace(skip, source=places[skip.source]) for skip in self.skips)
         return replace(self, source=places[self.source], skips=skips)
 
@@ -620,7 +620,7 @@ def _that_are_read(layers: Sequence[SpikingLayer]) -> list[SpikingLayer]:
     for i, layer in reversed(list(enumerate(layers, 1))):
         read.update(layer.sources if i in read else ())
     places = {old: new for new, old in enumerate(sorted(read | {0}))}
-    return [layer.counted_anew(places) for i, layer in enumerate(layers, 1) if i in read]
+    return [layer.renumbered(places) for i, layer in enumerate(layers, 1) if i in read]
 
 
 def _copies(ann: Ann) -> Counter[str]:

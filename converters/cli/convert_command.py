@@ -143,8 +143,8 @@ def _each_once(context: click.Context, parameter: click.Parameter, given: tuple[
     type=click.Choice(["spike", "sigma-delta"]),
     default="spike",
     show_default=True,
-    help="ONNX: neurons. spike: neurons that spike, sigma-delta: neurons that send changes of their activation, of an "
-    "ANN with ReLU or LeakyReLU, of classes or of values.",
+    help="ONNX: neurons. spike: neurons that spike, sigma-delta: neurons that send changes of their activation "
+    "(messages); the network may have classes or values.",
 )
 @click.option("--seed", type=Seed, default=0, show_default=True, help="ONNX: seed of all random numbers.")
 @click.option("--threads", type=click.IntRange(1), help=f"ONNX: {THREADS_HELP}")

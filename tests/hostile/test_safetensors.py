@@ -301,7 +301,7 @@ def test_a_text_of_the_card_cannot_steer_the_terminal(attempt) -> None:
 
 def test_every_truncation_of_the_header(attempt, tmp_path) -> None:
     """It runs in this process: reading a header starts nothing."""
-    from converters.formats.safetensors_header import read_header
+    from converters.formats.state_dict_file import read_header
     from specs import IntegrityError
 
     content, path = file(), tmp_path / "cut.safetensors"

@@ -95,7 +95,7 @@ def test_upper_bounds_are_pairs_of_rectifiers(tmp_path) -> None:
     channels = [block.channels for block in found.model.spec.blocks if block.kind == "conv"]
     assert channels[0] == 8  # pairs
     assert 4 in channels  # behind ReLU6, whose bound nothing reaches
-    assert any("no upper bound" in note for note in found.notes)
+    assert any("the upper bound of 2 activation layers is left out" in note for note in found.notes)
     assert float((values - wanted).square().mean().sqrt()) < 0.1 * float(wanted.std())
 
 
